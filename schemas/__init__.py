@@ -1,0 +1,13 @@
+"""What `pipeline` and `trainer` share: record, box, hash and reason definitions, and the reader of shards.
+
+    names     how the files of a data set are called
+    reasons   why an image or region did not make it
+    boxes     box arithmetic; hashes: ids and fingerprints
+    records   the `.json` of a sample and of a shard; tables: the Parquet beside it
+    tar       the layout of a shard's tar, for its writer and its reader
+    dataset   opens a data set, local or remote, with overlays and filter lists; made of
+              folder (bytes), shards (markers), overlays, filters and views (what both change in records)
+    generate  writes the JSON and Arrow schemas committed here
+
+Imports neither side, and neither Beam nor torch.
+"""

@@ -1,0 +1,76 @@
+"""Box arithmetic in numpy. Boxes are `[R, 4]` xyxy, right and bottom exclusive, in pixels unless a name says other.
+
+A *frame* is whose pixels the numbers count: the source image, the stored image or a model's input. Functions here
+never change the frame; `scale` does, and says so.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Boxes = npt.NDArray[np.float32]
+"""`[R, 4]` float32 xyxy pixels, right and bottom exclusive."""
+
+QUANTUM = 1 / 16
+"""Boxes are rounded to this many pixels before they are stored or hashed (float32 holds such values exactly)."""
+
+
+def as_boxes(values: Any) -> Boxes:
+    """Return `values` (any nested sequence of four numbers a box, possibly empty) as `[R, 4]` float32."""
+    return np.asarray(values, dtype=np.float32).reshape(-1, 4)
+
+
+def xywh_to_xyxy(boxes_xywh: Any) -> Boxes:
+    """Convert COCO's `[R, 4]` x, y, width, height to xyxy in the same frame."""
+    boxes = as_boxes(boxes_xywh).copy()
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
+
+
+def xyxy_to_xywh(boxes: Any) -> Boxes:
+    """Convert `[R, 4]` xyxy to COCO's x, y, width, height in the same frame."""
+    boxes_xywh = as_boxes(boxes).copy()
+    boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
+    return boxes_xywh
+
+
+def quantise(boxes: Boxes) -> Boxes:
+    """Round `[R, 4]` boxes to multiples of `QUANTUM` (half to even); the frame is unchanged and no zero negative."""
+    return (np.round(boxes / QUANTUM) * QUANTUM + 0.0).astype(np.float32)
+
+
+def clip(boxes: Boxes, width: int, height: int) -> Boxes:
+    """Clip `[R, 4]` boxes to an image of `width` x `height` pixels of the same frame."""
+    limits = np.array([width, height, width, height], dtype=np.float32)
+    return np.asarray(np.clip(boxes, 0, limits), dtype=np.float32)
+
+
+def scale(boxes: Boxes, factor_x: float, factor_y: float) -> Boxes:
+    """Move `[R, 4]` boxes to a frame whose pixels are `factor_x`, `factor_y` times as many along each axis."""
+    return np.asarray(boxes * np.array([factor_x, factor_y, factor_x, factor_y]), dtype=np.float32)
+
+
+def area(boxes: Boxes) -> npt.NDArray[np.float32]:
+    """Return `[R]` areas in square pixels; degenerate boxes have area 0."""
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
+    return np.asarray(sides[:, 0] * sides[:, 1], dtype=np.float32)
+
+
+def is_valid(boxes: Boxes) -> npt.NDArray[np.bool_]:
+    """Return `[R]` bool: all four numbers finite, right beyond left and bottom beyond top."""
+    finite = np.isfinite(boxes).all(axis=1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(finite & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
+
+
+def iou(boxes_a: Boxes, boxes_b: Boxes) -> npt.NDArray[np.float32]:
+    """Return `[A, B]` intersection over union; a pair of empty boxes has IoU 0."""
+    top_left = np.maximum(boxes_a[:, None, :2], boxes_b[None, :, :2])
+    bottom_right = np.minimum(boxes_a[:, None, 2:], boxes_b[None, :, 2:])
+    sides = np.maximum(bottom_right - top_left, 0)
+    intersection = sides[..., 0] * sides[..., 1]
+    union = area(boxes_a)[:, None] + area(boxes_b)[None, :] - intersection
+    ratio: npt.NDArray[np.float32] = np.zeros_like(intersection)
+    np.divide(intersection, union, out=ratio, where=union > 0)
+    return ratio

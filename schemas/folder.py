@@ -1,0 +1,179 @@
+"""The bytes of a data set folder, local or behind any fsspec URL: listing, small files, ranges, streams, tables.
+
+A `Folder` can be pickled and survives a fork: open files and connections belong to the process that opened them.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, BinaryIO, cast
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+WHOLE_FILE = 8 << 20
+"""Bytes a remote file is fetched by when it is read from end to end."""
+ONE_SAMPLE = 256 << 10
+"""Bytes a remote file is fetched by when one sample of it is wanted."""
+_OPEN_FILES = 64
+"""Local tars kept open a process."""
+_NOT_LISTED = {"http", "https"}
+"""Web servers name no files reliably, even where they show a page of links."""
+
+
+class DatasetError(ValueError):
+    """A data set cannot be read; the message names the file, and what to do. Commands exit 2 on it."""
+
+
+class _Descriptor:
+    """An open file, closed when its last holder lets go: leaving the cache never closes it under a reader."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.close(self.number)
+
+
+def _open_descriptor(path: str) -> _Descriptor:
+    return _Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+
+class Folder:
+    """A folder that is only read. Names are those of files right in it."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Take a local path or an fsspec URL; nothing is read yet. Raises DatasetError for unusable URLs."""
+        self.url = os.fspath(path)
+        try:
+            fs, self._root = fsspec.core.url_to_fs(self.url)
+        except (ValueError, ImportError) as error:
+            raise DatasetError(f"{self.url}: cannot be opened: {error}") from error
+        self._adopt(fs)
+
+    def _adopt(self, fs: Any) -> None:
+        self._fs = fs
+        self._pid = os.getpid()
+        self._descriptor: Callable[[str], _Descriptor] = functools.lru_cache(_OPEN_FILES)(_open_descriptor)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_descriptor"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._adopt(self._fs)
+
+    @property
+    def fs(self) -> Any:
+        """The fsspec file system, made anew in a forked process (connections and event loops are not shared)."""
+        if self._pid != os.getpid():
+            self._adopt(type(self._fs)(*self._fs.storage_args, **self._fs.storage_options))
+        return self._fs
+
+    def path(self, name: str) -> str:
+        """Return a file's path as the file system has it."""
+        return f"{self._root.rstrip('/')}/{name}"
+
+    def where(self, name: str) -> str:
+        """Return a file's address as messages give it."""
+        return f"{self.url.rstrip('/')}/{name}"
+
+    def sizes(self) -> dict[str, int] | None:
+        """Return the size in bytes of each file by name, fresh from the store, or None where there is no listing.
+
+        Raises DatasetError when the folder is not there.
+        """
+        fs = self.fs
+        protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+        if protocols & _NOT_LISTED:
+            return None
+        fs.invalidate_cache(self._root)
+        try:
+            entries = fs.ls(self._root, detail=True)
+        except NotImplementedError:
+            return None
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise DatasetError(f"{self.url}: no such folder; give the OUTPUT of `fineclip annotate`") from error
+        return {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in entries if entry["type"] != "directory"}
+
+    def size(self, name: str) -> int | None:
+        """Return a file's size in bytes, or None when it is not there."""
+        try:
+            return cast(int, self.fs.info(self.path(name))["size"])
+        except FileNotFoundError:
+            return None
+
+    def read(self, names: Sequence[str]) -> list[bytes | None]:
+        """Return the contents of small files, None for those that are not there; remote ones are read at once."""
+        contents = self.fs.cat_ranges([self.path(name) for name in names], None, None, on_error="return")
+        for content in contents:
+            if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
+                raise content
+        return [None if isinstance(content, FileNotFoundError) else content for content in contents]
+
+    def read_range(self, name: str, *, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset` of a file. Raises DatasetError when it is not there or ends before."""
+        path = self.path(name)
+        try:
+            if isinstance(self.fs, LocalFileSystem):
+                data = os.pread(self._descriptor(path).number, size, offset)
+            else:
+                data = self.fs.cat_file(path, start=offset, end=offset + size)
+        except FileNotFoundError as error:
+            raise self._missing(name) from error
+        if len(data) != size:
+            raise DatasetError(
+                f"{self.where(name)}: {len(data)} bytes at byte {offset} where {size} were asked for; "
+                "the file is cut, or its server ignores byte ranges"
+            )
+        return data
+
+    @contextmanager
+    def stream(self, name: str, *, offset: int = 0, fetch_size: int = WHOLE_FILE) -> Iterator[BinaryIO]:
+        """Open a file for reading on from `offset`, remotely `fetch_size` bytes a request.
+
+        Raises DatasetError when it is not there.
+        """
+        try:
+            file = self.fs.open(self.path(name), "rb", block_size=fetch_size)
+        except FileNotFoundError as error:
+            raise self._missing(name) from error
+        with file:
+            file.seek(offset)
+            yield file
+
+    def table(self, name: str, *, columns: Sequence[str], check: Callable[[pa.Schema, str], None]) -> pa.Table:
+        """Return `columns` of a Parquet file; the others are not read.
+
+        `check` is given the file's schema and address, and raises when it is not what it must be. Raises DatasetError
+        when the file is not there or not Parquet.
+        """
+        with self._parquet(name) as file:
+            check(file.schema_arrow, self.where(name))
+            return file.read(columns=list(columns))
+
+    def schema(self, name: str) -> pa.Schema:
+        """Return the schema of a Parquet file. Raises DatasetError when the file is not there or not Parquet."""
+        with self._parquet(name) as file:
+            return file.schema_arrow
+
+    @contextmanager
+    def _parquet(self, name: str) -> Iterator[pq.ParquetFile]:
+        local = isinstance(self.fs, LocalFileSystem)
+        try:
+            # Arrow reads a local path itself, without a call back into Python for every range.
+            opened = nullcontext(self.path(name)) if local else self.fs.open(self.path(name), "rb")
+            with opened as source, pq.ParquetFile(source, pre_buffer=not local) as file:
+                yield file
+        except FileNotFoundError as error:
+            raise self._missing(name) from error
+        except (pa.ArrowInvalid, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the store's own trouble; Arrow's complaints about contents have no number
+            raise DatasetError(f"{self.where(name)}: not a readable Parquet file: {error}") from error
+
+    def _missing(self, name: str) -> DatasetError:
+        return DatasetError(f"{self.where(name)}: not there; fetch the whole data set, or write the shard again")

@@ -1,0 +1,92 @@
+"""Why an image or a region did not make it: the one committed list.
+
+Every image and every region ends in one of three statuses, and **inputs = ok + filtered + dead** holds for each shard
+and overall. `filtered` is a rule of ours doing its work; `dead` is a failure.
+"""
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """How an image or a region ended."""
+
+    OK = "ok"
+    FILTERED = "filtered"
+    DEAD = "dead"
+
+
+class Stage(StrEnum):
+    """The step of the flow at which an image or a region was decided."""
+
+    READ = "read"
+    DECODE = "decode"
+    PROPOSE = "propose"
+    SELECT = "select"
+    CROP = "crop"
+    CAPTION = "caption"
+
+
+class Reason(StrEnum):
+    """Why an image or a region is not ok; `STATUS_OF` gives the status and `MEANING_OF` a sentence for people."""
+
+    # filtered: our rules
+    LOW_RESOLUTION = "low_resolution"
+    NO_REGIONS = "no_regions"
+    SMALL = "small"
+    LOW_SCORE = "low_score"
+    OVERLAP = "overlap"
+    OVER_LIMIT = "over_limit"
+    OUTSIDE = "outside"
+    # dead: failures
+    MISSING = "missing"
+    EMPTY_FILE = "empty_file"
+    DECODE = "decode"
+    TRUNCATED = "truncated"
+    TOO_LARGE = "too_large"
+    NO_IMAGE = "no_image"
+    BAD_RECORD = "bad_record"
+    CAPTION_ENCODING = "caption_encoding"
+    DUPLICATE_KEY = "duplicate_key"
+    INVALID_BOX = "invalid_box"
+    SIZE_MISMATCH = "size_mismatch"
+    OOM = "oom"
+    TIMEOUT = "timeout"
+    MODEL_ERROR = "model_error"
+    EMPTY_CAPTION = "empty_caption"
+
+
+MEANING_OF: dict[Reason, str] = {
+    Reason.LOW_RESOLUTION: "the image's shorter side is below --select.min_image_side",
+    Reason.NO_REGIONS: "no region was left in the image, and --drop-empty was given",
+    Reason.SMALL: "a side of the box is below --select.min_side",
+    Reason.LOW_SCORE: "the proposal's score is below --select.min_score",
+    Reason.OVERLAP: "a better box of the same image covers this one (IoU above --select.max_iou)",
+    Reason.OVER_LIMIT: "more regions than --select.max_regions, or more proposals than --select.max_proposals",
+    Reason.OUTSIDE: "no part of the box lies inside the image",
+    Reason.MISSING: "the file named by the source is not there",
+    Reason.EMPTY_FILE: "the image file has no bytes",
+    Reason.DECODE: "the bytes are not an image that can be decoded",
+    Reason.TRUNCATED: "the image file or the tar ends before its data does",
+    Reason.TOO_LARGE: "the image has more pixels than --read.max_pixels, or its file more bytes than --read.max_bytes",
+    Reason.NO_IMAGE: "the sample has no image member",
+    Reason.BAD_RECORD: "the source's own annotation of the sample cannot be read",
+    Reason.CAPTION_ENCODING: "the caption is not UTF-8",
+    Reason.DUPLICATE_KEY: "an earlier sample of the same shard has the same key",
+    Reason.INVALID_BOX: "the box holds NaN or infinity, or its right or bottom edge is not beyond its left or top",
+    Reason.SIZE_MISMATCH: "the annotation states another image size than the file has",
+    Reason.OOM: "the model ran out of memory on this item alone",
+    Reason.TIMEOUT: "the model or server did not answer in time",
+    Reason.MODEL_ERROR: "the model raised an error on this item alone",
+    Reason.EMPTY_CAPTION: "the captioner returned no text",
+}
+
+_FILTERED = {
+    Reason.LOW_RESOLUTION,
+    Reason.NO_REGIONS,
+    Reason.SMALL,
+    Reason.LOW_SCORE,
+    Reason.OVERLAP,
+    Reason.OVER_LIMIT,
+    Reason.OUTSIDE,
+}
+STATUS_OF: dict[Reason, Status] = {reason: Status.FILTERED if reason in _FILTERED else Status.DEAD for reason in Reason}
