@@ -1,0 +1,38 @@
+"""The pixels of one region, as a captioner sees them."""
+
+import math
+from dataclasses import dataclass
+
+from pipeline.images import DecodedImage, Pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropSettings:
+    """How much of the surroundings goes with a region."""
+
+    scale: float = 1.0
+    """Sides of the crop as a multiple of the box's: 1 captions the tight box, 1.5 is what FineCLIP's teacher sees."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"--crop.scale must be a positive number, not {self.scale}")
+
+
+def cut(image: DecodedImage, box: tuple[float, float, float, float], *, settings: CropSettings) -> Pixels:
+    """Return `[h, w, 3]` uint8 RGB, at least 1 x 1: `box` enlarged about its centre and clipped to the image.
+
+    `box` is finite xyxy in pixels of the stored image. The window covers every pixel that the enlarged box touches. It
+    is a contiguous copy: crops wait for the crops of other images to fill a batch, and a view would keep each of those
+    images in memory as a whole.
+    """
+    x0, x1 = _window(box[0], box[2], size=image.width, scale=settings.scale)
+    y0, y1 = _window(box[1], box[3], size=image.height, scale=settings.scale)
+    return image.pixels[y0:y1, x0:x1].copy()
+
+
+def _window(start: float, stop: float, *, size: int, scale: float) -> tuple[int, int]:
+    """Return the whole pixels `[first, end)` of an axis of `size` pixels that the scaled interval touches."""
+    centre, half = (start + stop) / 2, (stop - start) / 2 * scale
+    first = min(max(math.floor(centre - half), 0), size - 1)
+    end = min(max(math.ceil(centre + half), first + 1), size)
+    return first, end

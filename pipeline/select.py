@@ -1,0 +1,238 @@
+"""Which proposals become regions: one rule for every proposer, and a reason for each proposal that does not.
+
+The rules, in this order; the first that applies decides:
+
+    over_limit    ranked beyond `max_proposals`: not looked at, one result stands for all of them
+    invalid_box   NaN or infinity in the box or its score, or an edge not beyond its opposite (a failure, not a rule)
+    outside       no part of the box lies inside the image; all other boxes are clipped to it and quantised
+    small         a side is below `min_side`, or nothing is left of it
+    low_score     the score is below `min_score`
+    overlap       IoU above `max_iou` with a better box that passed the rules above (class-agnostic greedy NMS)
+    over_limit    ranked beyond `max_regions`
+
+Proposals are ranked by score, then geometry (top, left, bottom, right), then label, invalid ones last; so the outcome
+does not depend on the order a proposer returns them in.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.failures import Failure
+from pipeline.images import DecodedImage
+from pipeline.propose.base import Proposals
+from schemas import boxes as geometry
+from schemas.boxes import Boxes
+from schemas.hashes import region_id
+from schemas.reasons import Reason, Stage
+
+_SCORE_DIGITS = 4
+
+_NMS_ROWS = 128
+"""Boxes compared with all others at a time: few calls for 100 proposals, bounded memory for thousands."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectSettings:
+    """Which images and proposals are worth a caption."""
+
+    min_image_side: int = 32
+    """Shortest allowed shorter side of a stored image, in pixels."""
+    min_side: float = 8.0
+    """Shortest allowed side of a box within the image, in pixels."""
+    min_score: float = 0.0
+    """Lowest allowed score of a proposal, 0 to 1."""
+    max_iou: float = 0.7
+    """Highest allowed overlap (IoU, 0 to 1) of two regions of an image; 1 keeps all."""
+    max_regions: int = 20
+    """Most regions of an image."""
+    max_proposals: int = 100
+    """Most proposals of an image that are looked at; the rest are counted."""
+
+    def __post_init__(self) -> None:
+        lowest = {"min_image_side": 0, "min_side": 0, "max_regions": 1, "max_proposals": 1}
+        for name, limit in lowest.items():
+            if not getattr(self, name) >= limit:
+                raise ValueError(f"--select.{name} must be at least {limit}, not {getattr(self, name)}")
+        for name in ("min_score", "max_iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"--select.{name} must be between 0 and 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selected:
+    """What became of one proposal, or (`count` above 1 or `box` None) of those that were not looked at."""
+
+    region_id: str
+    box: tuple[float, float, float, float] | None
+    """xyxy in pixels of the stored image, clipped, multiples of 1/16; as proposed where it is invalid or outside; None
+    for proposals not looked at."""
+    proposal_score: float | None
+    """In [0, 1], rounded to 1e-4; None where it is not finite, and for proposals not looked at."""
+    label: str | None
+    count: int
+    """How many proposals this stands for."""
+    failure: Failure | None
+    """Why it is not a region; None for a region."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ranked:
+    """The proposals looked at, best first; all arrays have `R` rows."""
+
+    boxes: Boxes
+    """`[R, 4]` float32 as `Selected.box` says."""
+    scores: npt.NDArray[np.float64]
+    """`[R]`, rounded."""
+    labels: list[str | None]
+    ids: list[str]
+    valid: npt.NDArray[np.bool_]
+    inside: npt.NDArray[np.bool_]
+
+
+def too_low_resolution(image: DecodedImage, settings: SelectSettings) -> Failure | None:
+    """Return the failure of an image whose shorter side is below `min_image_side` pixels, or None."""
+    if min(image.width, image.height) >= settings.min_image_side:
+        return None
+    limit = f"--select.min_image_side {settings.min_image_side}"
+    return _failure(Reason.LOW_RESOLUTION, f"{image.width} x {image.height} pixels, shorter side below {limit}")
+
+
+def select(
+    proposals: Proposals, settings: SelectSettings, *, key: str, width: int, height: int, proposer: str
+) -> list[Selected]:
+    """Return what becomes of the proposals of image `key` (`width` x `height` pixels, the boxes' frame), best first.
+
+    The counts of the results sum to the number of proposals. Pure: the proposals' own order does not matter.
+    """
+    ranked, num_beyond = _rank(
+        proposals, settings.max_proposals, key=key, width=width, height=height, proposer=proposer
+    )
+    failures = _judge(ranked, settings)
+    results = [
+        Selected(
+            region_id=ranked.ids[row],
+            box=_as_tuple(ranked.boxes[row]),
+            proposal_score=float(ranked.scores[row]) if np.isfinite(ranked.scores[row]) else None,
+            label=ranked.labels[row],
+            count=1,
+            failure=failures[row],
+        )
+        for row in range(len(ranked.ids))
+    ]
+    if num_beyond:
+        results.append(_not_looked_at(num_beyond, settings.max_proposals, key=key, proposer=proposer))
+    return results
+
+
+def _failure(reason: Reason, message: str) -> Failure:
+    return Failure(reason=reason, stage=Stage.SELECT, message=message)
+
+
+def _as_tuple(box: Boxes) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = box.tolist()
+    return x0, y0, x1, y1
+
+
+def _rank(
+    proposals: Proposals, max_proposals: int, *, key: str, width: int, height: int, proposer: str
+) -> tuple[_Ranked, int]:
+    """Return the first `max_proposals` in rank order with their stored boxes and ids, and how many are beyond."""
+    scores = np.round(proposals.scores.astype(np.float64), _SCORE_DIGITS).astype(np.float64)
+    valid = geometry.is_valid(proposals.boxes) & np.isfinite(scores)
+    clipped = geometry.clip(proposals.boxes, width, height)
+    inside = valid & geometry.is_valid(clipped)
+    boxes = np.where(inside[:, None], geometry.quantise(clipped), proposals.boxes)
+    # Equal boxes must be equal bytes, or their ids differ: one zero (-0.0 + 0.0 is 0.0) and one NaN.
+    boxes = np.where(np.isnan(boxes), np.float32(np.nan), boxes + np.float32(0))
+    x0, y0, x1, y1 = boxes.T
+    label_ranks = np.array(["" if label is None else f"={label}" for label in proposals.labels], dtype=np.str_)
+    # lexsort's last key is the first in importance; NaN sorts last in each.
+    order = np.lexsort((label_ranks, x1, y1, x0, y0, -scores, ~valid))[:max_proposals]
+    ranked = _Ranked(
+        boxes=boxes[order],
+        scores=scores[order],
+        labels=[proposals.labels[row] for row in order],
+        ids=_region_ids(boxes[order], key=key, proposer=proposer),
+        valid=valid[order],
+        inside=inside[order],
+    )
+    return ranked, len(boxes) - len(order)
+
+
+def _region_ids(boxes: Boxes, *, key: str, proposer: str) -> list[str]:
+    """Return an id a row; rows of equal boxes are told apart by their rank among them."""
+    seen: Counter[bytes] = Counter()
+    ids = []
+    for box in boxes:
+        ids.append(region_id(key, box, proposer, seen[box.tobytes()]))
+        seen[box.tobytes()] += 1
+    return ids
+
+
+def _judge(ranked: _Ranked, settings: SelectSettings) -> list[Failure | None]:
+    """Return a failure, or None for a region, for each row: the rules of this module's docstring in their order."""
+    failures = [_judge_alone(ranked, row, settings) for row in range(len(ranked.ids))]
+    candidates = np.array([row for row, failure in enumerate(failures) if failure is None], dtype=np.intp)
+    num_regions = 0
+    for row, (better, iou) in zip(candidates, _nms(ranked.boxes[candidates], settings.max_iou), strict=True):
+        if better is not None:
+            better_id = ranked.ids[candidates[better]]
+            failures[row] = _failure(
+                Reason.OVERLAP, f"IoU {iou:.2f} with region {better_id}, above --select.max_iou {settings.max_iou:g}"
+            )
+        elif num_regions == settings.max_regions:
+            failures[row] = _failure(Reason.OVER_LIMIT, f"ranked beyond --select.max_regions {settings.max_regions}")
+        else:
+            num_regions += 1
+    return failures
+
+
+def _judge_alone(ranked: _Ranked, row: int, settings: SelectSettings) -> Failure | None:
+    """Return the failure of a row by the rules that concern it alone, or None."""
+    box, score = ranked.boxes[row], ranked.scores[row]
+    if not ranked.valid[row]:
+        return _failure(Reason.INVALID_BOX, f"box {box.tolist()} with score {score:g} is not a box with a finite score")
+    if not ranked.inside[row]:
+        return _failure(Reason.OUTSIDE, f"box {box.tolist()} has no part inside the image")
+    box_width, box_height = (box[2:] - box[:2]).tolist()
+    if min(box_width, box_height) < settings.min_side or min(box_width, box_height) <= 0:
+        return _failure(
+            Reason.SMALL, f"{box_width:g} x {box_height:g} pixels, below --select.min_side {settings.min_side:g}"
+        )
+    if score < settings.min_score:
+        return _failure(Reason.LOW_SCORE, f"score {score:g}, below --select.min_score {settings.min_score:g}")
+    return None
+
+
+def _nms(boxes: Boxes, max_iou: float) -> list[tuple[int | None, float]]:
+    """Return for each of `[R, 4]` boxes, best first, (row of the kept box covering it, IoU), or (None, 0) if kept."""
+    covered_by: list[tuple[int | None, float]] = [(None, 0.0)] * len(boxes)
+    is_open = np.ones(len(boxes), dtype=np.bool_)  # neither kept nor covered yet
+    for start in range(0, len(boxes), _NMS_ROWS):
+        ious = geometry.iou(boxes[start : start + _NMS_ROWS], boxes)
+        for row, ious_of_row in enumerate(ious, start):
+            if not is_open[row]:
+                continue
+            is_open[row] = False
+            covered = np.flatnonzero((ious_of_row > max_iou) & is_open)
+            is_open[covered] = False
+            for other in covered.tolist():
+                covered_by[other] = (row, float(ious_of_row[other]))
+    return covered_by
+
+
+def _not_looked_at(count: int, max_proposals: int, *, key: str, proposer: str) -> Selected:
+    """Return the one result of all proposals beyond `max_proposals`, named as a box of four NaN after all others."""
+    nothing = np.full(4, np.nan, dtype=np.float32)
+    message = f"{count} proposals ranked beyond --select.max_proposals {max_proposals} were not looked at"
+    return Selected(
+        region_id=region_id(key, nothing, proposer, max_proposals),
+        box=None,
+        proposal_score=None,
+        label=None,
+        count=count,
+        failure=_failure(Reason.OVER_LIMIT, message),
+    )

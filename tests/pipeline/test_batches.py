@@ -1,0 +1,194 @@
+import gc
+import weakref
+from collections.abc import Callable, Sequence
+from itertools import count, islice
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.batches import Batcher
+from pipeline.failures import Failure
+from schemas.reasons import Reason, Stage
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's is."""
+
+
+class FakeModel:
+    """Doubles numbers; `complain` raises for the batches it does not like. Remembers the size of each call."""
+
+    def __init__(self, complain: Callable[[Sequence[int]], None] = lambda batch: None) -> None:
+        self.complain = complain
+        self.sizes: list[int] = []
+
+    def __call__(self, batch: Sequence[int]) -> list[int]:
+        self.sizes.append(len(batch))
+        self.complain(batch)
+        return [2 * number for number in batch]
+
+
+def batcher(call: Callable, batch_size: int) -> Batcher:
+    return Batcher(call, name="fake", stage=Stage.CAPTION, batch_size=batch_size)
+
+
+def raise_for(bad: set[int], error: Exception) -> Callable[[Sequence[int]], None]:
+    def complain(batch: Sequence[int]) -> None:
+        if bad & set(batch):
+            raise error
+
+    return complain
+
+
+def out_of_memory_above(limit: int, monsters: frozenset[int] = frozenset()) -> Callable[[Sequence[int]], None]:
+    def complain(batch: Sequence[int]) -> None:
+        if len(batch) > limit or monsters & set(batch):
+            raise OutOfMemoryError("no memory")
+
+    return complain
+
+
+def test_batches_have_the_asked_size_and_the_last_is_ragged():
+    model = FakeModel()
+    assert list(batcher(model, 4).run(range(10))) == [(n, 2 * n) for n in range(10)]
+    assert model.sizes == [4, 4, 2]
+
+
+def test_no_items_no_call():
+    model = FakeModel()
+    assert list(batcher(model, 4).run([])) == []
+    assert model.sizes == []
+
+
+def test_one_poison_in_512_costs_itself_alone_and_few_calls():
+    model = FakeModel(raise_for({300}, ValueError("bad pixels")))
+    outcomes = list(batcher(model, 512).run(range(512)))
+    assert [item for item, _ in outcomes] == list(range(512))
+    assert [result for item, result in outcomes if item != 300] == [2 * n for n in range(512) if n != 300]
+    failure = outcomes[300][1]
+    assert isinstance(failure, Failure)
+    assert (failure.reason, failure.stage) == (Reason.MODEL_ERROR, Stage.CAPTION)
+    assert failure.message == "ValueError: bad pixels"
+    assert len(model.sizes) == 2 * 9 + 1
+
+
+@given(num_items=st.integers(0, 40), batch_size=st.integers(1, 17), bad=st.sets(st.integers(0, 39)))
+def test_exactly_the_bad_items_fail_in_order(num_items, batch_size, bad):
+    runner = batcher(FakeModel(raise_for(bad, RuntimeError("bad"))), batch_size)
+    outcomes = list(runner.run(range(num_items)))
+    assert [item for item, _ in outcomes] == list(range(num_items))
+    for item, result in outcomes:
+        assert isinstance(result, Failure) if item in bad else result == 2 * item
+    assert runner.batch_size == batch_size
+
+
+def test_out_of_memory_halves_and_remembers():
+    model = FakeModel(out_of_memory_above(7))
+    runner = batcher(model, 16)
+    assert list(runner.run(range(34))) == [(n, 2 * n) for n in range(34)]
+    assert model.sizes == [16, 8, *[4] * 8, 2]
+    assert runner.batch_size == 4
+    assert list(runner.run(range(4))) == [(n, 2 * n) for n in range(4)]
+    assert model.sizes[-1] == 4
+
+
+@given(
+    num_items=st.integers(1, 40),
+    batch_size=st.integers(1, 17),
+    limit=st.integers(1, 20),
+    monsters=st.frozensets(st.integers(0, 39), max_size=3),
+)
+def test_only_items_that_do_not_fit_alone_are_out_of_memory(num_items, batch_size, limit, monsters):
+    runner = batcher(FakeModel(out_of_memory_above(limit, monsters)), batch_size)
+    for position, (item, result) in enumerate(runner.run(range(num_items))):
+        assert item == position
+        assert result.reason is Reason.OOM if item in monsters else result == 2 * item
+
+
+@pytest.mark.parametrize("monster", [0, 5, 15])
+def test_one_item_too_large_for_memory_does_not_shrink_later_batches(monster):
+    model = FakeModel(out_of_memory_above(99, frozenset({monster})))
+    runner = batcher(model, 16)
+    outcomes = list(runner.run(range(48)))
+    assert [item for item, result in outcomes if isinstance(result, Failure)] == [monster]
+    assert runner.batch_size == 16
+    assert model.sizes[-2:] == [16, 16]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (TimeoutError("slow"), Reason.TIMEOUT),
+        (MemoryError(), Reason.OOM),
+        (OutOfMemoryError("cuda"), Reason.OOM),
+        (OSError("disk"), Reason.MODEL_ERROR),
+        (AssertionError("shape"), Reason.MODEL_ERROR),
+        (StopIteration(), Reason.MODEL_ERROR),
+    ],
+)
+def test_reasons(error, reason):
+    (_, first), (_, second) = batcher(FakeModel(raise_for({1}, error)), 2).run([0, 1])
+    assert first == 0
+    assert (second.reason, second.stage) == (reason, Stage.CAPTION)
+    assert second.traceback_hash
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_interrupts_pass_through(error):
+    def interrupted(batch: Sequence[int]) -> list[int]:
+        raise error
+
+    with pytest.raises(error):
+        list(batcher(interrupted, 2).run([0, 1]))
+
+
+@pytest.mark.parametrize("results", [[], [1], [1, 2, 3]])
+def test_a_wrong_number_of_results_is_a_bug_named_by_its_backend(results):
+    with pytest.raises(RuntimeError, match=rf"fake returned {len(results)} results for 2 items"):
+        list(batcher(lambda batch: results, 2).run([0, 1]))
+
+
+def test_errors_of_the_stream_pass_through():
+    def broken_stream():
+        yield 1
+        raise OSError("storage")
+
+    with pytest.raises(OSError, match="storage"):
+        list(batcher(FakeModel(), 4).run(broken_stream()))
+
+
+def test_an_endless_stream_is_read_a_batch_at_a_time():
+    numbers = count()
+    stream = batcher(FakeModel(), 4).run(numbers)
+    assert [item for item, _ in islice(stream, 5)] == [0, 1, 2, 3, 4]
+    assert next(numbers) == 8
+
+
+def test_no_more_than_one_batch_is_held():
+    class Thing:
+        pass
+
+    alive: weakref.WeakSet[Thing] = weakref.WeakSet()
+
+    def things():
+        for _ in range(20):
+            thing = Thing()
+            alive.add(thing)
+            most.append(len(alive))
+            yield thing
+            del thing
+
+    most: list[int] = []
+    gc.disable()  # the count must not depend on the collector
+    try:
+        for item, _ in batcher(lambda batch: [0] * len(batch), 4).run(things()):
+            del item
+    finally:
+        gc.enable()
+    assert max(most) <= 4
+
+
+def test_batch_size_is_checked():
+    with pytest.raises(ValueError, match="fake: batch_size must be at least 1, not 0"):
+        batcher(FakeModel(), 0)
