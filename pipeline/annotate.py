@@ -1,0 +1,190 @@
+"""Annotating one unit of work: a plain loop from source to committed shards, which any engine can run.
+
+    read -> propose -> select -> crop -> caption -> write -> commit
+
+Samples stream through in source order. Proposers get batches of images, captioners get batches of crops of many images;
+both batches depend on the order of the samples alone. What cannot be used becomes a row with a reason.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pipeline import sidecar
+from pipeline.batches import Batcher
+from pipeline.caption.base import Caption, Captioner, Crop
+from pipeline.clock import StageClock
+from pipeline.crop import cut
+from pipeline.failures import Failure
+from pipeline.images import DecodedImage
+from pipeline.plan import Plan
+from pipeline.propose.base import Proposals, Proposer
+from pipeline.read import read_samples
+from pipeline.sample import RegionCaption, Sample
+from pipeline.select import Selected, select, too_low_resolution
+from pipeline.settings import Recipe, RunSettings
+from pipeline.unit import UnitReport, commit_unit
+from schemas.reasons import Reason, Stage
+
+_WINDOW = 256
+"""Samples that may wait for captions: where regions are rare, a batch goes to the captioner before it is full."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotator:
+    """Annotates units: the plan and recipe of a job with the two models of a worker."""
+
+    plan: Plan
+    recipe: Recipe
+    run: RunSettings
+    proposer: Proposer
+    captioner: Captioner
+
+    def annotate(self, unit: int) -> UnitReport:
+        """Annotate and commit a unit. Raises OSError on storage trouble, after which it can be called again."""
+        clock = StageClock()
+        return self._finish(unit, self._propose(self._read(unit, clock), clock), clock)
+
+    def propose(self, unit: int) -> None:
+        """Leave the unit's proposals beside the data set, for `caption`."""
+        clock = StageClock()
+        samples = self._propose(self._read(unit, clock), clock)
+        sidecar.save(self.plan.storage, unit, ((sample.proposals, sample.failure) for sample in samples))
+
+    def caption(self, unit: int) -> UnitReport:
+        """Caption and commit a unit from the proposals that `propose` left; same files as `annotate`."""
+        clock = StageClock()
+        samples = self._read(unit, clock)
+        return self._finish(unit, _with_proposals(samples, sidecar.load(self.plan.storage, unit)), clock)
+
+    def _read(self, unit: int, clock: StageClock) -> Iterator[Sample]:
+        parts = self.plan.unit(unit)
+        for sample in read_samples(parts, self.recipe.read, num_threads=self.run.decode_threads, clock=clock):
+            if sample.image is not None:
+                sample.failure = too_low_resolution(sample.image, self.recipe.select)
+            yield sample
+
+    def _propose(self, samples: Iterator[Sample], clock: StageClock) -> Iterator[Sample]:
+        """Give each sample that is still ok its proposals, in batches of such samples' images."""
+        batcher: Batcher[Sample, Proposals] = Batcher(
+            lambda batch: self.proposer.propose([_image(sample) for sample in batch]),
+            name=self.proposer.name,
+            stage=Stage.PROPOSE,
+            batch_size=self.proposer.batch_size,
+        )
+        waiting: deque[Sample] = deque()
+        live = _ok(samples, waiting)
+        for sample, proposals in clock.timed("propose", batcher.run(live)):
+            if isinstance(proposals, Failure):
+                sample.failure = proposals
+            else:
+                sample.proposals = proposals
+            yield from _up_to(sample, waiting)
+        yield from waiting
+
+    def _finish(self, unit: int, samples: Iterator[Sample], clock: StageClock) -> UnitReport:
+        captioned = self._caption(self._select(samples, clock), clock)
+        provenance = {"proposer": self.proposer.provenance(), "captioner": self.captioner.provenance()}
+        return commit_unit(self.plan, unit, captioned, self.recipe, provenance=provenance, clock=clock)
+
+    def _select(self, samples: Iterator[Sample], clock: StageClock) -> Iterator[Sample]:
+        for sample in samples:
+            if sample.proposals is not None:
+                with clock("select"):
+                    self._select_regions(sample, sample.proposals)
+            yield sample
+
+    def _select_regions(self, sample: Sample, proposals: Proposals) -> None:
+        image = _image(sample)
+        sample.selected = select(
+            proposals,
+            self.recipe.select,
+            key=sample.key,
+            width=image.width,
+            height=image.height,
+            proposer=self.recipe.proposer,
+        )
+
+    def _caption(self, samples: Iterator[Sample], clock: StageClock) -> Iterator[Sample]:
+        """Give each region its caption, in batches over images; a sample goes on when its last region has one."""
+        prompt = self.captioner.prompt
+        batcher: Batcher[tuple[Sample, Crop], Caption] = Batcher(
+            lambda batch: self.captioner.caption([crop for _, crop in batch], [prompt] * len(batch)),
+            name=self.captioner.name,
+            stage=Stage.CAPTION,
+            batch_size=self.captioner.batch_size,
+        )
+        while (first := next(samples, None)) is not None:
+            waiting: deque[Sample] = deque()
+            crops = self._crops(itertools.chain([first], samples), waiting, clock)
+            for (sample, crop), caption in clock.timed("caption", batcher.run(crops)):
+                sample.captions[crop.region_id] = _region_caption(caption)
+                while waiting and len(waiting[0].captions) == len(waiting[0].regions):
+                    yield waiting.popleft()
+            yield from waiting
+
+    def _crops(
+        self, samples: Iterator[Sample], waiting: deque[Sample], clock: StageClock
+    ) -> Iterator[tuple[Sample, Crop]]:
+        """Yield the crops of the samples, and end where `_WINDOW` samples wait: their batch is too slow in filling."""
+        for sample in samples:
+            waiting.append(sample)
+            for region in sample.regions:
+                with clock("crop"):
+                    crop = self._crop(_image(sample), region)
+                yield sample, crop
+            if sample.image is not None:
+                sample.image = sample.image.released()
+            if len(waiting) >= _WINDOW:
+                return
+
+    def _crop(self, image: DecodedImage, region: Selected) -> Crop:
+        assert region.box is not None
+        return Crop(
+            region_id=region.region_id,
+            pixels=cut(image, region.box, settings=self.recipe.crop),
+            box=region.box,
+            image_width=image.width,
+            image_height=image.height,
+            label=region.label,
+        )
+
+
+def _image(sample: Sample) -> DecodedImage:
+    assert sample.image is not None
+    return sample.image
+
+
+def _ok(samples: Iterator[Sample], waiting: deque[Sample]) -> Iterator[Sample]:
+    """Yield the samples that are still ok, and put all of them in `waiting`, which keeps their order."""
+    for sample in samples:
+        waiting.append(sample)
+        if sample.failure is None:
+            yield sample
+
+
+def _up_to(sample: Sample, waiting: deque[Sample]) -> Iterator[Sample]:
+    """Yield and remove what waits up to and with `sample`."""
+    while True:
+        first = waiting.popleft()
+        yield first
+        if first is sample:
+            return
+
+
+def _with_proposals(samples: Iterator[Sample], saved: Iterable[sidecar.Outcome]) -> Iterator[Sample]:
+    for sample, (proposals, failure) in zip(samples, saved, strict=True):
+        sample.proposals, sample.failure = proposals, failure
+        yield sample
+
+
+def _region_caption(caption: Caption | Failure) -> RegionCaption:
+    """Return the caption with white space collapsed; an empty one is a failure."""
+    if isinstance(caption, Failure):
+        return RegionCaption(failure=caption)
+    text = " ".join(caption.text.replace("\0", " ").split())
+    if not text:
+        message = f"the captioner returned {caption.text!r}"
+        return RegionCaption(failure=Failure(reason=Reason.EMPTY_CAPTION, stage=Stage.CAPTION, message=message))
+    return RegionCaption(text=text, score=None if caption.score is None else round(caption.score, 4))

@@ -1,0 +1,191 @@
+"""The subcommands `annotate`, `plan` and `status`: settings in, progress and a closing table out, and the exit code."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+from rich.console import Console
+
+from pipeline import job, report
+from pipeline.device import DeviceError
+from pipeline.errors import EngineError, InterruptedRunError
+from pipeline.minis.store import MiniError
+from pipeline.options import EXIT_CODES, Options, parse
+from pipeline.plan import load_plan
+from pipeline.planning import PlanError, check_plan, make_plan
+from pipeline.sources.base import SourceError
+from pipeline.status import Markers, units_to_do
+from pipeline.storage import StorageError, open_storage, storage_errors
+from pipeline.unit import BalanceError
+from pipeline.weights import WeightsNotFoundError
+from schemas.names import CARD, DATASET_JSON, INDEX_JSON, SIZES_JSON, ShardName
+from schemas.records import RecordError
+
+DONE, TOO_MANY_DEAD, USAGE, REFUSED, INTERRUPTED, STORAGE, UNBALANCED = range(7)
+
+_DATASET_FILES = {CARD, DATASET_JSON, SIZES_JSON, INDEX_JSON}
+_CODE_OF: dict[type[Exception], int] = {
+    SourceError: USAGE,
+    RecordError: USAGE,
+    PlanError: REFUSED,
+    StorageError: STORAGE,
+    BalanceError: UNBALANCED,
+    EngineError: USAGE,
+    InterruptedRunError: INTERRUPTED,
+    ImportError: USAGE,
+    DeviceError: USAGE,
+    WeightsNotFoundError: USAGE,
+    MiniError: USAGE,
+}
+
+
+def annotate_main(arguments: Sequence[str]) -> int:
+    """Run `fineclip annotate` and return its exit code."""
+    description = "Propose regions, caption them and write region-text shards."
+    return _report_errors(lambda: _annotate(parse("annotate", description, arguments)))
+
+
+def _annotate(options: Options) -> int:
+    _check_before_writing(options)
+    console = Console(stderr=True)
+    drain = job.Drain()
+    with _draining_on_signals(drain, console), report.Bar(console) as bar:
+        result = job.annotate(
+            options.inputs,
+            options.output,
+            recipe=options.recipe,
+            plan=options.plan,
+            run=options.run,
+            append=options.append,
+            beam_options=options.beam_options,
+            drain=drain,
+            watch=bar.show,
+        )
+    report.closing(Console(), result, options)
+    if result.drained:
+        console.print("Interrupted: the shards in hand were finished. The same command goes on from here.")
+        return INTERRUPTED
+    return _too_many_dead(console, result.totals.dead_fraction, options.run.max_dead)
+
+
+def _too_many_dead(console: Console, fraction: float, limit: float) -> int:
+    if fraction <= limit:
+        return DONE
+    console.print(
+        f"{fraction:.2%} are dead, more than --max-dead {limit:.2%}: the table above names the reasons, and the rows "
+        "with status 'dead' in OUTPUT's .parquet files each key and what was wrong.",
+        style="bold red",
+        highlight=False,
+    )
+    return TOO_MANY_DEAD
+
+
+def plan_main(arguments: Sequence[str]) -> int:
+    """Run `fineclip plan` and return its exit code."""
+    description = "Cut the inputs into shards and show what annotate would do."
+    return _report_errors(lambda: _plan(parse("plan", description, arguments)))
+
+
+def _plan(options: Options) -> int:
+    _check_before_writing(options)
+    storage = open_storage(options.output)
+    with storage_errors(storage.url):
+        plan = load_plan(storage)
+        if plan is None:
+            plan = make_plan(storage, options.inputs, options.recipe, options.plan)
+        else:
+            check_plan(plan, options.inputs, options.recipe, options.plan)
+        report.plan(Console(), plan, units_to_do(plan, Markers(storage).refresh()))
+    return DONE
+
+
+def status_main(arguments: Sequence[str]) -> int:
+    """Run `fineclip status OUTPUT` and return its exit code."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        wants_help = list(arguments) in (["-h"], ["--help"])
+        text = (
+            "usage: fineclip status OUTPUT\n\nCounts images and regions by status and reason, from the shards' markers."
+        )
+        (sys.stdout if wants_help else sys.stderr).write(f"{text}\n\n{EXIT_CODES}\n")
+        return DONE if wants_help else USAGE
+    return _report_errors(lambda: _status(arguments[0]))
+
+
+def _status(output: str) -> int:
+    storage = open_storage(output)
+    with storage_errors(storage.url):
+        plan = load_plan(storage)
+        if plan is None:
+            raise SourceError(
+                f"{output}: no data set is here (there is no _plan/plan.json); see fineclip annotate --help"
+            )
+        markers = Markers(storage).refresh()
+    report.status(Console(), plan, markers.totals, units_to_do(plan, markers))
+    return DONE if markers.totals.balanced else UNBALANCED
+
+
+def _check_before_writing(options: Options) -> None:
+    """Raise what a backend lacks, and PlanError where files that are no data set's would be overwritten."""
+    options.recipe.fingerprint()  # finds the models, or says which is missing
+    storage = open_storage(options.output)
+    with storage_errors(storage.url):
+        if load_plan(storage) is not None:
+            return
+        ours = [name for name in storage.names("") if name in _DATASET_FILES or ShardName.parse(name.split(".")[0])]
+    if ours:
+        raise PlanError(
+            f"{options.output}: holds {', '.join(ours[:3])}, which would be overwritten, but no plan of a data set; "
+            "choose an empty OUTPUT"
+        )
+
+
+def _report_errors(run: Callable[[], int]) -> int:
+    """Print an error that a person can act on without a traceback, and return its exit code.
+
+    Raises ModuleNotFoundError: which extra holds the package is known to the command that found this module.
+    """
+    try:
+        return run()
+    except ModuleNotFoundError:
+        raise
+    except tuple(_CODE_OF) as error:
+        Console(stderr=True).print(
+            f"fineclip: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
+        )
+        return next(code for kind, code in _CODE_OF.items() if isinstance(error, kind))
+
+
+@contextlib.contextmanager
+def _draining_on_signals(drain: job.Drain, console: Console) -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into a drain; the second ends the process at once.
+
+    The signals are blocked and waited for in a thread, so that worker processes inherit the block: a Ctrl-C in the
+    terminal reaches all of them, and must not cut off the shards they are to finish.
+    """
+    signals = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    over = threading.Event()
+    thread = threading.Thread(target=_wait_for_signals, args=(signals, drain, console, over), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        assert thread.ident is not None
+        signal.pthread_kill(thread.ident, signal.SIGTERM)  # wakes the thread, which alone takes it
+        thread.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _wait_for_signals(signals: set[signal.Signals], drain: job.Drain, console: Console, over: threading.Event) -> None:
+    signal.sigwait(signals)
+    if over.is_set():
+        return
+    drain.request()
+    console.print("Finishing the shards in hand; once more ends at once (nothing that is committed is lost).")
+    signal.sigwait(signals)
+    if not over.is_set():
+        os._exit(INTERRUPTED)

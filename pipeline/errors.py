@@ -1,0 +1,9 @@
+"""Errors of running a job, apart from the engine module: raising or catching one must not import Beam."""
+
+
+class EngineError(ValueError):
+    """The Beam options ask for something that this job must not run on. Commands exit 2 on it."""
+
+
+class InterruptedRunError(RuntimeError):
+    """The engine ended before its work was done; the same command goes on from there. Commands exit 4 on it."""

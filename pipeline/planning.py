@@ -1,0 +1,340 @@
+"""Planning: cutting inputs into units of work, extending a plan, and telling whether it is the one wanted."""
+
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.commit import FinishedFile, attempt_stem, commit
+from pipeline.plan import (
+    FILES_SCHEMA,
+    ITEMS_SCHEMA,
+    UNITS_SCHEMA,
+    Generation,
+    Plan,
+    PlannedInput,
+    decision_name,
+    load_plan,
+    table_name,
+)
+from pipeline.settings import Recipe
+from pipeline.sources import open_source
+from pipeline.sources.base import ListedItem, SourceFile, SourcePart
+from pipeline.sources.keys import unique_prefix
+from pipeline.sources.spec import canonical
+from pipeline.storage import Storage
+from pipeline.write import HashingFile
+from schemas.hashes import canonical_json, fingerprint
+from schemas.names import PLAN_DIR
+
+
+class PlanError(ValueError):
+    """OUTPUT belongs to another configuration or other inputs; the message shows the difference. Commands exit 3."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """How inputs are cut into shards."""
+
+    shard_size: int = 1000
+    """Images a shard, for sources that are not already tars."""
+    repack: bool = False
+    """Cut tars into shards of `shard_size` too, instead of one shard a tar."""
+    limit: int | None = None
+    """Take only the first so many images: the preview to look at before a long job."""
+
+    def __post_init__(self) -> None:
+        if self.shard_size < 1:
+            raise ValueError(f"--shard-size is {self.shard_size}, but must be at least 1")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"--limit is {self.limit}, but must be at least 1")
+
+
+def make_plan(storage: Storage, inputs: Sequence[str], recipe: Recipe, settings: PlanSettings) -> Plan:
+    """Plan a new data set of `inputs`, or take the plan that another job has just committed for the same.
+
+    Raises SourceError for an unusable input, and PlanError when the other job planned something else.
+    """
+    inputs = [canonical(spec) for spec in inputs]
+    wanted = _list_inputs(inputs, taken=())
+    _commit_generation(storage, (), wanted, recipe, settings)
+    plan = load_plan(storage)
+    assert plan is not None
+    check_plan(plan, inputs, recipe, settings)
+    return plan
+
+
+def extend_plan(plan: Plan, inputs: Sequence[str], recipe: Recipe, settings: PlanSettings) -> Plan:
+    """Add a generation for what `inputs` hold beyond the plan; the plan itself if they hold nothing new.
+
+    Raises PlanError if a file that is planned already has changed, or the configuration is another.
+    """
+    _check_configuration(plan, recipe)
+    known = {(planned.spec, file.uri): file for planned, file in plan.files()}
+    prefixes = {planned.spec: planned.prefix for planned in plan.inputs}
+    wanted = []
+    for listed in _list_inputs([canonical(spec) for spec in inputs], taken=tuple(plan.inputs)):
+        changed = [f.uri for f in listed.files if (listed.spec, f.uri) in known and known[listed.spec, f.uri] != f]
+        if changed:
+            raise PlanError(f"{listed.spec}: {len(changed)} planned files have changed since, such as {changed[0]}")
+        fresh = tuple(f for f in listed.files if (listed.spec, f.uri) not in known)
+        if fresh:
+            prefix = prefixes.get(listed.spec, listed.prefix)
+            wanted.append(replace(listed, prefix=prefix, files=fresh))
+    if not wanted:
+        return plan
+    _commit_generation(plan.storage, plan.generations, wanted, recipe, settings)
+    extended = load_plan(plan.storage)
+    assert extended is not None
+    return extended
+
+
+def check_plan(plan: Plan, inputs: Sequence[str], recipe: Recipe, settings: PlanSettings) -> None:
+    """Raise PlanError, showing the difference, unless OUTPUT's plan is that of these inputs and this configuration."""
+    inputs = [canonical(spec) for spec in inputs]
+    _check_configuration(plan, recipe)
+    first = plan.generations[0]
+    for flag, planned, wanted in (
+        ("--shard-size", first.shard_size, settings.shard_size),
+        ("--repack", first.repack, settings.repack),
+        ("--limit", first.limit, settings.limit),
+    ):
+        if planned != wanted:
+            raise PlanError(
+                f"{plan.storage.url} was planned with {flag} {planned}, not {wanted}; choose another OUTPUT"
+            )
+    specs = list(dict.fromkeys(planned.spec for planned in plan.inputs))
+    if sorted(specs) != sorted(inputs):
+        raise PlanError(
+            f"{plan.storage.url} was made from {specs}, not from {list(inputs)}; "
+            "give --append to add inputs, or choose another OUTPUT"
+        )
+    _check_files(plan, inputs)
+
+
+def _check_configuration(plan: Plan, recipe: Recipe) -> None:
+    if plan.fingerprint == recipe.fingerprint():
+        return
+    lines = [
+        f"  {name}: {ours!r} in OUTPUT, {theirs!r} now"
+        for name, ours, theirs in differences(plan.generations[0].configuration, recipe.configuration())
+    ]
+    raise PlanError("\n".join([f"{plan.storage.url} belongs to another configuration; choose another OUTPUT:", *lines]))
+
+
+def differences(ours: Any, theirs: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (dotted name, our value, their value) wherever two JSON values differ; a missing value is None."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in sorted({*ours, *theirs}):
+            yield from differences(ours.get(key), theirs.get(key), f"{name}.{key}" if name else key)
+    elif ours != theirs:
+        yield name, ours, theirs
+
+
+def _check_files(plan: Plan, inputs: Sequence[str]) -> None:
+    """Compare the listings as a whole first: reading millions of planned rows is for when something has changed."""
+    digests: dict[str, list[str]] = {}
+    for planned in plan.inputs:
+        digests.setdefault(planned.spec, []).append(planned.files_sha256)
+    now = {listed.spec: listed.files for listed in _list_inputs(inputs, taken=())}
+    if all(digests[spec] == [_listing_sha256(files)] for spec, files in now.items()):
+        return
+    planned_files: dict[str, dict[str, SourceFile]] = {spec: {} for spec in now}
+    for planned, file in plan.files():
+        planned_files[planned.spec][file.uri] = file
+    for spec, files in now.items():
+        _compare_files(plan.storage.url, spec, planned_files[spec], {file.uri: file for file in files})
+
+
+def _compare_files(output: str, spec: str, planned: dict[str, SourceFile], now: dict[str, SourceFile]) -> None:
+    added = sorted(now.keys() - planned.keys())
+    removed = sorted(planned.keys() - now.keys())
+    changed = sorted(uri for uri in now.keys() & planned.keys() if now[uri] != planned[uri])
+    found = [
+        f"{len(uris)} {what}, such as {uris[0]}"
+        for what, uris in (("changed", changed), ("removed", removed), ("added", added))
+        if uris
+    ]
+    if not found:
+        return
+    remedy = (
+        "give --append to take the new files"
+        if not changed and not removed
+        else "restore them, or choose another OUTPUT"
+    )
+    raise PlanError(f"{spec} is not what {output} was planned from: {'; '.join(found)}; {remedy}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedInput:
+    """An INPUT with the files it holds now."""
+
+    spec: str
+    kind: str
+    prefix: str
+    files: tuple[SourceFile, ...]
+
+
+def _list_inputs(inputs: Sequence[str], taken: Sequence[PlannedInput]) -> list[ListedInput]:
+    """List the files of `inputs`; a lone input of a new data set needs no prefix."""
+    if len(set(inputs)) != len(inputs):
+        raise PlanError(f"an INPUT is named twice: {list(inputs)}")
+    prefixes = [planned.prefix for planned in taken]
+    listed = []
+    for spec in inputs:
+        alone = len(inputs) == 1 and not taken
+        prefix = "" if alone else unique_prefix(spec, prefixes)
+        prefixes.append(prefix)
+        source = open_source(spec)
+        listed.append(ListedInput(spec=spec, kind=source.kind, prefix=prefix, files=tuple(source.files())))
+    return listed
+
+
+def _listing_sha256(files: Iterable[SourceFile]) -> str:
+    return fingerprint([[file.uri, file.size, file.etag] for file in files])
+
+
+def _commit_generation(
+    storage: Storage,
+    earlier: Sequence[Generation],
+    wanted: Sequence[ListedInput],
+    recipe: Recipe,
+    settings: PlanSettings,
+) -> None:
+    number = len(earlier)
+    first_unit = sum(generation.num_units for generation in earlier)
+    writer = _PlanWriter(storage, number, first_unit)
+    try:
+        for index, listed in enumerate(wanted):
+            writer.add_input(index, listed, settings)
+        files = writer.finish(wanted, recipe, settings)
+        commit(storage, decision_name(number), files)
+    finally:
+        writer.abandon()
+
+
+class _PlanWriter:
+    """Streams a generation's tables to local files, unit by unit."""
+
+    def __init__(self, storage: Storage, number: int, first_unit: int) -> None:
+        self._number = number
+        self._first_unit = self._next_unit = first_unit
+        self._next_group = 0
+        self._left: int | None = None
+        self._num_images: int | None = 0
+        token = secrets.token_hex(8)
+        self._marker = f"{PLAN_DIR}/{decision_name(number)}.json"
+        self._marker_path = storage.scratch / f"{attempt_stem(self._marker)}.{token}"
+        schemas = {"files": FILES_SCHEMA, "units": UNITS_SCHEMA, "items": ITEMS_SCHEMA}
+        self._files = {
+            name: HashingFile(storage.scratch / f"{attempt_stem(table_name(name, number))}.{token}") for name in schemas
+        }
+        self._tables = {
+            name: pq.ParquetWriter(pa.PythonFile(self._files[name], mode="w"), schema, compression="zstd")
+            for name, schema in schemas.items()
+        }
+
+    def add_input(self, index: int, listed: ListedInput, settings: PlanSettings) -> None:
+        """Write an input's files, units and items."""
+        rows = [{"input": index, "uri": f.uri, "size": f.size, "etag": f.etag} for f in listed.files]
+        self._tables["files"].write_table(pa.Table.from_pylist(rows, schema=FILES_SCHEMA))
+        if self._left is None:
+            self._left = settings.limit
+        fresh = {file.uri for file in listed.files}
+        counted = settings.repack or settings.limit is not None
+        for parts in open_source(listed.spec, listed.kind).parts(settings.shard_size, counted):
+            kept = [part for part in (_restrict(part, fresh) for part in parts) if part is not None]
+            kept = self._within_limit(kept)
+            if kept:
+                self._add_unit(index, kept)
+            if self._left == 0:
+                return
+
+    def _within_limit(self, parts: list[SourcePart]) -> list[SourcePart]:
+        if self._left is None:
+            return parts
+        kept = []
+        for part in parts:
+            size = (part.stop if part.stop is not None else part.start + self._left) - part.start
+            take = min(size, self._left)
+            if take:
+                items = part.items[:take] if part.items is not None else None
+                kept.append(msgspec.structs.replace(part, stop=part.start + take, items=items))
+            self._left -= take
+        return kept
+
+    def _add_unit(self, index: int, parts: Sequence[SourcePart]) -> None:
+        rows = []
+        for part in parts:
+            row = {"unit": self._next_unit, "input": index, "uri": part.uri, "start": part.start, "stop": part.stop}
+            rows.append({**row, "item_group": self._add_items(part.items)})
+            size = None if part.stop is None else part.stop - part.start
+            self._num_images = None if size is None or self._num_images is None else self._num_images + size
+        self._tables["units"].write_table(pa.Table.from_pylist(rows, schema=UNITS_SCHEMA))
+        self._next_unit += 1
+
+    def _add_items(self, items: Sequence[ListedItem] | None) -> int | None:
+        if items is None:
+            return None
+        rows = pa.array([msgspec.msgpack.encode(item) for item in items], type=pa.binary())
+        self._tables["items"].write_table(pa.Table.from_arrays([rows], schema=ITEMS_SCHEMA), row_group_size=len(items))
+        self._next_group += 1
+        return self._next_group - 1
+
+    def finish(self, wanted: Sequence[ListedInput], recipe: Recipe, settings: PlanSettings) -> dict[str, FinishedFile]:
+        """Close the tables and write the generation's JSON; returns the files by final name, the JSON last."""
+        files = {}
+        for name, table in self._tables.items():
+            table.close()
+            files[table_name(name, self._number)] = self._files[name].finish()
+        generation = Generation(
+            schema_version="1",
+            fingerprint=recipe.fingerprint(),
+            configuration=recipe.configuration(),
+            inputs=[_planned(listed) for listed in wanted],
+            shard_size=settings.shard_size,
+            repack=settings.repack,
+            limit=settings.limit,
+            first_unit=self._first_unit,
+            num_units=self._next_unit - self._first_unit,
+            num_images=self._num_images,
+            tables={name: file.digest for name, file in files.items()},
+        )
+        marker = HashingFile(self._marker_path)
+        marker.write(canonical_json(msgspec.to_builtins(generation)))
+        files[self._marker] = marker.finish()
+        return files
+
+    def abandon(self) -> None:
+        """Close and remove what is left of the local files; harmless after `finish`."""
+        for table in self._tables.values():
+            table.close()
+        for file in self._files.values():
+            file.close()
+            file.path.unlink(missing_ok=True)
+        self._marker_path.unlink(missing_ok=True)
+
+
+def _restrict(part: SourcePart, fresh: set[str]) -> SourcePart | None:
+    """Return the part without samples of files planned earlier; None if nothing is left."""
+    if part.items is None:
+        return part if part.uri in fresh else None
+    items = tuple(item for item in part.items if item.uri in fresh)
+    if len(items) == len(part.items):
+        return part
+    return msgspec.structs.replace(part, items=items, stop=part.start + len(items)) if items else None
+
+
+def _planned(listed: ListedInput) -> PlannedInput:
+    return PlannedInput(
+        spec=listed.spec,
+        prefix=listed.prefix,
+        kind=listed.kind,
+        num_files=len(listed.files),
+        bytes=sum(file.size for file in listed.files),
+        files_sha256=_listing_sha256(listed.files),
+    )

@@ -1,0 +1,46 @@
+"""Profiles: a proposer, a captioner and the settings that go with them, under one name."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What `--profile NAME` stands for; flags and a config file override each part."""
+
+    proposer: str
+    captioner: str
+    summary: str
+    defaults: dict[str, Any] = field(default_factory=dict)
+    """Other settings by flag name, such as `select.max_regions`."""
+
+
+PROFILES = {
+    "paper": Profile(
+        proposer="yolov9",
+        captioner="blip2",
+        summary="the paper's models, YOLOv9-c and BLIP-2-OPT-6.7b: wants a GPU and 35 GB of downloads",
+    ),
+    "mini": Profile(
+        proposer="yolov9",
+        captioner="blip2",
+        summary="the same code with the small models that ship: finds nothing but synthetic scenes",
+        defaults={
+            "propose.model": "mini",
+            "propose.engine": "libreyolo",
+            "propose.image_side": 256,
+            "propose.max_iou": 0.5,
+            "caption.model": "mini",
+            "caption.dtype": "float32",
+            "caption.max_new_tokens": 12,
+            "caption.batch_size": 64,
+        },
+    ),
+    "weightless": Profile(
+        proposer="selective_search",
+        captioner="rule",
+        summary="selective search and a rule: nothing to download",
+        defaults={"select.max_regions": 6, "select.max_iou": 0.5},
+    ),
+}
+DEFAULT_PROFILE = "weightless"

@@ -1,0 +1,112 @@
+"""`fineclip score`: a data set of scenes against the truth that its keys name.
+
+Boxes: recall at IoU 0.5 and boxes an object. Captions: the share that name shape, colour and size right, among regions
+whose box matches an object.
+"""
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.scenes.draw import Scene, draw_scene
+from pipeline.scenes.scoring import BoxFigures, match, score_boxes, score_captions
+from pipeline.scenes.words import Attributes, Split
+from schemas.boxes import Boxes, as_boxes
+from schemas.dataset import Dataset, DatasetError
+from schemas.records import ImageRecord
+
+_KEY = re.compile(r"(?:.*-)?scene-(?P<split>train|test)-s(?P<seed>\d+)-(?P<index>\d{8})")
+_USAGE = """\
+usage: fineclip score DATA
+
+Compares a data set made from `scenes:N` with the truth: recall of its boxes, and captions right on them.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneFigures:
+    """How well a data set of scenes agrees with the truth."""
+
+    num_scenes: int
+    boxes: BoxFigures
+    captions: dict[str, float]
+    """Share right by aspect, among `num_captions`; empty where there are none."""
+    num_captions: int
+    """Captions of regions that match an object at IoU 0.5."""
+
+
+def score(dataset: Dataset) -> SceneFigures:
+    """Compare the regions of a data set with its scenes. Raises DatasetError where a key names no scene."""
+    truths: list[Boxes] = []
+    found: list[Boxes] = []
+    captions: list[str] = []
+    attributes: list[Attributes] = []
+    for record in _records(dataset):
+        scene = scene_of_key(record.key)
+        boxes = as_boxes([region.box for region in record.regions])
+        truths.append(scene.boxes)
+        found.append(boxes)
+        for true, ours in match(scene.boxes, boxes):
+            captions.append(record.regions[ours].caption)
+            attributes.append(scene.attributes[true])
+    return SceneFigures(
+        num_scenes=len(truths),
+        boxes=score_boxes(truths, found),
+        captions=score_captions(captions, attributes) if captions else {},
+        num_captions=len(captions),
+    )
+
+
+def _records(dataset: Dataset) -> Iterator[ImageRecord]:
+    for shard in dataset.shards:
+        for sample in dataset.samples(shard):
+            yield sample.record
+
+
+def scene_of_key(key: str) -> Scene:
+    """Draw the scene that a sample's key names, with its truth. Raises DatasetError for any other key."""
+    named = _KEY.fullmatch(key)
+    if named is None:
+        raise DatasetError(f"key {key!r} names no scene: only data sets made from scenes:N have a known truth")
+    split: Split = "train" if named["split"] == "train" else "test"
+    return draw_scene(int(named["seed"]), split, int(named["index"]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `fineclip score DATA` and return its exit code."""
+    if list(arguments) in (["-h"], ["--help"]):
+        sys.stdout.write(_USAGE)
+        return 0
+    if len(arguments) != 1:
+        sys.stderr.write(_USAGE)
+        return 2
+    try:
+        figures = score(Dataset.open(arguments[0]))
+    except DatasetError as error:
+        sys.stderr.write(f"fineclip score: {error}\n")
+        return 2
+    _print(Console(), figures)
+    return 0
+
+
+def _print(console: Console, figures: SceneFigures) -> None:
+    table = Table("against the truth of the scenes", "", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    table.add_row("scenes", f"{figures.num_scenes:,}")
+    table.add_row("objects", f"{figures.boxes.num_objects:,}")
+    table.add_row("recall at IoU 0.5", f"{figures.boxes.recall:.3f}")
+    table.add_row("boxes an object", f"{figures.boxes.boxes_per_object:.2f}")
+    table.add_row("captions on matched boxes", f"{figures.num_captions:,}")
+    for aspect, label in (
+        ("shape", "shape"),
+        ("colour", "colour"),
+        ("size", "size"),
+        ("shape_colour_size", "all three"),
+    ):
+        if figures.captions:
+            table.add_row(f"  right in {label}", f"{figures.captions[aspect]:.3f}")
+    console.print(table)

@@ -1,0 +1,103 @@
+"""Settings of a job, in two parts: what decides the output (and so is fingerprinted), and how it is run."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.caption import captioner_class
+from pipeline.crop import CropSettings
+from pipeline.decode import DecodeSettings
+from pipeline.propose import proposer_class
+from pipeline.select import SelectSettings
+from schemas.hashes import fingerprint
+from schemas.names import SCHEMA_VERSION, TRAIN, VAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides the bytes of the output, given the same input. Not: paths, devices, workers."""
+
+    proposer: str
+    """Name of the region proposer."""
+    propose: Any
+    """The proposer's own config dataclass."""
+    captioner: str
+    """Name of the captioner."""
+    caption: Any
+    """The captioner's own config dataclass."""
+    read: DecodeSettings = field(default_factory=DecodeSettings)
+    select: SelectSettings = field(default_factory=SelectSettings)
+    crop: CropSettings = field(default_factory=CropSettings)
+    val_fraction: float = 0.0
+    """Share of the keys, chosen by hash, that goes to `val-` shards."""
+    drop_empty: bool = False
+    """Filter images in which no region is left, as the paper does."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.val_fraction < 1:
+            raise ValueError(f"--val-fraction is {self.val_fraction}, but must be at least 0 and below 1")
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that every unit of work is written to."""
+        return splits_of(self.val_fraction)
+
+    def configuration(self) -> dict[str, Any]:
+        """Return what is fingerprinted, as JSON values: settings, weights, algorithm and schema versions."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "proposer": _identity(proposer_class(self.proposer), self.propose),
+            "captioner": _identity(captioner_class(self.captioner), self.caption),
+            "read": dataclasses.asdict(self.read),
+            "select": dataclasses.asdict(self.select),
+            "crop": dataclasses.asdict(self.crop),
+            "val_fraction": self.val_fraction,
+            "drop_empty": self.drop_empty,
+        }
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of the canonical JSON of `configuration`."""
+        return fingerprint(self.configuration())
+
+
+def splits_of(val_fraction: float) -> tuple[str, ...]:
+    """Return the splits of a data set that sends `val_fraction` of its keys to `val-` shards."""
+    return (TRAIN, VAL) if val_fraction > 0 else (TRAIN,)
+
+
+def _identity(backend: type[Any], config: Any) -> dict[str, Any]:
+    """Return what tells this backend's output from another's; weights are named by hash or commit, not by path."""
+    settings = dataclasses.asdict(config) | backend.weights(config)
+    return {"name": backend.name, "version": backend.version, "settings": settings}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How a job is run. Changing any of these changes no byte of the output."""
+
+    workers: int = 1
+    """Worker processes on this machine (the direct runner; other engines take Beam options after `--`)."""
+    two_pools: bool = False
+    """Propose every shard before any is captioned, as two Beam stages that can run on different machines."""
+    decode_threads: int = 2
+    """Threads a worker decodes images with, ahead of the models."""
+    device: str = "auto"
+    """Where the models run: auto (CUDA where there is one), cpu, cuda or cuda:N."""
+    torch_threads: int = 1
+    """CPU threads of torch in each worker; results depend on it in the last digits, so it does not follow the cores."""
+    lease_timeout_s: float = 120.0
+    """Seconds after which the shard of a worker that stopped renewing its lease goes to another."""
+    max_dead: float = 0.01
+    """Share of dead images or regions above which the job ends with exit code 1."""
+
+    def __post_init__(self) -> None:
+        for flag, value, least in (
+            ("--workers", self.workers, 1),
+            ("--decode-threads", self.decode_threads, 1),
+            ("--torch-threads", self.torch_threads, 1),
+            ("--lease-timeout-s", self.lease_timeout_s, 1),
+        ):
+            if value < least:
+                raise ValueError(f"{flag} is {value}, but must be at least {least}")
+        if not 0 <= self.max_dead <= 1:
+            raise ValueError(f"--max-dead is {self.max_dead}, but must be between 0 and 1")
