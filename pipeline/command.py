@@ -75,8 +75,8 @@ def _too_many_dead(console: Console, fraction: float, limit: float) -> int:
     if fraction <= limit:
         return DONE
     console.print(
-        f"{fraction:.2%} are dead, more than --max-dead {limit:.2%}: the table above names the reasons, and the rows "
-        "with status 'dead' in OUTPUT's .parquet files each key and what was wrong.",
+        f"{fraction:.2%} are dead, more than --max-dead {limit:.2%}: the table above names the reasons, and rows "
+        "with status 'dead' in OUTPUT's .parquet files name the keys.",
         style="bold red",
         highlight=False,
     )

@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 import os
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,19 @@ def parse(command: str, description: str, arguments: Sequence[str]) -> Options:
         raise AssertionError("unreachable") from error
 
 
+def from_settings(inputs: Sequence[str], output: str, settings: Mapping[str, Any]) -> Options:
+    """Return the options that a config file of `settings` would give. Raises ValueError for any that is not one."""
+    chosen = {kind: settings[kind] for kind in _CHOICES if kind in settings}
+    names = _names_of(chosen)
+    parser = _parser("annotate", "", names)
+    parser.exit_on_error = False
+    try:
+        parsed = parser.parse_object({**settings, "paths": [*inputs, output]})
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from error
+    return _options(parser.instantiate(parsed), names, beam_options=())
+
+
 def _split_at_dashes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     arguments = list(arguments)
     at = arguments.index("--") if "--" in arguments else len(arguments)
@@ -97,12 +110,17 @@ def _chosen_names(command: str, arguments: Sequence[str]) -> dict[str, str]:
         for path in flags.config:
             chosen.update(_load_config(path))
         chosen.update({kind: getattr(flags, kind) for kind in _CHOICES if getattr(flags, kind) is not None})
-        profile = PROFILES[_known_name("profile", chosen.get("profile", DEFAULT_PROFILE))]
-        own = {"profile": DEFAULT_PROFILE, "proposer": profile.proposer, "captioner": profile.captioner}
-        return {kind: _known_name(kind, chosen.get(kind, own[kind])) for kind in _CHOICES}
+        return _names_of(chosen)
     except ValueError as error:
         early.error(str(error))
         raise AssertionError("unreachable") from error
+
+
+def _names_of(chosen: Mapping[str, Any]) -> dict[str, str]:
+    """Return profile, proposer and captioner: what is not chosen comes from the profile. Raises ValueError."""
+    profile = PROFILES[_known_name("profile", chosen.get("profile", DEFAULT_PROFILE))]
+    own = {"profile": DEFAULT_PROFILE, "proposer": profile.proposer, "captioner": profile.captioner}
+    return {kind: _known_name(kind, chosen.get(kind, own[kind])) for kind in _CHOICES}
 
 
 def _load_config(path: Path) -> dict[str, Any]:
