@@ -8,7 +8,7 @@ both batches depend on the order of the samples alone. What cannot be used becom
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from pipeline import sidecar
@@ -31,6 +31,14 @@ _WINDOW = 256
 """Samples that may wait for captions: where regions are rare, a batch goes to the captioner before it is full."""
 
 
+Advance = Callable[[], None]
+"""Called as each sample of a unit is finished, for a progress bar."""
+
+
+def _ignore() -> None:
+    pass
+
+
 @dataclass(frozen=True, kw_only=True)
 class Annotator:
     """Annotates units: the plan and recipe of a job with the two models of a worker."""
@@ -41,10 +49,10 @@ class Annotator:
     proposer: Proposer
     captioner: Captioner
 
-    def annotate(self, unit: int) -> UnitReport:
+    def annotate(self, unit: int, advance: Advance = _ignore) -> UnitReport:
         """Annotate and commit a unit. Raises OSError on storage trouble, after which it can be called again."""
         clock = StageClock()
-        return self._finish(unit, self._propose(self._read(unit, clock), clock), clock)
+        return self._finish(unit, self._propose(self._read(unit, clock), clock), clock, advance)
 
     def propose(self, unit: int) -> None:
         """Leave the unit's proposals beside the data set, for `caption`."""
@@ -52,11 +60,11 @@ class Annotator:
         samples = self._propose(self._read(unit, clock), clock)
         sidecar.save(self.plan.storage, unit, ((sample.proposals, sample.failure) for sample in samples))
 
-    def caption(self, unit: int) -> UnitReport:
+    def caption(self, unit: int, advance: Advance = _ignore) -> UnitReport:
         """Caption and commit a unit from the proposals that `propose` left; same files as `annotate`."""
         clock = StageClock()
         samples = self._read(unit, clock)
-        return self._finish(unit, _with_proposals(samples, sidecar.load(self.plan.storage, unit)), clock)
+        return self._finish(unit, _with_proposals(samples, sidecar.load(self.plan.storage, unit)), clock, advance)
 
     def _read(self, unit: int, clock: StageClock) -> Iterator[Sample]:
         parts = self.plan.unit(unit)
@@ -83,8 +91,8 @@ class Annotator:
             yield from _up_to(sample, waiting)
         yield from waiting
 
-    def _finish(self, unit: int, samples: Iterator[Sample], clock: StageClock) -> UnitReport:
-        captioned = self._caption(self._select(samples, clock), clock)
+    def _finish(self, unit: int, samples: Iterator[Sample], clock: StageClock, advance: Advance) -> UnitReport:
+        captioned = _announced(self._caption(self._select(samples, clock), clock), advance)
         provenance = {"proposer": self.proposer.provenance(), "captioner": self.captioner.provenance()}
         return commit_unit(self.plan, unit, captioned, self.recipe, provenance=provenance, clock=clock)
 
@@ -149,6 +157,12 @@ class Annotator:
             image_height=image.height,
             label=region.label,
         )
+
+
+def _announced(samples: Iterator[Sample], advance: Advance) -> Iterator[Sample]:
+    for sample in samples:
+        yield sample
+        advance()
 
 
 def _image(sample: Sample) -> DecodedImage:

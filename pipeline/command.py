@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 
 from rich.console import Console
 
@@ -162,30 +163,21 @@ def _report_errors(run: Callable[[], int]) -> int:
 def _draining_on_signals(drain: job.Drain, console: Console) -> Iterator[None]:
     """Turn the first SIGINT or SIGTERM into a drain; the second ends the process at once.
 
-    The signals are blocked and waited for in a thread, so that worker processes inherit the block: a Ctrl-C in the
-    terminal reaches all of them, and must not cut off the shards they are to finish.
+    Handlers, not a thread that waits for blocked signals: threads that libraries started before (BLAS does) would not
+    block them, and end the process. Worker processes inherit a block from the thread of the engine.
     """
-    signals = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    over = threading.Event()
-    thread = threading.Thread(target=_wait_for_signals, args=(signals, drain, console, over), daemon=True)
-    thread.start()
+    notice = "Finishing the shards in hand; once more ends at once (nothing that is committed is lost)."
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if drain.requested:
+            os._exit(INTERRUPTED)
+        drain.request()
+        # by another thread: the handler may have interrupted this one while it writes to the same stream
+        threading.Thread(target=console.print, args=(notice,)).start()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        over.set()
-        assert thread.ident is not None
-        signal.pthread_kill(thread.ident, signal.SIGTERM)  # wakes the thread, which alone takes it
-        thread.join()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _wait_for_signals(signals: set[signal.Signals], drain: job.Drain, console: Console, over: threading.Event) -> None:
-    signal.sigwait(signals)
-    if over.is_set():
-        return
-    drain.request()
-    console.print("Finishing the shards in hand; once more ends at once (nothing that is committed is lost).")
-    signal.sigwait(signals)
-    if not over.is_set():
-        os._exit(INTERRUPTED)
+        for number, handler in before.items():
+            signal.signal(number, handler)

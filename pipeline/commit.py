@@ -109,8 +109,9 @@ def _publish_file(storage: Storage, name: str, final_name: str, digest: FileDige
     except FileNotFoundError:
         if storage.size(final_name) != digest.size:
             raise StorageError(
-                f"{storage.url}: {final_name} was committed with sha256 {digest.sha256}, but neither it nor its "
-                f"attempt is there; restore it from a copy, or remove {_decision_name(name)} to make the shard again"
+                f"{storage.url}: {final_name} was committed with {digest.size} bytes and sha256 {digest.sha256}, but "
+                f"neither it nor its attempt is there; restore it from a copy, or remove {_decision_name(name)} "
+                f"to make {name} again"
             ) from None
 
 

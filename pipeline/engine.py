@@ -7,11 +7,12 @@ without an error are refused.
 import contextlib
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions, WorkerOptions
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
@@ -40,6 +41,8 @@ def check_options(beam_options: Sequence[str], workers: int) -> PipelineOptions:
         if workers > 1:
             direct.direct_running_mode = "multi_processing"
             direct.direct_num_workers = workers
+            logs = options.view_as(WorkerOptions)  # whose default is a page of Beam's own steps for each process
+            logs.default_sdk_harness_log_level = logs.default_sdk_harness_log_level or "ERROR"
     elif workers > 1:
         raise EngineError(f"--workers is for this machine; give --runner={runner} its own options after --")
     return options
@@ -65,6 +68,8 @@ def run_graph(
 
 
 def _run(units: Sequence[int], settings: WorkerSettings, options: PipelineOptions, errors: list[BaseException]) -> None:
+    # Worker processes inherit this: a Ctrl-C in the terminal reaches them too, and they have shards to finish.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         pipeline = beam.Pipeline(runner=_runner(options), options=options)
         build(pipeline, units, settings)

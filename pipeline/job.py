@@ -30,6 +30,7 @@ from schemas.names import LEASES_DIR, PROPOSALS_DIR, RUN_DIR, ShardName
 
 _POLL_S = 0.5
 _MAX_FRUITLESS_PASSES = 3
+_ERROR_OF: dict[Ending, type[Exception]] = {Ending.STORAGE: StorageError, Ending.UNBALANCED: BalanceError}
 _PLAN_DEFAULTS = PlanSettings()
 _RUN_DEFAULTS = RunSettings()
 
@@ -41,6 +42,8 @@ class Progress:
     plan: Plan
     totals: Totals
     num_units_done: int
+    num_images_in_hand: int
+    """Finished by workers whose shards are not there yet; the totals do not have them."""
     note: str = ""
 
 
@@ -102,13 +105,12 @@ def annotate(
         job.repair()
         num_units_run = len(job.todo())
         job.run_until_done()
-        markers = job.markers.refresh()
-        dataset = finalise(planned, markers)
+        dataset = job.finalise()
         job.clean_up()
-        _check_balance(planned, markers)
+        _check_balance(planned, job.markers)
         return JobResult(
             plan=planned,
-            totals=markers.totals,
+            totals=job.markers.totals,
             drained=job.drained,
             num_units_run=num_units_run,
             seconds=job.seconds(),
@@ -188,11 +190,12 @@ class _Job:
         while (units := self.todo()) and not self._drain.requested:
             self._run_pass(units)
             left = self.todo()
-            self._raise_storage_error(left)
+            self._raise_errors(left)
             if len(left) < len(units) or self._wait_for_leases(left):
                 fruitless = 0
             else:
                 fruitless += 1
+                self._check_storage()
             if fruitless == _MAX_FRUITLESS_PASSES and not self._drain.requested:
                 raise InterruptedRunError(
                     f"{fruitless} passes left the same {len(left)} units undone; see {RUN_DIR}/ in OUTPUT"
@@ -214,7 +217,15 @@ class _Job:
 
     def _show(self, note: str = "") -> None:
         done = self.plan.num_units - len(self.todo())
-        self._watch(Progress(plan=self.plan, totals=self.markers.totals, num_units_done=done, note=note))
+        self._watch(
+            Progress(
+                plan=self.plan,
+                totals=self.markers.totals,
+                num_units_done=done,
+                num_images_in_hand=lease.samples_in_hand(self._storage),
+                note=note,
+            )
+        )
 
     def _wait_for_leases(self, units: Sequence[int]) -> bool:
         """Wait until a unit that another job holds is done or free; False if none is held."""
@@ -227,10 +238,17 @@ class _Job:
                 return True
         return bool(held)
 
-    def _raise_storage_error(self, left: Sequence[int]) -> None:
+    def _raise_errors(self, left: Sequence[int]) -> None:
+        """Raise what a worker of this run reported of a unit that is not done."""
         for event in self._events():
-            if event.ending is Ending.STORAGE and event.unit in left:
-                raise StorageError(event.message)
+            if event.ending in _ERROR_OF and event.unit in left:
+                raise _ERROR_OF[event.ending](event.message)
+
+    def _check_storage(self) -> None:
+        """Write a file: where OUTPUT cannot be written (a full disk), workers could not report so."""
+        name = f"{RUN_DIR}/{self._run_id}.check"
+        self._storage.replace(name, b"writable\n")
+        self._storage.remove(name)
 
     def _events(self) -> list[Event]:
         names = [name for name in self._storage.names(RUN_DIR) if name.startswith(f"{self._run_id}.unit-")]
@@ -243,6 +261,13 @@ class _Job:
             for stage, seconds in (event.report.seconds if event.report else {}).items():
                 total[stage] = total.get(stage, 0.0) + seconds
         return total
+
+    def finalise(self) -> dict[str, Any]:
+        """Write the data set's own files; again if another job has completed it meanwhile, and ours replaced its."""
+        dataset = finalise(self.plan, self.markers.refresh())
+        if not dataset["complete"] and not self.todo():
+            dataset = finalise(self.plan, self.markers)
+        return dataset
 
     def clean_up(self) -> None:
         """Remove what only unfinished work needs, once there is none; what another job appends is not touched."""

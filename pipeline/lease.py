@@ -18,6 +18,8 @@ import msgspec
 from pipeline.storage import Storage
 from schemas.names import LEASES_DIR
 
+_NOTE_EVERY_S = 1.0
+
 
 class _Holder(msgspec.Struct, frozen=True, kw_only=True):
     token: str
@@ -25,21 +27,34 @@ class _Holder(msgspec.Struct, frozen=True, kw_only=True):
     process: str
     expires_at: float
     """Seconds since the epoch, by the holder's clock."""
+    num_done: int = 0
+    """Samples that the holder has finished so far: what a progress bar shows before the shard is there."""
+
+
+class Hold:
+    """A lease that is held, and how far its holder is."""
+
+    def __init__(self) -> None:
+        self.num_done = 0
+
+    def advance(self) -> None:
+        """Count a sample as finished."""
+        self.num_done += 1
 
 
 @contextlib.contextmanager
-def hold(storage: Storage, name: str, timeout_s: float) -> Iterator[bool]:
-    """Hold the lease of `name` for the body, renewed every third of `timeout_s`; yields False if another holds it."""
+def hold(storage: Storage, name: str, timeout_s: float) -> Iterator[Hold | None]:
+    """Hold the lease of `name` for the body, renewed every third of `timeout_s`; yields None if another holds it."""
     token = secrets.token_hex(8)
     path = f"{LEASES_DIR}/{name}.json"
     if not _take(storage, path, token, timeout_s):
-        yield False
+        yield None
         return
-    stop = threading.Event()
-    renewer = threading.Thread(target=_renew, args=(storage, path, token, timeout_s, stop), daemon=True)
+    held, stop = Hold(), threading.Event()
+    renewer = threading.Thread(target=_renew, args=(storage, path, token, timeout_s, held, stop), daemon=True)
     renewer.start()
     try:
-        yield True
+        yield held
     finally:
         stop.set()
         renewer.join()
@@ -58,6 +73,12 @@ def is_held(storage: Storage, name: str) -> bool:
     return holder is not None and not _is_over(holder)
 
 
+def samples_in_hand(storage: Storage) -> int:
+    """Return how many samples the holders of all leases have finished, of units that are not done."""
+    holders = [_read(storage, f"{LEASES_DIR}/{name}") for name in storage.names(LEASES_DIR)]
+    return sum(holder.num_done for holder in holders if holder is not None and not _is_over(holder))
+
+
 def _take(storage: Storage, path: str, token: str, timeout_s: float) -> bool:
     data = msgspec.json.encode(_holder(token, timeout_s))
     if storage.decide(path, data):
@@ -69,16 +90,27 @@ def _take(storage: Storage, path: str, token: str, timeout_s: float) -> bool:
     return storage.decide(path, data)
 
 
-def _renew(storage: Storage, path: str, token: str, timeout_s: float, stop: threading.Event) -> None:
-    while not stop.wait(timeout_s / 3):
+def _renew(storage: Storage, path: str, token: str, timeout_s: float, held: Hold, stop: threading.Event) -> None:
+    """Renew the lease in time, and sooner where its holder has got on, until stopped or robbed of it."""
+    noted, renew_at = 0, time.monotonic() + timeout_s / 3
+    while not stop.wait(min(timeout_s / 3, _NOTE_EVERY_S)):
+        if held.num_done == noted and time.monotonic() < renew_at:
+            continue
         with contextlib.suppress(OSError):  # a lease lost to a storage error costs work done twice, nothing else
             if _token_of(storage, path) != token:
                 return
-            storage.replace(path, msgspec.json.encode(_holder(token, timeout_s)))
+            noted, renew_at = held.num_done, time.monotonic() + timeout_s / 3
+            storage.replace(path, msgspec.json.encode(_holder(token, timeout_s, noted)))
 
 
-def _holder(token: str, timeout_s: float) -> _Holder:
-    return _Holder(token=token, host=_host(), process=_process(os.getpid()), expires_at=time.time() + timeout_s)
+def _holder(token: str, timeout_s: float, num_done: int = 0) -> _Holder:
+    return _Holder(
+        token=token,
+        host=_host(),
+        process=_process(os.getpid()),
+        expires_at=time.time() + timeout_s,
+        num_done=num_done,
+    )
 
 
 def _read(storage: Storage, path: str) -> _Holder | None:

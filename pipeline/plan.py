@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pipeline.commit import roll_forward
 from pipeline.settings import splits_of
 from pipeline.sources.base import ListedItem, SourceFile, SourcePart
-from pipeline.storage import Storage
+from pipeline.storage import Storage, StorageError
 from schemas.names import PLAN_DIR
 from schemas.records import FileDigest
 
@@ -178,9 +178,15 @@ def load_plan(storage: Storage) -> Plan | None:
     """Return the plan of OUTPUT, finishing one whose publication was cut off; None if there is none yet."""
     generations: list[Generation] = []
     while roll_forward(storage, decision_name(len(generations))):
-        data = storage.read(f"{PLAN_DIR}/{decision_name(len(generations))}.json")
-        generations.append(msgspec.json.decode(data, type=Generation))
+        generations.append(_read_generation(storage, f"{PLAN_DIR}/{decision_name(len(generations))}.json"))
     return Plan(storage=storage, generations=tuple(generations)) if generations else None
+
+
+def _read_generation(storage: Storage, name: str) -> Generation:
+    try:
+        return msgspec.json.decode(storage.read(name), type=Generation)
+    except msgspec.DecodeError as error:
+        raise StorageError(f"{storage.url}: {name} is damaged ({error}); restore it from a copy") from error
 
 
 def _read_table(storage: Storage, name: str) -> pa.Table:

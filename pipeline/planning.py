@@ -87,10 +87,11 @@ def extend_plan(plan: Plan, inputs: Sequence[str], recipe: Recipe, settings: Pla
             wanted.append(replace(listed, prefix=prefix, files=fresh))
     if not wanted:
         return plan
-    _commit_generation(plan.storage, plan.generations, wanted, recipe, settings)
+    chosen = _commit_generation(plan.storage, plan.generations, wanted, recipe, settings)
     extended = load_plan(plan.storage)
     assert extended is not None
-    return extended
+    # where another job's generation was chosen, ours is planned again after it
+    return extended if chosen else extend_plan(extended, inputs, recipe, settings)
 
 
 def check_plan(plan: Plan, inputs: Sequence[str], recipe: Recipe, settings: PlanSettings) -> None:
@@ -204,7 +205,8 @@ def _commit_generation(
     wanted: Sequence[ListedInput],
     recipe: Recipe,
     settings: PlanSettings,
-) -> None:
+) -> bool:
+    """Plan and commit the generation after `earlier`; False if another job's was chosen."""
     number = len(earlier)
     first_unit = sum(generation.num_units for generation in earlier)
     writer = _PlanWriter(storage, number, first_unit)
@@ -212,7 +214,7 @@ def _commit_generation(
         for index, listed in enumerate(wanted):
             writer.add_input(index, listed, settings)
         files = writer.finish(wanted, recipe, settings)
-        commit(storage, decision_name(number), files)
+        return commit(storage, decision_name(number), files)
     finally:
         writer.abandon()
 

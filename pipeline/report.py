@@ -4,7 +4,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -25,20 +25,17 @@ class Bar:
         self._console = console
         self._started = time.monotonic()
         self._logged_at = self._started
-        self._done_before: tuple[int, int] | None = None
+        self._images_before: int | None = None
         self._progress = Progress(
-            TextColumn("annotate"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("shards"),
-            TaskProgressColumn(),
+            TextColumn("{task.fields[done]}"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[rates]}"),
             console=console,
             disable=not console.is_terminal,
             transient=True,
         )
-        self._task = self._progress.add_task("annotate", total=None, rates="")
+        self._task = self._progress.add_task("annotate", total=None, done="", rates="")
 
     def __enter__(self) -> "Bar":
         self._progress.start()
@@ -51,19 +48,20 @@ class Bar:
 
     def show(self, progress: JobProgress) -> None:
         """Show how far the job is."""
-        done = (progress.totals.images.inputs, progress.totals.regions.ok)
-        if self._done_before is None:
-            self._done_before = done
-        elapsed = max(time.monotonic() - self._started, 1e-9)
-        images, regions = ((now - before) / elapsed for now, before in zip(done, self._done_before, strict=True))
-        rates = f"{images:,.0f} images/s, {regions:,.0f} regions/s"
-        if progress.note:
-            rates += f" ({progress.note})"
-        units = progress.plan.num_units
-        self._progress.update(self._task, total=units, completed=progress.num_units_done, rates=rates)
+        images = progress.totals.images.inputs + progress.num_images_in_hand
+        if self._images_before is None:
+            self._images_before = images
+        rate = (images - self._images_before) / max(time.monotonic() - self._started, 1e-9)
+        units, planned = progress.plan.num_units, progress.plan.num_images
+        of_all = f"{images:,} images" if planned is None else f"{images:,} of {planned:,} images"
+        done = f"{of_all}, {progress.num_units_done:,} of {units:,} shards"
+        rates = f"{rate:,.1f} images/s" + (f" ({progress.note})" if progress.note else "")
+        # Images are the finer measure, where their number is known.
+        total, completed = (units, progress.num_units_done) if planned is None else (planned, images)
+        self._progress.update(self._task, total=total, completed=completed, done=done, rates=rates)
         if self._progress.disable and time.monotonic() - self._logged_at >= _LOG_EVERY_S:
             self._logged_at = time.monotonic()
-            self._console.print(f"{progress.num_units_done} of {units} shards, {rates}", highlight=False)
+            self._console.print(f"{done}, {rates}", highlight=False)
 
 
 def closing(console: Console, result: JobResult, options: Options) -> None:

@@ -17,12 +17,12 @@ from pipeline.annotate import Annotator
 from pipeline.caption import captioner_class
 from pipeline.commit import roll_forward
 from pipeline.device import Device
-from pipeline.lease import hold, unit_name
+from pipeline.lease import Hold, hold, unit_name
 from pipeline.plan import Plan
 from pipeline.propose import proposer_class
 from pipeline.settings import Recipe, RunSettings
 from pipeline.storage import storage_errors
-from pipeline.unit import UnitReport, shards_of
+from pipeline.unit import BalanceError, UnitReport, shards_of
 from schemas.names import RUN_DIR
 
 _TRIES = 3
@@ -41,6 +41,8 @@ class Ending(StrEnum):
     """The run was asked to end."""
     STORAGE = "storage"
     """The source or OUTPUT could not be read or written."""
+    UNBALANCED = "unbalanced"
+    """Its counts do not add up."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,24 +81,24 @@ class Worker:
 
     def annotate(self, unit: int) -> Ending:
         """Annotate and commit a unit."""
-        return self._attempt(unit, lambda: self._load().annotate(unit))
+        return self._attempt(unit, lambda held: self._load().annotate(unit, held.advance))
 
     def propose(self, unit: int) -> Ending:
         """Leave the unit's proposals for `caption`, unless they wait already."""
-        return self._attempt(unit, lambda: self._propose(unit))
+        return self._attempt(unit, lambda _: self._propose(unit))
 
     def caption(self, unit: int) -> Ending:
         """Caption and commit a unit whose proposals wait."""
-        return self._attempt(unit, lambda: self._caption(unit))
+        return self._attempt(unit, lambda held: self._caption(unit, held))
 
     def _propose(self, unit: int) -> None:
         if not sidecar.exists(self._storage, unit):
             self._load().propose(unit)
 
-    def _caption(self, unit: int) -> UnitReport | None:
+    def _caption(self, unit: int, held: Hold) -> UnitReport | None:
         if not sidecar.exists(self._storage, unit):
             return None  # its proposals are another worker's business: it is looked at again at the end
-        report = self._load().caption(unit)
+        report = self._load().caption(unit, held.advance)
         sidecar.remove(self._storage, unit)
         return report
 
@@ -114,7 +116,7 @@ class Worker:
                 )
             return self._annotator
 
-    def _attempt(self, unit: int, work: Callable[[], UnitReport | None]) -> Ending:
+    def _attempt(self, unit: int, work: Callable[[Hold], UnitReport | None]) -> Ending:
         """Do the work under the unit's lease; errors of storage are retried with back-off, then reported."""
         for attempt in itertools.count(1):
             try:
@@ -127,9 +129,12 @@ class Worker:
                     self._log(unit, Ending.STORAGE, message=str(error))
                     return Ending.STORAGE
                 time.sleep(_BACK_OFF_S * 2 ** (attempt - 1))
+            except BalanceError as error:  # reported, since engines do not all keep an error's type
+                self._log(unit, Ending.UNBALANCED, message=str(error))
+                return Ending.UNBALANCED
         raise AssertionError("unreachable")
 
-    def _under_lease(self, unit: int, work: Callable[[], UnitReport | None]) -> Ending:
+    def _under_lease(self, unit: int, work: Callable[[Hold], UnitReport | None]) -> Ending:
         if self._storage.size(drain_file(self._settings.run_id)) is not None:
             return Ending.DRAINED
         with hold(self._storage, unit_name(unit), self._settings.run.lease_timeout_s) as held:
@@ -137,7 +142,7 @@ class Worker:
                 return Ending.LEASED
             if self._is_done(unit):  # asked under the lease: its last holder may have just finished
                 return Ending.DONE
-            report = work()
+            report = work(held)
         if report is not None:
             self._log(unit, Ending.DONE, report=report)
         return Ending.DONE

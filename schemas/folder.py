@@ -119,7 +119,8 @@ class Folder:
         path = self.path(name)
         try:
             if isinstance(self.fs, LocalFileSystem):
-                data = os.pread(self._descriptor(path).number, size, offset)
+                descriptor = self._descriptor(path)  # held: another thread may push it out of the cache
+                data = os.pread(descriptor.number, size, offset)
             else:
                 data = self.fs.cat_file(path, start=offset, end=offset + size)
         except FileNotFoundError as error:

@@ -49,7 +49,9 @@ class Blip2:
         """Load weights and processor. Raises WeightsNotFoundError, and ImportError where transformers is missing."""
         import torch
         from transformers import Blip2ForConditionalGeneration, Blip2Processor
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # a worker's; the job has one of its own
         self.config = config
         self.batch_size = config.batch_size
         self.prompt = config.prompt

@@ -29,6 +29,14 @@ TEXTURES = ("solid", "striped", "dotted", "checkered")
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "crescent", "arrow", "diamond")
 SIZES = tuple(EXTENTS_PX)
 
+CHOICES: dict[str, tuple[str, ...]] = {
+    "size": SIZES,
+    "colour": tuple(COLOURS),
+    "texture": TEXTURES,
+    "shape": SHAPES,
+}
+"""The words of each attribute, in the order of a caption."""
+
 HELD_OUT = frozenset((shape, tuple(COLOURS)[(3 * i + 2) % len(COLOURS)]) for i, shape in enumerate(SHAPES))
 """(shape, colour) pairs that only the `test` split shows: one a shape, each with another colour."""
 
