@@ -11,12 +11,14 @@ from types import FrameType
 from rich.console import Console
 
 from pipeline import job, report
-from pipeline.device import DeviceError
+from pipeline.cost import cpu_cost
+from pipeline.device import DeviceError, has_cuda
 from pipeline.errors import EngineError, InterruptedRunError
 from pipeline.minis.store import MiniError
 from pipeline.options import EXIT_CODES, Options, parse
 from pipeline.plan import load_plan
 from pipeline.planning import PlanError, check_plan, make_plan
+from pipeline.profiles import PAPER, PROFILES
 from pipeline.sources.base import SourceError
 from pipeline.status import Markers, units_to_do
 from pipeline.storage import StorageError, open_storage, storage_errors
@@ -130,6 +132,7 @@ def _status(output: str) -> int:
 
 def _check_before_writing(options: Options) -> None:
     """Raise what a backend lacks, and PlanError where files that are no data set's would be overwritten."""
+    _check_gpu(options)
     options.recipe.fingerprint()  # finds the models, or says which is missing
     storage = open_storage(options.output)
     with storage_errors(storage.url):
@@ -141,6 +144,14 @@ def _check_before_writing(options: Options) -> None:
             f"{options.output}: holds {', '.join(ours[:3])}, which would be overwritten, but no plan of a data set; "
             "choose an empty OUTPUT"
         )
+
+
+def _check_gpu(options: Options) -> None:
+    """Raise DeviceError, with what it would cost, for the paper's models on a machine of their own without a GPU."""
+    paper = PROFILES[PAPER]
+    ours = (options.recipe.proposer, options.recipe.captioner) == (paper.proposer, paper.captioner)
+    if options.profile == PAPER and ours and options.run.device == "auto" and not has_cuda():
+        raise DeviceError(cpu_cost())
 
 
 def _report_errors(run: Callable[[], int]) -> int:

@@ -29,4 +29,13 @@ class Device:
         return self.name
 
 
+def has_cuda() -> bool:
+    """Return whether torch finds a CUDA device; False where torch is not installed."""
+    try:
+        import torch
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())
+
+
 CPU = Device(name="cpu")

@@ -50,6 +50,7 @@ class Options:
 
     inputs: tuple[str, ...]
     output: str
+    profile: str
     recipe: Recipe
     plan: PlanSettings
     run: RunSettings
@@ -246,6 +247,7 @@ def _options(settings: Namespace, names: dict[str, str], beam_options: Sequence[
     return Options(
         inputs=tuple(inputs),
         output=output,
+        profile=names["profile"],
         recipe=recipe,
         plan=_flat(PlanSettings, settings),
         run=_flat(RunSettings, settings),

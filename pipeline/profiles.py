@@ -15,8 +15,9 @@ class Profile:
     """Other settings by flag name, such as `select.max_regions`."""
 
 
+PAPER = "paper"
 PROFILES = {
-    "paper": Profile(
+    PAPER: Profile(
         proposer="yolov9",
         captioner="blip2",
         summary="the paper's models, YOLOv9-c and BLIP-2-OPT-6.7b: wants a GPU and 35 GB of downloads",
@@ -43,4 +44,4 @@ PROFILES = {
         defaults={"select.max_regions": 6, "select.max_iou": 0.5},
     ),
 }
-DEFAULT_PROFILE = "weightless"
+DEFAULT_PROFILE = PAPER

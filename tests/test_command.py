@@ -68,6 +68,25 @@ def test_help_fits_the_terminal_and_shows_defaults_and_units(monkeypatch: pytest
     assert not re.search(r"\(default: (None|False)\)", text)
 
 
+def test_the_paper_s_models_say_what_they_would_cost_without_a_gpu(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("pipeline.command.has_cuda", lambda: False)
+    outcome = run("annotate", photos, tmp_path / "out")
+    assert outcome.code == 2
+    words = " ".join(outcome.err.split())
+    assert re.search(r"at least [\d,]+ s and 31 GB of memory", words)
+    assert "--profile weightless" in words
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_weights_the_flag_that_takes_a_path_is_named(photos: Path, tmp_path: Path):
+    outcome = run("annotate", photos, tmp_path / "out", "--device", "cpu")
+    assert outcome.code == 2
+    assert "--propose.model yolov9c.pt" in outcome.err
+    assert "local path" in " ".join(outcome.err.split())
+
+
 @pytest.mark.parametrize("proposer", ["manual", "selective_search"])
 def test_help_shows_the_settings_of_the_chosen_proposer(proposer: str):
     text = run("annotate", "--help", "--proposer", proposer).out
@@ -169,7 +188,8 @@ def settings(tmp_path: Path, config: str, *flags: str) -> dict[str, object]:
 
 
 def test_flags_come_before_the_config_file_and_that_before_the_profile(tmp_path: Path):
-    found = settings(tmp_path, "select: {max_regions: 4, min_side: 9}\nshard_size: 10", "--select.max_regions", "3")
+    config = "profile: weightless\nselect: {max_regions: 4, min_side: 9}\nshard_size: 10"
+    found = settings(tmp_path, config, "--select.max_regions", "3")
     assert found["select"] == {
         "min_image_side": 32,  # the plain default
         "min_side": 9.0,

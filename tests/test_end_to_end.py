@@ -35,6 +35,9 @@ BUNDLED = Path(pipeline.__file__).with_name("photographs")
 NAMES = ("cat", "coffee", "rocket")
 
 
+WEIGHTLESS = ("--profile", "weightless", "--shard-size", "2")
+
+
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three of the bundled photographs with their captions, a quarter as wide to be quick."""
@@ -50,7 +53,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def annotated(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The photographs through selective search and the rule captioner, in two shards."""
     output = tmp_path_factory.mktemp("annotated") / "out"
-    outcome = run("annotate", photographs, output, "--profile", "weightless", "--shard-size", "2")
+    outcome = run("annotate", photographs, output, *WEIGHTLESS)
     assert outcome.code == 0, outcome
     return output
 
@@ -85,14 +88,14 @@ def test_photographs_balance_and_the_proposals_left_out_are_rows(annotated: Path
 
 @pytest.mark.parametrize("flags", [(), ("--two-pools",), ("--decode-threads", "5")])
 def test_another_run_gives_the_same_bytes(photographs: Path, annotated: Path, tmp_path: Path, flags: tuple[str, ...]):
-    outcome = run("annotate", photographs, tmp_path / "out", "--shard-size", "2", *flags)
+    outcome = run("annotate", photographs, tmp_path / "out", *WEIGHTLESS, *flags)
     assert outcome.code == 0, outcome
     assert data_files(tmp_path / "out") == data_files(annotated)
 
 
 def test_two_processes_give_the_same_bytes(photographs: Path, annotated: Path, tmp_path: Path):
     command = [sys.executable, "-m", "pipeline", "annotate", photographs, tmp_path / "out"]
-    ran = subprocess.run([*command, "--shard-size", "2", "--workers", "2"], capture_output=True, text=True)
+    ran = subprocess.run([*command, *WEIGHTLESS, "--workers", "2"], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert data_files(tmp_path / "out") == data_files(annotated)
 

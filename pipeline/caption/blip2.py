@@ -19,7 +19,10 @@ _FLAG = "--caption.model"
 
 @dataclass(frozen=True, kw_only=True)
 class Blip2Config:
-    """Settings of `blip2`. The paper names the model; dtype, batch and decoding are not in it."""
+    """Settings of `blip2`.
+
+    The paper names the model; dtype, batch and decoding are not in it.
+    """
 
     model: str = "Salesforce/blip2-opt-6.7b-coco"
     """A hub id, a local folder in the hub's layout, or `mini` (synthetic scenes only)."""

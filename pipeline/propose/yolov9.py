@@ -31,7 +31,10 @@ _INSTALL = {
 
 @dataclass(frozen=True, kw_only=True)
 class Yolov9Config:
-    """Settings of `yolov9`. What the paper leaves open (variant, size, thresholds) has Ultralytics' defaults."""
+    """Settings of `yolov9`.
+
+    What the paper leaves open (variant, size, thresholds) has Ultralytics' defaults.
+    """
 
     model: str = "yolov9c.pt"
     """Weights: a local file of the engine's, or `mini` (libreyolo, one class, synthetic scenes only)."""
