@@ -3,19 +3,24 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-faults lint format bench clean
+.PHONY: demo test test-faults test-browser lint format bench clean
 
 demo: .venv/pipeline.installed
-	rm -rf demo/photographs
+	rm -rf demo
 	$(BIN)/fineclip annotate pipeline/photographs demo/photographs --profile weightless
-	$(BIN)/fineclip status demo/photographs
+	$(BIN)/fineclip annotate 'scenes:200?split=test' demo/scenes --profile mini
+	$(BIN)/fineclip score demo/scenes
 
 test: .venv/dev.installed
-	$(BIN)/pytest -m "not faults"
+	$(BIN)/pytest -m "not faults and not browser"
 
 # Kills real jobs at named points and at seeded times, and resumes them: minutes.
 test-faults: .venv/dev.installed
 	$(BIN)/pytest -m faults --timeout 600
+
+# Drives the viewer in Debian's Chromium (apt-get install chromium); nothing else is downloaded.
+test-browser: .venv/dev.installed
+	$(BIN)/pytest -m browser tests/browser
 
 lint: .venv/dev.installed
 	$(BIN)/ruff check .
@@ -27,19 +32,24 @@ format: .venv/dev.installed
 	$(BIN)/ruff format .
 
 bench: .venv/dev.installed
-	for script in records annotate write scale; do $(BIN)/python -m benchmarks.$$script || exit 1; done
+	for script in records annotate write scale viewer; do $(BIN)/python -m benchmarks.$$script || exit 1; done
 
 clean:
 	rm -rf .venv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# A stamp for each set of extras: a second run installs nothing, and so works without a network.
+# A stamp for each set of extras: a second run installs nothing, and so works without a network. What would bring a
+# second OpenCV into the environment, which would overwrite the first one's files, is installed without its dependencies.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
 .venv/pipeline.installed: setup.py | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[pipeline]'
+	$(PIP) --editable '.[pipeline]'
+	$(PIP) --no-deps libreyolo==1.6.0 mss pycocotools
 	touch $@
 
-.venv/dev.installed: setup.py | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[pipeline,dev]'
-	touch $@ .venv/pipeline.installed
+.venv/dev.installed: .venv/pipeline.installed
+	$(PIP) --editable '.[pipeline,trainer,viewer,dev]'
+	$(PIP) --no-deps ultralytics-opencv-headless==8.4.190 ultralytics-thop
+	touch $@
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

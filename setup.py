@@ -10,11 +10,40 @@ from setuptools import find_packages, setup
 
 SCHEMAS = ["msgspec>=0.20", "numpy>=2", "pyarrow>=20", "fsspec[http]>=2025.5"]
 COMMAND = ["jsonargparse[signatures]>=4.40", "rich>=14"]
-PIPELINE = ["apache-beam==2.77.0", "pillow>=11", "opencv-contrib-python-headless>=4.10"]
+PIPELINE = [
+    "apache-beam==2.77.0",
+    "pillow>=11",
+    "opencv-contrib-python-headless>=4.10",
+    # torchvision's pin is the one that matters: a looser one may be paired with a torch it cannot load with
+    "torch>=2.14",
+    "torchvision>=0.29",
+    "transformers>=5",
+    # what libreyolo imports; it is installed with --no-deps, since it would bring a second OpenCV
+    "requests>=2.25",
+    "scipy>=1.7",
+]
+VIEWER = ["duckdb>=1.4", "pillow>=11", "starlette>=0.46", "uvicorn>=0.34"]
+TRAINER = [
+    "accelerate>=1.10",
+    "open_clip_torch>=3.2",
+    "pillow>=11",
+    "safetensors>=0.6",
+    "tensorboard>=2.20",
+    "timm>=1.0.20",
+    "torch>=2.15",
+    "torchvision>=0.29",
+    "transformers>=5",
+]
+ULTRALYTICS = ["ultralytics-opencv-headless>=8.4"]
+"""AGPL-3.0. Imported by `--propose.engine ultralytics` alone."""
 DEV = [
     "datasets>=4",
     "hypothesis>=6.100",
     "mypy>=1.15",
+    "matplotlib>=3.9",  # this and the next two: what Ultralytics imports; see the Makefile
+    "polars>=1",
+    "psutil>=6",
+    "playwright>=1.50",
     "pre-commit>=4",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
@@ -33,8 +62,12 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["schemas*", "pipeline*", "trainer*"]),
     py_modules=["fineclip"],
-    package_data={"schemas": ["*.json"], "pipeline": ["photographs/*"]},
+    package_data={
+        "schemas": ["*.json"],
+        "pipeline": ["photographs/*", "viewer/assets/*", "minis/checkpoints/*/*"],
+        "trainer": ["model_configs/*"],
+    },
     install_requires=SCHEMAS + COMMAND,
-    extras_require={"pipeline": PIPELINE, "dev": DEV},
+    extras_require={"pipeline": PIPELINE, "trainer": TRAINER, "ultralytics": ULTRALYTICS, "viewer": VIEWER, "dev": DEV},
     entry_points={"console_scripts": ["fineclip=fineclip:main"]},
 )

@@ -1,0 +1,31 @@
+"""`fineclip train-mini NAME`: train a mini from its recipe, measure it, and lay it out as it is shipped."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.minis.store import FIGURES, MINIS
+
+_DESCRIPTION = """\
+Trains a small detector, captioner or CLIP on synthetic scenes, measures it on test scenes, and leaves weights, recipe,
+figures, learning curve and card in RUN/checkpoint. Started again on the same RUN, it goes on where it stopped."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `fineclip train-mini` and return its exit code: 2 for wrong usage or another recipe's RUN."""
+    parser = argparse.ArgumentParser(prog="fineclip train-mini", description=_DESCRIPTION)
+    parser.add_argument("name", choices=MINIS, help="which mini")
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and data (default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="training steps (default: the recipe's)")
+    options = parser.parse_args(arguments)
+    from pipeline.minis.loop import ResumeError  # torch takes seconds to import: not for --help
+    from pipeline.minis.ship import train_mini
+
+    try:
+        checkpoint = train_mini(options.name, options.run, seed=options.seed, steps=options.steps)
+    except ResumeError as error:
+        parser.error(str(error))
+    sys.stdout.write(f"{checkpoint}\n{(checkpoint / FIGURES).read_text(encoding='utf-8')}")
+    return 0

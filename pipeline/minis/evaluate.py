@@ -1,0 +1,108 @@
+"""Measures a mini on scenes of the `test` split, as a source hands them out: decoded from their JPEG bytes.
+
+Figures come by name, ready for the card: shares rounded to 1e-4, and the counts behind them. Each mini is imported
+where it is measured, so that none needs the libraries of another.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.minis.batches import Pixels, cut
+from pipeline.scenes.draw import Scene, draw_scene
+from pipeline.scenes.scoring import score_boxes, score_captions
+from pipeline.scenes.words import Attributes, every_region_caption
+from pipeline.sources.scenes import encode
+
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regions:
+    """The true regions of some scenes."""
+
+    crops: list[Pixels]
+    """Cut tight, without context."""
+    attributes: list[Attributes]
+
+
+def fresh_scenes(count: int, *, seed: int = 0) -> list[Scene]:
+    """Return the first `count` test scenes of a seed, their pixels as they come out of their JPEG bytes."""
+    return [_decoded(draw_scene(seed, "test", index)) for index in range(count)]
+
+
+def _decoded(scene: Scene) -> Scene:
+    bgr = cv2.imdecode(np.frombuffer(encode(scene), dtype=np.uint8), cv2.IMREAD_COLOR)
+    return replace(scene, pixels=cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
+
+
+def true_regions(scenes: Sequence[Scene]) -> Regions:
+    """Return the crops at the scenes' true boxes, with what they show."""
+    return Regions(
+        crops=[cut(scene.pixels, box) for scene in scenes for box in scene.boxes],
+        attributes=[truth for scene in scenes for truth in scene.attributes],
+    )
+
+
+def measure_detector(folder: Path, scenes: Sequence[Scene]) -> Figures:
+    """Return recall at IoU 0.5 and boxes an object, at the confidence of 0.25 that `detect` defaults to."""
+    from pipeline.minis import detector
+
+    found = detector.detect(detector.load(folder), [scene.pixels for scene in scenes])
+    figures = score_boxes([scene.boxes for scene in scenes], found)
+    return {
+        "recall_at_iou_0.5": round(figures.recall, 4),
+        "boxes_per_object": round(figures.boxes_per_object, 4),
+        "num_scenes": len(scenes),
+        "num_objects": figures.num_objects,
+    }
+
+
+def measure_captioner(folder: Path, scenes: Sequence[Scene]) -> Figures:
+    """Return the shares of captions right on the true boxes, by aspect: over all, and for held-out pairs alone."""
+    from pipeline.minis import captioner
+
+    regions = true_regions(scenes)
+    captions = captioner.caption(*captioner.load(folder), regions.crops)
+    return _by_pair(captions, regions.attributes) | {"num_scenes": len(scenes)}
+
+
+def measure_clip(folder: Path, scenes: Sequence[Scene]) -> Figures:
+    """Return top-1 over all captions of the grammar on the true boxes' crops, and image to caption recall@1.
+
+    The latter finds each scene's caption among those of all `scenes`.
+    """
+    from pipeline.minis import clip
+
+    loaded = clip.load(folder)
+    regions, choices = true_regions(scenes), every_region_caption()
+    logits = clip.encode_crops(loaded, regions.crops) @ clip.encode_captions(loaded, choices).T
+    chosen = [choices[i] for i in logits.argmax(dim=1).tolist()]
+    image_features = clip.encode_crops(loaded, [scene.pixels for scene in scenes])
+    captions = [scene.caption for scene in scenes]
+    best = (image_features @ clip.encode_captions(loaded, captions).T).argmax(dim=1).tolist()
+    retrieved = sum(captions[i] == caption for i, caption in zip(best, captions, strict=True)) / len(captions)
+    figures = _by_pair(chosen, regions.attributes)
+    return figures | {"image_to_text_recall@1": round(retrieved, 4), "num_scenes": len(scenes)}
+
+
+def _by_pair(captions: Sequence[str], attributes: Sequence[Attributes]) -> dict[str, float]:
+    """Return the shares right over all regions, and apart for pairs seen in training and held out of it."""
+    figures: dict[str, float] = {}
+    for suffix, wanted in (("", (True, False)), ("_seen", (False,)), ("_held_out", (True,))):
+        chosen = [i for i, truth in enumerate(attributes) if truth.held_out in wanted]
+        shares = score_captions([captions[i] for i in chosen], [attributes[i] for i in chosen])
+        figures |= {f"{aspect}{suffix}": round(share, 4) for aspect, share in shares.items()}
+        figures[f"num_regions{suffix}"] = len(chosen)
+    return figures
+
+
+_MEASURES = {"detector": measure_detector, "captioner": measure_captioner, "clip": measure_clip}
+
+
+def measure(name: str, folder: Path, scenes: Sequence[Scene]) -> Figures:
+    """Return the figures of the mini `name` whose checkpoint lies in `folder`. Raises KeyError for an unknown name."""
+    return _MEASURES[name](folder, scenes)
