@@ -1,0 +1,170 @@
+"""What there is to train on, as arrays: one row an image, its regions in a range of another table.
+
+Built from the shards' Parquet tables alone; a few dozen bytes a region, shared with worker processes, not copied.
+Texts stay in Arrow's memory, never as Python strings. Images not ok, or dropped by a filter list, are left out.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.boxes import Boxes, is_valid
+from schemas.dataset import Dataset, DatasetError
+from schemas.names import ShardName
+from schemas.reasons import Status
+from trainer.errors import TrainingError
+
+_IMAGE_COLUMNS = ("image_caption", "image_text_hash", "tar_offset", "tar_size", "width", "height")
+_REGION_COLUMNS = ("region_id", "x0", "y0", "x1", "y1", "label", "caption", "text_hash")
+_COLUMNS = ("key", "status", *_IMAGE_COLUMNS, *_REGION_COLUMNS)
+_ROUNDING = 1e-3
+"""Pixels that float32 may put a box outside its image by."""
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleIndex:
+    """I images and their R regions. Images stand in the order of shards and tars, regions in that of their images."""
+
+    shards: tuple[ShardName, ...]
+    shard: npt.NDArray[np.int32]
+    """`[I]`: which of `shards` each image is in."""
+    tar_offset: Ints
+    """`[I]`: where the image's bytes begin in its tar."""
+    tar_size: Ints
+    """`[I]`: how many there are."""
+    sizes: npt.NDArray[np.int32]
+    """`[I, 2]`: (width, height) of the stored image."""
+    keys: pa.ChunkedArray
+    """`[I]`."""
+    image_captions: pa.ChunkedArray
+    """`[I]`, null where an image has none."""
+    image_text_ids: Ints
+    """`[I]`: equal for captions equal after normalisation; meaningless without a caption."""
+    has_caption: npt.NDArray[np.bool_]
+    """`[I]`."""
+    region_start: Ints
+    """`[I + 1]`: image i's regions are rows `region_start[i]` up to `region_start[i + 1]`."""
+    boxes: Boxes
+    """`[R, 4]` float32 xyxy, pixels of the stored image."""
+    region_captions: pa.ChunkedArray
+    """`[R]`."""
+    region_text_ids: Ints
+    """`[R]`."""
+    labels: pa.ChunkedArray
+    """`[R]`: the proposer's class names, null where it has none."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.shard)
+
+    @property
+    def num_regions(self) -> int:
+        """The number of regions of all images."""
+        return len(self.boxes)
+
+    def key(self, image: int) -> str:
+        """Return an image's key."""
+        return str(self.keys[image].as_py())
+
+
+def build_index(dataset: Dataset, split: str) -> SampleIndex:
+    """Read the index of the data set's `split` (`train` or `val`).
+
+    Raises TrainingError when nothing in it can be used, saying why the first row is not; DatasetError for rows that
+    break the schema (boxes that are not finite or outside their image, a missing place in the tar or caption).
+    """
+    shards = tuple(shard for shard in dataset.shards if shard.split == split)
+    tables = [_ShardRows.read(dataset, shard) for shard in shards]
+    if not any(len(rows.images) for rows in tables):
+        raise TrainingError(f"no usable image in the {split} shards of this data set: {_why_none(dataset, shards)}")
+    images, regions = (pa.concat_tables(part) for part in zip(*((t.images, t.regions) for t in tables), strict=True))
+    counts = np.concatenate([rows.counts for rows in tables])
+    return SampleIndex(
+        shards=shards,
+        shard=np.repeat(np.arange(len(shards), dtype=np.int32), [len(rows.images) for rows in tables]),
+        tar_offset=images["tar_offset"].to_numpy().astype(np.int64),
+        tar_size=images["tar_size"].to_numpy().astype(np.int64),
+        sizes=np.stack([images[name].to_numpy() for name in ("width", "height")], axis=1),
+        keys=images["key"],
+        image_captions=images["image_caption"],
+        image_text_ids=_hash_ids(images["image_text_hash"]),
+        has_caption=pc.is_valid(images["image_caption"]).to_numpy(),
+        region_start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        boxes=_boxes(regions),
+        region_captions=regions["caption"],
+        region_text_ids=_hash_ids(regions["text_hash"]),
+        labels=regions["label"],
+    )
+
+
+@dataclass(frozen=True)
+class _ShardRows:
+    images: pa.Table
+    regions: pa.Table
+    counts: Ints
+    """Regions of each image."""
+
+    @classmethod
+    def read(cls, dataset: Dataset, shard: ShardName) -> "_ShardRows":
+        rows = dataset.regions(_COLUMNS, [shard])
+        rows = rows.filter(pc.equal(rows["status"], Status.OK.value))
+        is_image = pc.is_null(rows["region_id"]).to_numpy()
+        images, regions = rows.filter(pa.array(is_image)), rows.filter(pa.array(~is_image))
+        # Rows of one image are adjacent, its own first: count region rows up to the next image.
+        owner = np.cumsum(is_image) - 1
+        keys = images["key"].take(pa.array(owner[~is_image])) if len(regions) else regions["key"]
+        if not pc.all(pc.equal(keys, regions["key"]), min_count=0).as_py():
+            raise DatasetError(f"{shard}.parquet: a region's row does not follow its image's; write the shard again")
+        _check(images, regions, shard)
+        counts = np.bincount(owner[~is_image], minlength=len(images)).astype(np.int64)
+        return cls(images, regions, counts)
+
+
+def _check(images: pa.Table, regions: pa.Table, shard: ShardName) -> None:
+    for table, names in ((images, ("tar_offset", "tar_size", "width", "height")), (regions, ("caption", "text_hash"))):
+        for name in names:
+            if table[name].null_count:
+                row = pc.index(pc.is_null(table[name]), True).as_py()
+                raise DatasetError(f"{shard}.parquet: key {table['key'][row]}: an ok row without {name}")
+    boxes = _boxes(regions)
+    limits = np.stack([regions[name].to_numpy() for name in ("width", "height")], axis=1)
+    inside = (boxes[:, :2] >= -_ROUNDING).all(axis=1) & (boxes[:, 2:] <= limits + _ROUNDING).all(axis=1)
+    for row in np.flatnonzero(~(is_valid(boxes) & inside))[:1]:
+        width, height = limits[row]
+        raise DatasetError(
+            f"{shard}.parquet: key {regions['key'][row]}, region {regions['region_id'][row]}: {boxes[row].tolist()} is "
+            f"not a box inside {width} x {height}; write the shard again, or drop the region by a filter list"
+        )
+
+
+def _boxes(regions: pa.Table) -> Boxes:
+    return np.stack([regions[name].to_numpy().astype(np.float32) for name in ("x0", "y0", "x1", "y1")], axis=1)
+
+
+def _hash_ids(hashes: pa.ChunkedArray) -> Ints:
+    """Return 16 hex digits each as int64, two's complement; 0 for null."""
+    digits = "".join(h or "0" * 16 for batch in _lists(hashes) for h in batch)
+    return np.frombuffer(bytes.fromhex(digits), dtype=">i8").astype(np.int64)
+
+
+def _lists(column: pa.ChunkedArray) -> Iterator[list[str | None]]:
+    for chunk in column.chunks:
+        yield chunk.to_pylist()
+
+
+def _why_none(dataset: Dataset, shards: tuple[ShardName, ...]) -> str:
+    if not shards:
+        others = ", ".join(sorted({shard.split for shard in dataset.shards}))
+        return f"it has no such shard, only {others}"
+    rows = dataset.regions(["key", "region_id", "status", "reason", "message"], shards)
+    rows = rows.filter(pc.is_null(rows["region_id"]))
+    if not len(rows):
+        return "its tables have no image, or the filter lists drop all"
+    first = rows.slice(0, 1).to_pylist()[0]
+    return f"the first, {first['key']}, is {first['status']}: {first['reason']}: {first['message']}"

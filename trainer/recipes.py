@@ -1,0 +1,97 @@
+"""Recipes: what a run is, as functions that return frozen settings. Flags override single fields.
+
+fineclip train DATA --recipe vitb16 --out RUN --epochs 6 --distill-weight 8
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainer.data import OrderSettings
+from trainer.decode import SampleSettings
+from trainer.models import ModelSettings
+from trainer.objective import LossSettings
+from trainer.optim import OptimSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that the result of a run depends on, beside the data."""
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    samples: SampleSettings = field(default_factory=SampleSettings)
+    order: OrderSettings = field(default_factory=OrderSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    optim: OptimSettings = field(default_factory=OptimSettings)
+
+    def __post_init__(self) -> None:
+        """Check what the parts ask of each other. Raises ValueError."""
+        if self.loss.official_quirks == 1 and self.samples.max_regions is None:
+            raise ValueError("--official-quirks 1 pads regions to --max-regions an image: give it")
+
+    def plain(self) -> dict[str, Any]:
+        """Return the settings by name, as JSON has them."""
+        parts = (dataclasses.asdict(getattr(self, part.name)) for part in dataclasses.fields(self))
+        return {
+            name: list(value) if isinstance(value, tuple) else value for part in parts for name, value in part.items()
+        }
+
+
+def vitb16() -> Recipe:
+    """The paper's FineCLIP with EVA02-CLIP B/16 at 224: 256 images a step, 20 regions an image, 10 epochs."""
+    return Recipe(model=ModelSettings(model="EVA02-B-16", pretrained="merged2b_s8b_b131k"))
+
+
+def vitl14() -> Recipe:
+    """The paper's FineCLIP with EVA02-CLIP L/14 at 336: 80 images a step, 5 regions an image, 10 epochs."""
+    return Recipe(
+        model=ModelSettings(model="EVA02-L-14-336", pretrained="merged2b_s6b_b61k", image_size=336, crop_size=336),
+        samples=SampleSettings(max_regions=5),
+        order=OrderSettings(global_batch_size=80),
+    )
+
+
+def clipself_vitb16() -> Recipe:
+    """CLIPSelf: only the distillation, from the frozen start; blocks trained; the result averaged with the start.
+
+    Its own runs use images of 1024 pixels padded to a square; here they are squashed. Give `--image-size`.
+    """
+    base = vitb16()
+    return dataclasses.replace(
+        base,
+        model=dataclasses.replace(base.model, trainable="blocks", alpha=0.7),
+        order=OrderSettings(global_batch_size=16),
+        loss=LossSettings(global_weight=0, region_weight=0, teacher="frozen"),
+        optim=OptimSettings(epochs=6),
+    )
+
+
+def regionclip_vitb16() -> Recipe:
+    """RegionCLIP as the official baseline has it: regions against sampled concepts; blocks trained."""
+    base = vitb16()
+    return dataclasses.replace(
+        base,
+        model=dataclasses.replace(base.model, trainable="blocks"),
+        loss=LossSettings(global_weight=0, distill_weight=0, region_objective="concepts"),
+    )
+
+
+def clip_vitb16() -> Recipe:
+    """CLIP on the same images: only the loss of images and their captions."""
+    return dataclasses.replace(vitb16(), loss=LossSettings(region_weight=0, distill_weight=0))
+
+
+def mini() -> Recipe:
+    """A small CLIP from random weights, text tower included: a few minutes on two CPU cores, for scenes."""
+    return Recipe(
+        model=ModelSettings(model="fineclip-mini", image_size=96, crop_size=48, train_text=True),
+        samples=SampleSettings(max_regions=4),
+        order=OrderSettings(global_batch_size=32),
+        optim=OptimSettings(epochs=12, lr=1e-3, warmup_steps=20, clip_norm=1.0, precision="fp32"),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    recipe.__name__: recipe for recipe in (vitb16, vitl14, clipself_vitb16, regionclip_vitb16, clip_vitb16, mini)
+}
