@@ -1,0 +1,119 @@
+"""The subcommands `view` and `sheet`."""
+
+import argparse
+import socket
+import sys
+import webbrowser
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import uvicorn
+
+from pipeline.viewer.safety import is_loopback
+from pipeline.viewer.selection import SelectionError, parse
+from pipeline.viewer.server import build
+from pipeline.viewer.session import Session
+from pipeline.viewer.sheet import make_sheet
+from schemas.folder import DatasetError
+
+DONE, USAGE, STORAGE = 0, 2, 5
+_DATA_HELP = "a data set made by `fineclip annotate`: a folder, or a URL that fsspec reads"
+_MAX_SHEET = 1000
+
+
+def view_main(arguments: Sequence[str]) -> int:
+    """Run `fineclip view` until it is interrupted, and return its exit code."""
+    parser = _parser("view", "Show a data set's boxes and captions in the browser, straight from its shards.")
+    parser.add_argument("--compare", metavar="OTHER", help="another data set, or the name of an overlay of DATA")
+    parser.add_argument("--marks", metavar="FILE", help="where marks are saved (default: DATA/marks.jsonl, if local)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="port to listen on (default: any that is free)")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    options = parser.parse_args(arguments)
+    return _report_errors(lambda: _view(options))
+
+
+def sheet_main(arguments: Sequence[str]) -> int:
+    """Run `fineclip sheet` and return its exit code."""
+    parser = _parser("sheet", "Write images with their boxes and captions into one self-contained HTML file.")
+    parser.add_argument("output", metavar="OUT.html", help="the file to write")
+    parser.add_argument("--where", default="", metavar="QUERY", help="what to show: the part of the page's URL after ?")
+    parser.add_argument("--limit", type=int, default=24, help="number of images (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random sample, unless QUERY sorts")
+    options = parser.parse_args(arguments)
+    if not 1 <= options.limit <= _MAX_SHEET:
+        parser.error(f"--limit is from 1 to {_MAX_SHEET}")
+    return _report_errors(lambda: _sheet(options))
+
+
+def _parser(name: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"fineclip {name}", description=description, allow_abbrev=False)
+    parser.add_argument("data", metavar="DATA", help=_DATA_HELP)
+    parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="may be given several times")
+    parser.add_argument("--filter", action="append", default=[], metavar="FILE", help="a filter list; several may be")
+    return parser
+
+
+def _view(options: argparse.Namespace) -> int:
+    session = Session(
+        options.data, other=options.compare, overlays=options.overlay, filters=options.filter, marks=options.marks
+    )
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    with socket.create_server((options.host, options.port), family=family) as listener:
+        shown = f"[{options.host}]" if ":" in options.host else options.host
+        url = f"http://{shown}:{listener.getsockname()[1]}/"
+        for table in session.tables:
+            for problem in table.source.problems:
+                _say(problem.message)
+        if not is_loopback(options.host):
+            _say("anyone who can reach this address sees the data and can mark it; there is no password")
+        sys.stdout.write(f"{url}\n")
+        sys.stdout.flush()
+        if options.open:
+            webbrowser.open(url)
+        _serve(session, listener, options.host)
+    session.close()
+    return DONE
+
+
+def _serve(session: Session, listener: socket.socket, host: str) -> None:
+    config = uvicorn.Config(
+        build(session, host=host),
+        lifespan="off",
+        ws="none",
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=2,
+    )
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        return  # uvicorn hands on the signal that it has ended on
+
+
+def _sheet(options: argparse.Namespace) -> int:
+    selection = parse(urlsplit(options.where).query if "://" in options.where else options.where)
+    session = Session(options.data, overlays=options.overlay, filters=options.filter)
+    page = make_sheet(session.tables[0], selection, limit=options.limit, seed=options.seed)
+    Path(options.output).write_bytes(page)
+    session.close()
+    _say(f"{options.output}: {len(page) / 2**20:.1f} MiB")
+    return DONE
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"fineclip: {message}\n")
+
+
+def _report_errors(run: Callable[[], int]) -> int:
+    """Print an error that a person can act on without a traceback, and return its exit code."""
+    try:
+        return run()
+    except (DatasetError, SelectionError) as error:
+        _say(str(error))
+        return USAGE
+    except OSError as error:
+        _say(str(error))
+        return STORAGE

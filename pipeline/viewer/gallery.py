@@ -1,0 +1,181 @@
+"""A page of the gallery: which images a selection shows, their regions, and the counts and histograms beside them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.viewer.selection import ONE_OF, RANGES, Selection
+from pipeline.viewer.table import RegionTable
+
+PAGE_SIZE = 24
+NUM_BINS = 32
+_NUM_VALUES = 500
+"""Values listed of a column such as `label`, most frequent first."""
+_ROWS_AN_IMAGE = 8
+"""A first guess: how many selected rows it takes to see one more image."""
+_REGION_FIELDS = (
+    "status",
+    "reason",
+    "stage",
+    "message",
+    "label",
+    "proposer",
+    "proposal_score",
+    "captioner",
+    "caption",
+    "caption_score",
+    "text_hash",
+)
+_IMAGE_FIELDS = ("width", "height", "status", "reason", "stage", "message", "image_caption", "tar_offset", "tar_size")
+_FIELDS = ("shard", "key", "region_id", "x0", "y0", "x1", "y1", "count", *dict.fromkeys(_IMAGE_FIELDS + _REGION_FIELDS))
+
+ImageId = tuple[str, str]
+"""Shard and key of an image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """A region as the page shows it."""
+
+    id: str
+    box: tuple[float, float, float, float] | None
+    """xyxy pixels of the stored image; None for a row that stands for several proposals."""
+    count: int
+    hit: bool
+    """Whether the selection's conditions hold for it."""
+    fields: dict[str, Any]
+    """The columns of `_REGION_FIELDS`."""
+
+
+@dataclass(kw_only=True)
+class Image:
+    """An image as the page shows it."""
+
+    shard: str
+    key: str
+    hit: bool = False
+    """Whether the selection's conditions hold for the image's own row."""
+    stored: bool = False
+    """Whether the image's bytes are in the tar."""
+    fields: dict[str, Any] = field(default_factory=dict)
+    """The columns of `_IMAGE_FIELDS`, but for the place in the tar."""
+    regions: list[Region] = field(default_factory=list)
+
+
+def find_images(
+    table: RegionTable, selection: Selection, *, limit: int = PAGE_SIZE, offset: int | None = None
+) -> tuple[list[ImageId], bool]:
+    """Return the images of the selection's page in order, and whether there are more after them.
+
+    An image stands where the first of its selected rows does. `offset` counts images, and defaults to the page's.
+    """
+    offset = (selection.page - 1) * limit if offset is None else offset
+    num_rows = (offset + limit + 1) * _ROWS_AN_IMAGE
+    where, values = selection.where()
+    order, order_values = selection.order()
+    while True:
+        # Reading stops at the first rows that are enough, which makes a page of a common word as quick as of no word.
+        ((num_found, images),) = table.query(
+            f"""
+            WITH hits AS MATERIALIZED (SELECT shard, key FROM {table.name} WHERE {where} {order} LIMIT ?),
+            numbered AS (SELECT shard, key, row_number() OVER () AS place FROM hits),
+            images AS (SELECT shard, key, min(place) AS first FROM numbered GROUP BY shard, key
+                       ORDER BY first LIMIT ? OFFSET ?)
+            SELECT (SELECT count(*) FROM hits), (SELECT list([shard, key] ORDER BY first) FROM images)
+            """,
+            [*values, *order_values, num_rows, limit + 1, offset],
+        )
+        images = images or []
+        if len(images) > limit or num_found < num_rows:
+            return [(shard, key) for shard, key in images[:limit]], len(images) > limit
+        num_rows *= 4
+
+
+def load_images(table: RegionTable, ids: Sequence[ImageId], selection: Selection) -> list[Image]:
+    """Return the images `ids`, in that order, with all their regions; an id that is not there is left out."""
+    if not ids:
+        return []
+    where, values = selection.where()
+    keys = list(dict.fromkeys(key for _, key in ids))
+    rows = table.query(
+        f"SELECT {', '.join(_FIELDS)}, coalesce({where}, false) "
+        f"FROM {table.relation(shard for shard, _ in ids)} "
+        f"WHERE key IN ({', '.join('?' * len(keys))}) ORDER BY shard, row",
+        [*values, *keys],
+    )
+    images: dict[ImageId, Image] = {}
+    for values_of_row in rows:
+        row = dict(zip(_FIELDS, values_of_row, strict=False))
+        image = images.setdefault((row["shard"], row["key"]), Image(shard=row["shard"], key=row["key"]))
+        _add_row(image, row, hit=values_of_row[-1])
+        if row["region_id"] is None and row["tar_offset"] is not None:
+            table.remember_places([(row["shard"], row["key"], row["tar_offset"], row["tar_size"])])
+    return [images[image_id] for image_id in ids if image_id in images]
+
+
+def _add_row(image: Image, row: dict[str, Any], *, hit: bool) -> None:
+    if row["region_id"] is not None:
+        edges = (row["x0"], row["y0"], row["x1"], row["y1"])
+        box = None if None in edges else edges
+        fields = {name: row[name] for name in _REGION_FIELDS}
+        image.regions.append(Region(id=row["region_id"], box=box, count=row["count"], hit=hit, fields=fields))
+    elif not image.fields or (hit and not image.hit):
+        # A repeated key has several rows of its own: the one that was asked for, else the first.
+        image.hit, image.stored = hit, row["tar_offset"] is not None
+        image.fields = {name: row[name] for name in _IMAGE_FIELDS if not name.startswith("tar_")}
+
+
+def summary(table: RegionTable, selection: Selection, ends: dict[str, tuple[float, float]]) -> dict[str, Any]:
+    """Return how many images and regions the selection holds, and `NUM_BINS` counts of regions for each of `ends`.
+
+    `ends` are a column's smallest and largest value (`bounds`). The rows are read once.
+    """
+    where, values = selection.where()
+    bins = [(name, *_bin(name, *pair)) for name, pair in ends.items()]
+    columns = "".join(f", {sql} AS {name}" for name, sql, _ in bins)
+    parts = [
+        "SELECT 'images', 0, count(*) FROM (SELECT 1 FROM hits GROUP BY shard, key)",
+        "SELECT 'regions', 0, count(*) FROM hits WHERE is_region",
+        *(f"SELECT '{name}', {name}, count(*) FROM hits WHERE is_region GROUP BY {name}" for name, _, _ in bins),
+    ]
+    found = table.query(
+        f"WITH hits AS MATERIALIZED (SELECT shard, key, region_id IS NOT NULL AS is_region{columns} "
+        f"FROM {table.name} WHERE {where}) {' UNION ALL '.join(parts)}",
+        [value for _, _, of_bin in bins for value in of_bin] + values,
+    )
+    counts = {(name, position): number for name, position, number in found}
+    histograms = {name: [counts.get((name, position), 0) for position in range(NUM_BINS)] for name in ends}
+    return {"images": counts["images", 0], "regions": counts["regions", 0], "histograms": histograms}
+
+
+def _bin(name: str, low: float, high: float) -> tuple[str, list[float]]:
+    """Return SQL of the bin that a row falls into, null without a value, and its parameters."""
+    sql = f"least(greatest(floor(({RANGES[name]} - ?) / ?), 0), {NUM_BINS - 1})::TINYINT"
+    return sql, [low, (high - low) / NUM_BINS or 1.0]
+
+
+def bounds(table: RegionTable) -> dict[str, tuple[float, float]]:
+    """Return smallest and largest value of each of `RANGES` over all regions; those with no value are left out.
+
+    Shares and proposals' scores run from 0 to 1 whatever the data hold.
+    """
+    columns = ", ".join(f"min({sql}), max({sql})" for sql in RANGES.values())
+    (found,) = table.query(f"SELECT {columns} FROM {table.name} WHERE region_id IS NOT NULL")
+    ends = {name: (found[2 * i], found[2 * i + 1]) for i, name in enumerate(RANGES)}
+    fixed = {"proposal_score": (0.0, 1.0), "area": (0.0, 1.0)}
+    return {name: fixed.get(name, pair) for name, pair in ends.items() if pair[0] is not None}
+
+
+def values(table: RegionTable) -> dict[str, list[tuple[str | None, int]]]:
+    """Return the values of each column that a selection can name, with the number of rows; the most frequent first."""
+    listed = [name for name in ONE_OF if name != "text_hash"]
+    return {name: _values(table, name) for name in listed}
+
+
+def _values(table: RegionTable, column: str) -> list[tuple[str | None, int]]:
+    of_images = "true" if column in ("status", "reason", "shard") else "region_id IS NOT NULL"
+    found = table.query(
+        f"SELECT {column}, sum(count)::BIGINT AS number FROM {table.name} WHERE {of_images} GROUP BY {column} "
+        f"ORDER BY number DESC, {column} LIMIT {_NUM_VALUES}"
+    )
+    return [(value, number) for value, number in found]

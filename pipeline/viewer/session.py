@@ -1,0 +1,196 @@
+"""What one `fineclip view` or `sheet` looks at: one or two open data sets, the marks, and answers kept for later."""
+
+import dataclasses
+import functools
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.viewer import compare, gallery
+from pipeline.viewer.marks import MARKS_FILE, Marks
+from pipeline.viewer.overview import overview, read_record
+from pipeline.viewer.pixels import media_type, smaller
+from pipeline.viewer.selection import RANGES, Selection
+from pipeline.viewer.source import Source, is_overlay, open_source
+from pipeline.viewer.table import Database, RegionTable
+from schemas.folder import DatasetError
+from schemas.tables import FILTER_SCHEMA, FilterRow
+
+_KEPT_SUMMARIES = 64
+_SENT_AS_IS = 256 << 10
+"""An image of fewer bytes than this is sent as it is stored, where a smaller one was asked for."""
+
+
+class NotHereError(DatasetError):
+    """The open data sets do not hold what was asked for."""
+
+
+class Session:
+    """Open data sets. Its methods may be called from many threads, and return what the page is sent.
+
+    All raise DatasetError where the data cannot be read, and `DamagedTableError` where asking again will be answered.
+    """
+
+    def __init__(
+        self,
+        data: str,
+        *,
+        other: str | None = None,
+        overlays: Sequence[str] = (),
+        filters: Sequence[str] = (),
+        marks: str | None = None,
+    ) -> None:
+        """Open `data`, and `other`: another data set, or an overlay of `data`. Raises DatasetError."""
+        source = open_source(data, overlays=overlays, filters=filters)
+        sources = [source] if other is None else [source, _open_other(source, other)]
+        self._database = Database()
+        self._database.limit_memory(sum(_num_rows(each) for each in sources))
+        self.marks = _open_marks(source, marks)
+        self._save_marks()
+        self.tables = [RegionTable(self._database, each, name) for each, name in zip(sources, "ab", strict=False)]
+        self._lock = threading.Lock()
+        self.forget()
+
+    def forget(self) -> None:
+        """Make all answers anew: marks or the readable shards changed."""
+        self._summary = functools.lru_cache(_KEPT_SUMMARIES)(self._make_summary)
+        self._overview = functools.cache(lambda side: overview(self.tables[side]))
+        self._bounds = functools.cache(lambda: gallery.bounds(self.tables[0]))
+        self._changed = functools.cache(lambda: compare.find_changed(self._database, *self._both()))
+
+    def close(self) -> None:
+        """Free the database."""
+        self._database.close()
+
+    def about(self) -> dict[str, Any]:
+        """Return what the page needs before it asks for anything else."""
+        return {
+            "titles": [table.source.title for table in self.tables],
+            "problems": [problem for table in self.tables for problem in table.source.problems],
+            "marks": None if self.marks is None else str(self.marks.path),
+            "num_marks": len(self.marks.rows()) if self.marks else 0,
+            "page_size": gallery.PAGE_SIZE,
+        }
+
+    def values(self) -> dict[str, Any]:
+        """Return what the filters offer: values of columns with their numbers, and the bounds of ranges."""
+        everywhere = self._summary(Selection())["histograms"]
+        return {"values": gallery.values(self.tables[0]), "bounds": self._bounds(), "histograms": everywhere}
+
+    def page(self, selection: Selection) -> dict[str, Any]:
+        """Return a page of the gallery."""
+        self._prepare(selection)
+        ids, more = gallery.find_images(self.tables[0], selection)
+        images = gallery.load_images(self.tables[0], ids, selection)
+        return {"items": images, "more": more, "marks": self._marks_of(ids)}
+
+    def compared_page(self, selection: Selection) -> dict[str, Any]:
+        """Return a page of images side by side."""
+        self._prepare(selection)
+        page = compare.compared_page(*self._both(), selection)
+        ids = [(item["ours"].shard, item["ours"].key) for item in page["items"]]
+        return {**page, "marks": self._marks_of(ids)}
+
+    def image(self, shard: str, key: str) -> dict[str, Any]:
+        """Return one image with all its regions, whatever their status."""
+        found = gallery.load_images(self.tables[0], [(shard, key)], Selection())
+        if not found:
+            raise NotHereError(f"{shard}: there is no image {key!r}")
+        return {"items": found, "more": False, "marks": self._marks_of([(shard, key)])}
+
+    def summary(self, selection: Selection) -> dict[str, Any]:
+        """Return the selection's counts and histograms, which depend on neither its order nor its page."""
+        self._prepare(selection)
+        sort = selection.sort if selection.sort in RANGES else None
+        return self._summary(dataclasses.replace(selection, sort=sort, descending=False, seed=0, page=1))
+
+    def differences(self) -> dict[str, int]:
+        """Return how the two data sets differ as a whole."""
+        with self._lock:
+            self._changed()
+        return compare.differences(self._database, *self._both())
+
+    def overview(self, side: int) -> dict[str, Any]:
+        """Return the data set page of the first (0) or second (1) data set."""
+        return self._overview(self._side(side))
+
+    def record(self, side: int, shard: str, key: str) -> Any:
+        """Return an image's record as the tar holds it."""
+        return read_record(self.tables[self._side(side)], shard, key)
+
+    def pixels(self, side: int, shard: str, key: str, *, max_side: int | None) -> tuple[bytes, str]:
+        """Return an image's bytes and media type: as stored, or no larger than `max_side` pixels where it is large."""
+        table = self.tables[self._side(side)]
+        offset, size = table.place(shard, key)
+        data = table.source.dataset.read_image(shard, tar_offset=offset, tar_size=size)
+        where = f"{table.source.folder.where(shard)}.tar: key {key!r} at byte {offset}"
+        kind = media_type(data, where)
+        if max_side is None or len(data) < _SENT_AS_IS:
+            return data, kind
+        return smaller(data, where, max_side=max_side), "image/jpeg"
+
+    def mark(self, shard: str, key: str, region_id: str | None, *, keep: bool | None, note: str | None) -> Any:
+        """Set or remove a mark, save all, and return it as it is now.
+
+        Raises DatasetError where marks cannot be saved, or the first data set has no such region.
+        """
+        if self.marks is None:
+            raise DatasetError("marks are not saved beside remote data; start again with --marks FILE.jsonl")
+        relation = self.tables[0].relation([shard])
+        sql = f"SELECT 1 FROM {relation} WHERE key = ? AND region_id IS NOT DISTINCT FROM ? LIMIT 1"
+        if not self.tables[0].query(sql, [key, region_id]):
+            raise NotHereError(f"{shard}: there is no {'image' if region_id is None else 'region'} {key}/{region_id}")
+        now = self.marks.put(key, region_id, keep=keep, note=note)
+        self._save_marks()
+        self.forget()
+        return {"mark": now, "num_marks": len(self.marks.rows())}
+
+    def _make_summary(self, selection: Selection) -> dict[str, Any]:
+        return gallery.summary(self.tables[0], selection, self._bounds())
+
+    def _prepare(self, selection: Selection) -> None:
+        if selection.changed_only:
+            with self._lock:
+                self._changed()
+
+    def _both(self) -> tuple[RegionTable, RegionTable]:
+        if len(self.tables) < 2:
+            raise NotHereError("no second data set is open; start again with --compare OTHER")
+        return self.tables[0], self.tables[1]
+
+    def _side(self, side: int) -> int:
+        if side not in range(len(self.tables)):
+            raise NotHereError("no second data set is open; start again with --compare OTHER")
+        return side
+
+    def _marks_of(self, ids: Sequence[tuple[str, str]]) -> list[FilterRow]:
+        keys = {key for _, key in ids}
+        return [row for row in self.marks.rows() if row.key in keys] if self.marks else []
+
+    def _save_marks(self) -> None:
+        """Let queries see the marks."""
+        rows = self.marks.rows() if self.marks else []
+        columns = {name: [getattr(row, name) for row in rows] for name in FILTER_SCHEMA.names}
+        columns["region_id"] = [row.region_id or "" for row in rows]
+        self._database.replace_table("marks", pa.table(columns, schema=FILTER_SCHEMA))
+
+
+def _num_rows(source: Source) -> int:
+    return sum(marker.images.inputs + marker.regions.inputs for marker in source.dataset.markers.values())
+
+
+def _open_other(source: Source, other: str) -> Source:
+    """Open what is compared with: an overlay of the same data if there is one of that name, else a data set."""
+    if is_overlay(source.folder.url, other):
+        return open_source(source.folder.url, overlays=[*source.overlays, other], filters=source.filters)
+    return open_source(other)
+
+
+def _open_marks(source: Source, path: str | None) -> Marks | None:
+    """Open the marks at `path`, or a local data set's own; None where there is no place for any."""
+    if path is not None:
+        return Marks(Path(path))
+    return Marks(Path(source.folder.path(MARKS_FILE))) if source.is_local else None

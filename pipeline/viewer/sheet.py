@@ -1,0 +1,115 @@
+"""A contact sheet: images with their boxes and captions in one HTML file that needs nothing else, and no script.
+
+For a data set card or a pull request. The same data, selection and seed give the same bytes.
+"""
+
+import base64
+import dataclasses
+import hashlib
+import html
+from collections.abc import Sequence
+from importlib.resources import files
+
+from pipeline.viewer.gallery import Image, Region, find_images, load_images
+from pipeline.viewer.pixels import smaller
+from pipeline.viewer.selection import Selection
+from pipeline.viewer.table import DamagedTableError, RegionTable
+from schemas.folder import DatasetError
+
+_SIDE_PX = 480
+_MAX_REGIONS = 12
+"""Regions shown of an image; the sheet says how many more there are."""
+_NUM_COLOURS = 8
+
+
+def make_sheet(table: RegionTable, selection: Selection, *, limit: int, seed: int) -> bytes:
+    """Return the sheet of the first `limit` images of the selection: a random sample, unless the selection sorts.
+
+    An image that cannot be read has its place and says why. Raises DatasetError when nothing is selected.
+    """
+    if selection.sort is None:
+        selection = dataclasses.replace(selection, sort="random", seed=seed)
+    try:
+        images = _select(table, selection, limit)
+    except DamagedTableError:
+        images = _select(table, selection, limit)  # without the damaged shard
+    if not images:
+        raise DatasetError(
+            f"{table.source.folder.url}: nothing is selected; the page of `fineclip view` shows what is there"
+        )
+    cards = "\n".join(_card(table, image) for image in images)
+    title = html.escape(f"{table.source.title}: {len(images)} images")
+    facts = html.escape(_facts(table, selection))
+    style = files("pipeline.viewer").joinpath("assets", "sheet.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'"
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<header><h1>{title}</h1><p>{facts}</p></header>
+<main>
+{cards}
+</main>
+</body>
+</html>
+""".encode()
+
+
+def _select(table: RegionTable, selection: Selection, limit: int) -> list[Image]:
+    ids, _ = find_images(table, selection, limit=limit)
+    return load_images(table, ids, selection)
+
+
+def _facts(table: RegionTable, selection: Selection) -> str:
+    markers = table.source.dataset.markers.values()
+    counts = f"of {sum(m.images.ok for m in markers):,} images with {sum(m.regions.ok for m in markers):,} regions"
+    return f"{counts}, a random sample with seed {selection.seed}" if selection.sort == "random" else counts
+
+
+def _card(table: RegionTable, image: Image) -> str:
+    regions = [region for region in image.regions if region.hit]
+    # Where only the image's own row was selected, its ok regions are what there is to see.
+    regions = regions or [region for region in image.regions if region.fields["status"] == "ok"]
+    shown, hidden = regions[:_MAX_REGIONS], len(regions[_MAX_REGIONS:])
+    more = f'<li class="more">and {hidden} more</li>' if hidden else ""
+    caption = image.fields.get("image_caption")
+    return (
+        f"<article><figure>{_picture(table, image, shown)}</figure><h2>{html.escape(image.key)}</h2>"
+        + (f'<p class="caption">{html.escape(caption)}</p>' if caption else "")
+        + f"<ol>{''.join(_line(number, region) for number, region in enumerate(shown))}{more}</ol></article>"
+    )
+
+
+def _picture(table: RegionTable, image: Image, regions: Sequence[Region]) -> str:
+    width, height = image.fields.get("width"), image.fields.get("height")
+    try:
+        offset, size = table.place(image.shard, image.key)
+        data = table.source.dataset.read_image(image.shard, tar_offset=offset, tar_size=size)
+        where = f"{table.source.folder.where(image.shard)}.tar: key {image.key!r}"
+        uri = "data:image/jpeg;base64," + base64.b64encode(smaller(data, where, max_side=_SIDE_PX)).decode()
+    except (DatasetError, OSError) as error:
+        return f'<p class="error">{html.escape(image.fields.get("message") or str(error))}</p>'
+    boxes = "".join(_box(number, region) for number, region in enumerate(regions))
+    return f'<svg viewBox="0 0 {width} {height}"><image href="{uri}" width="{width}" height="{height}"/>{boxes}</svg>'
+
+
+def _box(number: int, region: Region) -> str:
+    if region.box is None:
+        return ""
+    x0, y0, x1, y1 = region.box
+    place = f'x="{x0:g}" y="{y0:g}" width="{x1 - x0:g}" height="{y1 - y0:g}"'
+    return f'<rect class="halo" {place}/><rect class="c{number % _NUM_COLOURS}" {place}/>'
+
+
+def _line(number: int, region: Region) -> str:
+    fields = region.fields
+    text = fields["caption"] or f"{fields['status']}: {fields['reason']}"
+    label = f"<b>{html.escape(fields['label'])}</b> " if fields["label"] else ""
+    return f'<li class="c{number % _NUM_COLOURS}">{label}{html.escape(text)}</li>'

@@ -1,0 +1,201 @@
+"""The rows of data sets in DuckDB: a view of the Parquet files where they lie, or a table where they must be joined.
+
+Every relation has the columns of `COLUMNS` and `row`, the position in its shard. The order of a relation is that of the
+data: by shard, then by row.
+"""
+
+import re
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from pipeline.viewer.source import Problem, Source
+from schemas.folder import DatasetError
+from schemas.names import ShardName
+from schemas.tables import REGION_SCHEMA
+
+COLUMNS = tuple(name for name in REGION_SCHEMA.names if name not in ("text_sha256", "image_text_hash", "mask_rle"))
+_BASE_MEMORY = 160 << 20
+_MEMORY_A_ROW = 100
+_PLACES = 100_000
+
+
+class DamagedTableError(DatasetError):
+    """A shard's table cannot be read any more. The shard is left out from now on: asking again is answered."""
+
+
+class Database:
+    """One DuckDB in memory, which may read the data sets' own folders and nothing else; safe for many threads."""
+
+    def __init__(self) -> None:
+        self._connection = duckdb.connect(
+            config={"autoinstall_known_extensions": False, "autoload_known_extensions": False, "temp_directory": ""}
+        )
+        self._connection.execute("SET parquet_metadata_cache = true")
+        self.lock = threading.RLock()
+        """Held while relations are made anew."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows. Raises duckdb.Error."""
+        with self._connection.cursor() as cursor:
+            return cursor.execute(sql, list(parameters)).fetchall()
+
+    def replace_table(self, name: str, rows: pa.Table) -> None:
+        """Make the table `name` hold `rows`."""
+        with self.lock, self._connection.cursor() as cursor:
+            cursor.register("incoming", rows)
+            cursor.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM incoming")
+            cursor.unregister("incoming")
+
+    def append(self, name: str, rows: pa.Table) -> None:
+        """Add `rows` to the table `name`."""
+        with self.lock, self._connection.cursor() as cursor:
+            cursor.register("incoming", rows)
+            cursor.execute(f"INSERT INTO {name} SELECT * FROM incoming")
+            cursor.unregister("incoming")
+
+    def limit_memory(self, num_rows: int) -> None:
+        """Let queries use memory in proportion to the number of rows; they fail, rather than the machine, beyond."""
+        self._connection.execute(f"SET memory_limit = '{(_BASE_MEMORY + _MEMORY_A_ROW * num_rows) >> 20}MiB'")
+
+    def close(self) -> None:
+        """Free everything."""
+        self._connection.close()
+
+
+class RegionTable:
+    """A data set's rows as the relation `name` of a database."""
+
+    def __init__(self, database: Database, source: Source, name: str) -> None:
+        """Make the relation. Raises DatasetError when none of the shards' tables can be read."""
+        self.source = source
+        self.name = name
+        self._database = database
+        self._shards = [str(shard) for shard in source.dataset.shards]
+        self._places: dict[tuple[str, str], tuple[int, int] | None] = {}
+        if source.in_place:
+            self._exclude(self._unreadable(deep=False))
+        else:
+            self._load()
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows the shards' markers promise."""
+        return sum(marker.images.inputs + marker.regions.inputs for marker in self.source.dataset.markers.values())
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement that reads this relation.
+
+        Raises DamagedTableError where a table turns out to be damaged, and duckdb.Error for anything else.
+        """
+        try:
+            return self._database.execute(sql, parameters)
+        except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException, duckdb.OutOfMemoryException):
+            raise
+        except duckdb.Error as error:  # damaged pages have no class of their own
+            broken = self._unreadable(deep=True) if self.source.in_place else {}
+            if not broken:
+                raise
+            self._exclude(broken)
+            raise DamagedTableError("; ".join(broken.values())) from error
+
+    def relation(self, shards: Iterable[str] | None = None) -> str:
+        """Return SQL that reads the rows of `shards` (default all), and opens no other shard's file."""
+        if shards is None:
+            return self.name
+        wanted = sorted(set(shards) & set(self._shards))
+        if not self.source.in_place:
+            return f"(SELECT * FROM {self.name} WHERE shard IN ({', '.join(map(_quoted, wanted)) or 'NULL'}))"
+        return f"({self._select(wanted)})"
+
+    def place(self, shard: str, key: str) -> tuple[int, int]:
+        """Return offset and size of an image's bytes in the shard's tar. Raises DatasetError when it is not there."""
+        if (shard, key) not in self._places:
+            self.remember_places(
+                (shard, key, offset, size)
+                for offset, size in self.query(
+                    f"SELECT tar_offset, tar_size FROM {self.relation([shard])} WHERE key = ? AND region_id IS NULL "
+                    "ORDER BY tar_offset NULLS LAST LIMIT 1",
+                    [key],
+                )
+            )
+        place = self._places.get((shard, key))
+        if place is None:
+            raise DatasetError(f"{shard}: the image {key!r} is not in the tar; its row says why")
+        return place
+
+    def remember_places(self, places: Iterable[tuple[str, str, int | None, int | None]]) -> None:
+        """Keep (shard, key, tar_offset, tar_size) of images that will be asked for next."""
+        if len(self._places) > _PLACES:
+            self._places.clear()
+        for shard, key, offset, size in places:
+            self._places[shard, key] = None if offset is None or size is None else (offset, size)
+
+    def _path(self, shard: str) -> str:
+        return self.source.folder.path(f"{shard}.parquet")
+
+    def _select(self, shards: Sequence[str]) -> str:
+        columns = ", ".join(COLUMNS)
+        if not shards:
+            empty = ", ".join(f"NULL::{_sql_type(name)} AS {name}" for name in COLUMNS)
+            return f"SELECT {empty}, NULL::BIGINT AS row WHERE false"
+        paths = ", ".join(_quoted(_not_a_pattern(self._path(shard))) for shard in shards)
+        return f"SELECT {columns}, file_row_number AS row FROM read_parquet([{paths}], file_row_number = true)"
+
+    def _unreadable(self, *, deep: bool) -> dict[str, str]:
+        """Return what is wrong with tables that cannot be read, by shard; `deep` reads all of their contents."""
+        broken = {}
+        for shard in self._shards:
+            try:
+                self._read(ShardName.parse(shard), deep=deep)
+            except DatasetError as error:
+                broken[shard] = str(error)
+        return broken
+
+    def _read(self, shard: ShardName | None, *, deep: bool) -> None:
+        assert shard is not None
+        if deep:
+            self.source.dataset.regions(shards=[shard])
+            return
+        with Path(self._path(str(shard))).open("rb") as file:
+            file.seek(-4, 2)
+            if file.read() != b"PAR1":
+                where = self.source.folder.where(shard.parquet)
+                raise DatasetError(f"{where}: not a readable Parquet file; fetch it, or write the shard again")
+
+    def _exclude(self, broken: dict[str, str]) -> None:
+        with self._database.lock:
+            self.source.problems.extend(Problem(shard=shard, message=text) for shard, text in broken.items())
+            self._shards = [shard for shard in self._shards if shard not in broken]
+            self._database.execute(f"CREATE OR REPLACE VIEW {self.name} AS {self._select(self._shards)}")
+
+    def _load(self) -> None:
+        schema = pa.schema([*(REGION_SCHEMA.field(name) for name in COLUMNS), pa.field("row", pa.int64())])
+        self._database.replace_table(self.name, schema.empty_table())
+        for shard in list(self._shards):
+            try:
+                rows = self.source.dataset.regions(columns=COLUMNS, shards=[shard])
+            except DatasetError as error:
+                self.source.problems.append(Problem(shard=shard, message=str(error)))
+                self._shards.remove(shard)
+                continue
+            self._database.append(self.name, rows.append_column("row", pa.array(np.arange(len(rows)))))
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _not_a_pattern(path: str) -> str:
+    """Return the pattern that matches `path` alone: DuckDB takes file names for patterns."""
+    return re.sub(r"([*?\[])", r"[\1]", path)
+
+
+def _sql_type(column: str) -> str:
+    names = {"string": "VARCHAR", "int32": "INTEGER", "uint64": "UBIGINT", "float": "FLOAT"}
+    return names[str(REGION_SCHEMA.field(column).type)]

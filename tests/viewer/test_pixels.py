@@ -1,0 +1,40 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.viewer.pixels import media_type, smaller
+from schemas.folder import DatasetError
+
+
+def encoded(kind, size=(40, 20), mode="RGB"):
+    file = io.BytesIO()
+    Image.new(mode, size, (200, 30, 30, 0)[: len(mode)]).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_media_types_come_from_the_bytes(kind):
+    assert media_type(encoded(kind), "x") == f"image/{kind.lower()}"
+
+
+@pytest.mark.parametrize("data", [b"", b"<svg onload=alert(1)>", b"GIF89a", b"RIFF1234WAVE"])
+def test_other_bytes_are_refused(data):
+    with pytest.raises(DatasetError, match="here: these bytes are no image"):
+        media_type(data, "here")
+
+
+def test_smaller_images_keep_their_shape_and_show_transparency_as_white():
+    with Image.open(io.BytesIO(smaller(encoded("PNG", mode="RGBA"), "x", max_side=10))) as image:
+        assert image.format == "JPEG" and image.size == (10, 5)
+        assert np.asarray(image).min() > 250
+    with Image.open(io.BytesIO(smaller(encoded("JPEG"), "x", max_side=100))) as image:
+        assert image.size == (40, 20)
+
+
+def test_a_damaged_image_is_an_error_that_names_it():
+    data = encoded("PNG", size=(400, 400))
+    for broken in (data[:60], b"\x89PNG\r\n\x1a\n" + b"x" * 100):
+        with pytest.raises(DatasetError, match="train-000000: cannot be decoded"):
+            smaller(broken, "train-000000", max_side=10)
