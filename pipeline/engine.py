@@ -7,7 +7,9 @@ without an error are refused.
 import contextlib
 import logging
 import os
+import shlex
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
@@ -16,6 +18,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from pipeline.errors import EngineError, InterruptedRunError
 from pipeline.graph import build
@@ -82,9 +85,16 @@ def _runner(options: PipelineOptions) -> beam.runners.PipelineRunner | None:
     """Return the local runner with the options its worker processes need, or None to let Beam make the one named."""
     if options.view_as(StandardOptions).runner != "DirectRunner":
         return None
+    environment = None
+    direct = options.view_as(DirectOptions)
+    if direct.direct_running_mode == "multi_processing":
+        # Beam's own command keeps a shell between driver and worker, which dies of a Ctrl-C that the worker withstands.
+        command = f"exec {shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
+        environment = SubprocessSDKEnvironment.from_command_string(command)
+        direct.direct_running_mode = "in_memory"  # else the runner puts its own environment in place of this one
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     provision = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
-    return fn_runner.FnApiRunner(provision_info=fn_runner.ExtendedProvisionInfo(provision))
+    return fn_runner.FnApiRunner(environment, provision_info=fn_runner.ExtendedProvisionInfo(provision))
 
 
 @contextlib.contextmanager
