@@ -24,12 +24,10 @@ from pipeline.status import Markers, units_to_do
 from pipeline.storage import StorageError, open_storage, storage_errors
 from pipeline.unit import BalanceError
 from pipeline.weights import WeightsNotFoundError
-from schemas.names import CARD, DATASET_JSON, INDEX_JSON, SIZES_JSON, ShardName
 from schemas.records import RecordError
 
 DONE, TOO_MANY_DEAD, USAGE, REFUSED, INTERRUPTED, STORAGE, UNBALANCED = range(7)
 
-_DATASET_FILES = {CARD, DATASET_JSON, SIZES_JSON, INDEX_JSON}
 _CODE_OF: dict[type[Exception], int] = {
     SourceError: USAGE,
     RecordError: USAGE,
@@ -52,7 +50,7 @@ def annotate_main(arguments: Sequence[str]) -> int:
 
 
 def _annotate(options: Options) -> int:
-    _check_before_writing(options)
+    _check_models(options)
     console = Console(stderr=True)
     drain = job.Drain()
     with _draining_on_signals(drain, console), report.Bar(console) as bar:
@@ -93,7 +91,7 @@ def plan_main(arguments: Sequence[str]) -> int:
 
 
 def _plan(options: Options) -> int:
-    _check_before_writing(options)
+    _check_models(options)
     storage = open_storage(options.output)
     with storage_errors(storage.url):
         plan = load_plan(storage)
@@ -130,20 +128,10 @@ def _status(output: str) -> int:
     return DONE if markers.totals.balanced else UNBALANCED
 
 
-def _check_before_writing(options: Options) -> None:
-    """Raise what a backend lacks, and PlanError where files that are no data set's would be overwritten."""
+def _check_models(options: Options) -> None:
+    """Raise what a backend lacks, before anything is written."""
     _check_gpu(options)
     options.recipe.fingerprint()  # finds the models, or says which is missing
-    storage = open_storage(options.output)
-    with storage_errors(storage.url):
-        if load_plan(storage) is not None:
-            return
-        ours = [name for name in storage.names("") if name in _DATASET_FILES or ShardName.parse(name.split(".")[0])]
-    if ours:
-        raise PlanError(
-            f"{options.output}: holds {', '.join(ours[:3])}, which would be overwritten, but no plan of a data set; "
-            "choose an empty OUTPUT"
-        )
 
 
 def _check_gpu(options: Options) -> None:

@@ -29,7 +29,7 @@ from pipeline.sources.spec import canonical
 from pipeline.storage import Storage
 from pipeline.write import HashingFile
 from schemas.hashes import canonical_json, fingerprint
-from schemas.names import PLAN_DIR
+from schemas.names import CARD, DATASET_JSON, INDEX_JSON, PLAN_DIR, SIZES_JSON, ShardName
 
 
 class PlanError(ValueError):
@@ -59,6 +59,7 @@ def make_plan(storage: Storage, inputs: Sequence[str], recipe: Recipe, settings:
 
     Raises SourceError for an unusable input, and PlanError when the other job planned something else.
     """
+    _refuse_foreign_files(storage)
     inputs = [canonical(spec) for spec in inputs]
     wanted = _list_inputs(inputs, taken=())
     _commit_generation(storage, (), wanted, recipe, settings)
@@ -66,6 +67,17 @@ def make_plan(storage: Storage, inputs: Sequence[str], recipe: Recipe, settings:
     assert plan is not None
     check_plan(plan, inputs, recipe, settings)
     return plan
+
+
+def _refuse_foreign_files(storage: Storage) -> None:
+    """Raise PlanError where OUTPUT holds files, of another's making, that a data set would overwrite."""
+    ours = (DATASET_JSON, CARD, SIZES_JSON, INDEX_JSON)
+    found = [name for name in storage.names("") if name in ours or ShardName.parse(name.split(".")[0])]
+    if found and load_plan(storage) is None:
+        raise PlanError(
+            f"{storage.url}: holds {', '.join(found[:3])}, which would be overwritten, but no plan of a data set; "
+            "choose an empty OUTPUT"
+        )
 
 
 def extend_plan(plan: Plan, inputs: Sequence[str], recipe: Recipe, settings: PlanSettings) -> Plan:

@@ -125,6 +125,9 @@ def _finish(
     try:
         file.write(encode(marker))
         files[shard.marker] = file.finish()
+    except OSError:
+        file.path.unlink()
+        raise
     finally:
         file.close()
     return files

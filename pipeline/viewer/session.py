@@ -46,8 +46,7 @@ class Session:
         """Open `data`, and `other`: another data set, or an overlay of `data`. Raises DatasetError."""
         source = open_source(data, overlays=overlays, filters=filters)
         sources = [source] if other is None else [source, _open_other(source, other)]
-        self._database = Database()
-        self._database.limit_memory(sum(_num_rows(each) for each in sources))
+        self._database = Database(sources)
         self.marks = _open_marks(source, marks)
         self._save_marks()
         self.tables = [RegionTable(self._database, each, name) for each, name in zip(sources, "ab", strict=False)]
@@ -176,10 +175,6 @@ class Session:
         columns = {name: [getattr(row, name) for row in rows] for name in FILTER_SCHEMA.names}
         columns["region_id"] = [row.region_id or "" for row in rows]
         self._database.replace_table("marks", pa.table(columns, schema=FILTER_SCHEMA))
-
-
-def _num_rows(source: Source) -> int:
-    return sum(marker.images.inputs + marker.regions.inputs for marker in source.dataset.markers.values())
 
 
 def _open_other(source: Source, other: str) -> Source:

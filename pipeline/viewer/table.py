@@ -6,7 +6,7 @@ data: by shard, then by row.
 
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from schemas.tables import REGION_SCHEMA
 COLUMNS = tuple(name for name in REGION_SCHEMA.names if name not in ("text_sha256", "image_text_hash", "mask_rle"))
 _BASE_MEMORY = 160 << 20
 _MEMORY_A_ROW = 100
+_MEMORY_A_HELD_ROW = 1000
+"""Where the rows themselves are in memory."""
 _PLACES = 100_000
 
 
@@ -32,11 +34,21 @@ class DamagedTableError(DatasetError):
 class Database:
     """One DuckDB in memory, which may read the data sets' own folders and nothing else; safe for many threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, sources: Sequence[Source]) -> None:
         self._connection = duckdb.connect(
             config={"autoinstall_known_extensions": False, "autoload_known_extensions": False, "temp_directory": ""}
         )
-        self._connection.execute("SET parquet_metadata_cache = true")
+        folders = [source.folder.path("") for source in sources if source.in_place]
+        # A path is checked both as the pattern that it is given as and as the file that is found.
+        readable = ", ".join(_quoted(spelled) for folder in folders for spelled in (folder, _not_a_pattern(folder)))
+        for setting in (
+            "parquet_metadata_cache = true",
+            f"memory_limit = '{sum(map(_memory, sources)) + _BASE_MEMORY >> 20}MiB'",
+            f"allowed_directories = [{readable}]",
+            "enable_external_access = false",
+            "lock_configuration = true",
+        ):
+            self._connection.execute(f"SET {setting}")
         self.lock = threading.RLock()
         """Held while relations are made anew."""
 
@@ -45,23 +57,12 @@ class Database:
         with self._connection.cursor() as cursor:
             return cursor.execute(sql, list(parameters)).fetchall()
 
-    def replace_table(self, name: str, rows: pa.Table) -> None:
-        """Make the table `name` hold `rows`."""
+    def replace_table(self, name: str, rows: pa.Table | pa.RecordBatchReader) -> None:
+        """Make the table `name` hold `rows`, in their order."""
         with self.lock, self._connection.cursor() as cursor:
             cursor.register("incoming", rows)
             cursor.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM incoming")
             cursor.unregister("incoming")
-
-    def append(self, name: str, rows: pa.Table) -> None:
-        """Add `rows` to the table `name`."""
-        with self.lock, self._connection.cursor() as cursor:
-            cursor.register("incoming", rows)
-            cursor.execute(f"INSERT INTO {name} SELECT * FROM incoming")
-            cursor.unregister("incoming")
-
-    def limit_memory(self, num_rows: int) -> None:
-        """Let queries use memory in proportion to the number of rows; they fail, rather than the machine, beyond."""
-        self._connection.execute(f"SET memory_limit = '{(_BASE_MEMORY + _MEMORY_A_ROW * num_rows) >> 20}MiB'")
 
     def close(self) -> None:
         """Free everything."""
@@ -82,11 +83,6 @@ class RegionTable:
             self._exclude(self._unreadable(deep=False))
         else:
             self._load()
-
-    @property
-    def num_rows(self) -> int:
-        """How many rows the shards' markers promise."""
-        return sum(marker.images.inputs + marker.regions.inputs for marker in self.source.dataset.markers.values())
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement that reads this relation.
@@ -176,15 +172,25 @@ class RegionTable:
 
     def _load(self) -> None:
         schema = pa.schema([*(REGION_SCHEMA.field(name) for name in COLUMNS), pa.field("row", pa.int64())])
-        self._database.replace_table(self.name, schema.empty_table())
-        for shard in list(self._shards):
+        reader = pa.RecordBatchReader.from_batches(schema, self._batches(list(self._shards)))
+        self._database.replace_table(self.name, reader)
+
+    def _batches(self, shards: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of `shards` as overlays and filter lists leave them; what cannot be read is a problem."""
+        for shard in shards:
             try:
                 rows = self.source.dataset.regions(columns=COLUMNS, shards=[shard])
             except DatasetError as error:
                 self.source.problems.append(Problem(shard=shard, message=str(error)))
                 self._shards.remove(shard)
                 continue
-            self._database.append(self.name, rows.append_column("row", pa.array(np.arange(len(rows)))))
+            yield from rows.append_column("row", pa.array(np.arange(len(rows)))).to_batches()
+
+
+def _memory(source: Source) -> int:
+    """Return how many bytes queries may use: they fail, rather than the machine, beyond."""
+    num_rows = sum(marker.images.inputs + marker.regions.inputs for marker in source.dataset.markers.values())
+    return num_rows * (_MEMORY_A_ROW if source.in_place else _MEMORY_A_HELD_ROW)
 
 
 def _quoted(text: str) -> str:

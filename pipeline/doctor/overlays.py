@@ -1,0 +1,78 @@
+"""The overlays and filter lists that a reader would name: whether they fit, and the data set as they leave it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from pipeline.doctor.findings import Findings
+from schemas.dataset import Dataset
+from schemas.filters import FilterList, load_filter
+from schemas.folder import DatasetError, Folder
+from schemas.hashes import sha256
+from schemas.names import ShardName
+from schemas.overlays import Overlay, open_overlay
+from schemas.records import ShardMarker
+
+_NEW_FILTER = "correct the list, or make it again from this data set"
+
+
+def open_as_seen(
+    folder: Folder,
+    markers: Mapping[ShardName, ShardMarker],
+    *,
+    overlays: Sequence[str],
+    filters: Sequence[str],
+    examined: Sequence[ShardName],
+    all_sound: bool,
+    findings: Findings,
+) -> Dataset:
+    """Return the data set of `markers` with those overlays and filter lists that can be read.
+
+    The overlays' tables of the `examined` shards are compared with their markers. Without `all_sound`, filter lists are
+    not matched: they may name rows of the tables that cannot be read.
+    """
+    opened = _open_overlays(folder, markers, overlays, findings)
+    for overlay in opened:
+        _check_digests(folder, overlay, examined, findings)
+    loaded = _load_filters(filters, findings)
+    if loaded and not all_sound:
+        message = "filter lists were not matched with the data set, since a table of it cannot be read"
+        findings.note("filter", message, remedy="bring the shards back, then run this again")
+        loaded = []
+    try:
+        return Dataset(folder, markers=markers, overlays=opened, filters=loaded)
+    except DatasetError as error:
+        findings.error("filter", str(error), remedy=_NEW_FILTER)
+    return Dataset(folder, markers=markers, overlays=opened)
+
+
+def _open_overlays(
+    folder: Folder, markers: Mapping[ShardName, ShardMarker], names: Iterable[str], findings: Findings
+) -> list[Overlay]:
+    opened = []
+    sizes = folder.sizes()
+    for name in names if markers else ():
+        try:
+            opened.append(open_overlay(folder, name, shards=markers, sizes=sizes))
+        except DatasetError as error:
+            findings.error("overlay", str(error), remedy=f"make the overlay {name!r} again for all shards")
+    return opened
+
+
+def _load_filters(paths: Iterable[str], findings: Findings) -> list[FilterList]:
+    loaded = []
+    for path in paths:
+        try:
+            loaded.append(load_filter(path))
+        except DatasetError as error:
+            findings.error("filter", str(error), remedy=_NEW_FILTER)
+    return loaded
+
+
+def _check_digests(folder: Folder, overlay: Overlay, shards: Iterable[ShardName], findings: Findings) -> None:
+    for shard in shards:
+        name = f"{shard}.{overlay.name}.parquet"
+        (content,) = folder.read([name])
+        if content is None or sha256(content) != overlay.markers[shard].parquet.sha256:
+            message = f"{name} is not the file that its marker describes"
+            findings.error(
+                "file-hash", message, remedy=f"fetch or make the overlay {overlay.name!r} again", shard=shard
+            )

@@ -1,0 +1,107 @@
+"""The findings as a person sees them, and as a file for programs."""
+
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.doctor.examine import Diagnosis, Watcher
+from pipeline.doctor.findings import Finding, Kind, Level
+
+_SHOWN = 5
+"""Findings of a kind that are shown."""
+_STYLES = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.NOTE: "cyan"}
+
+
+class Bar(Watcher):
+    """A progress bar in a terminal; elsewhere nothing."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+        self._task = self._progress.add_task("doctor", total=None)
+
+    def __enter__(self) -> "Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def begin(self, num_bytes: int) -> None:
+        """Show how much there is to read."""
+        self._progress.update(self._task, total=num_bytes)
+
+    def advance(self, num_bytes: int) -> None:
+        """Show that `num_bytes` more have been read."""
+        self._progress.advance(self._task, num_bytes)
+
+
+def show(console: Console, diagnosis: Diagnosis) -> None:
+    """Print the findings by kind, errors first, and a line that sums them up."""
+    for kind, found in diagnosis.findings.groups():
+        _show_group(console, kind, found, diagnosis.findings.counts[kind])
+    healthy = not (diagnosis.findings.num(Level.ERROR) or diagnosis.findings.num(Level.WARNING))
+    console.print(Text(summary(diagnosis), "bold green" if healthy else "bold"))
+
+
+def summary(diagnosis: Diagnosis) -> str:
+    """Return the line that ends the report."""
+    shards = _number(diagnosis.num_shards, "shard")
+    if diagnosis.num_examined < diagnosis.num_shards:
+        shards = f"{diagnosis.num_examined:,} of {shards}"
+    errors, warnings = diagnosis.findings.num(Level.ERROR), diagnosis.findings.num(Level.WARNING)
+    if errors or warnings:
+        return f"{_number(errors, 'error')}, {_number(warnings, 'warning')} in {shards}"
+    return f"healthy: {shards}, {_number(diagnosis.num_images, 'image')}, {_number(diagnosis.num_regions, 'region')}"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _show_group(console: Console, kind: Kind, found: list[Finding], count: int) -> None:
+    level, check = kind
+    heading = Text.assemble((level.value, _STYLES[level]), f"  {check}")
+    if count > 1:
+        heading.append(f"  ({count:,})")
+    console.print(heading)
+    shown = found[:_SHOWN]
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(width=1)
+    table.add_column(max_width=24, overflow="fold")
+    table.add_column(overflow="fold", ratio=1)
+    for finding in shown:
+        place = "\n".join(part for part in (finding.shard, finding.key) if part)
+        table.add_row("", Text(place or "data set"), Text(finding.message))
+    if count > len(shown):
+        table.add_row("", "", Text(f"... and {count - len(shown):,} more", "dim"))
+    for remedy in dict.fromkeys(finding.remedy for finding in shown):
+        table.add_row("", Text("-> to do", "green"), Text(remedy, "green"))
+    console.print(table)
+    console.print()
+
+
+def write_json(path: Path, diagnosis: Diagnosis) -> None:
+    """Write the counts of all kinds and the findings kept (1000 of a kind) to `path`, as one JSON object."""
+    groups = diagnosis.findings.groups()
+    counts = [
+        {"level": level.value, "check": check, "count": diagnosis.findings.counts[level, check]}
+        for (level, check), _ in groups
+    ]
+    content = {
+        "summary": summary(diagnosis),
+        "num_shards": diagnosis.num_shards,
+        "num_examined": diagnosis.num_examined,
+        "num_errors": diagnosis.findings.num(Level.ERROR),
+        "num_warnings": diagnosis.findings.num(Level.WARNING),
+        "counts": counts,
+        "findings": [finding for _, found in groups for finding in found],
+    }
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")

@@ -1,0 +1,150 @@
+"""One sample: its record by the schema, its image by decoding it, and what the shard's table says of both."""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from pipeline.decode import DecodeSettings, decode
+from pipeline.doctor.findings import Findings, write_again
+from pipeline.doctor.members import TarSample
+from pipeline.doctor.rows import ShardRows
+from pipeline.failures import Failure
+from pipeline.sources.base import SourceItem
+from schemas.boxes import QUANTUM
+from schemas.folder import DatasetError
+from schemas.hashes import sha256, text_hash, text_sha256
+from schemas.names import ShardName
+from schemas.records import ImageRecord, RecordError, Region, decode_image_record
+from schemas.shards import check_version
+
+_DIFFERS = "table-differs"
+_DECODE = DecodeSettings()
+
+
+class SampleCheck:
+    """Checks the samples of one shard."""
+
+    def __init__(self, shard: ShardName, rows: ShardRows | None, findings: Findings, *, decode_images: bool) -> None:
+        """`rows` are None where the table cannot be read."""
+        self._rows = rows
+        self._findings = findings
+        self._decode_images = decode_images
+        self._remedy = write_again(shard)
+
+    def check(self, sample: TarSample) -> None:
+        """Report what is wrong with the sample."""
+        record = self._record(sample)
+        if record is not None:
+            self._check_record(sample, record)
+        if self._decode_images:
+            self._check_image(sample, record)
+        if self._rows is not None:
+            self._compare(sample, record, self._rows.of(sample.key))
+
+    def _error(self, check: str, key: str, message: str) -> None:
+        self._findings.error(check, message, remedy=self._remedy, key=key)
+
+    def _record(self, sample: TarSample) -> ImageRecord | None:
+        name = f"{sample.key}.json"
+        try:
+            check_version(sample.json, name)
+            return decode_image_record(sample.json, name)
+        except RecordError as error:
+            self._error("record", sample.key, str(error))
+        except DatasetError as error:
+            self._error("schema-version", sample.key, str(error))
+        return None
+
+    def _check_record(self, sample: TarSample, record: ImageRecord) -> None:
+        if record.key != sample.key:
+            self._error("record", sample.key, f"{sample.key}.json is the record of {record.key!r}")
+        caption = None if record.image_caption is None else record.image_caption.encode("utf-8", "surrogatepass")
+        if sample.text != caption:
+            self._error("record", sample.key, f"{sample.key}.txt is not the record's image_caption")
+        if sha256(sample.image.data) != record.image_sha256:
+            message = f"the sha256 of {sample.key}.{sample.image.suffix} is not the one in its record"
+            self._error("image-hash", sample.key, message)
+        for region in record.regions:
+            if any(corner % QUANTUM for corner in region.box):
+                message = f"region {region.id}: {list(region.box)} in the record is not in multiples of 1/16 pixel"
+                self._error("box", sample.key, message)
+            if region.text_hash != text_hash(region.caption):
+                self._error("text-hash", sample.key, f"region {region.id}: text_hash is not that of its caption")
+
+    def _check_image(self, sample: TarSample, record: ImageRecord | None) -> None:
+        name = f"{sample.key}.{sample.image.suffix}"
+        # The job's own decoder: what it stored, it can read, and would leave as it is.
+        item = SourceItem(key=sample.key, index=0, uri=name, data=sample.image.data)
+        image = decode(item, _settings(record))
+        if isinstance(image, Failure):
+            self._error("image-decode", sample.key, f"{name} cannot be decoded: {image.message}")
+            return
+        if image.reencoded or image.suffix != sample.image.suffix:
+            message = f"{name} is not what its suffix says: an upright 8-bit RGB JPEG, PNG or WebP"
+            self._error("image-format", sample.key, message)
+        if record is not None and (image.width, image.height) != (record.width, record.height):
+            sizes = f"{image.width} x {image.height} pixels, its record says {record.width} x {record.height}"
+            self._error("image-size", sample.key, f"{name} has {sizes}")
+
+    def _compare(self, sample: TarSample, record: ImageRecord | None, rows: list[dict[str, Any]] | None) -> None:
+        if not rows:
+            self._error(_DIFFERS, sample.key, "the sample is in the tar, but the table has no ok row of it")
+            return
+        image, *regions = rows
+        self._compare_place(sample, image)
+        if record is None:
+            return
+        stated = {"width": record.width, "height": record.height, "image_caption": record.image_caption}
+        self._compare_values(sample.key, "the image", image, stated)
+        by_id = {row["region_id"]: row for row in regions}
+        for region in record.regions:
+            if region.id in by_id:
+                self._compare_values(sample.key, f"region {region.id}", by_id[region.id], _row_values(region))
+        self._compare_ids(sample.key, [row["region_id"] for row in regions], [region.id for region in record.regions])
+
+    def _compare_place(self, sample: TarSample, row: dict[str, Any]) -> None:
+        offset, size = sample.image.offset, len(sample.image.data)
+        if (row["tar_offset"], row["tar_size"]) != (offset, size):
+            told = f"has {row['tar_size']} bytes at byte {row['tar_offset']}; it has {size} at byte {offset}"
+            self._error("tar-offset", sample.key, f"the table says that the image {told}")
+
+    def _compare_ids(self, key: str, in_table: list[str], in_record: list[str]) -> None:
+        lacking = [region_id for region_id in in_record if region_id not in in_table]
+        extra = [region_id for region_id in in_table if region_id not in in_record]
+        repeated = len(in_table) - len(set(in_table))
+        for number, what in (
+            (lacking, "are in the record, but no ok row is of them"),
+            (extra, "are ok in the table, but not in the record"),
+        ):
+            if number:
+                self._error(_DIFFERS, key, f"{len(number)} regions {what}: {', '.join(number[:3])}")
+        if repeated:
+            self._error(_DIFFERS, key, f"{repeated} regions have more than one row")
+
+    def _compare_values(self, key: str, what: str, row: dict[str, Any], stated: dict[str, Any]) -> None:
+        for column, value in stated.items():
+            if row[column] != value:
+                message = f"{what}: {column} is {row[column]!r} in the table, {value!r} in the record"
+                self._error(_DIFFERS, key, message)
+
+
+def _settings(record: ImageRecord | None) -> DecodeSettings:
+    """Return settings that let through what `--read.max_pixels` may have: an image as large as its record says."""
+    if record is None or record.width * record.height <= _DECODE.max_pixels:
+        return _DECODE
+    return DecodeSettings(max_pixels=record.width * record.height)
+
+
+def _row_values(region: Region) -> dict[str, Any]:
+    """Return what the region's row must hold; scores and boxes are float32 there."""
+    values = msgspec.structs.asdict(region)
+    del values["id"]
+    box = dict(zip(("x0", "y0", "x1", "y1"), values.pop("box"), strict=True))
+    numbers = {name: values[name] for name in ("proposal_score", "caption_score")}
+    rounded = {name: _as_float32(value) for name, value in {**box, **numbers}.items()}
+    return {**values, **rounded, "text_sha256": text_sha256(region.caption)}
+
+
+def _as_float32(value: float | None) -> float | None:
+    return None if value is None else float(np.float32(value))
