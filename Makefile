@@ -10,6 +10,8 @@ demo: .venv/pipeline.installed
 	$(BIN)/fineclip annotate pipeline/photographs demo/photographs --profile weightless
 	$(BIN)/fineclip annotate 'scenes:200?split=test' demo/scenes --profile mini
 	$(BIN)/fineclip score demo/scenes
+	@echo
+	@echo "Look at them: $(BIN)/fineclip view demo/photographs"
 
 test: .venv/dev.installed
 	$(BIN)/pytest -m "not faults and not browser"
@@ -42,7 +44,7 @@ clean:
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .venv/pipeline.installed: setup.py | .venv/bin/python
-	$(PIP) --editable '.[pipeline]'
+	$(PIP) --editable '.[pipeline,viewer]'
 	$(PIP) --no-deps libreyolo==1.6.0 mss pycocotools
 	touch $@
 

@@ -11,7 +11,7 @@ give equal bytes whoever writes them, and whenever. Two zero blocks end the file
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from schemas.folder import DatasetError
 from schemas.names import IMAGE_SUFFIXES
@@ -59,6 +59,13 @@ def padding(size: int) -> int:
     return -size % BLOCK
 
 
+class Readable(Protocol):
+    """What is asked of a stream: a file, or one that does something with the bytes as they pass."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next `size` bytes, fewer at the end."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RawSample:
     """The members of one sample as bytes, nothing decoded."""
@@ -74,11 +81,14 @@ class RawSample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Member:
+class Member:
+    """A file of a tar, named KEY.SUFFIX."""
+
     key: str
     suffix: str
     data: bytes
     offset: int
+    """Where `data` begins in the tar."""
 
 
 def read_samples(file: BinaryIO, *, where: str, offset: int = 0) -> Iterator[RawSample]:
@@ -88,7 +98,7 @@ def read_samples(file: BinaryIO, *, where: str, offset: int = 0) -> Iterator[Raw
     naming tar, key and offset, where the file ends early, holds something else than regular files, has a member that is
     not of the layout, or splits a sample.
     """
-    members = _read_members(file, where, offset)
+    members = read_members(file, where, offset)
     for image in members:
         if image.suffix not in IMAGE_SUFFIXES:
             raise _misplaced(where, image, "an image (" + ", ".join(f".{suffix}" for suffix in IMAGE_SUFFIXES) + ")")
@@ -103,7 +113,7 @@ def read_samples(file: BinaryIO, *, where: str, offset: int = 0) -> Iterator[Raw
         )
 
 
-def _next_of(members: Iterator[_Member], image: _Member, where: str) -> _Member:
+def _next_of(members: Iterator[Member], image: Member, where: str) -> Member:
     member = next(members, None)
     if member is None:
         raise DatasetError(f"{where}: key {image.key!r}: the tar ends before {image.key}.json; write the shard again")
@@ -112,14 +122,18 @@ def _next_of(members: Iterator[_Member], image: _Member, where: str) -> _Member:
     return member
 
 
-def _misplaced(where: str, member: _Member, wanted: str) -> DatasetError:
+def _misplaced(where: str, member: Member, wanted: str) -> DatasetError:
     return DatasetError(
         f"{where}: key {member.key!r}: found {member.key}.{member.suffix} at byte {member.offset - BLOCK}, "
         f"where {wanted} belongs; write the shard again"
     )
 
 
-def _read_members(file: BinaryIO, where: str, offset: int) -> Iterator[_Member]:
+def read_members(file: Readable, where: str, offset: int) -> Iterator[Member]:
+    """Yield the members of the tar `file` in order, as `read_samples` does, but whatever samples they make.
+
+    Raises DatasetError where the file ends early or holds something else than regular files.
+    """
     while True:
         block = _read_exactly(file, BLOCK, f"{where}: the header at byte {offset}")
         if not any(block):
@@ -129,7 +143,7 @@ def _read_members(file: BinaryIO, where: str, offset: int) -> Iterator[_Member]:
         begin = offset + BLOCK
         data = _read_exactly(file, size, f"{where}: key {key!r}: {name} at byte {begin}")
         _read_exactly(file, padding(size), f"{where}: key {key!r}: the end of {name} at byte {begin}")
-        yield _Member(key=key, suffix=suffix, data=data, offset=begin)
+        yield Member(key=key, suffix=suffix, data=data, offset=begin)
         offset = begin + size + padding(size)
 
 
@@ -151,7 +165,7 @@ def _parse_header(block: bytes, where: str) -> tuple[str, int]:
     return info.name, info.size
 
 
-def _read_exactly(file: BinaryIO, size: int, what: str) -> bytes:
+def _read_exactly(file: Readable, size: int, what: str) -> bytes:
     data = file.read(size)
     if len(data) < size:
         raise DatasetError(f"{what}: the tar ends {size - len(data)} bytes early; fetch or write the shard again")

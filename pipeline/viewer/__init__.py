@@ -9,6 +9,7 @@
     overview  the data set as a whole
     marks     keep / bad / note, saved as a filter list
     pixels    image bytes: what they are, and smaller ones
+    session   what one viewer has open, and what the page is sent
     safety    Host, Origin and headers
     server    the routes, and nothing else
     sheet     one self-contained HTML file

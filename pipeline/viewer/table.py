@@ -180,7 +180,7 @@ class RegionTable:
         for shard in shards:
             try:
                 rows = self.source.dataset.regions(columns=COLUMNS, shards=[shard])
-            except DatasetError as error:
+            except (DatasetError, OSError) as error:
                 self.source.problems.append(Problem(shard=shard, message=str(error)))
                 self._shards.remove(shard)
                 continue

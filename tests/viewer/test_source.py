@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import duckdb
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -76,6 +77,24 @@ def test_a_table_damaged_before_or_after_opening_leaves_the_rest(url, open_sessi
         assert client.get("/api/about").json["problems"][0]["shard"] == "train-000000"
     with serving(open_session(url)) as client:
         assert [image["key"] for image in client.get("/api/page").json["items"]] == ["c", "d"]
+
+
+def test_a_damaged_table_elsewhere_is_listed_and_left_out(open_session):
+    MemoryFileSystem.store.clear()
+    write_data("memory://bucket/data")
+    content = MemoryFileSystem().cat_file("/bucket/data/train-000000.parquet")
+    MemoryFileSystem().pipe_file("/bucket/data/train-000000.parquet", content[:-4] + b"XXXX")
+    session = open_session("memory://bucket/data")
+    assert list(problems(session)) == ["train-000000"] and shown(session) == ["c", "d"]
+    MemoryFileSystem.store.clear()
+
+
+def test_the_database_reads_nothing_but_the_data(session, url, tmp_path):
+    outside = tmp_path / "outside.csv"
+    outside.write_text("secret\n1\n")
+    for statement in (f"SELECT * FROM read_csv('{outside}')", "SET enable_external_access = true", "INSTALL httpfs"):
+        with pytest.raises(duckdb.Error):
+            session.tables[0].query(statement)
 
 
 def test_nothing_readable_is_an_error_with_the_first_cause(tmp_path, url):

@@ -1,0 +1,240 @@
+"""The viewer as a person uses it."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from schemas.dataset import Dataset
+from tests.browser.conftest import marks
+from tests.viewer.data import ATTACK, region_id
+
+pytestmark = pytest.mark.browser
+
+
+def cards(page):
+    return page.locator("article.card")
+
+
+def keys(page):
+    return page.locator("article").evaluate_all("cards => cards.map((card) => card.dataset.key)")
+
+
+def query(page):
+    return page.evaluate("location.search")
+
+
+def test_it_opens_with_boxes_on_every_image(new_page):
+    page = new_page()
+    expect(cards(page)).to_have_count(24)
+    expect(page.locator(".counted")).to_have_text("36 regions in 34 images")
+    first = cards(page).first
+    expect(first.locator("svg.boxes g.box")).to_have_count(2)
+    expect(first.locator(".regions li .text").first).to_contain_text("a red cat")
+    assert first.locator("img").evaluate("image => image.naturalWidth") == 48
+    placed = first.locator(".box .line").evaluate_all("lines => lines.map((line) => line.getAttribute('width'))")
+    assert placed == ["10.5", "10.5"]
+
+
+def test_filters_are_in_the_address_and_survive_a_reload(new_page):
+    page = new_page()
+    page.locator(".choice", has_text="dog").click()
+    expect(page).to_have_url(re.compile(r"label=dog"))
+    expect(cards(page)).to_have_count(2)
+    page.get_by_label("Proposal score, smallest").fill("0.5")
+    page.get_by_label("Proposal score, smallest").press("Enter")
+    expect(page).to_have_url(re.compile(r"proposal_score=0\.5\.\."))
+    page.reload()
+    expect(cards(page)).to_have_count(2)
+    expect(page.locator(".chips li")).to_have_count(3)
+    expect(page.locator(".counted")).to_have_text("2 regions in 2 images")
+    page.get_by_label("Remove label dog").click()
+    expect(cards(page)).to_have_count(24)
+    page.go_back()
+    expect(cards(page)).to_have_count(2)
+
+
+def test_a_range_is_chosen_by_dragging_over_its_histogram(new_page):
+    page = new_page()
+    plot = page.locator("fieldset.range svg").first
+    area = plot.bounding_box()
+    page.mouse.move(area["x"] + area["width"] * 0.05, area["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(area["x"] + area["width"] * 0.5, area["y"] + 20)
+    page.mouse.up()
+    expect(page).to_have_url(re.compile(r"proposal_score=0\.03\.\.0\.5"))
+    expect(cards(page)).to_have_count(1)
+
+
+def test_search_by_keyboard(new_page):
+    page = new_page()
+    page.keyboard.press("/")
+    page.keyboard.type("red cat")
+    page.keyboard.press("Enter")
+    expect(cards(page)).to_have_count(1)
+    assert query(page) == "?q=red+cat"
+    page.keyboard.press("/")
+    page.keyboard.press("Delete")
+    page.keyboard.type("nothing like it")
+    page.keyboard.press("Enter")
+    expect(page.locator(".empty")).to_contain_text("Nothing is selected")
+
+
+def test_box_and_caption_light_up_together(new_page):
+    page = new_page()
+    first = cards(page).first
+    line, box = (
+        first.locator(f"li[data-region='{region_id('a', 1)}']"),
+        first.locator(f"g[data-region='{region_id('a', 1)}']"),
+    )
+    line.hover()
+    expect(box).to_have_class(re.compile(r"\bhot\b"))
+    expect(first.locator("g.hot")).to_have_count(1)
+    page.mouse.move(0, 0)
+    expect(first.locator(".hot")).to_have_count(0)
+    box.locator(".line").hover()
+    expect(line).to_have_class(re.compile(r"\bhot\b"))
+
+
+def test_pages_and_the_way_back(new_page):
+    page = new_page()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".pager")).to_contain_text("Page 2 of 2")
+    expect(cards(page)).to_have_count(10)
+    page.keyboard.press("ArrowLeft")
+    expect(cards(page)).to_have_count(24)
+    assert query(page) == ""
+    page.get_by_role("link", name="Next").click()
+    page.reload()
+    expect(cards(page)).to_have_count(10)
+
+
+def test_a_random_sample_can_be_shared(new_page):
+    page = new_page()
+    page.keyboard.press("r")
+    expect(page).to_have_url(re.compile(r"sort=random&seed=1"))
+    expect(page.locator(".pager")).to_contain_text("of 2")
+    shown = keys(page)
+    other = new_page("/?sort=random&seed=1")
+    assert keys(other) == shown and sorted(shown) != shown
+    page.keyboard.press("r")
+    expect(page).to_have_url(re.compile(r"seed=2"))
+
+
+def test_an_open_image_zooms_and_shows_the_crop_at_its_original_size(new_page):
+    page = new_page()
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    dialog = page.locator("dialog.detail")
+    expect(dialog).to_be_visible()
+    expect(dialog.locator("canvas.crop")).to_be_visible()
+    assert dialog.locator("canvas.crop").evaluate("crop => [crop.width, crop.height]") == [11, 19]
+    frame = dialog.locator(".stage .frame")
+    page.keyboard.press("1")
+    assert frame.evaluate("frame => frame.clientWidth") == 48
+    page.keyboard.press("+")
+    assert frame.evaluate("frame => frame.clientWidth") > 48
+    expect(dialog.locator(".facts").last).to_contain_text("CC0-1.0")
+    expect(dialog.locator(".regions li")).to_have_count(3)
+    page.keyboard.press("ArrowRight")
+    expect(dialog.locator("h2")).to_have_text("b")
+    page.reload()
+    expect(page.locator("dialog.detail h2")).to_have_text("b")
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog")).to_have_count(0)
+    assert query(page) == ""
+
+
+def test_marks_are_saved_and_seen_again(new_page, data):
+    page = new_page("/?open=train-000000/a")
+    page.keyboard.press("x")
+    line = page.locator(f"dialog li[data-region='{region_id('a', 0)}']")
+    expect(line.locator(".mark.bad")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("n")
+    page.locator("textarea").fill("not a <b>cat</b>")
+    page.get_by_role("button", name="Save").click()
+    expect(line.locator(".mark.note")).to_have_attribute("title", "Note: not a <b>cat</b>")
+    dataset = Dataset.open(data, filters=[data / "marks.jsonl"])
+    assert [region.caption for region in dataset.read_sample("a").record.regions] == ["a dog"]
+    page.reload()
+    expect(line.locator(".mark.bad")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Escape")
+    button = cards(page).first.locator("li").first.locator(".mark.bad")
+    expect(button).to_have_attribute("aria-pressed", "true")
+    cards(page).first.locator("li").first.hover()
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "false")
+    assert len(marks(data)) == 1 and '"keep":true' in marks(data)[0]
+
+
+def test_a_caption_stays_text_everywhere(new_page):
+    for path in ("/?key=d", "/compare?key=d", "/dataset", "/?q=onerror&open=train-000001/d"):
+        page = new_page(path)
+        if path != "/dataset":
+            expect(page.get_by_text(ATTACK).first).to_be_visible()
+        assert page.locator("img[src=x]").count() == 0 and "owned" not in page.title()
+
+
+def test_a_hostile_address_stays_text(new_page):
+    page = new_page("/?q=%3Cimg+src%3Dx+onerror%3Dalert(1)%3E&label=%3Cscript%3Ealert(1)%3C/script%3E")
+    expect(page.locator(".chips")).to_contain_text("<img src=x onerror=alert(1)>")
+    assert page.locator("img[src=x], .chips script").count() == 0
+
+
+def test_two_data_sets_side_by_side_with_the_differences_marked(new_page):
+    page = new_page()
+    page.keyboard.press("c")
+    first = page.locator("article.comparison").first
+    expect(first.locator(".frame img")).to_have_count(2)
+    expect(first.locator(".pair.differs")).to_have_count(2)
+    assert first.locator(".pair").first.locator("mark").all_inner_texts() == ["LOUD"]
+    page.get_by_role("button", name="Only images that differ").click()
+    expect(page.locator("article.comparison")).to_have_count(2)
+    expect(page.locator(".tiles")).to_contain_text("5captions differ on the same box")
+    page.reload()
+    expect(page.locator("article.comparison")).to_have_count(2)
+    assert keys(page) == ["a", "d"]
+    first.locator(".pair").first.hover()
+    expect(first.locator("g.hot")).to_have_count(2)
+
+
+def test_the_data_set_page_says_that_totals_balance(new_page):
+    page = new_page("/dataset")
+    expect(page.locator(".balanced")).to_have_text(
+        ["✓ 34 = 34 ok + 0 filtered + 0 dead", "✓ 69 = 36 ok + 33 filtered + 0 dead"]
+    )
+    expect(page.locator("section", has_text="Repeated captions")).to_contain_text("a dog")
+    page.locator(".bars a", has_text="tree").click()
+    expect(page.locator(".counted")).to_have_text("30 regions in 30 images")
+
+
+def test_the_keyboard_is_explained(new_page):
+    page = new_page()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog")).to_have_count(0)
+
+
+def test_a_damaged_tar_shows_as_such_and_the_page_stays_up(new_page, data):
+    page = new_page()
+    tar = data / "train-000000.tar"
+    content = bytearray(tar.read_bytes())
+    content[512:700] = bytes(188)
+    tar.write_bytes(bytes(content))
+    page = new_page("/?key=a")
+    expect(cards(page).first.locator(".broken")).to_contain_text("the tar is damaged")
+    expect(cards(page).first.locator("li")).to_have_count(2)
+    assert all("422" in said for said in new_page.complaints)
+    new_page.complaints.clear()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", ["/", "/compare", "/dataset", "/?open=train-000000/a"])
+def test_a_phone_shows_everything_without_scrolling_sideways(new_page, path, scheme):
+    page = new_page(path, width=390, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    if path == "/":
+        expect(page.locator("aside")).to_be_hidden()
+        page.get_by_role("button", name="Filters").click()
+        expect(page.locator("aside")).to_be_visible()

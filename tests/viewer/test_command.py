@@ -1,0 +1,36 @@
+"""The command as it is run."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from fineclip import main
+
+
+def test_view_prints_its_address_serves_and_ends_on_an_interrupt(url):
+    command = [sys.executable, "-m", "fineclip", "view", url, "--filter", os.devnull]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "filter list" in refused.stderr and "Traceback" not in refused.stderr
+    with subprocess.Popen(command[:-2], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        address = process.stdout.readline().strip()
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            assert b"<!doctype html>" in answer.read()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 0 and said == ""
+    assert address.startswith("http://127.0.0.1:")
+
+
+def test_a_port_that_is_taken_is_an_error_without_a_traceback(url, client, capsys):
+    assert main(["view", url, "--port", str(client.port)]) == 5
+    assert "Address already in use" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [["--compare", "nothing"], ["--overlay", "nothing"], ["--marks", "marks.txt"]])
+def test_what_is_not_there_is_an_error(url, more, capsys):
+    assert main(["view", url, *more]) == 2
+    assert "nothing" in capsys.readouterr().err or more[0] == "--marks"
