@@ -13,6 +13,7 @@
     gather.py      features of all processes, with gradient
     losses.py      pure functions of features;  objective.py joins and weighs them
     step.py        one step, in pieces if need be (GradCache);  optim.py
+    run.py         how a run is carried out;  held_out.py: evaluation while training
     loop.py        a run: checkpoints.py, metrics_log.py, evaluate.py with metrics.py, exports.py
     recipes.py     what a run is;  assemble.py builds it;  options.py and command.py: the command line
     models.py      open_clip's models and files;  eva_weights.py: the original EVA-CLIP layout;  load.py

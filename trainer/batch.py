@@ -5,9 +5,8 @@ normalising happen on the device (`pixels.py`).
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from trainer.decode import DecodedSample
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedBatch:
-    """B images with N regions. All tensors are on one device."""
+    """B images with N regions. Only `pixels` and `boxes_norm` leave the host: nothing else is computed with."""
 
     keys: tuple[str, ...]
     """Of the B images."""
@@ -30,11 +29,11 @@ class LoadedBatch:
     pixels: Tensor
     """`[sum of 3 h w]` uint8: the images one after another, each `[h, w, 3]` RGB."""
     image_sizes: Tensor
-    """`[B, 2]` int64: (height, width) of each in `pixels`; on the CPU always."""
+    """`[B, 2]` int64: (height, width) of each in `pixels`."""
     boxes_norm: Tensor
     """`[N, 4]` float32 xyxy in fractions of their image."""
     crop_boxes: Tensor
-    """`[N, 4]` int64 xyxy, pixels of their image: what the teacher sees; on the CPU always."""
+    """`[N, 4]` int64 xyxy, pixels of their image: what the teacher sees."""
     region_image_index: Tensor
     """`[N]` int64: which of the B images each region is of."""
     region_index: Tensor
@@ -44,22 +43,19 @@ class LoadedBatch:
     skipped: tuple[tuple[str, str], ...]
     """(key, why) of planned images that could not be used."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where the pixels are."""
+        return self.pixels.device
+
     def pin_memory(self) -> "LoadedBatch":
-        """Return the batch in pinned memory (called by torch's DataLoader)."""
-        return self._map(Tensor.pin_memory, everything=True)
+        """Return the batch with what goes to a device in pinned memory (called by torch's DataLoader)."""
+        return dataclasses.replace(self, pixels=self.pixels.pin_memory(), boxes_norm=self.boxes_norm.pin_memory())
 
     def to(self, device: torch.device) -> "LoadedBatch":
-        """Return the batch on `device`, but for what only the host reads."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def _map(self, move: Callable[[Tensor], Tensor], everything: bool = False) -> "LoadedBatch":
-        on_host = () if everything else ("image_sizes", "crop_boxes")
-        tensors: dict[str, Any] = {
-            field.name: move(value)
-            for field in dataclasses.fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor) and field.name not in on_host
-        }
-        return dataclasses.replace(self, **tensors)
+        """Return the batch with its pixels and boxes on `device`."""
+        pixels, boxes_norm = (tensor.to(device, non_blocking=True) for tensor in (self.pixels, self.boxes_norm))
+        return dataclasses.replace(self, pixels=pixels, boxes_norm=boxes_norm)
 
 
 def collate(
@@ -111,7 +107,6 @@ def split_batch(batch: LoadedBatch, max_images: int) -> list[LoadedBatch]:
     for first in range(0, num_images, max_images):
         images = slice(first, min(first + max_images, num_images))
         own = (batch.region_image_index >= images.start) & (batch.region_image_index < images.stop)
-        own_on_host = own.cpu()
         pieces.append(
             dataclasses.replace(
                 batch,
@@ -121,7 +116,7 @@ def split_batch(batch: LoadedBatch, max_images: int) -> list[LoadedBatch]:
                 pixels=batch.pixels[ends[images.start - 1] if images.start else 0 : ends[images.stop - 1]],
                 image_sizes=batch.image_sizes[images],
                 boxes_norm=batch.boxes_norm[own],
-                crop_boxes=batch.crop_boxes[own_on_host],
+                crop_boxes=batch.crop_boxes[own],
                 region_image_index=batch.region_image_index[own] - images.start,
                 region_index=batch.region_index[own],
             )

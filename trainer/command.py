@@ -16,9 +16,10 @@ from trainer.evaluate import embed, evaluate, needs_regions
 from trainer.gather import rank
 from trainer.index import build_index
 from trainer.load import LoadedCheckpoint, load_any
-from trainer.loop import RunResult, StopRequest, train
+from trainer.loop import train
 from trainer.options import EvaluateOptions, TrainOptions, parse_evaluate, parse_train
 from trainer.processes import process_group
+from trainer.run import RunResult, StopRequest
 from trainer.student import Student
 from trainer.zeroshot import DEFAULT_TEMPLATES
 

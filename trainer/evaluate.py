@@ -118,7 +118,7 @@ def _embed_batch(
     image = normalise(embeddings.image_features)
     region_rows = batch.region_index
     if feature == "roi":
-        region = pool_regions(embeddings.dense_features, batch.boxes_norm, batch.region_image_index)
+        region = pool_regions(embeddings.dense_features, batch.boxes_norm, batch.region_image_index.to(batch.device))
     elif feature == "crop":
         region = embed_crops(backbone, preparation.crops(batch))
     else:
@@ -130,9 +130,9 @@ def _everyone(features: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return what all processes embedded, in the order of the index, on the CPU."""
     counts = exchange_counts([len(rows)], features.device)
     (joined,) = gather_rows([features], counts)
-    joined_rows = gather_ids(rows, [row[0] for row in counts])
+    joined_rows = gather_ids(rows.to(features.device), [row[0] for row in counts]).cpu()
     order = joined_rows.argsort()
-    return joined[order].cpu(), joined_rows[order].cpu()
+    return joined.cpu()[order], joined_rows[order]
 
 
 def evaluate(

@@ -7,9 +7,9 @@
 The same command goes on from `last.pt`, to the same bits on a CPU; other settings or data are refused.
 """
 
+import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,79 +21,21 @@ from schemas.dataset import Dataset
 from trainer.assemble import Parts, assemble
 from trainer.checkpoints import BEST, LAST, Checkpoint, check_same_run, load_checkpoint, save_checkpoint
 from trainer.data import Batches, load_batches
-from trainer.errors import StoppedError, TrainingError
-from trainer.evaluate import EvaluateSettings, Task, embed, evaluate
+from trainer.errors import StoppedError
 from trainer.exports import average_weights, export
 from trainer.gather import rank, world_size
-from trainer.index import SampleIndex, build_index
+from trainer.held_out import Evaluation, held_out_evaluation
+from trainer.index import build_index
 from trainer.metrics_log import LoggedStep, RunLog
 from trainer.models import load_model
 from trainer.optim import learning_rate
 from trainer.recipes import Recipe
+from trainer.run import RunResult, RunSettings, StopRequest
 from trainer.step import StepResult
 
 MODEL_FOLDER = "model"
 _FEW_SKIPPED = 10
 """Unusable samples that never stop a run, if others are usable."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """How a run is carried out; its result does not depend on it, but for rounding."""
-
-    workers: int = 4
-    """Processes that decode images, for each training process."""
-    micro_batch_size: int | None = None
-    """Images embedded at a time on a device; larger batches are embedded in pieces (GradCache). None embeds all."""
-    log_every: int = 10
-    """Steps between lines of metrics.jsonl."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints; the end of an epoch is one too."""
-    eval_every: int | None = None
-    """Steps between evaluations; the start and the end are evaluated too. None does not evaluate."""
-    eval_data: str | None = None
-    """Data set to evaluate on; None takes the val shards of the training data."""
-    stop_after: int | None = None
-    """Stop after this many steps in all, as if interrupted; the same command goes on."""
-    max_skipped: float = 0.01
-    """Largest share of samples that may be unusable; more than that, and more than 10, stops the run."""
-    text_cache: str | None = None
-    """Folder of text features; None takes RUN/text_cache. Share it among runs from the same text tower."""
-    device: str = "auto"
-    """`auto` (CUDA where there is one, else the CPU), `cpu` or `cuda`."""
-    threads: int | None = None
-    """CPU threads of torch; None leaves it torch's choice. Bits depend on it."""
-    compile: bool = False
-    """Compile the towers' blocks: slow first steps, faster ones after."""
-    tensorboard: bool = False
-    """Write TensorBoard's files to RUN/tensorboard too."""
-
-    def __post_init__(self) -> None:
-        """Check the intervals. Raises ValueError."""
-        if min(self.log_every, self.checkpoint_every, self.eval_every or 1, self.micro_batch_size or 1) < 1:
-            raise ValueError("--log-every, --checkpoint-every, --eval-every and --micro-batch-size: give 1 or more")
-
-
-@dataclass
-class StopRequest:
-    """Set from a signal handler: the step in hand is finished, a checkpoint written, and the run ends."""
-
-    requested: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """How a run ended."""
-
-    step: int
-    num_steps: int
-    metrics: dict[str, float] = field(default_factory=dict)
-    """Of the last evaluation."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether all steps are done."""
-        return self.step == self.num_steps
 
 
 def train(
@@ -112,10 +54,10 @@ def train(
     the loss is not finite or too many samples are unusable.
     """
     out.mkdir(parents=True, exist_ok=True)
-    if run.threads is not None:
-        torch.set_num_threads(run.threads)
+    # More threads than cores do not share them: they wait for each other, many times longer.
+    torch.set_num_threads(run.threads or max((os.cpu_count() or 1) // world_size() - run.workers, 1))
     index = build_index(dataset, "train")
-    evaluation = _evaluation(dataset, recipe, run)
+    evaluation = held_out_evaluation(dataset, run)
     parts = assemble(
         recipe,
         index,
@@ -126,44 +68,17 @@ def train(
         watch_texts=lambda done, total: console.print(f"embedded {done} of {total} texts", highlight=False),
     )
     batches = Batches(dataset, index, order=recipe.order, samples=recipe.samples, rank=rank(), world_size=world_size())
-    loop = _Loop(dataset, out, recipe, run, parts, batches, evaluation, console)
+    loop = _Loop(
+        dataset,
+        out,
+        recipe=recipe,
+        run=run,
+        parts=parts,
+        batches=batches,
+        evaluation=evaluation,
+        console=console,
+    )
     return loop.run(stop or StopRequest())
-
-
-Evaluation = Callable[[Parts], dict[str, float]]
-
-
-def _evaluation(dataset: Dataset, recipe: Recipe, run: RunSettings) -> Evaluation | None:
-    """Return what evaluates a model in training, or None. Raises TrainingError where there is no data for it."""
-    if run.eval_every is None:
-        return None
-    held_out = dataset if run.eval_data is None else Dataset.open(run.eval_data)
-    split = "val" if any(shard.split == "val" for shard in held_out.shards) else "train"
-    if run.eval_data is None and split == "train":
-        raise TrainingError("--eval-every: the data has no val shards; give --eval-data")
-    index: SampleIndex = build_index(held_out, split)
-    tasks: list[Task] = ["region-retrieval"] if index.num_regions else []
-    if index.has_caption.any():
-        tasks.append("retrieval")
-    settings = EvaluateSettings(workers=min(run.workers, 2))
-
-    def evaluated(parts: Parts) -> dict[str, float]:
-        step = parts.step
-        embedded = embed(
-            step.student.backbone,
-            step.preparation,
-            held_out,
-            index,
-            settings=settings,
-            regions="region-retrieval" in tasks,
-            device=step.device,
-        )
-        found: dict[str, float] = {}
-        for task in tasks:
-            found |= evaluate(task, embedded, parts.model, device=step.device)
-        return found
-
-    return evaluated
 
 
 class _Loop:
@@ -173,6 +88,7 @@ class _Loop:
         self,
         dataset: Dataset,
         out: Path,
+        *,
         recipe: Recipe,
         run: RunSettings,
         parts: Parts,

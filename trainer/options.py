@@ -15,8 +15,8 @@ import docstring_parser
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from trainer.evaluate import TASKS, EvaluateSettings, Task
-from trainer.loop import RunSettings
 from trainer.recipes import RECIPES, Recipe
+from trainer.run import RunSettings
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 

@@ -88,7 +88,7 @@ def mini() -> Recipe:
         model=ModelSettings(model="fineclip-mini", image_size=96, crop_size=48, train_text=True),
         samples=SampleSettings(max_regions=4),
         order=OrderSettings(global_batch_size=32),
-        optim=OptimSettings(epochs=12, lr=1e-3, warmup_steps=20, clip_norm=1.0, precision="fp32"),
+        optim=OptimSettings(epochs=8, lr=1e-3, warmup_steps=20, clip_norm=1.0, precision="fp32"),
     )
 
 

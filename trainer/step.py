@@ -58,17 +58,17 @@ class BatchTexts:
         self._index, self.source, self._labels = index, source, labels
 
     def captioned(self, batch: LoadedBatch) -> Tensor:
-        """Return `[c]` int64: which of the batch's images have a caption."""
-        has_caption = torch.from_numpy(self._index.has_caption[batch.image_index.cpu().numpy()])
-        return has_caption.nonzero().squeeze(1).to(batch.image_index.device)
+        """Return `[c]` int64, on the host: which of the batch's images have a caption."""
+        has_caption = torch.from_numpy(self._index.has_caption[batch.image_index.numpy()])
+        return has_caption.nonzero().squeeze(1)
 
     def ids(self, batch: LoadedBatch, captioned: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return int64 ids of the captions of images `[c]` and regions `[n]`, and labels `[n]`."""
-        device = batch.image_index.device
-        image_rows, region_rows = batch.image_index[captioned].cpu().numpy(), batch.region_index.cpu().numpy()
+        """Return int64 ids of the captions of images `[c]` and regions `[n]`, and labels `[n]`, on the batch's device."""
+        device = batch.device
+        image_rows, region_rows = batch.image_index[captioned].numpy(), batch.region_index.numpy()
         image_ids = torch.from_numpy(self._index.image_text_ids[image_rows]).to(device)
         region_ids = torch.from_numpy(self._index.region_text_ids[region_rows]).to(device)
-        labels = region_ids if self._labels is None else self._labels[batch.region_index.cpu()].to(device)
+        labels = region_ids if self._labels is None else self._labels[batch.region_index].to(device)
         return image_ids, region_ids, labels
 
 
@@ -157,13 +157,12 @@ class TrainStep:
             image_text, region_text = self._split_text(batch, captioned, features.text)
         else:
             assert isinstance(self.texts.source, FrozenText)
-            image_text, region_text = self.texts.source.features(
-                batch.image_index[captioned], self._captioned_regions(batch)
-            )
+            found = self.texts.source.features(batch.image_index[captioned], self._captioned_regions(batch))
+            image_text, region_text = (features.to(self.device) for features in found)
         processes = self.objective.settings.official_quirks or 1
-        position = batch.position[batch.region_image_index]
+        position = batch.position[batch.region_image_index].to(self.device)
         return Pairs(
-            image=features.image[captioned],
+            image=features.image[captioned.to(self.device)],
             image_text=image_text,
             image_text_ids=image_ids,
             roi=features.roi,
@@ -202,8 +201,10 @@ class TrainStep:
         source, tokens = self.texts.source, None
         if isinstance(source, TrainedText):
             images = batch.image_index[self.texts.captioned(batch)]
-            tokens = source.tokens(images, self._captioned_regions(batch))
-        inputs = Inputs(self.preparation.images(batch), batch.boxes_norm, batch.region_image_index, crops, tokens)
+            tokens = source.tokens(images, self._captioned_regions(batch)).to(self.device)
+        inputs = Inputs(
+            self.preparation.images(batch), batch.boxes_norm, batch.region_image_index.to(self.device), crops, tokens
+        )
         with self._autocast():
             features = cast(Features, self.module(inputs, rois=settings.uses_regions, teacher=settings.teacher))
             if self.teacher is not None and crops is not None:

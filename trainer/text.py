@@ -74,11 +74,9 @@ class FrozenText:
         self._image_rows, self._region_rows = rows[image_at], rows[region_at]
 
     def features(self, image_index: Tensor, region_index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `[c, D]` and `[n, D]` float32 features of the captions of images and of regions, on their device."""
+        """Return `[c, D]` and `[n, D]` float32 features of the captions of images and of regions, on the host."""
         pairs = ((image_index, self._image_rows), (region_index, self._region_rows))
-        image, region = (
-            torch.from_numpy(self._cache.features(rows[index.cpu().numpy()])).to(index.device) for index, rows in pairs
-        )
+        image, region = (torch.from_numpy(self._cache.features(rows[index.numpy()])) for index, rows in pairs)
         return image, region
 
 
@@ -124,9 +122,9 @@ class TrainedText:
         self._length = tokenize([""]).shape[1]
 
     def tokens(self, image_index: Tensor, region_index: Tensor) -> Tensor:
-        """Return `[c + n, L]` int64 tokens of the captions of images, then of regions, on their device."""
+        """Return `[c + n, L]` int64 tokens of the captions of images, then of regions, on the host."""
         pairs = ((self._index.image_captions, image_index), (self._index.region_captions, region_index))
-        texts = [text for column, index in pairs for text in column.take(pa.array(index.cpu().numpy())).to_pylist()]
+        texts = [text for column, index in pairs for text in column.take(pa.array(index.numpy())).to_pylist()]
         if not texts:
-            return torch.zeros(0, self._length, dtype=torch.int64, device=image_index.device)
-        return self._tokenize(texts).to(image_index.device)
+            return torch.zeros(0, self._length, dtype=torch.int64)
+        return self._tokenize(texts)

@@ -1,8 +1,10 @@
 """The command line: recipes and flags to settings, whole commands to files and exit codes."""
 
 import json
+import multiprocessing
 import os
-import subprocess
+import runpy
+import socket
 import sys
 from pathlib import Path
 
@@ -19,7 +21,6 @@ from trainer.models import ModelSettings, load_model, read_state
 from trainer.options import parse_evaluate, parse_train
 from trainer.recipes import RECIPES, Recipe
 
-ROOT = Path(__file__).parents[2]
 SMALL = [
     "--image-size",
     "32",
@@ -239,11 +240,35 @@ def test_evaluate_options():
     assert options.settings.region_feature == "crop"
 
 
-def test_a_launcher_s_two_processes_train_together(folder, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer"]
-    arguments = ["train", folder, "--recipe", "mini", "--out", str(tmp_path / "run"), "--epochs", "1", *SMALL]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=110)
-    assert ran.returncode == 0, ran.stderr
+def _as_launched(rank: int, port: int, arguments: list[str]) -> None:
+    """Run the module as a launcher does: its place among the processes is in the environment."""
+    torch.set_num_threads(1)
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()}, MASTER_ADDR="127.0.0.1")
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    sys.argv = ["trainer", *arguments]
+    runpy.run_module("trainer", run_name="__main__")
+
+
+def test_two_launched_processes_train_together(folder, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = ["train", folder, "--recipe", "mini", "--model", VIT, "--out", str(tmp_path / "run"), "--epochs", "1"]
+    context = multiprocessing.get_context("fork")
+    launched = [context.Process(target=_as_launched, args=(rank, port, [*arguments, *SMALL])) for rank in range(2)]
+    for process in launched:
+        process.start()
+    for process in launched:
+        process.join()
+    assert [process.exitcode for process in launched] == [0, 0]
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
     assert (tmp_path / "run" / "skipped-1.jsonl").exists()
+
+
+def test_the_module_lists_its_commands(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["trainer"])
+    with pytest.raises(SystemExit) as exited:
+        runpy.run_module("trainer", run_name="__main__")
+    assert exited.value.code == 2
+    assert "train|evaluate|export" in capsys.readouterr().err

@@ -25,8 +25,9 @@ from tests.trainer.processes import run_processes
 from tests.trainer.runs import RECIPE, change, coloured, write_data
 from trainer.checkpoints import load_checkpoint
 from trainer.errors import RefusedError, StoppedError, TrainingError
-from trainer.loop import RunResult, RunSettings, StopRequest, train
+from trainer.loop import train
 from trainer.recipes import Recipe
+from trainer.run import RunResult, RunSettings, StopRequest
 
 RUN = RunSettings(workers=0, log_every=1, checkpoint_every=2, device="cpu", threads=1)
 KEYS = (
@@ -97,16 +98,15 @@ def kill_at(folder: str, out: Path, recipe: Recipe, run: RunSettings, *, when: C
 
 @pytest.mark.parametrize("changes", [{}, {"train_text": False, "teacher": "ema"}], ids=["trained text", "frozen text"])
 def test_killed_anywhere_and_resumed_it_is_the_same_to_the_bit(folder, tmp_path, monkeypatch, changes):
-    recipe = change(RECIPE, epochs=4, **changes)
+    recipe = change(RECIPE, epochs=3, **changes)
     run = replace(RUN, eval_every=5)
     expected, found = tmp_path / "expected", tmp_path / "found"
     run_training(folder, expected, recipe, run)
-    for seen in (1, 4, 7, 8):
+    for seen in (1, 4, 7):
         kill_at(folder, found, recipe, run, when=lambda seen=seen: _num_lines(found) >= seen)
-    for write in (1, 2):
-        _kill_in_a_write(monkeypatch, write)
-        kill_at(folder, found, recipe, run, when=None)
-        monkeypatch.undo()
+    _kill_in_a_write(monkeypatch, 1)
+    kill_at(folder, found, recipe, run, when=None)
+    monkeypatch.undo()
     assert list(found.glob("*.partial"))
     assert not (found / "model").exists()
     assert run_training(folder, found, recipe, run).finished
@@ -228,7 +228,7 @@ def test_two_processes_train_as_one(folder, tmp_path):
 
 
 def test_the_three_losses_fall(folder, tmp_path):
-    run_training(folder, tmp_path, change(RECIPE, epochs=25, lr=3e-3))
+    run_training(folder, tmp_path, change(RECIPE, epochs=15, lr=3e-3))
     reported = [line for line in lines(tmp_path) if line["step"] % 3]
     for name in ("global_loss", "region_loss", "distill_loss"):
         first, last = (sum(line[name] for line in part) for part in (reported[:5], reported[-5:]))

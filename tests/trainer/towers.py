@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-import pytest
 import torch
 from timm.models import register_model
 from timm.models.eva import Eva
@@ -49,12 +48,6 @@ def add_tiny_models(folder: Path) -> None:
             config["custom_text"] = True
         (folder / f"{name}.json").write_text(json.dumps(config), encoding="utf-8")
     open_clip.add_model_config(folder)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _tiny_models(tmp_path_factory: pytest.TempPathFactory) -> None:
-    torch.set_num_threads(1)
-    add_tiny_models(tmp_path_factory.mktemp("models"))
 
 
 def random_weights(model: nn.Module, seed: int = 0) -> None:

@@ -1,0 +1,62 @@
+"""How a run is carried out, asked to stop, and ended; the run itself is `loop.py`."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How a run is carried out; its result does not depend on it, but for rounding."""
+
+    workers: int = 4
+    """Processes that decode images, for each training process."""
+    micro_batch_size: int | None = None
+    """Images embedded at a time on a device; larger batches are embedded in pieces (GradCache). None embeds all."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints; the end of an epoch is one too."""
+    eval_every: int | None = None
+    """Steps between evaluations; the start and the end are evaluated too. None does not evaluate."""
+    eval_data: str | None = None
+    """Data set to evaluate on; None takes the val shards of the training data."""
+    stop_after: int | None = None
+    """Stop after this many steps in all, as if interrupted; the same command goes on."""
+    max_skipped: float = 0.01
+    """Largest share of samples that may be unusable; more than that, and more than 10, stops the run."""
+    text_cache: str | None = None
+    """Folder of text features; None takes RUN/text_cache. Share it among runs from the same text tower."""
+    device: str = "auto"
+    """`auto` (CUDA where there is one, else the CPU), `cpu` or `cuda`."""
+    threads: int | None = None
+    """CPU threads of torch; None takes the cores that the workers leave, one at least. Bits depend on it."""
+    compile: bool = False
+    """Compile the towers' blocks: slow first steps, faster ones after."""
+    tensorboard: bool = False
+    """Write TensorBoard's files to RUN/tensorboard too."""
+
+    def __post_init__(self) -> None:
+        """Check the intervals. Raises ValueError."""
+        if min(self.log_every, self.checkpoint_every, self.eval_every or 1, self.micro_batch_size or 1) < 1:
+            raise ValueError("--log-every, --checkpoint-every, --eval-every and --micro-batch-size: give 1 or more")
+
+
+@dataclass
+class StopRequest:
+    """Set from a signal handler: the step in hand is finished, a checkpoint written, and the run ends."""
+
+    requested: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """How a run ended."""
+
+    step: int
+    num_steps: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Of the last evaluation."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.step == self.num_steps
