@@ -1,4 +1,4 @@
-"""Captions as readers see them, overlays and filter lists applied: missing ones, and texts that come again and again."""
+"""Captions as readers see them, overlays and filter lists applied: missing ones, and texts that come again."""
 
 from collections.abc import Collection, Iterable
 

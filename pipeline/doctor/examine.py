@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import pyarrow.compute as pc
+
 from pipeline.doctor.captions import Captions
 from pipeline.doctor.findings import Findings
 from pipeline.doctor.inventory import Inventory, take_inventory
@@ -13,7 +15,7 @@ from pipeline.doctor.loading import LoaderShape, check_loading
 from pipeline.doctor.overlays import open_as_seen
 from pipeline.doctor.shard import ShardReport, examine_shard
 from schemas.dataset import Dataset
-from schemas.folder import DatasetError, Folder
+from schemas.folder import Folder
 from schemas.hashes import key_fraction
 from schemas.names import TRAIN, ShardName
 
@@ -77,7 +79,7 @@ def examine(data: str, checks: Checks, watcher: Watcher | None = None) -> Diagno
         overlays=checks.overlays,
         filters=checks.filters,
         examined=sound,
-        all_sound=not broken,
+        all_sound=inventory.all_sound and not broken,
         findings=findings,
     )
     captions = Captions(seen, findings)
@@ -149,6 +151,6 @@ def _reports(
 def _stored_keys(dataset: Dataset) -> Iterator[tuple[ShardName, list[str]]]:
     """Yield each shard's keys of images that are in its tar."""
     for shard in dataset.shards:
-        rows = dataset.regions(["key", "region_id", "status", "tar_offset"], [shard]).to_pylist()
-        stored = [row for row in rows if row["region_id"] is None and row["tar_offset"] is not None]
-        yield shard, [row["key"] for row in stored if row["status"] == "ok"]
+        rows = dataset.regions(["key", "region_id", "tar_offset"], [shard])
+        stored = pc.and_(pc.is_null(rows["region_id"]), pc.is_valid(rows["tar_offset"]))
+        yield shard, rows.filter(stored)["key"].to_pylist()

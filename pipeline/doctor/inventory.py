@@ -27,7 +27,6 @@ class _DatasetJson(msgspec.Struct, frozen=True, kw_only=True):
     images: Counts | None = None
     regions: Counts | None = None
     shards_sha256: str | None = None
-    repeated_keys: list[str] = []
     num_repeated_keys: int = 0
 
 
@@ -37,6 +36,8 @@ class Inventory:
 
     markers: dict[ShardName, ShardMarker]
     """Those whose marker is sound, sorted by split and number; tar and table are yet to be looked at."""
+    all_sound: bool
+    """Whether these are all the shards there are."""
     num_repeated_keys: int
     """Over all shards, as `dataset.json` counted them when it was written."""
 
@@ -59,7 +60,11 @@ def take_inventory(folder: Folder, findings: Findings) -> Inventory:
     unpublished = _report_unpublished(folder, named | listed, findings)
     _report_unplanned(folder, named | listed | unpublished, findings)
     _report_leftovers(folder, sizes or {}, named | listed | unpublished, findings)
-    return Inventory(markers=markers, num_repeated_keys=index.num_repeated_keys if index else 0)
+    return Inventory(
+        markers=markers,
+        all_sound=len(markers) == len(named | listed),
+        num_repeated_keys=index.num_repeated_keys if index else 0,
+    )
 
 
 def _read_index(folder: Folder, findings: Findings) -> _DatasetJson | None:

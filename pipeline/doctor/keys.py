@@ -49,7 +49,7 @@ def report_repeated(suspects: Hashes, keys: Iterable[tuple[ShardName, Sequence[s
     """
     first: dict[str, ShardName] = {}
     for shard, names in keys:
-        for position in np.flatnonzero(np.isin(hashes_of(names), suspects)):
+        for position in np.flatnonzero(np.isin(hashes_of(names), suspects)).tolist():
             key = names[position]
             if key in first:
                 findings.error("repeated-key", f"{first[key]} holds this key too", remedy=_REMEDY, shard=shard, key=key)

@@ -84,5 +84,6 @@ def _remedy(num_samples: int, shape: LoaderShape) -> str:
     if num_samples < shape.num_workers:
         return f"{by_sample}; or use fewer workers: there are only {num_samples} samples"
     size = num_samples // shape.num_workers
-    shards = f"--shard-size {size}` (and `--repack` for tars): about {shape.num_workers} shards"
-    return f"{by_sample}; or annotate into a new OUTPUT with `{shards}; or use fewer workers"
+    num_shards = -(-num_samples // size)
+    again = f"annotate into a new OUTPUT with `--shard-size {size}` (and `--repack` for tars), {num_shards} shards"
+    return f"{by_sample}; or {again}; or use fewer workers"

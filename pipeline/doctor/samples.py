@@ -91,17 +91,21 @@ class SampleCheck:
         if not rows:
             self._error(_DIFFERS, sample.key, "the sample is in the tar, but the table has no ok row of it")
             return
-        image, *regions = rows
-        self._compare_place(sample, image)
-        if record is None:
-            return
-        stated = {"width": record.width, "height": record.height, "image_caption": record.image_caption}
-        self._compare_values(sample.key, "the image", image, stated)
-        by_id = {row["region_id"]: row for row in regions}
+        images, regions = ([row for row in rows if (row["region_id"] is None) == own] for own in (True, False))
+        for image in images:  # one, or "table-order" says so
+            self._compare_place(sample, image)
+            if record is not None:
+                stated = {"width": record.width, "height": record.height, "image_caption": record.image_caption}
+                self._compare_values(sample.key, "the image", image, stated)
+        if record is not None:
+            self._compare_regions(sample.key, record, regions)
+
+    def _compare_regions(self, key: str, record: ImageRecord, rows: list[dict[str, Any]]) -> None:
+        by_id = {row["region_id"]: row for row in rows}
         for region in record.regions:
             if region.id in by_id:
-                self._compare_values(sample.key, f"region {region.id}", by_id[region.id], _row_values(region))
-        self._compare_ids(sample.key, [row["region_id"] for row in regions], [region.id for region in record.regions])
+                self._compare_values(key, f"region {region.id}", by_id[region.id], _row_values(region))
+        self._compare_ids(key, [row["region_id"] for row in rows], [region.id for region in record.regions])
 
     def _compare_place(self, sample: TarSample, row: dict[str, Any]) -> None:
         offset, size = sample.image.offset, len(sample.image.data)

@@ -1,5 +1,8 @@
 """One unit of work: order, batches, failures, and that two pools write what one pool writes."""
 
+import errno
+import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -274,6 +277,25 @@ def test_an_error_of_the_store_leaves_no_attempt(make: Make, tmp_path: Path, mon
     monkeypatch.setattr("pipeline.unit.commit", commit)
     annotator.annotate(0)
     assert image_rows(tmp_path / "out") == [("a", None)]
+
+
+@pytest.mark.parametrize("nth", range(3))
+def test_a_disk_that_is_full_at_any_file_leaves_no_attempt(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    annotator = make([members("a")])
+    before = digests(tmp_path / "out")
+    writev, calls = os.writev, itertools.count()
+
+    def full(descriptor: int, block: Sequence[bytes]) -> int:
+        if next(calls) == nth:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return writev(descriptor, block)
+
+    monkeypatch.setattr(os, "writev", full)
+    with pytest.raises(OSError, match="No space"):
+        annotator.annotate(0)
+    assert digests(tmp_path / "out") == before
 
 
 def test_settings_reach_the_selection(make: Make, tmp_path: Path) -> None:
