@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 
+from pipeline.propose.yolov9 import import_ultralytics
+
 
 def random_yolov9(path: Path, variant: str = "t") -> str:
     """Write a YOLOv9 as Ultralytics publishes them (a pickled .pt) and return its sha256."""
-    from ultralytics import YOLO
-
     torch.manual_seed(0)
-    YOLO(f"yolov9{variant}.yaml", task="detect").save(path)
+    import_ultralytics().YOLO(f"yolov9{variant}.yaml", task="detect").save(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -3,7 +3,7 @@
 A batch depends on its step alone, so a run can go on at any step with any number of workers.
 """
 
-import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -125,4 +125,6 @@ def load_batches(batches: Batches, *, first_step: int, last_step: int, num_worke
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
+    # A Ctrl-C in the terminal reaches workers too; the run, which finishes its step, is what ends them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -63,7 +63,7 @@ class BatchTexts:
         return has_caption.nonzero().squeeze(1)
 
     def ids(self, batch: LoadedBatch, captioned: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return int64 ids of the captions of images `[c]` and regions `[n]`, and labels `[n]`, on the batch's device."""
+        """Return int64 ids of the captions of images `[c]` and regions `[n]`, and labels `[n]`, beside the pixels."""
         device = batch.device
         image_rows, region_rows = batch.image_index[captioned].numpy(), batch.region_index.numpy()
         image_ids = torch.from_numpy(self._index.image_text_ids[image_rows]).to(device)

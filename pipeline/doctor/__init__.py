@@ -5,7 +5,8 @@
       members      the tar's layout
       rows         the table's own sense
       samples      records, images, and the table against the tar
-    keys, captions    what shows only over all shards, as overlays and filter lists leave it
+    overlays     the overlays and filter lists asked for, and the data set as they leave it
+    keys, captions    what shows only over all shards
     loading      shards against ranks x workers
     examine      all of these, in threads
     findings, report, command    what was found, told to people and to programs

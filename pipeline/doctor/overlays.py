@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from pipeline.doctor.findings import Findings
+from pipeline.doctor.findings import Findings, Level
 from schemas.dataset import Dataset
 from schemas.filters import FilterList, load_filter
 from schemas.folder import DatasetError, Folder
@@ -30,18 +30,17 @@ def open_as_seen(
     not matched: they may name rows of the tables that cannot be read.
     """
     opened = _open_overlays(folder, markers, overlays, findings)
-    for overlay in opened:
-        _check_digests(folder, overlay, examined, findings)
+    intact = [overlay for overlay in opened if _is_intact(folder, overlay, examined, findings)]
     loaded = _load_filters(filters, findings)
     if loaded and not all_sound:
         message = "filter lists were not matched with the data set, since a table of it cannot be read"
         findings.note("filter", message, remedy="bring the shards back, then run this again")
         loaded = []
     try:
-        return Dataset(folder, markers=markers, overlays=opened, filters=loaded)
+        return Dataset(folder, markers=markers, overlays=intact, filters=loaded)
     except DatasetError as error:
         findings.error("filter", str(error), remedy=_NEW_FILTER)
-    return Dataset(folder, markers=markers, overlays=opened)
+    return Dataset(folder, markers=markers, overlays=intact)
 
 
 def _open_overlays(
@@ -67,7 +66,8 @@ def _load_filters(paths: Iterable[str], findings: Findings) -> list[FilterList]:
     return loaded
 
 
-def _check_digests(folder: Folder, overlay: Overlay, shards: Iterable[ShardName], findings: Findings) -> None:
+def _is_intact(folder: Folder, overlay: Overlay, shards: Iterable[ShardName], findings: Findings) -> bool:
+    before = findings.num(Level.ERROR)
     for shard in shards:
         name = f"{shard}.{overlay.name}.parquet"
         (content,) = folder.read([name])
@@ -76,3 +76,4 @@ def _check_digests(folder: Folder, overlay: Overlay, shards: Iterable[ShardName]
             findings.error(
                 "file-hash", message, remedy=f"fetch or make the overlay {overlay.name!r} again", shard=shard
             )
+    return findings.num(Level.ERROR) == before

@@ -78,14 +78,19 @@ def _show_group(console: Console, kind: Kind, found: list[Finding], count: int) 
     table.add_column(max_width=24, overflow="fold")
     table.add_column(overflow="fold", ratio=1)
     for finding in shown:
-        place = "\n".join(part for part in (finding.shard, finding.key) if part)
-        table.add_row("", Text(place or "data set"), Text(finding.message))
+        place = "\n".join(_plain(part) for part in (finding.shard, finding.key) if part)
+        table.add_row("", Text(place or "data set"), Text(_plain(finding.message)))
     if count > len(shown):
         table.add_row("", "", Text(f"... and {count - len(shown):,} more", "dim"))
     for remedy in dict.fromkeys(finding.remedy for finding in shown):
         table.add_row("", Text("-> to do", "green"), Text(remedy, "green"))
     console.print(table)
     console.print()
+
+
+def _plain(text: str) -> str:
+    """Return the text without what would steer the terminal: names and captions are anybody's."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def write_json(path: Path, diagnosis: Diagnosis) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -72,11 +73,13 @@ def examine_rows(content: bytes, shard: ShardName, marker: ShardMarker, findings
             if not _check_schema(file.schema_arrow, findings, remedy):
                 return None
             for batch in file.iter_batches(_BATCH_ROWS, columns=_COLUMNS):
+                batch.validate(full=True)  # text that is not UTF-8 would be found by whoever reads it first
                 rows = pa.Table.from_batches([batch])
                 _count(rows, images, regions, findings, remedy)
                 kept.append(_check_rows(rows, shard, findings, remedy))
-    # Arrow raises OSError for damaged pages; the bytes are in memory, so it is not the store's.
-    except (pa.ArrowException, OSError) as error:
+    # Arrow raises OSError for damaged pages (the bytes are in memory, so it is not the store's), and UnicodeDecodeError
+    # for damaged names of columns.
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         findings.error("table", f"{shard.parquet} cannot be read: {str(error).splitlines()[0]}", remedy=remedy)
         return None
     _compare_counts({"images": (images, marker.images), "regions": (regions, marker.regions)}, findings, remedy)
@@ -177,7 +180,7 @@ def _spans(table: pa.Table, findings: Findings, remedy: str) -> ShardRows:
     is_image = pc.is_null(table["region_id"]).to_pylist()
     starts = [row for row in range(len(keys)) if row == 0 or keys[row] != keys[row - 1]]
     spans: dict[str, tuple[int, int]] = {}
-    for start, stop in zip(starts, [*starts[1:], len(keys)], strict=True):
+    for start, stop in pairwise([*starts, len(keys)]):
         key = keys[start]
         if key in spans:
             findings.error("table-order", "the image's rows are not adjacent", remedy=remedy, key=key)

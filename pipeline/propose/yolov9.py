@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
+from PIL import Image
 
 from pipeline.backends import require
 from pipeline.batches import padded_size
@@ -125,10 +126,22 @@ def _ultralytics_package() -> str:
     return packages_distributions()["ultralytics"][0]
 
 
+def import_ultralytics() -> Any:
+    """Import Ultralytics (AGPL-3.0: by name, and only where it was asked for) and return its module.
+
+    It replaces `PIL.Image.open` with one that, for bytes that are no image, imports a package nobody has installed; the
+    rest of the process gets Pillow's own back.
+    """
+    own = Image.open
+    try:
+        return importlib.import_module("ultralytics")
+    finally:
+        Image.open = own
+
+
 class _Ultralytics:
     def __init__(self, path: Path, config: Yolov9Config, device: str) -> None:
-        ultralytics = importlib.import_module("ultralytics")  # by name: AGPL-3.0, only where it was asked for
-        self._model: Any = ultralytics.YOLO(str(path), task="detect")
+        self._model: Any = import_ultralytics().YOLO(str(path), task="detect")
         self._arguments = {
             "imgsz": config.image_side,
             "conf": config.min_score,
@@ -155,8 +168,6 @@ class _LibreYolo:
         self._max_proposals = config.max_proposals
 
     def detect(self, squares: Sequence[Pixels]) -> list[tuple[Boxes, list[float], list[str]]]:
-        from PIL import Image
-
         pictures = [Image.fromarray(square) for square in squares]
         results = self._model.predict(pictures, batch=len(pictures), max_det=self._max_proposals, **self._arguments)
         return [_found(result.boxes, result.names) for result in results]

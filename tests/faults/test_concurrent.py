@@ -47,18 +47,18 @@ def test_the_second_job_of_another_configuration_is_refused(
 _TOKEN = "[0-9a-f]{16}"
 PAUSES = {
     "planning": Fault(operation="finish", target=rf"_plan\.units\.parquet\.{_TOKEN}", when="before"),
-    "plan settled": Fault(operation="sync", target="_attempts", when="before"),
     "lease taken": Fault(operation="decide", target=r"_leases/unit-000000\.json", when="after"),
     "writing": Fault(operation="write", target=rf"train-000000\.tar\.{_TOKEN}", when="before", nth=50),
     "tar settled": Fault(operation="settle", target=rf"_attempts/train-000000\.tar\.{_TOKEN}", when="after"),
-    "attempts synced": Fault(operation="sync", target="_attempts", when="after", nth=2),
     "decided": Fault(operation="decide", target=r"_commit/train-000000\.json", when="after"),
     "tar published": Fault(operation="publish", target=r"train-000000\.tar", when="after"),
-    "marker published": Fault(operation="publish", target=r"train-000000\.json", when="after"),
     "sizes.json": Fault(operation="replace", target=r"sizes\.json", when="before"),
     "clean-up": Fault(operation="remove_folder", target="_attempts", when="before"),
 }
-"""Where the first job stops; the second finds its lease run out, and finishes everything."""
+"""Where the first job stops; the second finds its lease run out, and finishes everything.
+
+A few of many: `test_commit` pauses before every operation of a commit, without processes.
+"""
 
 
 def _stopping(fault: Fault, control: Control) -> Fault:

@@ -37,8 +37,10 @@ def _press_ctrl_c(pid: int) -> None:
     os.killpg(pid, signal.SIGINT)
 
 
-@pytest.mark.parametrize("flags", [ONE, TWO, ("--two-pools",)])
-@pytest.mark.parametrize("ask", [_terminate, _press_ctrl_c])
+@pytest.mark.parametrize(
+    ("ask", "flags"),
+    [(_terminate, ONE), (_terminate, TWO), (_terminate, ("--two-pools",)), (_press_ctrl_c, ONE), (_press_ctrl_c, TWO)],
+)
 def test_shards_in_hand_are_finished(
     start: Start,
     source: Path,

@@ -127,16 +127,21 @@ def outcome_of(
     request: pytest.FixtureRequest, source: Path, durations: dict[str, float], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[Any], Outcome]]:
     """The outcome of the kill with a name or seed. All that are asked for are begun at once, `AT_ONCE` at a time."""
-    wanted = [item.callspec.params["moment"] for item in request.session.items if hasattr(item, "callspec")]
     outcomes: dict[Any, Future[Outcome]] = {}
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for moment in wanted:
-            output = tmp_path_factory.mktemp("killed") / "out"
-            if isinstance(moment, str):
-                outcomes[moment] = pool.submit(kill_at_point, source, output, moment)
-            else:
-                outcomes[moment] = pool.submit(kill_at_time, source, output, moment, durations)
-        yield lambda moment: outcomes[moment].result()
+
+        def begin(moment: Any) -> Future[Outcome]:
+            if moment not in outcomes:
+                output = tmp_path_factory.mktemp("killed") / "out"
+                at_point = isinstance(moment, str)
+                kill, more = (kill_at_point, ()) if at_point else (kill_at_time, (durations,))
+                outcomes[moment] = pool.submit(kill, source, output, moment, *more)
+            return outcomes[moment]
+
+        for item in request.session.items:
+            if request.fixturename in item.fixturenames and hasattr(item, "callspec"):
+                begin(item.callspec.params["moment"])
+        yield lambda moment: begin(moment).result()
 
 
 @pytest.mark.faults

@@ -4,8 +4,10 @@ import json
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import open_clip
@@ -264,6 +266,29 @@ def test_two_launched_processes_train_together(folder, tmp_path):
     assert [process.exitcode for process in launched] == [0, 0]
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
     assert (tmp_path / "run" / "skipped-1.jsonl").exists()
+
+
+def _in_a_group(arguments: list[str]) -> None:
+    os.setpgrp()
+    torch.set_num_threads(1)
+    sys.exit(train_main(arguments))
+
+
+def test_an_interrupt_finishes_the_step_and_the_same_command_goes_on(folder, tmp_path):
+    out = tmp_path / "run"
+    arguments = [folder, "--recipe", "mini", "--model", VIT, "--out", str(out), "--epochs", "300", *SMALL]
+    arguments += ["--workers", "1"]
+    process = multiprocessing.get_context("fork").Process(target=_in_a_group, args=(arguments,))
+    process.start()
+    while process.is_alive() and not ((out / "metrics.jsonl").exists() and (out / "metrics.jsonl").stat().st_size):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    process.join()
+    assert process.exitcode == 4
+    done = load_checkpoint(out / "last.pt").step
+    assert 0 < done < 900
+    assert train_main([*arguments, "--stop-after", str(done + 1)]) == 0
+    assert load_checkpoint(out / "last.pt").step == done + 1
 
 
 def test_the_module_lists_its_commands(monkeypatch, capsys):

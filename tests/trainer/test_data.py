@@ -18,7 +18,7 @@ from PIL import Image
 
 from schemas.boxes import as_boxes
 from schemas.dataset import Dataset, DatasetError
-from tests.shards import HEIGHT, WIDTH, tiny_sample, write_file, write_shard
+from tests.shards import HEIGHT, WIDTH, caption_overlay, tiny_sample, write_file, write_overlay, write_shard
 from tests.trainer.processes import run_processes
 from trainer.batch import split_batch
 from trainer.data import Batches, OrderSettings, load_batches
@@ -89,6 +89,23 @@ def test_filter_lists_and_missing_captions(tmp_path):
     assert [index.key(i) for i in range(len(index))] == ["a", "b"]
     assert index.has_caption.tolist() == [True, False]
     assert index.region_captions.to_pylist() == ["a shape 1", "b shape 0", "b shape 1"]
+
+
+def test_an_overlay_s_captions_replace_the_shards_own(tmp_path):
+    samples = [tiny_sample("a"), tiny_sample("b", num_regions=1)]
+    marker = write_shard(str(tmp_path), samples)
+    write_overlay(str(tmp_path), marker, "blip2", caption_overlay(samples, "new"))
+    plain, changed = (build_index(Dataset.open(tmp_path, overlays=names), "train") for names in ([], ["blip2"]))
+    assert changed.region_captions.to_pylist() == ["new a shape 0", "new a shape 1", "new b shape 0"]
+    assert not set(plain.region_text_ids.tolist()) & set(changed.region_text_ids.tolist())
+
+
+def test_a_cut_tar_is_refused_at_the_door(tmp_path):
+    write_shard(str(tmp_path), [tiny_sample("a")])
+    tar = tmp_path / "train-000000.tar"
+    tar.write_bytes(tar.read_bytes()[:700])
+    with pytest.raises(DatasetError, match=r"train-000000.tar: 700 bytes where its marker says"):
+        Dataset.open(tmp_path)
 
 
 def test_nothing_usable_is_an_error_with_the_first_reason(tmp_path):

@@ -6,9 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.decode import DecodeSettings, decode
+from pipeline.failures import Failure
 from pipeline.images import DecodedImage, Pixels
 from pipeline.propose.yolov9 import Yolov9, Yolov9Config
+from pipeline.sources.base import SourceItem
 from pipeline.weights import WeightsNotFoundError
+from schemas.reasons import Reason
 from tests.random_models import random_yolov9
 
 MakeImage = Callable[..., DecodedImage]
@@ -53,6 +57,15 @@ def test_there_is_one_result_an_image_within_its_limits(ultralytics: Yolov9, mak
     for one in proposals:
         assert 0 < len(one.boxes) <= 5
         assert (np.diff(one.scores) <= 0).all()
+
+
+@pytest.mark.usefixtures("ultralytics")
+def test_the_engine_leaves_pillow_as_it_was() -> None:
+    """Ultralytics' own `Image.open` raises ModuleNotFoundError for bytes that are no image."""
+    item = SourceItem(key="k", index=0, uri="k.jpg", data=b"no image")
+    failure = decode(item, DecodeSettings())
+    assert isinstance(failure, Failure)
+    assert failure.reason is Reason.DECODE
 
 
 def test_a_pickled_checkpoint_must_be_named_by_its_hash(tmp_path: Path) -> None:
