@@ -154,7 +154,7 @@ class TrainStep:
     def _pairs(self, batch: LoadedBatch, captioned: Tensor, features: Features) -> Pairs:
         image_ids, region_ids, labels = self.texts.ids(batch, captioned)
         if features.text is not None:
-            image_text, region_text = self._split_text(batch, captioned, features.text)
+            image_text, region_text = self._split_text(batch, features.text)
         else:
             assert isinstance(self.texts.source, FrozenText)
             found = self.texts.source.features(batch.image_index[captioned], self._captioned_regions(batch))
@@ -173,7 +173,7 @@ class TrainStep:
             labels=labels,
         )
 
-    def _split_text(self, batch: LoadedBatch, captioned: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    def _split_text(self, batch: LoadedBatch, text: Tensor) -> tuple[Tensor, Tensor]:
         """Take apart trained text features, which each piece holds as its images' captions, then its regions'."""
         images, regions, first = [], [], 0
         for piece in split_batch(batch, self.max_images):
