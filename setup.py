@@ -48,6 +48,7 @@ DEV = [
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "ruff>=0.12",
+    "types-PyYAML>=6",
     "webdataset>=1.0",
     "wids>=0.1.11",
 ]

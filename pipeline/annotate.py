@@ -9,7 +9,7 @@ both batches depend on the order of the samples alone. What cannot be used becom
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline import sidecar
 from pipeline.batches import Batcher
@@ -71,6 +71,8 @@ class Annotator:
         for sample in read_samples(parts, self.recipe.read, num_threads=self.run.decode_threads, clock=clock):
             if sample.image is not None:
                 sample.failure = too_low_resolution(sample.image, self.recipe.select)
+                if sample.failure is not None:  # it may wait long for a batch of others: keep its size alone
+                    sample.image = replace(sample.image.released(), stored=b"")
             yield sample
 
     def _propose(self, samples: Iterator[Sample], clock: StageClock) -> Iterator[Sample]:

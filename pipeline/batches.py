@@ -8,8 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Generic, TypeVar
 
+from pipeline.errors import WorkError
 from pipeline.failures import Failure, failure_of
 from schemas.reasons import Reason, Stage
+
+_BROKEN_AT = 8
+"""Items of a batch from which on it is told from a few bad items that they all fail alike."""
+_BROKEN = (Reason.MODEL_ERROR, Reason.TIMEOUT)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -18,8 +23,9 @@ Result = TypeVar("Result")
 class Batcher(Generic[Item, Result]):
     """Runs a proposer or captioner over a stream of items.
 
-    Batches depend on the order of the items alone, never on timing, so equal streams give equal batches. One `Batcher`
-    lives as long as its model: what it learned about memory holds for the next stream too.
+    Batches depend on the order of the items alone, never on timing, so equal streams give equal batches. What a
+    `Batcher` learned about memory holds for its later streams; each unit of work has one of its own, so that its
+    batches do not depend on the units a worker had before.
     """
 
     batch_size: int
@@ -49,8 +55,20 @@ class Batcher(Generic[Item, Result]):
         """
         stream = iter(items)
         while batch := list(islice(stream, self.batch_size)):
-            yield from zip(batch, self._isolate(batch), strict=True)
-            del batch  # or it would be held while the next one is read
+            outcomes = list(self._isolate(batch))
+            self._stop_if_broken(outcomes)
+            yield from zip(batch, outcomes, strict=True)
+            del batch, outcomes  # or they would be held while the next batch is read
+
+    def _stop_if_broken(self, outcomes: Sequence[Result | Failure]) -> None:
+        """Raise WorkError where all items of a batch failed in the same way: that is the model, and nothing to keep."""
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+        origins = {(failure.reason, failure.traceback_hash) for failure in failures}
+        if len(failures) == len(outcomes) >= _BROKEN_AT and len(origins) == 1 and failures[0].reason in _BROKEN:
+            raise WorkError(
+                f"{self._name} failed on all {len(outcomes)} items of a batch in the same way, on each alone too: "
+                f"{failures[0].message}; nothing of this shard was kept"
+            )
 
     def _isolate(self, batch: list[Item]) -> Iterator[Result | Failure]:
         """Yield the outcome of each item of a batch, in order; the parts still to do wait on a stack."""

@@ -13,7 +13,7 @@ from rich.console import Console
 from pipeline import job, report
 from pipeline.cost import cpu_cost
 from pipeline.device import DeviceError, has_cuda
-from pipeline.errors import EngineError, InterruptedRunError
+from pipeline.errors import EngineError, InterruptedRunError, WorkError
 from pipeline.minis.store import MiniError
 from pipeline.options import EXIT_CODES, Options, parse
 from pipeline.plan import load_plan
@@ -35,6 +35,7 @@ _CODE_OF: dict[type[Exception], int] = {
     StorageError: STORAGE,
     BalanceError: UNBALANCED,
     EngineError: USAGE,
+    WorkError: USAGE,
     InterruptedRunError: INTERRUPTED,
     ImportError: USAGE,
     DeviceError: USAGE,

@@ -66,7 +66,10 @@ def roll_forward(storage: Storage, name: str) -> bool:
     """Finish publishing `name` if it was decided; True if it is committed when this returns."""
     if storage.size(_decision_name(name)) is None:
         return False
-    _publish(storage, name, _read_decision(storage, name))
+    decision = _read_decision(storage, name)
+    marker, digest = list(decision.files.items())[-1]
+    if storage.size(marker) != digest.size:  # published last: with it there, so is the rest
+        _publish(storage, name, decision)
     return True
 
 

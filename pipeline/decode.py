@@ -9,7 +9,7 @@ frame, no transparency and no EXIF rotation. All else is re-encoded: PNG as PNG,
 
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 
 import msgspec
@@ -215,7 +215,7 @@ def _with_given(item: SourceItem, stored: _Stored) -> DecodedImage | Failure:
     if isinstance(given, Failure):
         return given
     return DecodedImage(
-        item=item,
+        item=replace(item, data=None),
         width=stored.pixels.shape[1],
         height=stored.pixels.shape[0],
         pixels=stored.pixels,

@@ -17,7 +17,7 @@ import msgspec
 
 from pipeline import lease
 from pipeline.commit import decided, roll_forward, sweep
-from pipeline.errors import InterruptedRunError
+from pipeline.errors import InterruptedRunError, WorkError
 from pipeline.finalise import finalise
 from pipeline.plan import Plan, load_plan
 from pipeline.planning import PlanSettings, check_plan, extend_plan, make_plan
@@ -30,7 +30,11 @@ from schemas.names import LEASES_DIR, PROPOSALS_DIR, RUN_DIR, ShardName
 
 _POLL_S = 0.5
 _MAX_FRUITLESS_PASSES = 3
-_ERROR_OF: dict[Ending, type[Exception]] = {Ending.STORAGE: StorageError, Ending.UNBALANCED: BalanceError}
+_ERROR_OF: dict[Ending, type[Exception]] = {
+    Ending.STORAGE: StorageError,
+    Ending.UNBALANCED: BalanceError,
+    Ending.FAILED: WorkError,
+}
 _PLAN_DEFAULTS = PlanSettings()
 _RUN_DEFAULTS = RunSettings()
 

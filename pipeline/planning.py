@@ -23,7 +23,7 @@ from pipeline.plan import (
 )
 from pipeline.settings import Recipe
 from pipeline.sources import open_source
-from pipeline.sources.base import ListedItem, SourceFile, SourcePart
+from pipeline.sources.base import ListedItem, SourceError, SourceFile, SourcePart
 from pipeline.sources.keys import unique_prefix
 from pipeline.sources.spec import canonical
 from pipeline.storage import Storage
@@ -86,6 +86,13 @@ def extend_plan(plan: Plan, inputs: Sequence[str], recipe: Recipe, settings: Pla
     Raises PlanError if a file that is planned already has changed, or the configuration is another.
     """
     _check_configuration(plan, recipe)
+    limits = [generation.limit for generation in plan.generations if generation.limit is not None]
+    if limits or settings.limit is not None:
+        limit = limits[0] if limits else settings.limit
+        raise PlanError(
+            f"{plan.storage.url}: --append and --limit {limit} do not go together, since what a limit leaves out could "
+            "not be told from what is planned; choose another OUTPUT for the whole data set"
+        )
     known = {(planned.spec, file.uri): file for planned, file in plan.files()}
     prefixes = {planned.spec: planned.prefix for planned in plan.inputs}
     wanted = []
@@ -118,15 +125,20 @@ def check_plan(plan: Plan, inputs: Sequence[str], recipe: Recipe, settings: Plan
     ):
         if planned != wanted:
             raise PlanError(
-                f"{plan.storage.url} was planned with {flag} {planned}, not {wanted}; choose another OUTPUT"
+                f"{plan.storage.url} was planned {_with_flag(flag, planned)}, and this command is "
+                f"{_with_flag(flag, wanted)}; give the same, or choose another OUTPUT"
             )
     specs = list(dict.fromkeys(planned.spec for planned in plan.inputs))
     if sorted(specs) != sorted(inputs):
         raise PlanError(
-            f"{plan.storage.url} was made from {specs}, not from {list(inputs)}; "
+            f"{plan.storage.url} was made from {', '.join(specs)}, not from {', '.join(inputs)}; name them all, "
             "give --append to add inputs, or choose another OUTPUT"
         )
     _check_files(plan, inputs)
+
+
+def _with_flag(flag: str, value: object) -> str:
+    return f"without {flag}" if value in (None, False) else f"with {flag}" + ("" if value is True else f" {value}")
 
 
 def _check_configuration(plan: Plan, recipe: Recipe) -> None:
@@ -195,7 +207,7 @@ class ListedInput:
 def _list_inputs(inputs: Sequence[str], taken: Sequence[PlannedInput]) -> list[ListedInput]:
     """List the files of `inputs`; a lone input of a new data set needs no prefix."""
     if len(set(inputs)) != len(inputs):
-        raise PlanError(f"an INPUT is named twice: {list(inputs)}")
+        raise SourceError(f"an INPUT is named twice: {list(inputs)}")
     prefixes = [planned.prefix for planned in taken]
     listed = []
     for spec in inputs:

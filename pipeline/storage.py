@@ -30,6 +30,10 @@ _TRIES = 5
 """Of an operation whose temporary file other jobs sweep away."""
 
 
+_CONDITIONAL_PUT = {"s3", "gs", "memory"}
+"""Stores whose put can be told to fail where the object exists; fsspec's default looks first, and then writes."""
+
+
 class StorageError(OSError):
     """OUTPUT cannot be read or written; the message names the file and what to do. Commands exit 5 on it."""
 
@@ -86,8 +90,15 @@ def open_storage(url: str) -> Storage:
         fs, path = fsspec.core.url_to_fs(url)
     except ValueError as error:
         raise StorageError(f"{url}: {error}; OUTPUT is a path or an fsspec URL such as gs://bucket/folder") from error
-    local = "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
-    return LocalStorage(path) if local else ObjectStorage(url)
+    protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+    if "file" in protocols:
+        return LocalStorage(path)
+    if not protocols & _CONDITIONAL_PUT:
+        raise StorageError(
+            f"{url}: fsspec's {fs.protocol} cannot create an object only if it is absent, which keeps two jobs from "
+            f"mixing their files; choose an OUTPUT that is local or on one of {', '.join(sorted(_CONDITIONAL_PUT))}"
+        )
+    return ObjectStorage(url)
 
 
 class LocalStorage:

@@ -13,6 +13,10 @@ from typing import Any
 from pipeline.minis.store import mini_folder
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+_SETTINGS = (".json", ".txt", ".model", ".jinja")
+"""Files beside the weights that decide the output too: configuration, tokenizer, preprocessing, decoding."""
+_NOT_SETTINGS = ("recipe.json", "figures.json")
+"""What our minis carry beside them."""
 
 
 class WeightsNotFoundError(ValueError):
@@ -77,12 +81,12 @@ def _from_hub(name: str, flag: str, revision: str | None) -> Path:
 
 @functools.cache
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of a weights file, or of a folder's weights files by name and content; once a process.
+    """Return the sha256 of a weights file, or of a folder's weights and settings by name and content; once a process.
 
     Raises WeightsNotFoundError for a folder without weights.
     """
-    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in _WEIGHTS)
-    if not files:
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if _decides(file))
+    if not any(file.suffix in _WEIGHTS for file in files):
         raise WeightsNotFoundError(f"{path}: the folder has no weights ({', '.join(_WEIGHTS)})")
     digests = []
     for file in files:
@@ -92,3 +96,7 @@ def sha256_of(path: Path) -> str:
         return digests[0]
     named = "\n".join(f"{file.name} {digest}" for file, digest in zip(files, digests, strict=True))
     return hashlib.sha256(named.encode()).hexdigest()
+
+
+def _decides(file: Path) -> bool:
+    return file.suffix in _WEIGHTS or (file.suffix in _SETTINGS and file.name not in _NOT_SETTINGS)

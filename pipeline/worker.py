@@ -17,6 +17,7 @@ from pipeline.annotate import Annotator
 from pipeline.caption import captioner_class
 from pipeline.commit import roll_forward
 from pipeline.device import Device
+from pipeline.errors import WorkError
 from pipeline.lease import Hold, hold, unit_name
 from pipeline.plan import Plan
 from pipeline.propose import proposer_class
@@ -43,6 +44,8 @@ class Ending(StrEnum):
     """The source or OUTPUT could not be read or written."""
     UNBALANCED = "unbalanced"
     """Its counts do not add up."""
+    FAILED = "failed"
+    """The models could not be loaded or stopped working, or something else that is no storage trouble went wrong."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,18 +106,21 @@ class Worker:
         return report
 
     def _load(self) -> Annotator:
+        """Return the annotator with its models loaded. Raises WorkError where they cannot be, whatever the cause."""
         with self._loading:
             if self._annotator is None:
-                recipe, run = self._settings.recipe, self._settings.run
-                device = Device(name=run.device, torch_threads=run.torch_threads)
-                self._annotator = Annotator(
-                    plan=self._settings.plan,
-                    recipe=recipe,
-                    run=run,
-                    proposer=proposer_class(recipe.proposer)(recipe.propose, device=device),
-                    captioner=captioner_class(recipe.captioner)(recipe.caption, device=device),
-                )
+                self._annotator = self._new_annotator()
             return self._annotator
+
+    def _new_annotator(self) -> Annotator:
+        recipe, run = self._settings.recipe, self._settings.run
+        device = Device(name=run.device, torch_threads=run.torch_threads)
+        try:
+            proposer = proposer_class(recipe.proposer)(recipe.propose, device=device)
+            captioner = captioner_class(recipe.captioner)(recipe.caption, device=device)
+        except Exception as error:  # libraries raise anything, OSError for a file that is odd too
+            raise WorkError(f"the models cannot be loaded: {type(error).__name__}: {error}") from error
+        return Annotator(plan=self._settings.plan, recipe=recipe, run=run, proposer=proposer, captioner=captioner)
 
     def _attempt(self, unit: int, work: Callable[[Hold], UnitReport | None]) -> Ending:
         """Do the work under the unit's lease; errors of storage are retried with back-off, then reported."""
@@ -132,6 +138,9 @@ class Worker:
             except BalanceError as error:  # reported, since engines do not all keep an error's type
                 self._log(unit, Ending.UNBALANCED, message=str(error))
                 return Ending.UNBALANCED
+            except WorkError as error:
+                self._log(unit, Ending.FAILED, message=str(error))
+                return Ending.FAILED
         raise AssertionError("unreachable")
 
     def _under_lease(self, unit: int, work: Callable[[Hold], UnitReport | None]) -> Ending:

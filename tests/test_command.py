@@ -267,8 +267,8 @@ def test_a_finished_job_has_nothing_to_do(photos: Path, tmp_path: Path):
     [
         (("--select.min_side", "9"), "select.min_side: 8.0 in OUTPUT, 9.0 now"),
         (("--drop-empty",), "drop_empty: False in OUTPUT, True now"),
-        (("--shard-size", "7"), "was planned with --shard-size 1000, not 7"),
-        (("--limit", "1"), "was planned with --limit None, not 1"),
+        (("--shard-size", "7"), "was planned with --shard-size 1000, and this command is with --shard-size 7"),
+        (("--limit", "1"), "was planned without --limit, and this command is with --limit 1"),
     ],
 )
 def test_another_configuration_is_refused_with_the_difference(

@@ -80,9 +80,8 @@ class Blip2:
                 output_scores=True,
                 return_dict_in_generate=True,
             )
-            scores = self._scores(output)
-        num_new = len(output.scores)
-        texts = self._processor.batch_decode(output.sequences[:, -num_new:], skip_special_tokens=True)
+            scores, tokens = self._scores(output)
+        texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
         return [
             Caption(text=text.strip(), score=score)
             for text, score, _ in zip(texts, scores, crops, strict=False)  # what pads the batch is left out
@@ -99,15 +98,18 @@ class Blip2:
         inputs = self._processor(images=pictures, text=text, return_tensors="pt")
         return dict(inputs.to(self._device, self._model.dtype))
 
-    def _scores(self, output: Any) -> list[float]:
-        """Return the geometric mean of the probabilities of each caption's tokens, its end included."""
+    def _scores(self, output: Any) -> tuple[list[float], Any]:
+        """Return the geometric mean of the probabilities of each caption's tokens, its end included, and the tokens.
+
+        The tokens are `[B, L]`, without the prompt: as many as have scores, which with beams is the longest chosen one.
+        """
         import torch
 
         beams = getattr(output, "beam_indices", None)
         logs = self._model.language_model.compute_transition_scores(
             output.sequences, output.scores, beams, normalize_logits=beams is None
         ).float()
-        tokens = output.sequences[:, -len(output.scores) :]
+        tokens = output.sequences[:, -logs.shape[1] :]
         pad = self._model.generation_config.pad_token_id
         is_token = torch.isfinite(logs)
         if pad is not None:
@@ -115,7 +117,7 @@ class Blip2:
             is_token &= ended <= (1 if pad == self._model.generation_config.eos_token_id else 0)
         means = torch.where(is_token, logs, 0).sum(dim=1) / is_token.sum(dim=1).clamp(min=1)
         scores: list[float] = means.exp().tolist()
-        return scores
+        return scores, tokens
 
     @staticmethod
     def weights(config: Blip2Config) -> dict[str, Any]:

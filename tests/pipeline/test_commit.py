@@ -150,7 +150,7 @@ def test_lost_files_of_a_decision_are_an_error_that_says_what_to_do(storage: Sto
         commit(ending(storage, 5), "s", attempt(storage, "a"))
     for name in storage.names("_attempts"):
         storage.remove(f"_attempts/{name}")
-    with pytest.raises(StorageError, match=r"s\.tar was committed with sha256 .* remove _commit/s\.json"):
+    with pytest.raises(StorageError, match=r"s\.tar was committed with .* remove _commit/s\.json"):
         roll_forward(storage, "s")
 
 

@@ -139,7 +139,7 @@ def test_an_unusable_input_plans_nothing(storage: Storage, tmp_path: Path) -> No
 
 
 def test_an_input_named_twice_is_refused(storage: Storage, tars: Path) -> None:
-    with pytest.raises(PlanError, match="named twice"):
+    with pytest.raises(SourceError, match="named twice"):
         make(storage, tars, tars)
 
 
@@ -183,7 +183,11 @@ def test_differences_name_what_only_one_side_has() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "difference"),
-    [({"shard_size": 5}, "--shard-size 1000, not 5"), ({"repack": True}, "--repack False"), ({"limit": 2}, "--limit")],
+    [
+        ({"shard_size": 5}, "with --shard-size 1000, .* with --shard-size 5"),
+        ({"repack": True}, "without --repack, .* with --repack"),
+        ({"limit": 2}, "without --limit, .* with --limit 2"),
+    ],
 )
 def test_another_cut_is_refused(storage: Storage, tars: Path, changes: dict[str, Any], difference: str) -> None:
     plan = make(storage, tars)
@@ -316,3 +320,10 @@ def test_a_damaged_plan_is_a_storage_error(storage: Storage, tars: Path) -> None
     storage.replace("_plan/plan.json", b" " * (storage.size("_plan/plan.json") or 0))
     with pytest.raises(StorageError, match=r"_plan/plan\.json is damaged"):
         load_plan(storage)
+
+
+def test_append_does_not_go_with_limit(storage: Storage, tars: Path) -> None:
+    """What a limit left out is among the planned files, so an append could not tell that it is missing."""
+    plan = make(storage, tars, limit=2)
+    with pytest.raises(PlanError, match="--append and --limit 2 do not go together"):
+        extend_plan(plan, [str(tars)], recipe(), PlanSettings())
