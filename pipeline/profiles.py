@@ -25,7 +25,7 @@ PROFILES = {
     "mini": Profile(
         proposer="yolov9",
         captioner="blip2",
-        summary="the same code with the small models that ship: finds nothing but synthetic scenes",
+        summary="the same code with the small models that ship: for synthetic scenes only",
         defaults={
             "propose.model": "mini",
             "propose.engine": "libreyolo",
