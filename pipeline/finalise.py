@@ -33,22 +33,30 @@ _IS_SAMPLE = pc.field("region_id").is_null() & pc.field("tar_offset").is_valid()
 def finalise(plan: Plan, markers: Markers) -> dict[str, Any]:
     """Write the data set's own files and return the contents of `dataset.json`; they depend on the markers alone.
 
-    When `dataset.json` was made from the same shards already, nothing is read again or written.
+    When `dataset.json` was made from the same shards already, no table is read again; and a file that holds what it
+    should is not written again.
     """
     storage = plan.storage
     shards = list(markers)
     state = fingerprint([[str(shard), marker.tar.sha256, marker.parquet.sha256] for shard, marker in shards])
     current = _current(storage)
     if current is not None and current["shards_sha256"] == state and current["num_units"] == plan.num_units:
-        return current
-    dataset = _dataset(plan, markers, shards, state)
-    storage.replace(SIZES_JSON, _pretty({shard.tar: marker.images.ok for shard, marker in shards}))
+        dataset = current
+    else:
+        dataset = _dataset(plan, markers, shards, state)
+    _write(storage, SIZES_JSON, _pretty({shard.tar: marker.images.ok for shard, marker in shards}))
     for split in plan.splits:
         name = INDEX_JSON if split == plan.splits[0] else f"index-{split}.json"
-        storage.replace(name, _pretty(_wids_index([pair for pair in shards if pair[0].split == split])))
-    storage.replace(CARD, card(dataset, plan.splits).encode())
-    storage.replace(DATASET_JSON, _pretty(dataset))
+        _write(storage, name, _pretty(_wids_index([pair for pair in shards if pair[0].split == split])))
+    _write(storage, CARD, card(dataset, plan.splits).encode())
+    _write(storage, DATASET_JSON, _pretty(dataset))
     return dataset
+
+
+def _write(storage: Storage, name: str, data: bytes) -> None:
+    """Write a file unless it has these contents: another job's older view of the shards may have replaced it."""
+    if storage.size(name) != len(data) or storage.read(name) != data:
+        storage.replace(name, data)
 
 
 def _current(storage: Storage) -> dict[str, Any] | None:

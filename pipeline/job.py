@@ -268,9 +268,10 @@ class _Job:
 
     def finalise(self) -> dict[str, Any]:
         """Write the data set's own files; again if another job has completed it meanwhile, and ours replaced its."""
-        dataset = finalise(self.plan, self.markers.refresh())
-        if not dataset["complete"] and not self.todo():
-            dataset = finalise(self.plan, self.markers)
+        plan = load_plan(self._storage) or self.plan  # another job may have appended to it
+        dataset = finalise(plan, self.markers.refresh())
+        if not dataset["complete"] and not units_to_do(plan, self.markers.refresh()):
+            dataset = finalise(plan, self.markers)
         return dataset
 
     def clean_up(self) -> None:

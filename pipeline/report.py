@@ -72,6 +72,7 @@ def closing(console: Console, result: JobResult, options: Options) -> None:
     else:
         _print_times(console, result)
     _warn_of_repeated_keys(console, result)
+    _warn_of_versions(console, result)
     # soft_wrap leaves a path in one piece, to be copied
     console.print(f"Data set: {options.output}", highlight=False, markup=False, soft_wrap=True)
 
@@ -146,6 +147,15 @@ def _warn_of_repeated_keys(console: Console, result: JobResult) -> None:
         shown = ", ".join(result.dataset["repeated_keys"][:3])
         warning = f"Warning: {number:,} keys lie in more than one shard, such as {shown}"
         console.print(f"{warning} (dataset.json names more).", style="yellow", highlight=False, markup=False)
+
+
+def _warn_of_versions(console: Console, result: JobResult) -> None:
+    number = len(result.dataset["provenance"])
+    if number > 1:
+        warning = (
+            f"Warning: the shards were made by {number} different versions of libraries or models; bytes may differ"
+        )
+        console.print(f"{warning} (dataset.json, provenance).", style="yellow", highlight=False, markup=False)
 
 
 def _size(num_bytes: float) -> str:
