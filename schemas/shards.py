@@ -79,6 +79,18 @@ def check_version(content: bytes, where: str) -> None:
         )
 
 
+def decode_marker(content: bytes, shard: ShardName, where: str) -> ShardMarker:
+    """Return the marker of `shard`. Raises DatasetError, naming `where`, for a wrong version, damage or another's."""
+    check_version(content, where)
+    try:
+        marker = decode_shard_marker(content, where)
+    except RecordError as error:
+        raise DatasetError(f"{error}; write the shard again") from error
+    if marker.shard != str(shard):
+        raise DatasetError(f"{where}: is the marker of {marker.shard}; files were renamed, restore their names")
+    return marker
+
+
 def _read_markers(folder: Folder, shards: Collection[ShardName]) -> dict[ShardName, ShardMarker]:
     markers = {}
     contents = folder.read([shard.marker for shard in shards])
@@ -86,14 +98,7 @@ def _read_markers(folder: Folder, shards: Collection[ShardName]) -> dict[ShardNa
         where = folder.where(shard.marker)
         if content is None:
             raise DatasetError(f"{where}: not there, but {DATASET_JSON} names it; fetch it, or remove {DATASET_JSON}")
-        check_version(content, where)
-        try:
-            marker = decode_shard_marker(content, where)
-        except RecordError as error:
-            raise DatasetError(f"{error}; write the shard again") from error
-        if marker.shard != str(shard):
-            raise DatasetError(f"{where}: is the marker of {marker.shard}; files were renamed, restore their names")
-        markers[shard] = marker
+        markers[shard] = decode_marker(content, shard, where)
     return markers
 
 

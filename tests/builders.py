@@ -16,8 +16,10 @@ from PIL import Image
 
 import fineclip
 from pipeline.caption.rule import RuleConfig
+from pipeline.images import DecodedImage, Pixels
 from pipeline.propose.manual import ManualConfig
 from pipeline.settings import Recipe
+from pipeline.sources.base import GivenRegion, SourceItem
 from schemas.names import DATASET_JSON, shard_of_marker
 from schemas.records import Counts, ShardMarker, decode_shard_marker
 
@@ -187,3 +189,18 @@ def check_balance(output: Path) -> None:
 def data_files(output: Path) -> dict[str, bytes]:
     """Return the files right in OUTPUT by name: what a copy of the data set consists of."""
     return {path.name: path.read_bytes() for path in sorted(output.iterdir()) if path.is_file()}
+
+
+def decoded_image(pixels: Pixels, given: tuple[GivenRegion, ...] = (), key: str = "k") -> DecodedImage:
+    """Pixels as a decoded image; what steps after decoding do not read is empty."""
+    return DecodedImage(
+        item=SourceItem(key=key, index=0, uri=f"{key}.png", data=None),
+        width=pixels.shape[1],
+        height=pixels.shape[0],
+        pixels=pixels,
+        stored=b"",
+        suffix="png",
+        reencoded=False,
+        sha256="",
+        given=given,
+    )

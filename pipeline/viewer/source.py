@@ -11,8 +11,8 @@ from schemas.filters import load_filter
 from schemas.folder import DatasetError, Folder
 from schemas.names import DATASET_JSON, ShardName, overlay_of_file
 from schemas.overlays import open_overlay
-from schemas.records import RecordError, ShardMarker, decode_shard_marker
-from schemas.shards import DatasetIndex, check_file, check_version, find_shards
+from schemas.records import ShardMarker
+from schemas.shards import DatasetIndex, check_file, decode_marker, find_shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,14 +125,7 @@ def _marker(folder: Folder, shard: ShardName, content: bytes | None) -> ShardMar
     where = folder.where(shard.marker)
     if content is None:
         raise DatasetError(f"{where}: not there, so the shard is unfinished; fetch it, or annotate again")
-    check_version(content, where)
-    try:
-        marker = decode_shard_marker(content, where)
-    except RecordError as error:
-        raise DatasetError(f"{error}; write the shard again") from error
-    if marker.shard != str(shard):
-        raise DatasetError(f"{where}: is the marker of {marker.shard}; files were renamed, restore their names")
-    return marker
+    return decode_marker(content, shard, where)
 
 
 def _tar_problems(

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from pipeline.crop import CropSettings, cut
 from pipeline.images import DecodedImage
-from pipeline.sources.base import SourceItem
+from tests.builders import decoded_image
 
 WIDTH, HEIGHT = 30, 20
 
@@ -15,18 +15,7 @@ def image() -> DecodedImage:
     """Each pixel holds its own (x, y, 0)."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     pixels = np.stack([x, y, np.zeros_like(x)], axis=2).astype(np.uint8)
-    item = SourceItem(key="k", index=0, uri="k.png", data=None)
-    return DecodedImage(
-        item=item,
-        width=pixels.shape[1],
-        height=pixels.shape[0],
-        pixels=pixels,
-        stored=b"",
-        suffix="png",
-        reencoded=False,
-        sha256="",
-        given=(),
-    )
+    return decoded_image(pixels)
 
 
 def extent(pixels: np.ndarray) -> tuple[int, int, int, int]:

@@ -132,6 +132,7 @@ def test_a_lease_is_renewed(storage: Storage) -> None:
     with hold(storage, NAME, 0.03):
         first = expiry(storage)
         wait_until(lambda: expiry(storage) > first)
+        assert expiry(storage) > first
 
 
 def test_a_lease_that_was_taken_over_is_left_alone(storage: Storage) -> None:

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from pipeline.images import DecodedImage
 from pipeline.propose.base import Proposals
 from pipeline.select import Selected, SelectSettings, select, too_low_resolution
-from pipeline.sources.base import SourceItem
 from schemas import boxes as geometry
 from schemas.hashes import region_id
 from schemas.reasons import STATUS_OF, Reason, Stage, Status
+from tests.builders import decoded_image
 
 WIDTH, HEIGHT = 100, 80
 
@@ -233,18 +233,7 @@ def test_thousands_of_proposals():
 
 def image(width: int, height: int) -> DecodedImage:
     pixels = np.zeros((height, width, 3), dtype=np.uint8)
-    item = SourceItem(key="k", index=0, uri="k.png", data=None)
-    return DecodedImage(
-        item=item,
-        width=pixels.shape[1],
-        height=pixels.shape[0],
-        pixels=pixels,
-        stored=b"",
-        suffix="png",
-        reencoded=False,
-        sha256="",
-        given=(),
-    )
+    return decoded_image(pixels)
 
 
 @pytest.mark.parametrize("size", [(31, 500), (500, 31)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.images import DecodedImage, Pixels
-from pipeline.sources.base import GivenRegion, SourceItem
+from tests.builders import decoded_image
 
 MakeImage = Callable[..., DecodedImage]
 
@@ -13,21 +13,7 @@ MakeImage = Callable[..., DecodedImage]
 def make_image() -> MakeImage:
     """Returns a function that wraps pixels as a decoded image; what proposers do not read is empty."""
 
-    def make(pixels: Pixels, given: tuple[GivenRegion, ...] = (), key: str = "k") -> DecodedImage:
-        item = SourceItem(key=key, index=0, uri="k.png", data=b"")
-        return DecodedImage(
-            item=item,
-            width=pixels.shape[1],
-            height=pixels.shape[0],
-            pixels=pixels,
-            stored=b"",
-            suffix="png",
-            reencoded=False,
-            sha256="",
-            given=given,
-        )
-
-    return make
+    return decoded_image
 
 
 @pytest.fixture(scope="session")
