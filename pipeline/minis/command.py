@@ -1,11 +1,13 @@
 """`fineclip train-mini NAME`: train a mini from its recipe, measure it, and lay it out as it is shipped."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.minis.store import FIGURES, MINIS
+from pipeline.minis.cards import outside_interval
+from pipeline.minis.store import FIGURES, MINIS, mini_folder
 
 _DESCRIPTION = """\
 Trains a small detector, captioner or CLIP on synthetic scenes, measures it on test scenes, and leaves weights, recipe,
@@ -27,5 +29,17 @@ def main(arguments: Sequence[str]) -> int:
         checkpoint = train_mini(options.name, options.run, seed=options.seed, steps=options.steps)
     except ResumeError as error:
         parser.error(str(error))
-    sys.stdout.write(f"{checkpoint}\n{(checkpoint / FIGURES).read_text(encoding='utf-8')}")
+    sys.stdout.write(
+        f"{checkpoint}\n{(checkpoint / FIGURES).read_text(encoding='utf-8')}{_compared(options.name, checkpoint)}"
+    )
     return 0
+
+
+def _compared(name: str, checkpoint: Path) -> str:
+    """Return the sentence that says how the figures in `checkpoint` lie to those of the mini that ships."""
+    shipped, reached = (json.loads((folder / FIGURES).read_bytes()) for folder in (mini_folder(name), checkpoint))
+    outside = outside_interval(shipped, reached)
+    if not outside:
+        return "Every figure lies within the interval that the shipped mini's card states.\n"
+    listed = ", ".join(f"{figure} {reached[figure]:g} (shipped {shipped[figure]:g})" for figure in outside)
+    return f"Outside the interval that the shipped mini's card states: {listed}\n"

@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.minis.cards import card
 from pipeline.minis.evaluate import fresh_scenes, measure
 from pipeline.minis.loop import CURVE, Recipe
-from pipeline.minis.store import CARD, FIGURES, MINIS, RECIPE, MiniError
+from pipeline.minis.store import CARD, FIGURES, MINIS, RECIPE, REPEATS, MiniError
 from pipeline.scenes.layout import VERSION
 
 NUM_TEST_SCENES = 500
@@ -57,7 +57,9 @@ def describe(name: str, recipe: Recipe, checkpoint: Path, *, num_scenes: int = N
     }
     _write_json(checkpoint / RECIPE, recorded)
     _write_json(checkpoint / FIGURES, figures)
-    (checkpoint / CARD).write_text(card(name, recipe=recorded, figures=figures, versions=versions), encoding="utf-8")
+    repeats = _read_json(checkpoint / REPEATS) if (checkpoint / REPEATS).exists() else {}
+    text = card(name, recipe=recorded, figures=figures, versions=versions, repeats=repeats)
+    (checkpoint / CARD).write_text(text, encoding="utf-8")
     for file in checkpoint.iterdir():
         # safetensors writes files that only their owner may read; these are to be shared.
         file.chmod(0o644)
@@ -79,6 +81,10 @@ def _training(name: str) -> tuple[Recipe, Callable[[Any, Path], None]]:
 
         return clip.ClipRecipe(), clip.train
     raise MiniError(f"no mini is called {name!r}; there are {', '.join(MINIS)}")
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -8,6 +8,8 @@ _CHECKPOINTS = Path(__file__).with_name("checkpoints")
 CARD = "README.md"
 RECIPE = "recipe.json"
 FIGURES = "figures.json"
+REPEATS = "repeats.json"
+"""Figures of the same recipe with other seeds, by seed."""
 
 
 class MiniError(ValueError):

@@ -24,7 +24,11 @@ def save_half(state: Mapping[str, Tensor], path: Path) -> None:
 
 def load_strictly(model: nn.Module, path: Path) -> None:
     """Load a file of `save_half` into `model`, whose own dtypes stay. Raises WeightsError unless every key fits."""
-    state = load_file(path)
+    fit_strictly(model, load_file(path), path)
+
+
+def fit_strictly(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load the state dict read from `path` into `model`, whose own dtypes stay. Raises WeightsError as above."""
     expected = model.state_dict()
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     wanted = {name: tuple(value.shape) for name, value in expected.items()}

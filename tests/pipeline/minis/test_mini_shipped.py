@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from pipeline.minis.store import CARD, FIGURES, MINIS, RECIPE, mini_folder
+from pipeline.minis.cards import outside_interval
+from pipeline.minis.store import CARD, FIGURES, MINIS, RECIPE, REPEATS, mini_folder
 from pipeline.scenes.layout import VERSION
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -20,6 +21,15 @@ def test_the_card_states_the_measured_figures(name):
     text = (mini_folder(name) / CARD).read_text()
     for figure, value in json.loads((mini_folder(name) / FIGURES).read_text()).items():
         assert f"| {figure} | {value:g} |" in text
+
+
+@pytest.mark.parametrize("name", MINIS)
+def test_repeats_of_the_recipe_lie_within_the_stated_interval(name):
+    shipped, repeats = (json.loads((mini_folder(name) / file).read_text()) for file in (FIGURES, REPEATS))
+    assert repeats
+    for figures in repeats.values():
+        assert figures != shipped
+        assert outside_interval(shipped, figures) == []
 
 
 def test_all_minis_together_stay_below_20_mb():
