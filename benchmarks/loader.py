@@ -31,10 +31,10 @@ from schemas.dataset import Dataset
 from schemas.hashes import region_id, sha256, text_hash
 from schemas.records import Region
 from tests.shards import TinySample, tiny_sample, write_shard
-from trainer.data import Batches, OrderSettings, load_batches
-from trainer.decode import SampleSettings
+from trainer.data import Batches, load_batches
 from trainer.index import build_index
 from trainer.pixels import Preparation
+from trainer.settings import OrderSettings, SampleSettings
 
 _GOAL = 1 / 3
 _WIDTH, _HEIGHT, _SIDE, _MAX_BOXES, _BATCH = 640, 480, 224, 20, 32

@@ -23,7 +23,8 @@ from torchvision.ops import roi_align
 from benchmarks.report import Row, measure, report
 from trainer.backbone import normalise
 from trainer.losses import contrastive_loss, distill_loss
-from trainer.models import LoadedModel, ModelSettings, load_model
+from trainer.models import LoadedModel, load_model
+from trainer.settings import ModelSettings
 from trainer.student import Inputs, Student, encode_text
 
 _TIME_GOAL, _DETACHED_GOAL, _MEMORY_GOAL, _MFU_GOAL = 0.85, 0.45, 0.88, 0.5

@@ -15,7 +15,8 @@
     step.py        one step, in pieces if need be (GradCache);  optim.py
     run.py         how a run is carried out;  held_out.py: evaluation while training
     loop.py        a run: checkpoints.py, metrics_log.py, evaluate.py with metrics.py, exports.py
-    recipes.py     what a run is;  assemble.py builds it;  options.py and command.py: the command line
+    settings.py    what a run depends on;  recipes.py: whole ones;  assemble.py builds what they say
+    options.py and command.py: the command line, without torch;  execute.py: what it does
     models.py      open_clip's models and files;  eva_weights.py: the original EVA-CLIP layout;  load.py
 
 `fineclip train DATA --recipe NAME --out RUN` runs it, or `accelerate launch -m trainer train DATA ...` on many devices.

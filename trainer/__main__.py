@@ -1,14 +1,17 @@
 """`python -m trainer train|evaluate|export ...`: the same as the `fineclip` command, for launchers."""
 
+import importlib
 import sys
 
-from trainer.command import evaluate_main, train_main
-from trainer.export_command import export_main
-
-_COMMANDS = {"train": train_main, "evaluate": evaluate_main, "export": export_main}
+_COMMANDS = {
+    "train": "trainer.command:train_main",
+    "evaluate": "trainer.command:evaluate_main",
+    "export": "trainer.export_command:export_main",
+}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in _COMMANDS:
         sys.stderr.write(f"usage: python -m trainer {'|'.join(_COMMANDS)} ... (each has --help)\n")
         sys.exit(2)
-    sys.exit(_COMMANDS[sys.argv[1]](sys.argv[2:]))
+    module, function = _COMMANDS[sys.argv[1]].split(":")
+    sys.exit(getattr(importlib.import_module(module), function)(sys.argv[2:]))

@@ -64,7 +64,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         content = torch.load(path, map_location="cpu", weights_only=True)
         version = content.pop("checkpoint_version")
     except FileNotFoundError as error:
-        raise TrainingError(f"{path}: no checkpoint is there") from error
+        hint = f"; {BEST} is kept by runs with --eval-every alone, the latest is {LAST}" if path.name == BEST else ""
+        raise TrainingError(f"{path}: no checkpoint is there{hint}") from error
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
         raise TrainingError(f"{path}: not a checkpoint of `fineclip train`: {error}") from error
     if version != VERSION:

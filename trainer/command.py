@@ -1,27 +1,17 @@
-"""The subcommands `train` and `evaluate`, and `python -m trainer export`: settings in, the exit code out."""
+"""The subcommands `train` and `evaluate`: settings in, the exit code out.
 
-import contextlib
-import json
-import signal
+What they do needs torch, which takes seconds to import and may not be installed: it is imported once the options are
+known to be good, so that `--help` and wrong usage need neither.
+"""
+
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-import torch
 from rich.console import Console
 
-from schemas.dataset import Dataset, DatasetError
+from schemas.folder import DatasetError
 from trainer.errors import RefusedError, StoppedError, TrainingError
-from trainer.evaluate import embed, evaluate, needs_regions
-from trainer.gather import rank
-from trainer.index import build_index
-from trainer.load import LoadedCheckpoint, load_any
-from trainer.loop import train
-from trainer.options import EvaluateOptions, TrainOptions, parse_evaluate, parse_train
-from trainer.processes import process_group
-from trainer.run import RunResult, StopRequest
-from trainer.student import Student
-from trainer.zeroshot import DEFAULT_TEMPLATES
+from trainer.options import parse_evaluate, parse_train
 
 DONE, STOPPED, USAGE, REFUSED, INTERRUPTED = range(5)
 
@@ -36,90 +26,17 @@ _CODE_OF: dict[type[Exception], int] = {
 def train_main(arguments: Sequence[str]) -> int:
     """Run `fineclip train` and return its exit code."""
     options = parse_train(arguments)
-    return report_errors(lambda: _train(options))
+    from trainer.execute import train_run
 
-
-def _train(options: TrainOptions) -> int:
-    with process_group(options.run.device) as device, _stopping_on_signals() as stop:
-        console = Console(stderr=True, quiet=rank() != 0)
-        dataset = Dataset.open(options.data, overlays=options.overlays, filters=options.filters)
-        result = train(
-            dataset, Path(options.out), options.recipe, options.run, device=device, console=console, stop=stop
-        )
-        return _closing(result, stop, options, console)
-
-
-def _closing(result: RunResult, stop: StopRequest, options: TrainOptions, console: Console) -> int:
-    if result.finished:
-        console.print(f"Done: {result.step} steps. The model is in {options.out}/model.", highlight=False)
-        return DONE
-    console.print(
-        f"Stopped after step {result.step} of {result.num_steps}; the same command goes on from there.", highlight=False
-    )
-    return INTERRUPTED if stop.requested else DONE
-
-
-@contextlib.contextmanager
-def _stopping_on_signals() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request to stop after the step; the second one ends the process."""
-    stop = StopRequest()
-
-    def request(number: int, _: object) -> None:
-        stop.requested = True
-        signal.signal(number, signal.SIG_DFL)
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return report_errors(lambda: train_run(options))
 
 
 def evaluate_main(arguments: Sequence[str]) -> int:
     """Run `fineclip evaluate` and return its exit code."""
     options = parse_evaluate(arguments)
-    return report_errors(lambda: _evaluate(options))
+    from trainer.execute import evaluate_model
 
-
-def _evaluate(options: EvaluateOptions) -> int:
-    with process_group(options.device) as device:
-        loaded = load_any(options.checkpoint, image_size=options.image_size, alpha=options.alpha)
-        metrics = _measure(loaded, options, device)
-        if rank() == 0:
-            written = {"checkpoint": options.checkpoint, "data": options.data, "split": options.split, **metrics}
-            Path(options.out).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
-            Console().print_json(data=metrics)
-    return DONE
-
-
-def _measure(loaded: LoadedCheckpoint, options: EvaluateOptions, device: torch.device) -> dict[str, dict[str, float]]:
-    dataset = Dataset.open(options.data, overlays=options.overlays, filters=options.filters)
-    index = build_index(dataset, options.split)
-    loaded.model.clip.to(device)
-    embedded = embed(
-        Student(loaded.model.clip).backbone,
-        loaded.model.preparation(loaded.settings),
-        dataset,
-        index,
-        settings=options.settings,
-        regions=any(needs_regions(task) for task in options.tasks),
-        device=device,
-    )
-    templates = _templates(options.templates)
-    return {task: evaluate(task, embedded, loaded.model, device=device, templates=templates) for task in options.tasks}
-
-
-def _templates(path: str | None) -> Sequence[str]:
-    if path is None:
-        return DEFAULT_TEMPLATES
-    try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainingError(f"--templates {path}: {error}") from error
-    if not lines or any("{}" not in line for line in lines):
-        raise TrainingError(f"--templates {path}: every line needs {{}} where the class name goes")
-    return lines
+    return report_errors(lambda: evaluate_model(options))
 
 
 def report_errors(run: Callable[[], int]) -> int:

@@ -5,7 +5,6 @@ A batch depends on its step alone, so a run can go on at any step with any numbe
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch.utils.data import DataLoader
@@ -13,26 +12,10 @@ from torch.utils.data import Dataset as TorchDataset
 
 from schemas.dataset import Dataset, DatasetError
 from trainer.batch import LoadedBatch, collate
-from trainer.decode import DecodedSample, SampleSettings, UnusableSampleError, decode_sample
+from trainer.decode import DecodedSample, UnusableSampleError, decode_sample
 from trainer.index import SampleIndex
-from trainer.sampler import Order, Shuffle, epoch_order, local_batch, steps_per_epoch
-
-
-@dataclass(frozen=True, kw_only=True)
-class OrderSettings:
-    """Which images make a step."""
-
-    global_batch_size: int = 256
-    """Images a step of all processes together; the paper's B/16 has 256, its L/14 80."""
-    shuffle: Shuffle = "global"
-    """All images alike, or `shards`: shards in random order, 8 of them mixed at a time (for slow storage)."""
-    seed: int = 0
-    """Of the order, of the choice of regions, and of random weights."""
-
-    def __post_init__(self) -> None:
-        """Check the size. Raises ValueError."""
-        if self.global_batch_size < 1:
-            raise ValueError(f"--global-batch-size {self.global_batch_size}: give 1 or more")
+from trainer.sampler import Order, epoch_order, local_batch, steps_per_epoch
+from trainer.settings import OrderSettings, SampleSettings
 
 
 class Batches(TorchDataset[LoadedBatch]):

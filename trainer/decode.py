@@ -13,6 +13,7 @@ from PIL import Image
 
 from schemas.boxes import Boxes, area
 from schemas.hashes import sha256
+from trainer.settings import SampleSettings
 
 Pixels = npt.NDArray[np.uint8]
 """`[height, width, 3]` RGB."""
@@ -23,27 +24,6 @@ _MIN_LEFT = 0.5
 
 class UnusableSampleError(ValueError):
     """An image cannot be trained on; the message says why. It is skipped and counted."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleSettings:
-    """What is made of an image and its regions."""
-
-    max_regions: int | None = 20
-    """Most regions of an image in an epoch; which ones changes from epoch to epoch. None takes all."""
-    crop_scale: float = 1.5
-    """Sides of the teacher's crop, in sides of the region's box; clipped to the image."""
-    flip: bool = False
-    """Mirror half of the images, left to right. Captions that say left or right are then wrong."""
-    trim: float = 0.0
-    """Cut away up to this share of the image at each side, at random; regions that lose half of their area go."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges. Raises ValueError."""
-        if self.max_regions is not None and self.max_regions < 1:
-            raise ValueError(f"--max-regions {self.max_regions}: give 1 or more")
-        if not 0 <= self.trim < 0.5 or self.crop_scale <= 0:
-            raise ValueError(f"--trim {self.trim} --crop-scale {self.crop_scale}: from 0 to below 0.5, and above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,11 @@
     zeroshot           images against class names, which are their captions
 
 Texts equal after normalisation are one text: finding it is right wherever it stands. Every process embeds its share.
+Accuracies come with what guessing among the classes would reach (chance).
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,38 +22,20 @@ from torch import Tensor
 from schemas.dataset import Dataset
 from trainer.backbone import Backbone, normalise, pool_regions
 from trainer.batch import LoadedBatch
-from trainer.data import Batches, OrderSettings, load_batches
-from trainer.decode import SampleSettings
+from trainer.data import Batches, load_batches
 from trainer.errors import TrainingError
 from trainer.gather import exchange_counts, gather_ids, gather_rows, rank, world_size
 from trainer.index import SampleIndex
 from trainer.metrics import classification, recall_at
 from trainer.models import LoadedModel
 from trainer.pixels import Preparation
+from trainer.settings import EvaluateSettings, OrderSettings, RegionFeature, SampleSettings, Task
 from trainer.student import embed_crops, encode_text
 from trainer.zeroshot import DEFAULT_TEMPLATES, class_features
-
-Task = Literal["regions", "retrieval", "region-retrieval", "zeroshot"]
-RegionFeature = Literal["roi", "crop"]
-"""Where a region's feature comes from: pooled from the dense map of its image, or its crop embedded as an image."""
 
 _KS = (1, 5, 10)
 _QUERIES = 1024
 """Rows of similarities in memory at a time."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateSettings:
-    """How a data set is embedded."""
-
-    region_feature: RegionFeature = "roi"
-    """A region's feature: pooled from its image's dense map (`roi`), or its crop, embedded as an image (`crop`)."""
-    crop_scale: float = 1.0
-    """Sides of the crop, in sides of the box, for `--region-feature crop`."""
-    batch_size: int = 64
-    """Images embedded at a time, by all processes together."""
-    workers: int = 2
-    """Processes that decode images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,10 +154,8 @@ def _classified(
     what: str,
 ) -> dict[str, float]:
     """Classify rows by name among all names there are; rows without one are left out."""
+    classes = _classes(names, what)
     named = pc.is_valid(names).to_numpy()
-    if not named.any():
-        raise TrainingError(f"no {what} of the data has a class name: there is nothing to classify")
-    classes = sorted(pc.unique(names).drop_null().to_pylist())
     at = pc.index_in(names.drop_null(), value_set=pa.array(classes)).to_numpy()
     labels = torch.from_numpy(at.astype(np.int64))
     texts = class_features(model, classes, templates, device=device).cpu()
@@ -185,6 +165,23 @@ def _classified(
         f"num_{what}s": float(len(labels)),
         "num_classes": float(len(classes)),
     }
+
+
+def _classes(names: pa.ChunkedArray, what: str) -> list[str]:
+    """Return the distinct names, sorted. Raises TrainingError where there are not two: any model would be right."""
+    classes = sorted(pc.unique(names).drop_null().to_pylist())
+    if not classes:
+        raise TrainingError(f"no {what} of the data has a class name: there is nothing to classify")
+    if len(classes) == 1:
+        named, remedy = {
+            "region": ("label", "annotate with a proposer that names classes, or take --task region-retrieval"),
+            "image": ("caption", "take images whose captions are their class names, or --task retrieval"),
+        }[what]
+        raise TrainingError(
+            f"every {what} of the data has the same {named}, {classes[0]!r}, so any model would classify all of them "
+            f"right: {remedy}"
+        )
+    return classes
 
 
 def _retrieval(
@@ -255,7 +252,14 @@ _TASKS: dict[Task, Callable[[Embedded, LoadedModel, torch.device, Sequence[str]]
     "region-retrieval": _region_retrieval,
     "zeroshot": _zeroshot,
 }
-TASKS: tuple[Task, ...] = tuple(_TASKS)
+
+
+def check_task(task: Task, index: SampleIndex) -> None:
+    """Raise TrainingError where it is known before anything is embedded that there is nothing to classify."""
+    if task == "regions":
+        _classes(index.labels, "region")
+    if task == "zeroshot":
+        _classes(index.image_captions, "image")
 
 
 def needs_regions(task: Task) -> bool:

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from schemas.dataset import Dataset
 from trainer.assemble import Parts
 from trainer.errors import TrainingError
-from trainer.evaluate import EvaluateSettings, Task, embed, evaluate
+from trainer.evaluate import embed, evaluate
 from trainer.index import build_index
 from trainer.run import RunSettings
+from trainer.settings import EvaluateSettings, Task
 
 Evaluation = Callable[[Parts], dict[str, float]]
 """Metrics of a run's model as it is; the first recall@1 is the one watched for the best checkpoint."""

@@ -7,7 +7,8 @@ from typing import Any, cast
 from trainer.checkpoints import BEST, LAST, load_checkpoint
 from trainer.errors import TrainingError
 from trainer.exports import CONFIG, average_weights
-from trainer.models import LOCAL_DIR, LoadedModel, ModelSettings, load_model, load_weights
+from trainer.models import LOCAL_DIR, LoadedModel, load_model, load_weights
+from trainer.settings import ModelSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@
 The same command goes on from `last.pt`, to the same bits on a CPU; other settings or data are refused.
 """
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from trainer.models import load_model
 from trainer.optim import learning_rate
 from trainer.recipes import Recipe
 from trainer.run import RunResult, RunSettings, StopRequest
+from trainer.settings import available_cores
 from trainer.step import StepResult
 
 MODEL_FOLDER = "model"
@@ -55,7 +55,7 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     # More threads than cores do not share them: they wait for each other, many times longer.
-    torch.set_num_threads(run.threads or max((os.cpu_count() or 1) // world_size() - run.workers, 1))
+    torch.set_num_threads(run.threads or max(available_cores() // world_size() - run.workers, 1))
     index = build_index(dataset, "train")
     evaluation = held_out_evaluation(dataset, run)
     parts = assemble(

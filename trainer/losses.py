@@ -6,14 +6,12 @@ all processes have, so the processes' values add up to the loss of the joined ba
 """
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
-DuplicateText = Literal["positive", "mask", "negative"]
-"""What another pair with the same normalised text is: a second match, nothing, or (as in the official code) wrong."""
+from trainer.settings import DuplicateText
 
 
 def contrastive_loss(

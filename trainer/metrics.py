@@ -38,10 +38,14 @@ def recall_at(similarities: Tensor, matches: Tensor, k: int) -> Tensor:
 
 
 def classification(similarities: Tensor, labels: Tensor, prefix: str, ks: Sequence[int] = (1, 5)) -> dict[str, float]:
-    """Return `PREFIX_accuracy@k` over rows and `PREFIX_mean_class_accuracy@k`, of `[N, C]` and `[N]`."""
+    """Return `PREFIX_accuracy@k` over rows and `PREFIX_mean_class_accuracy@k`, of `[N, C]` and `[N]`.
+
+    `PREFIX_chance@k` is what both come to, on average, for a guess of k of the C classes.
+    """
     found = {}
     for k in ks:
         hits = accuracy_at(similarities, labels, k)
         found[f"{prefix}_accuracy@{k}"] = float(hits.double().mean())
         found[f"{prefix}_mean_class_accuracy@{k}"] = mean_class_accuracy(hits, labels)
+        found[f"{prefix}_chance@{k}"] = min(k / similarities.shape[1], 1.0)
     return found

@@ -70,14 +70,15 @@ class RunLog:
         """Report a step."""
         self._write(METRICS, msgspec.to_builtins(line))
         self._to_board(line.step, {**msgspec.to_builtins(line), "regions_per_s": regions_per_s})
-        left_s = (self._num_steps - line.step) * self._seconds_a_step(line.step)
+        seconds = self._seconds_a_step(line.step)
+        left = "" if seconds is None else f", {_duration((self._num_steps - line.step) * seconds)} left"
         losses = ", ".join(
             f"{name} {value:.4f}" for name in ("global", "region", "distill")
             if (value := getattr(line, f"{name}_loss")) is not None
         )  # fmt: skip
         self._console.print(
             f"step {line.step}/{self._num_steps}: loss {line.loss:.4f} ({losses}), {line.images_per_s:.1f} images/s, "
-            f"{regions_per_s:.1f} regions/s, {_duration(left_s)} left",
+            f"{regions_per_s:.1f} regions/s{left}",
             highlight=False,
         )
 
@@ -104,10 +105,12 @@ class RunLog:
                 if name != "step" and value is not None:
                     self._board.add_scalar(name, value, step)
 
-    def _seconds_a_step(self, step: int) -> float:
+    def _seconds_a_step(self, step: int) -> float | None:
+        """Return the mean time of the steps since the first that was reported; None for that one."""
         now = time.monotonic()
         if self._first_logged is None:
             self._first_logged = (step, now)
+            return None
         first_step, started = self._first_logged
         return (now - started) / max(step - first_step, 1)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import open_clip
 import safetensors.torch
@@ -22,7 +22,8 @@ from schemas.hashes import fingerprint
 from trainer.backbone import check_size
 from trainer.errors import TrainingError
 from trainer.eva_weights import State, is_original_layout, to_open_clip
-from trainer.pixels import Interpolation, Preparation
+from trainer.pixels import Preparation
+from trainer.settings import ModelSettings
 from trainer.towers import tower_of
 
 open_clip.add_model_config(Path(__file__).with_name("model_configs"))
@@ -33,41 +34,6 @@ Tokenize = Callable[[list[str]], Tensor]
 LOCAL_DIR = "local-dir:"
 _HUB = "hf-hub:"
 _CONFIG = "open_clip_config.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSettings:
-    """Which model is trained, from what, and which of its parts."""
-
-    model: str = "EVA02-B-16"
-    """An open_clip model, `local-dir:FOLDER` in open_clip's form, or `fineclip-mini`."""
-    pretrained: str | None = None
-    """Weights to start from: an open_clip tag, or a file (open_clip's or the original EVA-CLIP's names; .pt or
-    .safetensors). None starts from random weights, except for `local-dir:` folders that hold some."""
-    image_size: int | tuple[int, int] = 224
-    """Pixels that images are squashed to: a side, or [height, width]; whole patches."""
-    crop_size: int = 224
-    """Pixels of a side that the teacher's crops are squashed to."""
-    train_text: bool = False
-    """Train the text tower too. Otherwise it is frozen, and each text is embedded once."""
-    trainable: Literal["all", "blocks"] = "all"
-    """What is trained of the vision tower: all of it, or its blocks only (as CLIPSelf's scripts do)."""
-    gradient_checkpointing: bool = False
-    """Compute activations twice rather than keep them: less memory, about a third more time."""
-    interpolation: Interpolation = "bilinear"
-    """How images and crops are squashed."""
-    alpha: float = 1.0
-    """Share of the trained weights in the exported ones, the rest being the start's; CLIPSelf has 0.7 for B/16."""
-
-    def __post_init__(self) -> None:
-        """Check the share. Raises ValueError."""
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"--alpha {self.alpha}: a share of the trained weights, from 0 to 1")
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,14 +5,13 @@ loss = global_weight * global + region_weight * region + distill_weight * distil
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from trainer.gather import gather_ids, gather_rows, rank, world_size
 from trainer.losses import (
-    DuplicateText,
     concept_loss,
     contrastive_loss,
     distill_loss,
@@ -21,49 +20,7 @@ from trainer.losses import (
     sample_concepts,
     scale_gradient,
 )
-from trainer.student import TeacherKind
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossSettings:
-    """What is minimised."""
-
-    global_weight: float = 1.0
-    """Weight of the loss of images and their captions; 0 leaves it out."""
-    region_weight: float = 1.0
-    """Weight of the loss of regions and their captions (the paper's gamma); 0 leaves it out."""
-    distill_weight: float = 1.0
-    """Weight of the self-distillation (the paper's lambda); 0 leaves it out, and no crop is embedded."""
-    region_objective: Literal["captions", "concepts"] = "captions"
-    """What regions are matched with: their captions, or their labels among sampled concepts (RegionCLIP)."""
-    concepts: str | None = None
-    """File of concepts, one a line, for `--region-objective concepts`; None takes the data's distinct labels."""
-    concepts_per_step: int = 100
-    """Concepts that a step samples for `--region-objective concepts`."""
-    duplicate_text: DuplicateText = "positive"
-    """What another pair with the same text is (case and punctuation aside): a second match, left out of the sum, or a
-    wrong match as in the official code."""
-    teacher: TeacherKind = "live"
-    """Who embeds the crops: the trained weights, with gradient (`live`, the paper's) or without (`detached`), their
-    moving average (`ema`), or the start (`frozen`, CLIPSelf's)."""
-    ema_decay: float = 0.999
-    """Of the moving average, a step."""
-    official_quirks: int | None = None
-    """Train the official code's objective in a run of this many processes: contrastive gradients divided by it, the
-    distillation a mean of its processes' means, equal texts wrong matches, and for 1 the zero rows in the softmax."""
-
-    def __post_init__(self) -> None:
-        """Check the weights. Raises ValueError."""
-        weights = (self.global_weight, self.region_weight, self.distill_weight)
-        if min(weights) < 0 or max(weights) == 0:
-            raise ValueError(f"loss weights {weights}: none may be negative, and one must be more than 0")
-        if self.official_quirks is not None and self.official_quirks < 1:
-            raise ValueError(f"--official-quirks {self.official_quirks}: give the number of processes, 1 or more")
-
-    @property
-    def uses_regions(self) -> bool:
-        """Whether any loss looks at regions."""
-        return bool(self.region_weight or self.distill_weight)
+from trainer.settings import LossSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,22 +14,22 @@ from typing import Any
 import docstring_parser
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from trainer.evaluate import TASKS, EvaluateSettings, Task
 from trainer.recipes import RECIPES, Recipe
 from trainer.run import RunSettings
+from trainer.settings import TASKS, EvaluateSettings, Task
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 EXIT_CODES = """\
 exit codes:
-  0  done
+  0  done, or stopped where --stop-after says
   1  stopped: the loss is not finite, or too many samples cannot be used
   2  wrong usage or unusable input
   3  refused: RUN belongs to other settings or data
-  4  interrupted after a checkpoint; the same command goes on from there"""
+  4  interrupted by a signal, after a checkpoint; the same command goes on from there"""
 
 _DATA_FLAGS = {
-    "overlay": "Name of an overlay to read (such as one of `fineclip recaption`); may be given several times.",
+    "overlay": "Name of an overlay of DATA, whose columns (other captions, say) replace its own; several may be given.",
     "filter": "Filter list (.parquet or .jsonl) of images and regions to leave out; may be given several times.",
 }
 _MAX_HELP_WIDTH = 110

@@ -5,15 +5,13 @@ Pillow's resize to within rounding.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from trainer.batch import LoadedBatch
-
-Interpolation = Literal["bilinear", "bicubic"]
+from trainer.settings import Interpolation
 
 
 @dataclass(frozen=True, kw_only=True)

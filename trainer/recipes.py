@@ -8,11 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.data import OrderSettings
-from trainer.decode import SampleSettings
-from trainer.models import ModelSettings
-from trainer.objective import LossSettings
-from trainer.optim import OptimSettings
+from trainer.settings import LossSettings, ModelSettings, OptimSettings, OrderSettings, SampleSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass, field
 
+from trainer.settings import default_workers
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """How a run is carried out; its result does not depend on it, but for rounding."""
 
-    workers: int = 4
-    """Processes that decode images, for each training process."""
+    workers: int = field(default_factory=lambda: default_workers(4))
+    """Processes that decode images, for each training process; unless given one a core, 4 at most."""
     micro_batch_size: int | None = None
     """Images embedded at a time on a device; larger batches are embedded in pieces (GradCache). None embeds all."""
     log_every: int = 10
@@ -20,7 +22,7 @@ class RunSettings:
     eval_data: str | None = None
     """Data set to evaluate on; None takes the val shards of the training data."""
     stop_after: int | None = None
-    """Stop after this many steps in all, as if interrupted; the same command goes on."""
+    """Stop after this many steps in all, with a checkpoint and exit code 0; without it the same command goes on."""
     max_skipped: float = 0.01
     """Largest share of samples that may be unusable; more than that, and more than 10, stops the run."""
     text_cache: str | None = None

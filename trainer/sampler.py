@@ -7,13 +7,10 @@ Each image comes exactly once an epoch, whatever the shards, processes and worke
 smaller, and spread over the processes as evenly as can be. The same images make a step on any number of processes.
 """
 
-from typing import Literal
-
 import numpy as np
 import numpy.typing as npt
 
-Shuffle = Literal["global", "shards"]
-"""All images alike; or shards in random order, a few open at a time: fewer places of slow storage at once."""
+from trainer.settings import Shuffle
 
 OPEN_SHARDS = 8
 """Shards whose images are mixed with each other by `shards`."""

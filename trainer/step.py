@@ -24,8 +24,9 @@ from trainer.batch import LoadedBatch, split_batch
 from trainer.gather import exchange_counts, world_size
 from trainer.index import SampleIndex
 from trainer.objective import Losses, Objective, Pairs
-from trainer.optim import Precision, clamp_logit_scale
+from trainer.optim import clamp_logit_scale
 from trainer.pixels import Preparation
+from trainer.settings import Precision
 from trainer.student import Features, Inputs, SeparateTeacher, Student
 from trainer.text import FrozenText, TrainedText
 

@@ -1,15 +1,13 @@
 """The model that is trained, as one module whose forward pass gives every feature that the losses need."""
 
 import copy
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from trainer.backbone import Backbone, normalise, pool_regions
-
-TeacherKind = Literal["live", "detached", "ema", "frozen"]
-"""Who embeds crops: the trained weights with gradient (the paper's) or without, their moving average, or the start."""
+from trainer.settings import TeacherKind
 
 
 class Inputs(NamedTuple):

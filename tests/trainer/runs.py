@@ -10,12 +10,8 @@ import msgspec
 from schemas.hashes import text_hash
 from tests.shards import TinySample, tiny_sample, write_shard
 from tests.trainer.towers import VIT
-from trainer.data import OrderSettings
-from trainer.decode import SampleSettings
-from trainer.models import ModelSettings
-from trainer.objective import LossSettings
-from trainer.optim import OptimSettings
 from trainer.recipes import Recipe
+from trainer.settings import LossSettings, ModelSettings, OptimSettings, OrderSettings, SampleSettings
 
 COLOURS = ("red", "green", "blue")
 RECIPE = Recipe(

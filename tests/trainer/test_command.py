@@ -3,9 +3,11 @@
 import json
 import multiprocessing
 import os
+import re
 import runpy
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,14 +16,16 @@ import open_clip
 import pytest
 import torch
 
+from fineclip import SUBCOMMANDS
 from tests.trainer.runs import write_data
 from tests.trainer.towers import EVA, VIT
 from trainer.checkpoints import load_checkpoint
 from trainer.command import evaluate_main, train_main
 from trainer.export_command import export_main
-from trainer.models import ModelSettings, load_model, read_state
+from trainer.models import load_model, read_state
 from trainer.options import parse_evaluate, parse_train
 from trainer.recipes import RECIPES, Recipe
+from trainer.settings import ModelSettings
 
 SMALL = [
     "--image-size",
@@ -160,6 +164,33 @@ def test_help_names_every_flag_with_its_default(capsys):
     assert "336" in text
 
 
+def test_help_and_wrong_usage_need_no_extra():
+    code = "import sys; sys.modules.update(torch=None, open_clip=None, timm=None, PIL=None); import fineclip; "
+    code += "sys.exit(fineclip.main(sys.argv[1:]))"
+    for arguments, expected in ((["train", "--help"], 0), (["evaluate", "--help"], 0), (["train", "data"], 2)):
+        ran = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+        assert ran.returncode == expected, ran
+    ran = subprocess.run([sys.executable, "-c", code, "train", "data", "--out", "x"], capture_output=True, text=True)
+    assert ran.returncode == 2 and "pip install 'fineclip-regions[trainer]'" in ran.stderr
+
+
+def test_help_names_no_command_that_is_not_there(capsys):
+    for parse in (parse_train, parse_evaluate):
+        with pytest.raises(SystemExit):
+            parse(["--help"])
+    named = re.findall(r"fineclip ([a-z-]+)", capsys.readouterr().out)
+    assert named and set(named) <= set(SUBCOMMANDS)
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 2), (64, 4)])
+def test_workers_follow_the_cores_that_may_be_used(cores, expected, monkeypatch, capsys):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    assert parse_train(["data", "--out", "run"]).run.workers == expected
+    with pytest.raises(SystemExit):
+        parse_train(["--help"])
+    assert f"4 at most. (default: {expected})" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_run_and_what_is_made_of_it(run_folder, folder, tmp_path):
     out = tmp_path / "metrics.json"
     tasks = ["--task", "regions", "retrieval", "region-retrieval", "zeroshot"]
@@ -228,6 +259,8 @@ def test_evaluate_names_what_it_cannot_load(folder, tmp_path, capsys):
     for source, message in ((str(tmp_path), "no checkpoint is there"), ("no-such:tag", "no such model")):
         assert evaluate_main([source, *flags]) == 2
         assert message in " ".join(capsys.readouterr().err.split())
+    assert evaluate_main([str(tmp_path / "best.pt"), *flags]) == 2
+    assert "best.pt is kept by runs with --eval-every alone" in " ".join(capsys.readouterr().err.split())
     templates = tmp_path / "templates.txt"
     templates.write_text("a photo\n")
     assert evaluate_main([VIT, *flags, "--image-size", "32", "--templates", str(templates)]) == 2
@@ -274,7 +307,7 @@ def _in_a_group(arguments: list[str]) -> None:
     sys.exit(train_main(arguments))
 
 
-def test_an_interrupt_finishes_the_step_and_the_same_command_goes_on(folder, tmp_path):
+def test_an_interrupt_finishes_the_step_and_the_same_command_goes_on(folder, tmp_path, capsys):
     out = tmp_path / "run"
     arguments = [folder, "--recipe", "mini", "--model", VIT, "--out", str(out), "--epochs", "300", *SMALL]
     arguments += ["--workers", "1"]
@@ -288,6 +321,7 @@ def test_an_interrupt_finishes_the_step_and_the_same_command_goes_on(folder, tmp
     done = load_checkpoint(out / "last.pt").step
     assert 0 < done < 900
     assert train_main([*arguments, "--stop-after", str(done + 1)]) == 0
+    assert "the command without --stop-after goes on" in " ".join(capsys.readouterr().err.split())
     assert load_checkpoint(out / "last.pt").step == done + 1
 
 

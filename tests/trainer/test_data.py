@@ -21,22 +21,14 @@ from schemas.dataset import Dataset, DatasetError
 from tests.shards import HEIGHT, WIDTH, caption_overlay, tiny_sample, write_file, write_overlay, write_shard
 from tests.trainer.processes import run_processes
 from trainer.batch import split_batch
-from trainer.data import Batches, OrderSettings, load_batches
-from trainer.decode import (
-    SampleSettings,
-    UnusableSampleError,
-    choose_regions,
-    decode_sample,
-    enlarge,
-    flip,
-    sample_generator,
-    trim,
-)
+from trainer.data import Batches, load_batches
+from trainer.decode import UnusableSampleError, choose_regions, decode_sample, enlarge, flip, sample_generator, trim
 from trainer.errors import TrainingError
 from trainer.gather import rank
 from trainer.index import build_index
 from trainer.pixels import Preparation
 from trainer.sampler import epoch_order, local_batch, steps_per_epoch
+from trainer.settings import OrderSettings, SampleSettings
 
 SHARD_SIZES = (7, 1, 3)
 SAMPLES = SampleSettings()

@@ -1,5 +1,7 @@
 """Evaluation tasks on a model whose features are known, and on one and two processes."""
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,9 +12,10 @@ from tests.trainer.processes import run_processes
 from tests.trainer.runs import write_data
 from tests.trainer.towers import VIT, random_weights
 from trainer.errors import TrainingError
-from trainer.evaluate import Embedded, EvaluateSettings, embed, evaluate
+from trainer.evaluate import Embedded, check_task, embed, evaluate
 from trainer.index import build_index
-from trainer.models import ModelSettings, load_model
+from trainer.models import load_model
+from trainer.settings import EvaluateSettings, ModelSettings
 from trainer.student import Student, encode_text
 
 CPU = torch.device("cpu")
@@ -80,6 +83,29 @@ def test_classes_are_the_labels(folder):
     assert found["num_classes"] == 3
     wrong = Embedded(**{**vars(embedded), "region": own.roll(1, 0)})
     assert evaluate("regions", wrong, model, device=CPU, templates=["just {}"])["region_accuracy@1"] < 1
+
+
+def test_chance_is_told_beside_accuracy(folder):
+    embedded, model = perfect(folder)
+    found = evaluate("regions", embedded, model, device=CPU)
+    assert found["num_classes"] == 3
+    assert (found["region_chance@1"], found["region_chance@5"]) == (1 / 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("task", "column", "remedy"),
+    [("regions", "labels", "--task region-retrieval"), ("zeroshot", "image_captions", "--task retrieval")],
+)
+def test_one_class_alone_is_nothing_to_classify(folder, task, column, remedy):
+    embedded, model = perfect(folder)
+    names = getattr(embedded.index, column)
+    alike = pa.chunked_array([[None if name is None else "cat" for name in names.to_pylist()]])
+    index = dataclasses.replace(embedded.index, **{column: alike})
+    same = dataclasses.replace(embedded, index=index)
+    for measure in (lambda: evaluate(task, same, model, device=CPU), lambda: check_task(task, index)):
+        with pytest.raises(TrainingError, match=f"the same .*'cat', so any model .*{remedy}"):
+            measure()
+    check_task("retrieval", index)
 
 
 def test_zeroshot_takes_captions_as_class_names(folder):

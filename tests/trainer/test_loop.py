@@ -133,6 +133,15 @@ def _kill_in_a_write(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(trainer.checkpoints.torch, "save", cut)
 
 
+def test_the_time_left_is_shown_once_it_is_known(folder, tmp_path):
+    said = io.StringIO()
+    console = Console(file=said, width=500)
+    train(Dataset.open(folder), tmp_path, RECIPE, RUN, device=torch.device("cpu"), console=console)
+    first, *others = [line for line in said.getvalue().splitlines() if "regions/s" in line]
+    assert first.endswith("regions/s") and len(others) == 5
+    assert all(line.endswith(" left") for line in others)
+
+
 def test_stopping_writes_a_checkpoint_and_goes_on(folder, tmp_path):
     stop = StopRequest(requested=True)
     stopped = run_training(folder, tmp_path / "found", stop=stop)

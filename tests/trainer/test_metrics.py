@@ -40,4 +40,6 @@ def test_classification_names():
         "region_mean_class_accuracy@1": pytest.approx((1 / 2 + 0) / 2),
         "region_accuracy@2": 1.0,
         "region_mean_class_accuracy@2": 1.0,
+        "region_chance@1": pytest.approx(1 / 3),
+        "region_chance@2": pytest.approx(2 / 3),
     }

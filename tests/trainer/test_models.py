@@ -12,7 +12,8 @@ from tests.trainer.eva_names import EVA02_B_16, EVA02_L_14_336, TINY
 from tests.trainer.towers import EVA, VIT, random_weights
 from trainer.errors import TrainingError
 from trainer.eva_weights import to_open_clip, to_original
-from trainer.models import ModelSettings, load_model, load_weights
+from trainer.models import load_model, load_weights
+from trainer.settings import ModelSettings
 
 
 def original_state(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:

@@ -10,7 +10,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tests.trainer.processes import run_processes
 from trainer.backbone import normalise
 from trainer.gather import exchange_counts, gather_ids, gather_rows, rank, world_size
-from trainer.objective import Losses, LossSettings, Objective, Pairs
+from trainer.objective import Losses, Objective, Pairs
+from trainer.settings import LossSettings
 
 DIM = 4
 

@@ -15,7 +15,8 @@ from tests.trainer.runs import write_data
 from tests.trainer.towers import VIT, random_weights
 from trainer import text_cache
 from trainer.index import build_index
-from trainer.models import ModelSettings, load_model
+from trainer.models import load_model
+from trainer.settings import ModelSettings
 from trainer.student import encode_text
 from trainer.text import FrozenText, TrainedText, tower_fingerprint
 from trainer.text_cache import TextCache, fill

@@ -1,0 +1,195 @@
+"""What a run depends on, as frozen dataclasses: their fields, defaults and docstrings are the command's flags and help.
+
+Nothing here imports torch, so that `--help` is quick and needs none of the trainer's extra.
+"""
+
+import os
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+Shuffle = Literal["global", "shards"]
+"""All images alike; or shards in random order, a few open at a time: fewer places of slow storage at once."""
+
+DuplicateText = Literal["positive", "mask", "negative"]
+"""What another pair with the same normalised text is: a second match, nothing, or (as in the official code) wrong."""
+
+TeacherKind = Literal["live", "detached", "ema", "frozen"]
+"""Who embeds crops: the trained weights with gradient (the paper's) or without, their moving average, or the start."""
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+RegionFeature = Literal["roi", "crop"]
+"""Where a region's feature comes from: pooled from the dense map of its image, or its crop embedded as an image."""
+
+Task = Literal["regions", "retrieval", "region-retrieval", "zeroshot"]
+TASKS: tuple[Task, ...] = get_args(Task)
+
+
+def available_cores() -> int:
+    """Return how many CPU cores this process may run on: fewer than the machine has, in many a container or job."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers(most: int) -> int:
+    """Return how many processes decode images unless it is said: one a core, `most` at most."""
+    return min(most, available_cores())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Which model is trained, from what, and which of its parts."""
+
+    model: str = "EVA02-B-16"
+    """An open_clip model, `local-dir:FOLDER` in open_clip's form, or `fineclip-mini`."""
+    pretrained: str | None = None
+    """Weights to start from: an open_clip tag, or a file (open_clip's or the original EVA-CLIP's names; .pt or
+    .safetensors). None starts from random weights, except for `local-dir:` folders that hold some."""
+    image_size: int | tuple[int, int] = 224
+    """Pixels that images are squashed to: a side, or [height, width]; whole patches."""
+    crop_size: int = 224
+    """Pixels of a side that the teacher's crops are squashed to."""
+    train_text: bool = False
+    """Train the text tower too. Otherwise it is frozen, and each text is embedded once."""
+    trainable: Literal["all", "blocks"] = "all"
+    """What is trained of the vision tower: all of it, or its blocks only (as CLIPSelf's scripts do)."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice rather than keep them: less memory, about a third more time."""
+    interpolation: Interpolation = "bilinear"
+    """How images and crops are squashed."""
+    alpha: float = 1.0
+    """Share of the trained weights in the exported ones, the rest being the start's; CLIPSelf has 0.7 for B/16."""
+
+    def __post_init__(self) -> None:
+        """Check the share. Raises ValueError."""
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"--alpha {self.alpha}: a share of the trained weights, from 0 to 1")
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSettings:
+    """What is made of an image and its regions."""
+
+    max_regions: int | None = 20
+    """Most regions of an image in an epoch; which ones changes from epoch to epoch. None takes all."""
+    crop_scale: float = 1.5
+    """Sides of the teacher's crop, in sides of the region's box; clipped to the image."""
+    flip: bool = False
+    """Mirror half of the images, left to right. Captions that say left or right are then wrong."""
+    trim: float = 0.0
+    """Cut away up to this share of the image at each side, at random; regions that lose half of their area go."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges. Raises ValueError."""
+        if self.max_regions is not None and self.max_regions < 1:
+            raise ValueError(f"--max-regions {self.max_regions}: give 1 or more")
+        if not 0 <= self.trim < 0.5 or self.crop_scale <= 0:
+            raise ValueError(f"--trim {self.trim} --crop-scale {self.crop_scale}: from 0 to below 0.5, and above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderSettings:
+    """Which images make a step."""
+
+    global_batch_size: int = 256
+    """Images a step of all processes together; the paper's B/16 has 256, its L/14 80."""
+    shuffle: Shuffle = "global"
+    """All images alike, or `shards`: shards in random order, 8 of them mixed at a time (for slow storage)."""
+    seed: int = 0
+    """Of the order, of the choice of regions, and of random weights."""
+
+    def __post_init__(self) -> None:
+        """Check the size. Raises ValueError."""
+        if self.global_batch_size < 1:
+            raise ValueError(f"--global-batch-size {self.global_batch_size}: give 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSettings:
+    """What is minimised."""
+
+    global_weight: float = 1.0
+    """Weight of the loss of images and their captions; 0 leaves it out."""
+    region_weight: float = 1.0
+    """Weight of the loss of regions and their captions (the paper's gamma); 0 leaves it out."""
+    distill_weight: float = 1.0
+    """Weight of the self-distillation (the paper's lambda); 0 leaves it out, and no crop is embedded."""
+    region_objective: Literal["captions", "concepts"] = "captions"
+    """What regions are matched with: their captions, or their labels among sampled concepts (RegionCLIP)."""
+    concepts: str | None = None
+    """File of concepts, one a line, for `--region-objective concepts`; None takes the data's distinct labels."""
+    concepts_per_step: int = 100
+    """Concepts that a step samples for `--region-objective concepts`."""
+    duplicate_text: DuplicateText = "positive"
+    """What another pair with the same text is (case and punctuation aside): a second match, left out of the sum, or a
+    wrong match as in the official code."""
+    teacher: TeacherKind = "live"
+    """Who embeds the crops: the trained weights, with gradient (`live`, the paper's) or without (`detached`), their
+    moving average (`ema`), or the start (`frozen`, CLIPSelf's)."""
+    ema_decay: float = 0.999
+    """Of the moving average, a step."""
+    official_quirks: int | None = None
+    """Train the official code's objective in a run of this many processes: contrastive gradients divided by it, the
+    distillation a mean of its processes' means, equal texts wrong matches, and for 1 the zero rows in the softmax."""
+
+    def __post_init__(self) -> None:
+        """Check the weights. Raises ValueError."""
+        weights = (self.global_weight, self.region_weight, self.distill_weight)
+        if min(weights) < 0 or max(weights) == 0:
+            raise ValueError(f"loss weights {weights}: none may be negative, and one must be more than 0")
+        if self.official_quirks is not None and self.official_quirks < 1:
+            raise ValueError(f"--official-quirks {self.official_quirks}: give the number of processes, 1 or more")
+
+    @property
+    def uses_regions(self) -> bool:
+        """Whether any loss looks at regions."""
+        return bool(self.region_weight or self.distill_weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimSettings:
+    """How weights are updated. The defaults are the paper's."""
+
+    epochs: int = 10
+    """Times that every image is seen."""
+    lr: float = 1e-5
+    """Learning rate at the end of the warm-up."""
+    warmup_steps: int = 1000
+    """Steps over which the learning rate rises from 0."""
+    weight_decay: float = 0.1
+    """Of weights with two or more dimensions; biases, norms and the temperature have none."""
+    beta1: float = 0.9
+    """Of AdamW."""
+    beta2: float = 0.999
+    """Of AdamW."""
+    eps: float = 1e-8
+    """Of AdamW."""
+    clip_norm: float | None = None
+    """Largest norm of all gradients together; None does not clip, as in the paper."""
+    precision: Precision = "bf16"
+    """Of the towers' activations: `bf16`, `fp16` (with a scaled loss) or `fp32`. Weights and losses are float32."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges. Raises ValueError."""
+        if self.epochs < 1 or self.lr <= 0 or self.warmup_steps < 0:
+            raise ValueError(f"--epochs {self.epochs} --lr {self.lr} --warmup-steps {self.warmup_steps}: out of range")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """How a data set is embedded."""
+
+    region_feature: RegionFeature = "roi"
+    """A region's feature: pooled from its image's dense map (`roi`), or its crop, embedded as an image (`crop`)."""
+    crop_scale: float = 1.0
+    """Sides of the crop, in sides of the box, for `--region-feature crop`."""
+    batch_size: int = 64
+    """Images embedded at a time, by all processes together."""
+    workers: int = field(default_factory=lambda: default_workers(2))
+    """Processes that decode images; unless given one a core, 2 at most. No figure depends on it."""
