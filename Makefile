@@ -45,7 +45,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .venv/pipeline.installed: setup.py | .venv/bin/python
 	$(PIP) --editable '.[pipeline,viewer]'
-	$(PIP) --no-deps libreyolo==1.6.0 mss pycocotools
+	$(PIP) --no-deps libreyolo==1.6.0 mss
 	touch $@
 
 .venv/dev.installed: .venv/pipeline.installed

@@ -12,15 +12,20 @@ SCHEMAS = ["msgspec>=0.20", "numpy>=2", "pyarrow>=20", "fsspec[http]>=2025.5"]
 COMMAND = ["jsonargparse[signatures]>=4.40", "rich>=14"]
 PIPELINE = [
     "apache-beam==2.77.0",
+    "filelock>=3.15",
     "pillow>=11",
+    "platformdirs>=4",
+    "pycocotools>=2.0.8",
     "opencv-contrib-python-headless>=4.10",
     # torchvision's pin is the one that matters: a looser one may be paired with a torch it cannot load with
     "torch>=2.14",
     "torchvision>=0.29",
     "transformers>=5",
-    # what libreyolo imports; it is installed with --no-deps, since it would bring a second OpenCV
+    # scipy for the probe's intervals; both are what libreyolo imports, which is installed with --no-deps, since its own
+    # dependencies would bring a second OpenCV
     "requests>=2.25",
     "scipy>=1.7",
+    "open_clip_torch>=3.2",
 ]
 VIEWER = ["duckdb>=1.4", "pillow>=11", "starlette>=0.46", "uvicorn>=0.34"]
 TRAINER = [
@@ -34,6 +39,8 @@ TRAINER = [
     "torchvision>=0.29",
     "transformers>=5",
 ]
+OPENAI = ["openai>=3"]
+"""The client of `--captioner openai`, which speaks to any OpenAI-compatible server."""
 ULTRALYTICS = ["ultralytics-opencv-headless>=8.4"]
 """AGPL-3.0. Imported by `--propose.engine ultralytics` alone."""
 DEV = [
@@ -65,10 +72,17 @@ setup(
     py_modules=["fineclip"],
     package_data={
         "schemas": ["*.json"],
-        "pipeline": ["photographs/*", "viewer/assets/*", "minis/checkpoints/*/*"],
+        "pipeline": ["caption/concepts.txt", "photographs/*", "viewer/assets/*", "minis/checkpoints/*/*"],
         "trainer": ["model_configs/*"],
     },
     install_requires=SCHEMAS + COMMAND,
-    extras_require={"pipeline": PIPELINE, "trainer": TRAINER, "ultralytics": ULTRALYTICS, "viewer": VIEWER, "dev": DEV},
+    extras_require={
+        "pipeline": PIPELINE,
+        "trainer": TRAINER,
+        "openai": OPENAI,
+        "ultralytics": ULTRALYTICS,
+        "viewer": VIEWER,
+        "dev": DEV + OPENAI,
+    },
     entry_points={"console_scripts": ["fineclip=fineclip:main"]},
 )

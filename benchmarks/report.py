@@ -2,13 +2,19 @@
 
 Two ways of doing the same are run in turn, round after round, so that what else the machine does hits both; a ratio is
 the median of the rounds' own ratios. Every report ends in one JSON line with the raw times, for later comparison.
+
+Needs the standard library alone: a benchmark runs where only the libraries of what it measures are installed.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,10 +22,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-_LIBRARIES = ("apache-beam", "webdataset", "pyarrow", "numpy", "pillow", "msgspec")
+_LIBRARIES = ("apache-beam", "webdataset", "pyarrow", "numpy", "pillow", "msgspec", "torch", "transformers")
+"""Whose versions are reported, where they are installed."""
+_HEADER = ("", "median s", "min - max s", "per s", "ratio", "goal", "met")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +38,10 @@ class Row:
     """The alternative's times, of the same rounds."""
     goal: float | None = None
     """Largest ratio to `against` that is good enough."""
+    items: int | None = None
+    """Things done in a round, for a rate."""
+    rate_goal: float | None = None
+    """Smallest number of things a second that is good enough."""
     note: str = ""
 
     @property
@@ -41,6 +50,21 @@ class Row:
         if self.against is None:
             return None
         return statistics.median(ours / theirs for ours, theirs in zip(self.seconds, self.against, strict=True))
+
+    @property
+    def per_s(self) -> float | None:
+        """Things a second in the median round; None where they were not counted."""
+        return None if self.items is None else self.items / statistics.median(self.seconds)
+
+    @property
+    def goals(self) -> list[tuple[str, bool]]:
+        """What was aimed at, and whether it was met."""
+        goals = []
+        if self.goal is not None and self.ratio is not None:
+            goals.append((f"<= {self.goal:.3g}", self.ratio <= self.goal))
+        if self.rate_goal is not None and self.per_s is not None:
+            goals.append((f">= {self.rate_goal:,.0f}/s", self.per_s >= self.rate_goal))
+        return goals
 
 
 def measure(
@@ -62,42 +86,83 @@ def measure(
     return seconds
 
 
+def gpu_busy(way: Callable[[], object]) -> float | None:
+    """Run `way`, and return the share of its time (0 to 1) in which a kernel ran; None without nvidia-smi or samples.
+
+    The driver's own figure, sampled: it sees the gaps that a model's call has within itself.
+    """
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    query = [program, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"]
+    with subprocess.Popen(query, stdout=subprocess.PIPE, text=True) as watcher:
+        assert watcher.stdout is not None
+        watcher.stdout.readline()  # of before: it has started
+        way()
+        watcher.terminate()
+        samples = [float(line) for line in watcher.stdout.read().splitlines() if line.strip().isdigit()]
+    return statistics.mean(samples) / 100 if samples else None
+
+
 def report(title: str, rows: Sequence[Row], extra: Mapping[str, Any]) -> None:
     """Print a table of `rows`, `extra` (JSON values) and where this ran, then all of it as one JSON line."""
-    console = Console(width=120, highlight=False)
-    table = Table("", "median s", "min - max s", "ratio", "goal", "met", title=title, title_justify="left", box=None)
-    for row in rows:
-        spread = f"{min(row.seconds):.3f} - {max(row.seconds):.3f}"
-        ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
-        goal, met = ("", "") if row.goal is None or row.ratio is None else (f"<= {row.goal}", _yes(row))
-        name = f"{row.name} ({row.note})" if row.note else row.name
-        table.add_row(name, f"{statistics.median(row.seconds):.3f}", spread, ratio, goal, met)
-    console.print(table)
+    print(title)
+    _print_table([_HEADER, *map(_cells, rows)])
     for name, value in extra.items():
-        console.print(f"{name}: {value}", soft_wrap=True, markup=False)
+        print(f"{name}: {value}")
     setting = _setting()
-    console.print(", ".join(f"{name} {value}" for name, value in setting.items()), soft_wrap=True, markup=False)
-    result = {"title": title, "rows": [asdict(row) | {"ratio": row.ratio} for row in rows], **extra, **setting}
-    console.print(json.dumps(result), soft_wrap=True, markup=False)
+    print(", ".join(f"{name} {value}" for name, value in setting.items()))
+    rates = [asdict(row) | {"ratio": row.ratio, "per_s": row.per_s} for row in rows]
+    print(json.dumps({"title": title, "rows": rates, **extra, **setting}), flush=True)
 
 
-def _yes(row: Row) -> str:
-    assert row.ratio is not None and row.goal is not None
-    return "yes" if row.ratio <= row.goal else "no"
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        f"{row.name} ({row.note})" if row.note else row.name,
+        f"{statistics.median(row.seconds):.3f}",
+        f"{min(row.seconds):.3f} - {max(row.seconds):.3f}",
+        "" if row.per_s is None else f"{row.per_s:,.1f}",
+        "" if row.ratio is None else f"{row.ratio:.3f}",
+        ", ".join(goal for goal, _ in row.goals),
+        ", ".join("yes" if met else "no" for _, met in row.goals),
+    )
+
+
+def _print_table(lines: Sequence[tuple[str, ...]]) -> None:
+    """Print the lines with columns as wide as their widest cell; columns without a value are left out."""
+    columns = [column for column in zip(*lines, strict=True) if any(column[1:])]
+    widths = [max(map(len, column)) for column in columns]
+    for cells in zip(*columns, strict=True):
+        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
 
 
 def _setting() -> dict[str, Any]:
     memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
     return {
         "date": datetime.now(tz=UTC).date().isoformat(),
+        **_gpu(),
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(memory_gib),
         "load_average_1min": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
-        **versions,
+        **_versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def _gpu() -> dict[str, str]:
+    """Return the GPU that this process used, where it did."""
+    torch = sys.modules.get("torch")
+    used = torch is not None and torch.cuda.is_initialized()
+    return {"gpu": torch.cuda.get_device_name()} if torch is not None and used else {}
 
 
 def _cpu_model() -> str:

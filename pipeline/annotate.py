@@ -6,26 +6,30 @@ Samples stream through in source order. Proposers get batches of images, caption
 both batches depend on the order of the samples alone. What cannot be used becomes a row with a reason.
 """
 
+import dataclasses
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pipeline import sidecar
 from pipeline.batches import Batcher
-from pipeline.caption.base import Caption, Captioner, Crop
+from pipeline.caption.base import Caption, Captioner, Crop, PreparingCaptioner, UnevenCaptioner
+from pipeline.caption.normalise import finished
 from pipeline.clock import StageClock
 from pipeline.crop import cut
 from pipeline.failures import Failure
 from pipeline.images import DecodedImage
+from pipeline.licenses import Licensed
 from pipeline.plan import Plan
-from pipeline.propose.base import Proposals, Proposer
+from pipeline.propose.base import PreparingProposer, Proposals, Proposer
 from pipeline.read import read_samples
 from pipeline.sample import RegionCaption, Sample
 from pipeline.select import Selected, select, too_low_resolution
 from pipeline.settings import Recipe, RunSettings
 from pipeline.unit import UnitReport, commit_unit
-from schemas.reasons import Reason, Stage
+from schemas.reasons import Stage
 
 _WINDOW = 256
 """Samples that may wait for captions: where regions are rare, a batch goes to the captioner before it is full."""
@@ -77,12 +81,8 @@ class Annotator:
 
     def _propose(self, samples: Iterator[Sample], clock: StageClock) -> Iterator[Sample]:
         """Give each sample that is still ok its proposals, in batches of such samples' images."""
-        batcher: Batcher[Sample, Proposals] = Batcher(
-            lambda batch: self.proposer.propose([_image(sample) for sample in batch]),
-            name=self.proposer.name,
-            stage=Stage.PROPOSE,
-            batch_size=self.proposer.batch_size,
-        )
+        batcher = self._proposing()
+        clock.batches[Stage.PROPOSE] = batcher.report
         waiting: deque[Sample] = deque()
         live = _ok(samples, waiting)
         for sample, proposals in clock.timed("propose", batcher.run(live)):
@@ -93,10 +93,29 @@ class Annotator:
             yield from _up_to(sample, waiting)
         yield from waiting
 
+    def _proposing(self) -> Batcher[Sample, Proposals]:
+        """Return what calls the proposer, its CPU part ahead of the model where it has one."""
+        proposer = self.proposer
+        ahead = proposer if isinstance(proposer, PreparingProposer) else None
+        return Batcher(
+            ahead.detect if ahead else lambda batch: proposer.propose(_images(batch)),
+            prepare=(lambda batch: ahead.prepare(_images(batch))) if ahead else None,
+            name=proposer.name,
+            stage=Stage.PROPOSE,
+            batch_size=proposer.batch_size,
+        )
+
     def _finish(self, unit: int, samples: Iterator[Sample], clock: StageClock, advance: Advance) -> UnitReport:
         captioned = _announced(self._caption(self._select(samples, clock), clock), advance)
-        provenance = {"proposer": self.proposer.provenance(), "captioner": self.captioner.provenance()}
-        return commit_unit(self.plan, unit, captioned, self.recipe, provenance=provenance, clock=clock)
+        return commit_unit(self.plan, unit, captioned, self.recipe, provenance=self._provenance(), clock=clock)
+
+    def _provenance(self) -> dict[str, Any]:
+        """Return what determines the output, with the terms it stands under."""
+        recipe = self.recipe
+        return {
+            "proposer": self.proposer.provenance() | {"licenses": _terms(self.proposer.licenses(recipe.propose))},
+            "captioner": self.captioner.provenance() | {"licenses": _terms(self.captioner.licenses(recipe.caption))},
+        }
 
     def _select(self, samples: Iterator[Sample], clock: StageClock) -> Iterator[Sample]:
         for sample in samples:
@@ -118,21 +137,33 @@ class Annotator:
 
     def _caption(self, samples: Iterator[Sample], clock: StageClock) -> Iterator[Sample]:
         """Give each region its caption, in batches over images; a sample goes on when its last region has one."""
-        prompt = self.captioner.prompt
-        batcher: Batcher[tuple[Sample, Crop], Caption] = Batcher(
-            lambda batch: self.captioner.caption([crop for _, crop in batch], [prompt] * len(batch)),
-            name=self.captioner.name,
-            stage=Stage.CAPTION,
-            batch_size=self.captioner.batch_size,
-        )
+        batcher = self._captioning()
+        clock.batches[Stage.CAPTION] = batcher.report
         while (first := next(samples, None)) is not None:
             waiting: deque[Sample] = deque()
             crops = self._crops(itertools.chain([first], samples), waiting, clock)
             for (sample, crop), caption in clock.timed("caption", batcher.run(crops)):
-                sample.captions[crop.region_id] = _region_caption(caption)
+                sample.captions[crop.region_id] = _region_caption(caption, self.captioner.prompt)
                 while waiting and len(waiting[0].captions) == len(waiting[0].regions):
                     yield waiting.popleft()
             yield from waiting
+
+    def _captioning(self) -> Batcher[tuple[Sample, Crop], Caption]:
+        """Return what calls the captioner, its CPU part ahead of the model where it has one."""
+        captioner = self.captioner
+        ahead = captioner if isinstance(captioner, PreparingCaptioner) else None
+        uneven = captioner if isinstance(captioner, UnevenCaptioner) else None
+        return Batcher(
+            ahead.generate if ahead else lambda batch: captioner.caption(*self._asked(batch)),
+            prepare=(lambda batch: ahead.prepare(*self._asked(batch))) if ahead else None,
+            cost=(lambda pair: uneven.places(pair[1])) if uneven else None,
+            name=captioner.name,
+            stage=Stage.CAPTION,
+            batch_size=captioner.batch_size,
+        )
+
+    def _asked(self, batch: Sequence[tuple[Sample, Crop]]) -> tuple[list[Crop], list[str | None]]:
+        return [crop for _, crop in batch], [self.captioner.prompt] * len(batch)
 
     def _crops(
         self, samples: Iterator[Sample], waiting: deque[Sample], clock: StageClock
@@ -161,6 +192,10 @@ class Annotator:
         )
 
 
+def _terms(entries: Sequence[Licensed]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(entry) for entry in entries]
+
+
 def _announced(samples: Iterator[Sample], advance: Advance) -> Iterator[Sample]:
     for sample in samples:
         yield sample
@@ -170,6 +205,10 @@ def _announced(samples: Iterator[Sample], advance: Advance) -> Iterator[Sample]:
 def _image(sample: Sample) -> DecodedImage:
     assert sample.image is not None
     return sample.image
+
+
+def _images(samples: Sequence[Sample]) -> list[DecodedImage]:
+    return [_image(sample) for sample in samples]
 
 
 def _ok(samples: Iterator[Sample], waiting: deque[Sample]) -> Iterator[Sample]:
@@ -195,12 +234,8 @@ def _with_proposals(samples: Iterator[Sample], saved: Iterable[sidecar.Outcome])
         yield sample
 
 
-def _region_caption(caption: Caption | Failure) -> RegionCaption:
-    """Return the caption with white space collapsed; an empty one is a failure."""
-    if isinstance(caption, Failure):
-        return RegionCaption(failure=caption)
-    text = " ".join(caption.text.replace("\0", " ").split())
-    if not text:
-        message = f"the captioner returned {caption.text!r}"
-        return RegionCaption(failure=Failure(reason=Reason.EMPTY_CAPTION, stage=Stage.CAPTION, message=message))
-    return RegionCaption(text=text, score=None if caption.score is None else round(caption.score, 4))
+def _region_caption(outcome: Caption | Failure, prompt: str | None) -> RegionCaption:
+    outcome = finished(outcome, prompt)
+    if isinstance(outcome, Failure):
+        return RegionCaption(failure=outcome)
+    return RegionCaption(text=outcome.text, score=outcome.score)

@@ -1,13 +1,19 @@
 """Calls a model batch by batch, keeps the order, and lets one bad item cost itself alone.
 
-items --batches of batch_size, in stream order--> call --> (item, result | Failure), in the same order
+items --batches of batch_size places, in stream order--> prepare (a batch ahead) --> call --> (item, result | Failure)
                  an error: bisect until the bad item is alone     out of memory: halve, remember, retry
 """
 
+import itertools
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Generic, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
 
+import msgspec
+
+from pipeline.device import release_memory
 from pipeline.errors import WorkError
 from pipeline.failures import Failure, failure_of
 from schemas.reasons import Reason, Stage
@@ -20,6 +26,30 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class BatchReport(msgspec.Struct, kw_only=True):
+    """What a model's batches came to in a unit of work; for the run's log, never for a shard."""
+
+    batch_size: int
+    """Places a batch, as asked for."""
+    learned_size: int
+    """Places a batch once the model ran out of memory; `batch_size` where it never did."""
+    items: int = 0
+    calls: int = 0
+    """Of the model, those that failed and those that bisect a failed batch included."""
+    model_s: float = 0.0
+    """Seconds in the model's calls."""
+    waited_s: float = 0.0
+    """Seconds that the model stood still because its next inputs were not prepared yet."""
+
+    def add(self, other: "BatchReport") -> None:
+        """Add another unit's figures; of the learned sizes the smaller one stays."""
+        self.learned_size = min(self.learned_size, other.learned_size)
+        self.items += other.items
+        self.calls += other.calls
+        self.model_s += other.model_s
+        self.waited_s += other.waited_s
+
+
 class Batcher(Generic[Item, Result]):
     """Runs a proposer or captioner over a stream of items.
 
@@ -29,36 +59,88 @@ class Batcher(Generic[Item, Result]):
     """
 
     batch_size: int
-    """Items of the next batch: as asked for, or less once the model ran out of memory."""
+    """Places of the next batch: as asked for, or less once the model ran out of memory."""
 
     def __init__(
-        self, call: Callable[[Sequence[Item]], Sequence[Result]], *, name: str, stage: Stage, batch_size: int
+        self,
+        call: Callable[[Any], Sequence[Result | Failure]],
+        *,
+        name: str,
+        stage: Stage,
+        batch_size: int,
+        prepare: Callable[[Sequence[Item]], Any] | None = None,
+        cost: Callable[[Item], float] | None = None,
     ) -> None:
-        """Wrap `call`, which returns one result an item, in order.
+        """Wrap `call`, which returns one result an item, in order, or the failure of that item.
 
-        `name` is the backend's, for errors; `stage` goes into the failures. Raises ValueError for a `batch_size`
-        below 1.
+        It is called with what `prepare` made of a batch, or without a `prepare` with the batch. `prepare` runs on a
+        thread of its own, one batch ahead of the model. `cost` says how many of the `batch_size` places an item takes
+        (1 by default). `name` is the backend's, for errors; `stage` goes into the failures. Raises ValueError for a
+        `batch_size` below 1.
         """
         if batch_size < 1:
             raise ValueError(f"{name}: batch_size must be at least 1, not {batch_size}")
         self._call = call
+        self._prepare = prepare
+        self._cost = cost or _one_place
         self._name = name
         self._stage = stage
         self.batch_size = batch_size
+        self.report = BatchReport(batch_size=batch_size, learned_size=batch_size)
 
     def run(self, items: Iterable[Item]) -> Iterator[tuple[Item, Result | Failure]]:
         """Yield each item with its result, or with why it has none, in the order of `items`.
 
-        Lazy: one batch is taken from `items` and held at a time; only the last is smaller. Any Exception of the call is
-        taken for one of the model: its batch is bisected until the items that raise it are alone. Errors of `items`
-        itself pass through. Raises RuntimeError, naming the backend, where the number of results is not that of items.
+        Lazy: one batch, and with a `prepare` one more, is taken from `items` and held at a time. Any Exception of the
+        call is taken for one of the model: its batch is bisected until the items that raise it are alone. A WorkError
+        is one of the whole work, and passes through, as errors of `items` do. Raises RuntimeError, naming the backend,
+        where the number of results is not that of items.
         """
-        stream = iter(items)
-        while batch := list(islice(stream, self.batch_size)):
-            outcomes = list(self._isolate(batch))
+        for batch, prepared in self._ahead(self._batches(items)):
+            outcomes = list(self._isolate(batch, prepared))
+            self.report.items += len(batch)
+            self.report.learned_size = self.batch_size
             self._stop_if_broken(outcomes)
             yield from zip(batch, outcomes, strict=True)
-            del batch, outcomes  # or they would be held while the next batch is read
+            del batch, prepared, outcomes  # or they would be held while the next batch is read
+
+    def _batches(self, items: Iterable[Item]) -> Iterator[list[Item]]:
+        """Yield the items in batches that take at most `batch_size` places, or are of one item."""
+        batch: list[Item] = []
+        places = 0.0
+        for item in items:
+            cost = self._cost(item)
+            if batch and places + cost > self.batch_size:
+                yield batch
+                batch, places = [], 0.0
+            batch.append(item)
+            del item
+            places += cost
+            if places >= self.batch_size:
+                yield batch
+                batch, places = [], 0.0
+        if batch:
+            yield batch
+
+    def _places(self, batch: Sequence[Item]) -> float:
+        return sum(map(self._cost, batch))
+
+    def _ahead(self, batches: Iterator[list[Item]]) -> Iterator[tuple[list[Item], "Future[Any] | None"]]:
+        """Yield each batch with its inputs, which a thread prepares while the model has the batch before it."""
+        if self._prepare is None:
+            for batch in batches:
+                yield batch, None
+                del batch
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
+            waiting: tuple[list[Item], Future[Any]] | None = None
+            for batch in batches:
+                started = batch, pool.submit(self._prepare, batch)
+                if waiting is not None:
+                    yield waiting
+                waiting = started
+            if waiting is not None:
+                yield waiting
 
     def _stop_if_broken(self, outcomes: Sequence[Result | Failure]) -> None:
         """Raise WorkError where all items of a batch failed in the same way: that is the model, and nothing to keep."""
@@ -70,16 +152,17 @@ class Batcher(Generic[Item, Result]):
                 f"{failures[0].message}; nothing of this shard was kept"
             )
 
-    def _isolate(self, batch: list[Item]) -> Iterator[Result | Failure]:
+    def _isolate(self, batch: list[Item], prepared: "Future[Any] | None") -> Iterator[Result | Failure]:
         """Yield the outcome of each item of a batch, in order; the parts still to do wait on a stack."""
         size_before = self.batch_size
         parts = [batch]
         while parts:
             part = parts.pop()
-            if len(part) > self.batch_size:
-                parts += [part[self.batch_size :], part[: self.batch_size]]
+            if len(part) > 1 and self._places(part) > self.batch_size:
+                end = self._end_of_fit(part)
+                parts += [part[end:], part[:end]]
                 continue
-            outcome = self._attempt(part)
+            outcome = self._attempt(part, prepared if part is batch else None)
             if not isinstance(outcome, Failure):
                 yield from outcome
                 continue
@@ -92,21 +175,50 @@ class Batcher(Generic[Item, Result]):
                 continue
             half = (len(part) + 1) // 2
             if out_of_memory:
-                self.batch_size = half
+                release_memory()
+                self.batch_size = math.ceil(self._places(part) / 2)
             parts += [part[half:], part[:half]]
 
-    def _attempt(self, part: list[Item]) -> Sequence[Result] | Failure:
+    def _end_of_fit(self, part: Sequence[Item]) -> int:
+        """Return how many of the first items fit into a batch, at least one."""
+        places = itertools.accumulate(map(self._cost, part))
+        return max(1, sum(total <= self.batch_size for total in places))
+
+    def _attempt(self, part: list[Item], prepared: "Future[Any] | None") -> Sequence[Result | Failure] | Failure:
         """Return the results of a part, or the failure of the part as a whole.
 
         The error becomes a Failure here, so that no traceback keeps the model's tensors alive during the next attempt.
         """
         try:
-            results = self._call(part)
+            results = self._timed_call(self._inputs(part, prepared))
+        except WorkError:
+            raise
         except Exception as error:  # noqa: BLE001 - a backend may raise anything, and one item must not stop a shard
             return failure_of(error, _reason(error), self._stage)
         if len(results) != len(part):
             raise RuntimeError(f"{self._name} returned {len(results)} results for {len(part)} items: a bug of its own")
         return results
+
+    def _inputs(self, part: list[Item], prepared: "Future[Any] | None") -> Any:
+        if self._prepare is None:
+            return part
+        started = time.perf_counter()
+        try:
+            return self._prepare(part) if prepared is None else prepared.result()
+        finally:
+            self.report.waited_s += time.perf_counter() - started
+
+    def _timed_call(self, inputs: Any) -> Sequence[Result | Failure]:
+        started = time.perf_counter()
+        try:
+            return self._call(inputs)
+        finally:
+            self.report.calls += 1
+            self.report.model_s += time.perf_counter() - started
+
+
+def _one_place(item: object) -> float:
+    return 1.0
 
 
 def padded_size(count: int, batch_size: int) -> int:

@@ -10,14 +10,16 @@ from types import FrameType
 
 from rich.console import Console
 
-from pipeline import job, report
+from pipeline import job, progress, report
 from pipeline.cost import cpu_cost
-from pipeline.device import DeviceError, has_cuda
+from pipeline.device import DeviceError, num_gpus
 from pipeline.errors import EngineError, InterruptedRunError, WorkError
+from pipeline.licenses import LicenseError, check_permissive
 from pipeline.minis.store import MiniError
 from pipeline.options import EXIT_CODES, Options, parse
-from pipeline.plan import load_plan
+from pipeline.plan import Plan, load_plan
 from pipeline.planning import PlanError, check_plan, make_plan
+from pipeline.probe import forecast, probe, workload
 from pipeline.profiles import PAPER, PROFILES
 from pipeline.sources.base import SourceError
 from pipeline.status import Markers, units_to_do
@@ -41,6 +43,7 @@ _CODE_OF: dict[type[Exception], int] = {
     DeviceError: USAGE,
     WeightsNotFoundError: USAGE,
     MiniError: USAGE,
+    LicenseError: USAGE,
 }
 
 
@@ -54,7 +57,7 @@ def _annotate(options: Options) -> int:
     _check_models(options)
     console = Console(stderr=True)
     drain = job.Drain()
-    with _draining_on_signals(drain, console), report.Bar(console) as bar:
+    with _draining_on_signals(drain, console), progress.Bar(console) as bar:
         result = job.annotate(
             options.inputs,
             options.output,
@@ -100,8 +103,18 @@ def _plan(options: Options) -> int:
             plan = make_plan(storage, options.inputs, options.recipe, options.plan)
         else:
             check_plan(plan, options.inputs, options.recipe, options.plan)
-        report.plan(Console(), plan, units_to_do(plan, Markers(storage).refresh()))
+        todo = units_to_do(plan, Markers(storage).refresh())
+    report.plan(Console(), plan, todo)
+    if options.probe.probe is not None and todo:
+        _probe(options, plan, todo, num_images=options.probe.probe)
     return DONE
+
+
+def _probe(options: Options, plan: Plan, todo: list[int], *, num_images: int) -> None:
+    work = workload(plan, todo)
+    with progress.probing(Console(stderr=True)) as watch:
+        measured = probe(plan, options.recipe, options.run, num_images=num_images, watch=watch)
+    report.forecast(Console(), forecast(measured, work), measured, options)
 
 
 def status_main(arguments: Sequence[str]) -> int:
@@ -130,7 +143,9 @@ def _status(output: str) -> int:
 
 
 def _check_models(options: Options) -> None:
-    """Raise what a backend lacks, before anything is written."""
+    """Raise what a backend lacks or may not be used for, before anything is written."""
+    if options.run.permissive_only:
+        check_permissive(options.recipe.licenses())
     _check_gpu(options)
     options.recipe.fingerprint()  # finds the models, or says which is missing
 
@@ -139,7 +154,7 @@ def _check_gpu(options: Options) -> None:
     """Raise DeviceError, with what it would cost, for the paper's models on a machine of their own without a GPU."""
     paper = PROFILES[PAPER]
     ours = (options.recipe.proposer, options.recipe.captioner) == (paper.proposer, paper.captioner)
-    if options.profile == PAPER and ours and options.run.device == "auto" and not has_cuda():
+    if options.profile == PAPER and ours and options.run.device == "auto" and num_gpus() == 0:
         raise DeviceError(cpu_cost())
 
 

@@ -13,19 +13,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from pipeline import lease
+from pipeline.batches import BatchReport
 from pipeline.commit import decided, roll_forward, sweep
 from pipeline.errors import InterruptedRunError, WorkError
 from pipeline.finalise import finalise
 from pipeline.plan import Plan, load_plan
 from pipeline.planning import PlanSettings, check_plan, extend_plan, make_plan
+from pipeline.run_log import Ending, RunLog
 from pipeline.settings import Recipe, RunSettings
 from pipeline.status import Markers, Totals, units_to_do
 from pipeline.storage import Storage, StorageError, open_storage, storage_errors
 from pipeline.unit import BalanceError
-from pipeline.worker import Ending, Event, WorkerSettings, drain_file
+from pipeline.worker import WorkerSettings, drain_file
 from schemas.names import LEASES_DIR, PROPOSALS_DIR, RUN_DIR, ShardName
 
 _POLL_S = 0.5
@@ -62,6 +62,8 @@ class JobResult:
     """Units that were left to do when the job began."""
     seconds: dict[str, float]
     """Worker time by stage of the flow, over the units of this run."""
+    batches: dict[str, BatchReport]
+    """What the models' batches came to, by stage, over the units of this run."""
     wall_s: float
     dataset: dict[str, Any]
     """The contents of `dataset.json`."""
@@ -117,7 +119,8 @@ def annotate(
             totals=job.markers.totals,
             drained=job.drained,
             num_units_run=num_units_run,
-            seconds=job.seconds(),
+            seconds=job.log.seconds(),
+            batches=job.log.batches(),
             wall_s=time.monotonic() - started,
             dataset=dataset,
         )
@@ -171,6 +174,7 @@ class _Job:
         self.drained = False
         self._storage = plan.storage
         self._run_id = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
+        self.log = RunLog(plan.storage, self._run_id)
         self._settings = WorkerSettings(plan=plan, recipe=recipe, run=run, run_id=self._run_id)
         self._beam_options = beam_options
         self._drain = drain
@@ -244,7 +248,7 @@ class _Job:
 
     def _raise_errors(self, left: Sequence[int]) -> None:
         """Raise what a worker of this run reported of a unit that is not done."""
-        for event in self._events():
+        for event in self.log.events():
             if event.ending in _ERROR_OF and event.unit in left:
                 raise _ERROR_OF[event.ending](event.message)
 
@@ -253,18 +257,6 @@ class _Job:
         name = f"{RUN_DIR}/{self._run_id}.check"
         self._storage.replace(name, b"writable\n")
         self._storage.remove(name)
-
-    def _events(self) -> list[Event]:
-        names = [name for name in self._storage.names(RUN_DIR) if name.startswith(f"{self._run_id}.unit-")]
-        return [msgspec.json.decode(self._storage.read(f"{RUN_DIR}/{name}"), type=Event) for name in names]
-
-    def seconds(self) -> dict[str, float]:
-        """Return this run's worker time by stage."""
-        total: dict[str, float] = {}
-        for event in self._events():
-            for stage, seconds in (event.report.seconds if event.report else {}).items():
-                total[stage] = total.get(stage, 0.0) + seconds
-        return total
 
     def finalise(self) -> dict[str, Any]:
         """Write the data set's own files; again if another job has completed it meanwhile, and ours replaced its."""

@@ -20,7 +20,9 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from pipeline.caption import CAPTIONERS, captioner_class
 from pipeline.crop import CropSettings
 from pipeline.decode import DecodeSettings
+from pipeline.exclusions import ReadSettings, load_exclusions
 from pipeline.planning import PlanSettings
+from pipeline.probe import ProbeSettings
 from pipeline.profiles import DEFAULT_PROFILE, PROFILES
 from pipeline.propose import PROPOSERS, proposer_class
 from pipeline.select import SelectSettings
@@ -40,6 +42,13 @@ exit codes:
   6  totals do not balance"""
 
 _CHOICES: dict[str, Collection[str]] = {"profile": PROFILES, "proposer": PROPOSERS, "captioner": CAPTIONERS}
+_PLAN = "plan"
+"""The command that has the flags of `ProbeSettings`."""
+_FILTER_HELP = (
+    "Filter list (.parquet or .jsonl, such as the marks of fineclip view) of images and regions to leave out; may be "
+    "given several times. Keys are those of OUTPUT, ids of regions those of INPUT's records: they matter to manual "
+    "alone, other proposers find regions of their own."
+)
 _GROUPS = ("read", "select", "crop", "propose", "caption")
 _MAX_HELP_WIDTH = 110
 
@@ -54,6 +63,7 @@ class Options:
     recipe: Recipe
     plan: PlanSettings
     run: RunSettings
+    probe: ProbeSettings
     append: bool
     beam_options: tuple[str, ...]
 
@@ -160,8 +170,11 @@ def _parser(command: str, description: str, names: dict[str, str]) -> ArgumentPa
     parser.add_argument("--config", action="config", metavar="FILE", help="YAML of these settings; flags override it")
     _add_choices(parser, names)
     parser.add_argument("--append", action="store_true", help="Take new inputs into an existing OUTPUT.")
+    parser.add_argument("--filter", action="append", default=[], metavar="FILE", help=_FILTER_HELP)
     for settings in (PlanSettings, RunSettings):
         _add_flat(parser, settings)
+    if command == _PLAN:
+        _add_flat(parser, ProbeSettings)
     _add_flat(parser, Recipe, only=("val_fraction", "drop_empty"))
     proposer, captioner = proposer_class(names["proposer"]), captioner_class(names["captioner"])
     classes = (DecodeSettings, SelectSettings, CropSettings, proposer.config_class, captioner.config_class)
@@ -204,7 +217,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
             super().add_argument(action)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        is_off = action.default is None or action.default is False
+        is_off = action.default is None or action.default is False or action.default == []
         return action.help if is_off else super()._get_help_string(action)
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
@@ -233,12 +246,14 @@ def _options(settings: Namespace, names: dict[str, str], beam_options: Sequence[
     if len(set(inputs)) < len(inputs):
         raise ValueError(f"an INPUT is named twice: {' '.join(inputs)}")
     _check_output(inputs, output)
+    checked = None if settings.append else inputs  # what was appended to has prefixes that only its plan knows
+    excluded = load_exclusions(settings.filter, checked, proposer=names["proposer"])
     recipe = Recipe(
         proposer=names["proposer"],
         propose=settings.propose,
         captioner=names["captioner"],
         caption=settings.caption,
-        read=settings.read,
+        read=ReadSettings(**dataclasses.asdict(settings.read), excluded=excluded),
         select=settings.select,
         crop=settings.crop,
         val_fraction=settings.val_fraction,
@@ -251,6 +266,7 @@ def _options(settings: Namespace, names: dict[str, str], beam_options: Sequence[
         recipe=recipe,
         plan=_flat(PlanSettings, settings),
         run=_flat(RunSettings, settings),
+        probe=_flat(ProbeSettings, settings) if "probe" in settings else ProbeSettings(),
         append=settings.append,
         beam_options=tuple(beam_options),
     )

@@ -24,7 +24,7 @@ from pipeline.plan import (
 from pipeline.settings import Recipe
 from pipeline.sources import open_source
 from pipeline.sources.base import ListedItem, SourceError, SourceFile, SourcePart
-from pipeline.sources.keys import unique_prefix
+from pipeline.sources.keys import input_prefixes
 from pipeline.sources.spec import canonical
 from pipeline.storage import Storage
 from pipeline.write import HashingFile
@@ -208,12 +208,9 @@ def _list_inputs(inputs: Sequence[str], taken: Sequence[PlannedInput]) -> list[L
     """List the files of `inputs`; a lone input of a new data set needs no prefix."""
     if len(set(inputs)) != len(inputs):
         raise SourceError(f"an INPUT is named twice: {list(inputs)}")
-    prefixes = [planned.prefix for planned in taken]
+    prefixes = input_prefixes(inputs, [planned.prefix for planned in taken], extends=bool(taken))
     listed = []
-    for spec in inputs:
-        alone = len(inputs) == 1 and not taken
-        prefix = "" if alone else unique_prefix(spec, prefixes)
-        prefixes.append(prefix)
+    for spec, prefix in zip(inputs, prefixes, strict=True):
         source = open_source(spec)
         listed.append(ListedInput(spec=spec, kind=source.kind, prefix=prefix, files=tuple(source.files())))
     return listed

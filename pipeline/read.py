@@ -1,12 +1,18 @@
-"""Reading a unit: its samples in order, under their final keys, decoded ahead of the models by a few threads."""
+"""Reading a unit: its samples in order, under their final keys, decoded ahead of the models by a few threads.
+
+What filter lists take away is told here: an image is not even decoded, a given region is marked for `select`.
+"""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
+import msgspec
+
 from pipeline.clock import StageClock
-from pipeline.decode import DecodeSettings, decode
+from pipeline.decode import decode
+from pipeline.exclusions import Exclusions, ReadSettings
 from pipeline.failures import Failure
 from pipeline.plan import UnitPart
 from pipeline.sample import Sample
@@ -17,16 +23,17 @@ from schemas.reasons import Reason, Stage
 
 _AHEAD = 4
 """Images decoded ahead, a thread: enough to bridge a model call, few enough to hold large images in memory."""
+_EXCLUDED = Failure(reason=Reason.EXCLUDED, stage=Stage.READ, message="a list of --filter takes the image away")
 
 
 def read_samples(
-    parts: Sequence[UnitPart], settings: DecodeSettings, *, num_threads: int, clock: StageClock
+    parts: Sequence[UnitPart], settings: ReadSettings, *, num_threads: int, clock: StageClock
 ) -> Iterator[Sample]:
     """Yield a unit's samples in order, each decoded or with the failure that ended it."""
     waiting: deque[Future[Sample]] = deque()
     with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
         try:
-            for sample in clock.timed("read", _unique(_items(parts))):
+            for sample in clock.timed("read", _unique(_items(parts), settings.excluded)):
                 waiting.append(pool.submit(_decode, sample, settings))
                 if len(waiting) > num_threads * _AHEAD:
                     yield _next(waiting, clock)
@@ -42,7 +49,7 @@ def _next(waiting: deque[Future[Sample]], clock: StageClock) -> Sample:
         return waiting.popleft().result()
 
 
-def _decode(sample: Sample, settings: DecodeSettings) -> Sample:
+def _decode(sample: Sample, settings: ReadSettings) -> Sample:
     if sample.failure is None:
         decoded = decode(sample.item, settings)
         if isinstance(decoded, Failure):
@@ -59,14 +66,30 @@ def _items(parts: Sequence[UnitPart]) -> Iterator[SourceItem]:
             yield replace(item, key=with_prefix(item.key, part.input.prefix))
 
 
-def _unique(items: Iterator[SourceItem]) -> Iterator[Sample]:
-    """Yield a sample an item; one whose key was seen before in the unit has failed."""
+def _unique(items: Iterator[SourceItem], excluded: Exclusions) -> Iterator[Sample]:
+    """Yield a sample an item; one whose key was seen before in the unit has failed.
+
+    What is taken away is taken away, whatever else is wrong with it.
+    """
     seen: dict[str, str] = {}
     for item in items:
+        if item.key in excluded.images:
+            yield Sample(item=item, failure=_EXCLUDED)
+            continue
         failure = item.failure
         if failure is None and item.key in seen:
             message = f"{item.uri} has the key of {seen[item.key]}"
             failure = Failure(reason=Reason.DUPLICATE_KEY, stage=Stage.READ, message=message)
         if failure is None:
             seen[item.key] = item.uri
-        yield Sample(item=item, failure=failure)
+        yield Sample(item=_without_regions(item, excluded), failure=failure)
+
+
+def _without_regions(item: SourceItem, excluded: Exclusions) -> SourceItem:
+    """Return the item with its given regions marked that are taken away."""
+    if not excluded.regions or not item.given:
+        return item
+    given = (
+        msgspec.structs.replace(region, excluded=(item.key, region.id) in excluded.regions) for region in item.given
+    )
+    return replace(item, given=tuple(given))

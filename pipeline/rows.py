@@ -97,6 +97,7 @@ def _region_row(
         label=selected.label,
         proposer=proposer,
         proposal_score=selected.proposal_score,
+        mask_rle=selected.mask,
     )
     if caption is not None and failure is None:
         row.captioner = captioner

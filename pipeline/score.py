@@ -4,6 +4,7 @@ Boxes: recall at IoU 0.5 and boxes an object. Captions: the share that name shap
 whose box matches an object.
 """
 
+import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,11 +21,7 @@ from schemas.dataset import Dataset, DatasetError
 from schemas.records import ImageRecord
 
 _KEY = re.compile(r"(?:.*-)?scene-(?P<split>train|test)-s(?P<seed>\d+)-(?P<index>\d{8})")
-_USAGE = """\
-usage: fineclip score DATA
-
-Compares a data set made from `scenes:N` with the truth: recall of its boxes, and captions right on them.
-"""
+_DESCRIPTION = "Compare a data set made from scenes:N with the truth: recall of its boxes, and captions right on them."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +75,13 @@ def scene_of_key(key: str) -> Scene:
 
 def main(arguments: Sequence[str]) -> int:
     """Run `fineclip score DATA` and return its exit code."""
-    if list(arguments) in (["-h"], ["--help"]):
-        sys.stdout.write(_USAGE)
-        return 0
-    if len(arguments) != 1:
-        sys.stderr.write(_USAGE)
-        return 2
+    parser = argparse.ArgumentParser(prog="fineclip score", description=_DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("data", metavar="DATA", help="a data set made from scenes:N: a folder, or a URL")
+    parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="may be given several times")
+    parser.add_argument("--filter", action="append", default=[], metavar="FILE", help="a filter list; several may be")
+    options = parser.parse_args(arguments)
     try:
-        figures = score(Dataset.open(arguments[0]))
+        figures = score(Dataset.open(options.data, overlays=options.overlay, filters=options.filter))
     except DatasetError as error:
         sys.stderr.write(f"fineclip score: {error}\n")
         return 2

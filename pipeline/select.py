@@ -3,6 +3,7 @@
 The rules, in this order; the first that applies decides:
 
     over_limit    ranked beyond `max_proposals`: not looked at, one result stands for all of them
+    excluded      a filter list takes the given region away
     invalid_box   NaN or infinity in the box or its score, or an edge not beyond its opposite (a failure, not a rule)
     outside       no part of the box lies inside the image; all other boxes are clipped to it and quantised
     small         a side is below `min_side`, or nothing is left of it
@@ -10,11 +11,13 @@ The rules, in this order; the first that applies decides:
     overlap       IoU above `max_iou` with a better box that passed the rules above (class-agnostic greedy NMS)
     over_limit    ranked beyond `max_regions`
 
-Proposals are ranked by score, then geometry (top, left, bottom, right), then label, invalid ones last; so the outcome
-does not depend on the order a proposer returns them in.
+Proposals are ranked by score, then geometry (top, left, bottom, right), then label and mask, invalid ones after all
+others and excluded ones after those; so the outcome does not depend on the order a proposer returns them in, and that
+of the others not on what is excluded.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +79,8 @@ class Selected:
     """How many proposals this stands for."""
     failure: Failure | None
     """Why it is not a region; None for a region."""
+    mask: str | None = None
+    """As proposed: of the whole image, in COCO's compressed run lengths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +92,12 @@ class _Ranked:
     scores: npt.NDArray[np.float64]
     """`[R]`, rounded."""
     labels: list[str | None]
+    masks: list[str | None]
     ids: list[str]
     valid: npt.NDArray[np.bool_]
     inside: npt.NDArray[np.bool_]
+    excluded: list[str | None]
+    """The ids under which filter lists take rows away."""
 
 
 def too_low_resolution(image: DecodedImage, settings: SelectSettings) -> Failure | None:
@@ -119,6 +127,7 @@ def select(
             label=ranked.labels[row],
             count=1,
             failure=failures[row],
+            mask=ranked.masks[row],
         )
         for row in range(len(ranked.ids))
     ]
@@ -149,17 +158,30 @@ def _rank(
     boxes = np.where(np.isnan(boxes), np.float32(np.nan), boxes + np.float32(0))
     x0, y0, x1, y1 = boxes.T
     label_ranks = np.array(["" if label is None else f"={label}" for label in proposals.labels], dtype=np.str_)
+    masks = proposals.masks or (None,) * len(boxes)
+    mask_ranks = _ranks(masks)
+    excluded = proposals.excluded or (None,) * len(boxes)
+    excluded_ranks = np.array(["" if name is None else f"={name}" for name in excluded], dtype=np.str_)
     # lexsort's last key is the first in importance; NaN sorts last in each.
-    order = np.lexsort((label_ranks, x1, y1, x0, y0, -scores, ~valid))[:max_proposals]
+    keys = (excluded_ranks, mask_ranks, label_ranks, x1, y1, x0, y0, -scores, ~valid, excluded_ranks != "")
+    order = np.lexsort(keys)[:max_proposals]
     ranked = _Ranked(
         boxes=boxes[order],
         scores=scores[order],
         labels=[proposals.labels[row] for row in order],
+        masks=[masks[row] for row in order],
         ids=_region_ids(boxes[order], key=key, proposer=proposer),
         valid=valid[order],
         inside=inside[order],
+        excluded=[excluded[row] for row in order],
     )
     return ranked, len(boxes) - len(order)
+
+
+def _ranks(masks: Sequence[str | None]) -> npt.NDArray[np.intp]:
+    """Return `[R]` the place of each mask among the sorted ones: a comparison of numbers, since masks are long."""
+    place = {mask: rank for rank, mask in enumerate(sorted({mask or "" for mask in masks}))}
+    return np.array([place[mask or ""] for mask in masks], dtype=np.intp)
 
 
 def _region_ids(boxes: Boxes, *, key: str, proposer: str) -> list[str]:
@@ -193,6 +215,8 @@ def _judge(ranked: _Ranked, settings: SelectSettings) -> list[Failure | None]:
 def _judge_alone(ranked: _Ranked, row: int, settings: SelectSettings) -> Failure | None:
     """Return the failure of a row by the rules that concern it alone, or None."""
     box, score = ranked.boxes[row], ranked.scores[row]
+    if ranked.excluded[row] is not None:
+        return _failure(Reason.EXCLUDED, f"a list of --filter takes region {ranked.excluded[row]} of the input away")
     if not ranked.valid[row]:
         return _failure(Reason.INVALID_BOX, f"box {box.tolist()} with score {score:g} is not a box with a finite score")
     if not ranked.inside[row]:

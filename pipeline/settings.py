@@ -6,7 +6,8 @@ from typing import Any
 
 from pipeline.caption import captioner_class
 from pipeline.crop import CropSettings
-from pipeline.decode import DecodeSettings
+from pipeline.exclusions import ReadSettings
+from pipeline.licenses import Licensed
 from pipeline.propose import proposer_class
 from pipeline.select import SelectSettings
 from schemas.hashes import fingerprint
@@ -25,7 +26,7 @@ class Recipe:
     """Name of the captioner."""
     caption: Any
     """The captioner's own config dataclass."""
-    read: DecodeSettings = field(default_factory=DecodeSettings)
+    read: ReadSettings = field(default_factory=ReadSettings)
     select: SelectSettings = field(default_factory=SelectSettings)
     crop: CropSettings = field(default_factory=CropSettings)
     val_fraction: float = 0.0
@@ -48,12 +49,18 @@ class Recipe:
             "schema_version": SCHEMA_VERSION,
             "proposer": _identity(proposer_class(self.proposer), self.propose),
             "captioner": _identity(captioner_class(self.captioner), self.caption),
-            "read": dataclasses.asdict(self.read),
+            "read": self.read.limits(),
             "select": dataclasses.asdict(self.select),
             "crop": dataclasses.asdict(self.crop),
             "val_fraction": self.val_fraction,
             "drop_empty": self.drop_empty,
+            **self.read.excluded.configuration(proposer=self.proposer),
         }
+
+    def licenses(self) -> tuple[Licensed, ...]:
+        """Return the terms of the proposer's and the captioner's code and weights."""
+        proposer, captioner = proposer_class(self.proposer), captioner_class(self.captioner)
+        return (*proposer.licenses(self.propose), *captioner.licenses(self.caption))
 
     def fingerprint(self) -> str:
         """Return the sha256 of the canonical JSON of `configuration`."""
@@ -89,6 +96,10 @@ class RunSettings:
     """Seconds after which the shard of a worker that stopped renewing its lease goes to another."""
     max_dead: float = 0.01
     """Share of dead images or regions above which the job ends with exit code 1."""
+    permissive_only: bool = False
+    """Refuse, before any work, models and code under licences that restrict their users (docs/models.md)."""
+    allow_drift: bool = False
+    """Go on where a model answers the golden set otherwise than it did before with the same weights."""
 
     def __post_init__(self) -> None:
         for flag, value, least in (

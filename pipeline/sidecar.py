@@ -20,6 +20,8 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True):
     scores: bytes = b""
     """`[R]` little-endian float32."""
     labels: tuple[str | None, ...] = ()
+    masks: tuple[str | None, ...] | None = None
+    excluded: tuple[str | None, ...] | None = None
     failure: Failure | None = None
 
 
@@ -38,8 +40,11 @@ def load(storage: Storage, unit: int) -> Iterator[Outcome]:
         if entry.failure is not None:
             yield None, entry.failure
         else:
-            boxes = np.frombuffer(entry.boxes, "<f4").reshape(-1, 4)
-            yield Proposals(boxes=boxes, scores=np.frombuffer(entry.scores, "<f4"), labels=entry.labels), None
+            boxes, scores = np.frombuffer(entry.boxes, "<f4").reshape(-1, 4), np.frombuffer(entry.scores, "<f4")
+            proposals = Proposals(
+                boxes=boxes, scores=scores, labels=entry.labels, masks=entry.masks, excluded=entry.excluded
+            )
+            yield proposals, None
 
 
 def exists(storage: Storage, unit: int) -> bool:
@@ -56,7 +61,13 @@ def _entry(proposals: Proposals | None, failure: Failure | None) -> _Entry:
     if proposals is None:
         return _Entry(failure=failure)
     boxes, scores = proposals.boxes.astype("<f4"), proposals.scores.astype("<f4")
-    return _Entry(boxes=boxes.tobytes(), scores=scores.tobytes(), labels=proposals.labels)
+    return _Entry(
+        boxes=boxes.tobytes(),
+        scores=scores.tobytes(),
+        labels=proposals.labels,
+        masks=proposals.masks,
+        excluded=proposals.excluded,
+    )
 
 
 def _name(unit: int) -> str:

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.batches import BatchReport
 from pipeline.clock import StageClock
 from pipeline.commit import FinishedFile, commit, roll_forward
 from pipeline.failures import Failure
@@ -33,6 +34,8 @@ class UnitReport:
     regions: Counts = field(default_factory=Counts)
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by stage of the flow."""
+    batches: dict[str, BatchReport] = field(default_factory=dict)
+    """By stage that a model works in."""
 
 
 def shards_of(unit: int, recipe: Recipe) -> dict[str, ShardName]:
@@ -54,7 +57,7 @@ def commit_unit(
     Raises OSError on storage trouble, and BalanceError, before a shard is committed, if its counts do not add up.
     """
     storage, token = plan.storage, secrets.token_hex(8)
-    report = UnitReport(unit=unit, seconds=clock.seconds)
+    report = UnitReport(unit=unit, seconds=clock.seconds, batches=clock.batches)
     with ExitStack() as stack:
         writers = {}
         for split, shard in shards_of(unit, recipe).items():

@@ -15,7 +15,7 @@ from pipeline.minis.store import mini_folder
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _SETTINGS = (".json", ".txt", ".model", ".jinja")
 """Files beside the weights that decide the output too: configuration, tokenizer, preprocessing, decoding."""
-_NOT_SETTINGS = ("recipe.json", "figures.json")
+_NOT_SETTINGS = ("recipe.json", "figures.json", "repeats.json")
 """What our minis carry beside them."""
 
 
@@ -45,12 +45,13 @@ class ModelFiles:
         return f"sha256:{self.sha256}" if self.revision is None else f"{self.name}@{self.revision}"
 
 
-def find_model(name: str, *, mini: str, flag: str, revision: str | None = None) -> ModelFiles:
+def find_model(name: str, *, mini: str | None, flag: str, revision: str | None = None) -> ModelFiles:
     """Return the files of the model called `name`: `mini`, an existing path, or a hub id (at `revision`).
 
-    `mini` says which one ships for this use, `flag` which flag named the model. Raises WeightsNotFoundError.
+    `mini` says which one ships for this use (None if none does), `flag` which flag named the model. Raises
+    WeightsNotFoundError.
     """
-    if name == "mini":
+    if name == "mini" and mini is not None:
         path = mini_folder(mini)
         return ModelFiles(path=path, name="mini", revision=None, sha256=sha256_of(path))
     if Path(name).exists():
@@ -60,6 +61,57 @@ def find_model(name: str, *, mini: str, flag: str, revision: str | None = None) 
         raise WeightsNotFoundError(f"{flag} {name}: there is no such file or folder; give a local path or a hub id")
     path = _from_hub(name, flag, revision)
     return ModelFiles(path=path, name=name, revision=path.name, sha256=None)
+
+
+def find_file(path: str, *, flag: str, what: str) -> ModelFiles:
+    """Return the weights in one local file. `flag` took `path`, which must be that of `what`.
+
+    Raises WeightsNotFoundError.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise WeightsNotFoundError(f"{flag} {path}: there is no such file; give the local path of {what}")
+    return ModelFiles(path=file.resolve(), name=file.name, revision=None, sha256=sha256_of(file.resolve()))
+
+
+def find_published(url: str, *, flag: str) -> ModelFiles:
+    """Return the file that torchvision publishes at `url`, from torch's cache; fetched where it is not in there.
+
+    Raises WeightsNotFoundError, naming `flag`, where it cannot be fetched, and where its sha256 is not the one whose
+    first digits stand in its name (`NAME-DIGITS.pth`).
+    """
+    from torch import hub
+
+    name = url.rsplit("/", 1)[1]
+    prefix = Path(name).stem.rsplit("-", 1)[1]
+    path = Path(hub.get_dir()) / "checkpoints" / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False)
+        except (OSError, RuntimeError) as error:  # no network; RuntimeError: bytes of another hash
+            raise WeightsNotFoundError(
+                f"{name}: not in torch's cache ({path.parent}), and cannot be fetched ({error}); "
+                f"download {url} elsewhere and give {flag} its path"
+            ) from error
+    sha256 = sha256_of(path)
+    if not sha256.startswith(prefix):
+        raise WeightsNotFoundError(
+            f"{path}: its sha256 {sha256} is not the published one, which begins with {prefix}; delete the file"
+        )
+    return ModelFiles(path=path, name=name, revision=None, sha256=sha256)
+
+
+def check_pickled(files: ModelFiles, trusted: str | None, *, flag: str, hash_flag: str) -> None:
+    """Raise WeightsNotFoundError unless `trusted` is the sha256 of a checkpoint, which may run code when it is loaded.
+
+    `flag` named the checkpoint, `hash_flag` takes its hash.
+    """
+    if files.sha256 != trusted:
+        raise WeightsNotFoundError(
+            f"{flag} {files.path}: its sha256 is {files.sha256}; a pickled checkpoint can run code when it is loaded, "
+            f"so if that is the file you trust, give it as {hash_flag}"
+        )
 
 
 def _from_hub(name: str, flag: str, revision: str | None) -> Path:

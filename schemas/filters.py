@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from posixpath import splitext
+from typing import TypeVar
 
 import fsspec
 import msgspec
@@ -30,6 +31,8 @@ _GROUP_ROWS = 1 << 21
 ShardIds = Iterable[tuple[ShardName, pa.Table]]
 """Each shard's `key` and `region_id` columns."""
 
+Named = TypeVar("Named")
+
 
 @dataclass(frozen=True, kw_only=True)
 class FilterList:
@@ -40,6 +43,11 @@ class FilterList:
     """Of the file."""
     rows: pa.Table
     """`FILTER_SCHEMA`."""
+
+    @property
+    def dropped(self) -> pa.Table:
+        """The rows that take an image or a region away."""
+        return self.rows.filter(pc.invert(self.rows["keep"]))
 
 
 def load_filter(path: str | os.PathLike[str]) -> FilterList:
@@ -125,10 +133,13 @@ class _Matcher:
         self.found_images = np.zeros(len(self.images), dtype=np.bool_)
         self.found_regions = np.zeros(len(self.regions), dtype=np.bool_)
 
-    def drop(self, group: pa.Table) -> npt.NDArray[np.bool_]:
-        """Return `[rows]` bool, true for rows of the group that the list drops, and remember which of its rows met."""
+    def find(self, group: pa.Table) -> None:
+        """Remember which rows of the list are met by rows of the group."""
         self.found_images |= _is_in(self.images, _image_keys(group))
         self.found_regions |= _is_in(self.regions, _region_ids(group))
+
+    def dropped(self, group: pa.Table) -> npt.NDArray[np.bool_]:
+        """Return `[rows]` bool, true for rows of the group that the list drops."""
         dropped = _is_in(group["key"].combine_chunks(), self.dropped_images)
         return dropped | _is_in(row_ids(group), self.dropped_regions)
 
@@ -147,7 +158,7 @@ def _is_in(values: pa.Array, value_set: pa.Array) -> npt.NDArray[np.bool_]:
 
 
 def _matcher(filter_list: FilterList) -> _Matcher:
-    dropped = filter_list.rows.filter(pc.invert(filter_list.rows["keep"]))
+    dropped = filter_list.dropped
     return _Matcher(
         path=filter_list.path,
         images=_image_keys(filter_list.rows),
@@ -168,7 +179,8 @@ def kept_rows(filters: Iterable[FilterList], shards: ShardIds) -> dict[ShardName
         table = pa.concat_tables([table for _, table in group])
         kept = np.ones(len(table), dtype=np.bool_)
         for matcher in matchers:
-            kept &= ~matcher.drop(table)
+            matcher.find(table)
+            kept &= ~matcher.dropped(table)
         ends = np.cumsum([0, *(len(table) for _, table in group)])
         for (shard, _), (start, stop) in zip(group, pairwise(ends), strict=True):
             if not kept[start:stop].all():
@@ -178,8 +190,19 @@ def kept_rows(filters: Iterable[FilterList], shards: ShardIds) -> dict[ShardName
     return masks
 
 
-def _groups(shards: ShardIds) -> Iterator[list[tuple[ShardName, pa.Table]]]:
-    group: list[tuple[ShardName, pa.Table]] = []
+def check_rows(filters: Iterable[FilterList], tables: Iterable[pa.Table]) -> None:
+    """Raise DatasetError as `kept_rows` does, unless every row of the lists is in one of `tables` (its ids alone)."""
+    matchers = [_matcher(filter_list) for filter_list in filters]
+    for group in _groups((None, table) for table in tables):
+        joined = pa.concat_tables([table for _, table in group])
+        for matcher in matchers:
+            matcher.find(joined)
+    for matcher in matchers:
+        matcher.check_all_found()
+
+
+def _groups(shards: Iterable[tuple[Named, pa.Table]]) -> Iterator[list[tuple[Named, pa.Table]]]:
+    group: list[tuple[Named, pa.Table]] = []
     for shard, table in shards:
         group.append((shard, table))
         if sum(len(table) for _, table in group) >= _GROUP_ROWS:

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     """Why an image or a region is not ok; `STATUS_OF` gives the status and `MEANING_OF` a sentence for people."""
 
     # filtered: our rules
+    EXCLUDED = "excluded"
     LOW_RESOLUTION = "low_resolution"
     NO_REGIONS = "no_regions"
     SMALL = "small"
@@ -37,6 +38,7 @@ class Reason(StrEnum):
     OVERLAP = "overlap"
     OVER_LIMIT = "over_limit"
     OUTSIDE = "outside"
+    LOW_CONFIDENCE = "low_confidence"
     # dead: failures
     MISSING = "missing"
     EMPTY_FILE = "empty_file"
@@ -53,9 +55,11 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     MODEL_ERROR = "model_error"
     EMPTY_CAPTION = "empty_caption"
+    REPEATED_CAPTION = "repeated_caption"
 
 
 MEANING_OF: dict[Reason, str] = {
+    Reason.EXCLUDED: "a list of --filter takes it away",
     Reason.LOW_RESOLUTION: "the image's shorter side is below --select.min_image_side",
     Reason.NO_REGIONS: "no region was left in the image, and --drop-empty was given",
     Reason.SMALL: "a side of the box is below --select.min_side",
@@ -63,6 +67,7 @@ MEANING_OF: dict[Reason, str] = {
     Reason.OVERLAP: "a better box of the same image covers this one (IoU above --select.max_iou)",
     Reason.OVER_LIMIT: "more regions than --select.max_regions, or more proposals than --select.max_proposals",
     Reason.OUTSIDE: "no part of the box lies inside the image",
+    Reason.LOW_CONFIDENCE: "the captioner's best guess is less probable than its --caption.min_confidence",
     Reason.MISSING: "the file named by the source is not there",
     Reason.EMPTY_FILE: "the image file has no bytes",
     Reason.DECODE: "the bytes are not an image that can be decoded",
@@ -77,10 +82,12 @@ MEANING_OF: dict[Reason, str] = {
     Reason.OOM: "the model ran out of memory on this item alone",
     Reason.TIMEOUT: "the model or server did not answer in time",
     Reason.MODEL_ERROR: "the model raised an error on this item alone",
-    Reason.EMPTY_CAPTION: "the captioner returned no text",
+    Reason.EMPTY_CAPTION: "the captioner returned no words",
+    Reason.REPEATED_CAPTION: "the caption says the same again and again, as a model does that got stuck",
 }
 
 _FILTERED = {
+    Reason.EXCLUDED,
     Reason.LOW_RESOLUTION,
     Reason.NO_REGIONS,
     Reason.SMALL,
@@ -88,5 +95,6 @@ _FILTERED = {
     Reason.OVERLAP,
     Reason.OVER_LIMIT,
     Reason.OUTSIDE,
+    Reason.LOW_CONFIDENCE,
 }
 STATUS_OF: dict[Reason, Status] = {reason: Status.FILTERED if reason in _FILTERED else Status.DEAD for reason in Reason}

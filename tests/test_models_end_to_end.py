@@ -70,4 +70,4 @@ def test_the_paper_s_profile_runs_on_a_local_folder_of_weights(tmp_path: Path) -
     check_balance(tmp_path / "out")
     marker = next(iter(Dataset.open(tmp_path / "out").markers.values()))
     assert marker.regions.inputs > 0
-    assert marker.provenance["proposer"]["license"] == "AGPL-3.0"
+    assert [terms["license"] for terms in marker.provenance["proposer"]["licenses"]] == ["AGPL-3.0", "unknown"]

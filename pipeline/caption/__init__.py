@@ -1,9 +1,18 @@
 """Captioners: crops in, sentences out. A backend is one file here and one line in `CAPTIONERS`.
 
-base      the protocol
-blip2     BLIP-2 by transformers
-rule      sentences made from colours, size and position; no weights
-colours   names of colours, for `rule`
+base        the protocol
+blip2       BLIP-2 by transformers
+vlm         any chat model that sees, by transformers
+openai      any server that speaks OpenAI's chat completions
+clip_rule   the concept of a pool nearest to the region under a CLIP, in a template: RegionCLIP's rule
+rule        sentences made from colours, size and position; no weights
+
+concepts    pools of concepts, for `clip_rule`
+colours     names of colours, for `rule`
+generation  decoding and scores, for `blip2` and `vlm`
+patience    retries, rate limit and waiting, for `openai`
+pixels      crops sent to a device, or scaled
+normalise   what a captioner returned, tidied or refused
 """
 
 from typing import Any
@@ -12,7 +21,10 @@ from pipeline.backends import load_backend
 
 CAPTIONERS: dict[str, str] = {
     "blip2": "pipeline.caption.blip2:Blip2",
+    "clip_rule": "pipeline.caption.clip_rule:ClipRule",
+    "openai": "pipeline.caption.openai:Openai",
     "rule": "pipeline.caption.rule:Rule",
+    "vlm": "pipeline.caption.vlm:Vlm",
 }
 """Name of each captioner and where its class is, "module:Class"."""
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from pipeline.failures import Failure
 from pipeline.images import Pixels
+from pipeline.licenses import Licensed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,9 @@ class Caption:
 class Captioner(Protocol):
     """Describes regions. Built from its config (weights load in the constructor), then called batch by batch.
 
-    `caption` is pure: the same crop and prompt give the same caption, alone or among any others.
+    `caption` is pure: the same crop and prompt give the same caption, alone or among any others. A captioner that
+    knows which crop went wrong returns a `Failure` in that crop's place; an exception is one of the whole batch, which
+    is bisected for its cause; a WorkError stops the run.
     """
 
     name: ClassVar[str]
@@ -45,12 +49,38 @@ class Captioner(Protocol):
     prompt: str | None
     """What the model is asked about each crop; None where it is asked nothing."""
 
-    def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[Caption]:
-        """Return the caption of each crop, in order. An exception is one of the whole batch."""
+    def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> Sequence[Caption | Failure]:
+        """Return the caption of each crop, or why it has none, in order."""
 
     @staticmethod
     def weights(config: Any) -> dict[str, Any]:
         """Return the settings that name weights, as the fingerprint holds them: by hash or commit, not by path."""
 
+    @staticmethod
+    def licenses(config: Any) -> tuple[Licensed, ...]:
+        """Return the terms of the code and the weights that `config` runs; loads nothing."""
+
     def provenance(self) -> dict[str, Any]:
         """Return what determines the output: model id, revision, weights sha256, prompt, dtype, versions, licence."""
+
+
+@runtime_checkable
+class PreparingCaptioner(Captioner, Protocol):
+    """A captioner whose CPU part can run ahead of the model: `caption(...)` is `generate(prepare(...))`."""
+
+    def prepare(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> Any:
+        """Return the model's inputs: resized, tokenised, padded to a fixed shape, pinned.
+
+        Called on another thread; keeps no state.
+        """
+
+    def generate(self, prepared: Any) -> Sequence[Caption | Failure]:
+        """Run the model on what `prepare` returned."""
+
+
+@runtime_checkable
+class UnevenCaptioner(Captioner, Protocol):
+    """A captioner to whom some crops are more work than others: its batches are filled by places, not by number."""
+
+    def places(self, crop: Crop) -> float:
+        """Return how many of the `batch_size` places of a batch the crop takes, at least 1."""

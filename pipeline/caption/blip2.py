@@ -4,21 +4,24 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
 from pipeline.backends import require
 from pipeline.batches import padded_size
 from pipeline.caption.base import Caption, Crop
+from pipeline.caption.generation import Decoding, Dtype, check_dtype, load_model, tokens_and_scores, torch_dtype
+from pipeline.caption.pixels import to_device
 from pipeline.device import CPU, Device
+from pipeline.licenses import BITSANDBYTES, TRANSFORMERS, Licensed, weights_license
 from pipeline.weights import ModelFiles, find_model
 
 _FLAG = "--caption.model"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Blip2Config:
+class Blip2Config(Decoding):
     """Settings of `blip2`.
 
     The paper names the model; dtype, batch and decoding are not in it.
@@ -28,16 +31,22 @@ class Blip2Config:
     """A hub id, a local folder in the hub's layout, or `mini` (synthetic scenes only)."""
     revision: str | None = None
     """The hub's branch, tag or commit; its newest when not given."""
-    dtype: Literal["float32", "float16", "bfloat16"] = "float16"
-    """What the weights are held and run in; CPUs want float32."""
+    dtype: Dtype = "float16"
+    """What the weights are held and run in; CPUs want float32. int8 (with bitsandbytes) runs in float16."""
     prompt: str | None = None
     """What the model is asked; models fine-tuned on COCO captions want nothing."""
-    max_new_tokens: int = 30
-    """Longest caption, in tokens."""
-    num_beams: int = 1
-    """Beams of the search; 1 is greedy."""
+    license: str | None = None
+    """Licence of the weights, where you know it and the ledger does not; it goes into the provenance."""
     batch_size: int = 32
     """Crops a model call; short batches are padded to a power-of-two share of it."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    num_crops: int
+    inputs: dict[str, Any]
+    """What `generate` takes, on the model's device: `pixel_values` `[B, 3, H, W]`, and for a prompt `input_ids` and
+    `attention_mask` `[B, L]`."""
 
 
 class Blip2:
@@ -49,92 +58,83 @@ class Blip2:
     config_class: ClassVar[type[Blip2Config]] = Blip2Config
 
     def __init__(self, config: Blip2Config, *, device: Device = CPU) -> None:
-        """Load weights and processor. Raises WeightsNotFoundError, and ImportError where transformers is missing."""
-        import torch
-        from transformers import Blip2ForConditionalGeneration, Blip2Processor
-        from transformers.utils import logging
+        """Load weights and processor.
 
-        logging.disable_progress_bar()  # a worker's; the job has one of its own
+        Raises WeightsNotFoundError, ImportError where a package is missing, and ValueError for a model that must be
+        asked something and is not.
+        """
+        from transformers import Blip2ForConditionalGeneration, Blip2Processor
+
         self.config = config
         self.batch_size = config.batch_size
         self.prompt = config.prompt
         self._files = _find(config)
         self._device = device.resolve()
         self._processor: Any = Blip2Processor.from_pretrained(self._files.path, local_files_only=True)
-        model: Any = Blip2ForConditionalGeneration.from_pretrained(
-            self._files.path, dtype=getattr(torch, config.dtype), local_files_only=True
+        self._model = load_model(
+            Blip2ForConditionalGeneration, self._files.path, dtype=config.dtype, device=self._device
         )
-        self._model = model.to(self._device).eval()
+        if config.prompt is None and getattr(self._model.config.text_config, "bos_token_id", None) is None:
+            raise ValueError(
+                f"{_FLAG} {config.model}: its language model has no token to begin with; "
+                "give it words, such as --caption.prompt 'a photo of'"
+            )
 
     def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[Caption]:
         """Return the caption of each crop, in order; all prompts of a call are alike."""
-        import torch
+        return self.generate(self.prepare(crops, prompts))
 
-        inputs = self._inputs(crops, prompts[0])
-        with torch.inference_mode():
-            output = self._model.generate(
-                **inputs,
-                max_new_tokens=self.config.max_new_tokens,
-                num_beams=self.config.num_beams,
-                do_sample=False,
-                output_scores=True,
-                return_dict_in_generate=True,
-            )
-            scores, tokens = self._scores(output)
-        texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
-        return [
-            Caption(text=text.strip(), score=score)
-            for text, score, _ in zip(texts, scores, crops, strict=False)  # what pads the batch is left out
-        ]
+    def prepare(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> _Prepared:
+        """Return the model's inputs on its device, padded with black crops to one of few batch sizes.
 
-    def _inputs(self, crops: Sequence[Crop], prompt: str | None) -> dict[str, Any]:
-        """Return the model's inputs for the crops, padded with black ones to one of few batch sizes."""
-        from PIL import Image
-
-        size = padded_size(len(crops), self.batch_size)
-        pictures = [Image.fromarray(np.ascontiguousarray(crop.pixels)) for crop in crops]
-        pictures += [Image.new("RGB", (8, 8))] * (size - len(crops))
-        text = None if prompt is None else [prompt] * size
-        inputs = self._processor(images=pictures, text=text, return_tensors="pt")
-        return dict(inputs.to(self._device, self._model.dtype))
-
-    def _scores(self, output: Any) -> tuple[list[float], Any]:
-        """Return the geometric mean of the probabilities of each caption's tokens, its end included, and the tokens.
-
-        The tokens are `[B, L]`, without the prompt: as many as have scores, which with beams is the longest chosen one.
+        A GPU gets the crops as they are, and scales them itself.
         """
+        size = padded_size(len(crops), self.batch_size)
+        padding = [np.zeros((8, 8, 3), dtype=np.uint8)] * (size - len(crops))
+        pictures = to_device([*(crop.pixels for crop in crops), *padding], self._device)
+        text = None if prompts[0] is None else [prompts[0]] * size
+        inputs = self._processor(
+            images=pictures,
+            text=text,
+            return_tensors="pt",
+            images_kwargs={"input_data_format": "channels_first", "device": self._device},
+        )
+        return _Prepared(len(crops), dict(inputs.to(self._device, torch_dtype(self.config.dtype))))
+
+    def generate(self, prepared: _Prepared) -> list[Caption]:
+        """Return the caption of each prepared crop, in order."""
         import torch
 
-        beams = getattr(output, "beam_indices", None)
-        logs = self._model.language_model.compute_transition_scores(
-            output.sequences, output.scores, beams, normalize_logits=beams is None
-        ).float()
-        tokens = output.sequences[:, -logs.shape[1] :]
-        pad = self._model.generation_config.pad_token_id
-        is_token = torch.isfinite(logs)
-        if pad is not None:
-            ended = torch.cumsum((tokens == pad).int(), dim=1)
-            is_token &= ended <= (1 if pad == self._model.generation_config.eos_token_id else 0)
-        means = torch.where(is_token, logs, 0).sum(dim=1) / is_token.sum(dim=1).clamp(min=1)
-        scores: list[float] = means.exp().tolist()
-        return scores, tokens
+        with torch.inference_mode():
+            output = self._model.generate(**prepared.inputs, **self.config.arguments())
+            tokens, scores = tokens_and_scores(output, self._model.language_model.generation_config)
+        texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
+        captions = [Caption(text=text.strip(), score=score) for text, score in zip(texts, scores, strict=True)]
+        return captions[: prepared.num_crops]  # the others pad the batch
 
     @staticmethod
     def weights(config: Blip2Config) -> dict[str, Any]:
-        """Return the model by its commit or hash. Raises ImportError, at start, where transformers is missing."""
+        """Return the model by its commit or hash. Raises ImportError, at start, where a package is missing."""
         require("transformers", what="the captioner blip2", install="pip install 'fineclip-regions[pipeline]'")
-        return {"model": _find(config).fingerprint(), "revision": None}
+        check_dtype(config.dtype, "blip2")
+        return {"model": _find(config).fingerprint(), "revision": None, "license": None}
+
+    @staticmethod
+    def licenses(config: Blip2Config) -> tuple[Licensed, ...]:
+        """Return the terms of the code and of the weights."""
+        quantised = (BITSANDBYTES,) if config.dtype == "int8" else ()
+        return (TRANSFORMERS, *quantised, weights_license(config.model, stated=config.license))
 
     def provenance(self) -> dict[str, Any]:
-        """Return name, version, weights, prompt, settings, library versions and licence."""
+        """Return name, version, weights, prompt, settings and library versions."""
+        libraries = ("torch", "transformers", *(("bitsandbytes",) if self.config.dtype == "int8" else ()))
         return {
             "name": self.name,
             "version": self.version,
             "weights": self._files.identity(),
-            "license": "Apache-2.0" if self._files.name == "mini" else "MIT code; the weights' own licence",
             "prompt": self.prompt,
             "settings": dataclasses.asdict(self.config) | {"model": self._files.name},
-            "libraries": {name: version(name) for name in ("torch", "transformers")},
+            "libraries": {name: version(name) for name in libraries},
         }
 
 

@@ -15,6 +15,7 @@ from pipeline.caption.base import Caption, Crop
 from pipeline.caption.colours import COLOUR_NAMES, colour_indices
 from pipeline.device import CPU, Device
 from pipeline.images import Pixels
+from pipeline.licenses import OURS, Licensed
 from schemas.hashes import sha256
 
 _SAMPLES_A_SIDE = 24
@@ -77,6 +78,11 @@ class Rule:
         """Return nothing: there are none."""
         return {}
 
+    @staticmethod
+    def licenses(config: RuleConfig) -> tuple[Licensed, ...]:
+        """Return the terms of our own code: there are no weights."""
+        return (OURS,)
+
     def provenance(self) -> dict[str, Any]:
         """Return name, version and settings; there are no weights and no prompt."""
         return {
@@ -84,7 +90,6 @@ class Rule:
             "version": self.version,
             "weights": None,
             "prompt": self.prompt,
-            "license": "Apache-2.0",
             "settings": dataclasses.asdict(self.config),
         }
 

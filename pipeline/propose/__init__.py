@@ -1,8 +1,15 @@
 """Proposers: images in, boxes out. A backend is one file here and one line in `PROPOSERS`.
 
 base               the protocol
+letterbox          an image into a model's square input, boxes and masks back
+squares            a batch of such inputs
+order              proposals by score, then geometry
+masks              tight boxes and run lengths of masks
 manual             the regions the source gives
-yolov9             YOLOv9 by Ultralytics or libreyolo, on letterboxed squares
+yolov9             YOLOv9 by Ultralytics or libreyolo
+fastsam            FastSAM's masks and their boxes
+rpn                the region proposal network of torchvision's Faster R-CNN
+sam                Segment Anything's automatic masks and their boxes
 selective_search   OpenCV's selective search with a score of our own; no weights
 """
 
@@ -13,6 +20,9 @@ from pipeline.backends import load_backend
 PROPOSERS: dict[str, str] = {
     "manual": "pipeline.propose.manual:Manual",
     "yolov9": "pipeline.propose.yolov9:Yolov9",
+    "fastsam": "pipeline.propose.fastsam:FastSam",
+    "rpn": "pipeline.propose.rpn:Rpn",
+    "sam": "pipeline.propose.sam:Sam",
     "selective_search": "pipeline.propose.selective_search:SelectiveSearch",
 }
 """Name of each proposer and where its class is, "module:Class"."""

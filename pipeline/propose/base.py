@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.images import DecodedImage
+from pipeline.licenses import Licensed
 from schemas.boxes import Boxes
 
 
@@ -21,10 +22,16 @@ class Proposals:
     """`[R]` in [0, 1]; 1 for given boxes without a score."""
     labels: tuple[str | None, ...]
     """`R` class names, None where the proposer has no classes."""
+    masks: tuple[str | None, ...] | None = None
+    """`R` masks of the whole image in COCO's compressed run lengths; None where none were asked for."""
+    excluded: tuple[str | None, ...] | None = None
+    """`R` ids under which a filter list takes a given region away, None where it does not; None: it takes none away."""
 
     def __post_init__(self) -> None:
-        shapes = (self.boxes.shape[1:], self.scores.shape, len(self.labels))
-        assert shapes == ((4,), (len(self.boxes),), len(self.boxes)), shapes
+        count = len(self.boxes)
+        lengths = [len(column) for column in (self.labels, self.masks, self.excluded) if column is not None]
+        shapes = (self.boxes.shape[1:], self.scores.shape, {*lengths})
+        assert shapes == ((4,), (count,), {count}), shapes
 
 
 class Proposer(Protocol):
@@ -47,5 +54,23 @@ class Proposer(Protocol):
     def weights(config: Any) -> dict[str, Any]:
         """Return the settings that name weights, as the fingerprint holds them: by hash or commit, not by path."""
 
+    @staticmethod
+    def licenses(config: Any) -> tuple[Licensed, ...]:
+        """Return the terms of the code and the weights that `config` runs; loads nothing."""
+
     def provenance(self) -> dict[str, Any]:
         """Return what determines the output: model id, revision, weights sha256, library versions, licence."""
+
+
+@runtime_checkable
+class PreparingProposer(Proposer, Protocol):
+    """A proposer whose CPU part can run ahead of the model: `propose(images)` is `detect(prepare(images))`."""
+
+    def prepare(self, images: Sequence[DecodedImage]) -> Any:
+        """Return the model's inputs: resized, padded to a fixed shape, pinned.
+
+        Called on another thread; keeps no state.
+        """
+
+    def detect(self, prepared: Any) -> list[Proposals]:
+        """Run the model on what `prepare` returned."""

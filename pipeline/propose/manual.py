@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.device import CPU, Device
 from pipeline.images import DecodedImage
+from pipeline.licenses import OURS, Licensed
 from pipeline.propose.base import Proposals
 from schemas.boxes import as_boxes
 
@@ -19,7 +20,10 @@ class ManualConfig:
 
 
 class Manual:
-    """Returns each image's given regions in the source's order, whatever their boxes hold: `select` judges them."""
+    """Returns each image's given regions in the source's order, whatever their boxes hold: `select` judges them.
+
+    So it does with those that a filter list takes away: they are proposed, and come out as filtered.
+    """
 
     name: ClassVar[str] = "manual"
     version: ClassVar[int] = 1
@@ -42,13 +46,17 @@ class Manual:
         """Return nothing: there are none."""
         return {}
 
+    @staticmethod
+    def licenses(config: ManualConfig) -> tuple[Licensed, ...]:
+        """Return the terms of our own code: there are no weights."""
+        return (OURS,)
+
     def provenance(self) -> dict[str, Any]:
         """Return name, version and settings; there are no weights."""
         return {
             "name": self.name,
             "version": self.version,
             "weights": None,
-            "license": "Apache-2.0",
             "settings": dataclasses.asdict(self.config),
         }
 
@@ -63,5 +71,10 @@ def _proposals(image: DecodedImage) -> Proposals:
             )
     with np.errstate(over="ignore"):  # a coordinate beyond float32 becomes infinite, which `select` reports
         boxes = as_boxes([region.box for region in image.given])
-    labels = tuple(region.label for region in image.given)
-    return Proposals(boxes=boxes, scores=np.asarray(scores, dtype=np.float32), labels=labels)
+    excluded = tuple(region.id if region.excluded else None for region in image.given)
+    return Proposals(
+        boxes=boxes,
+        scores=np.asarray(scores, dtype=np.float32),
+        labels=tuple(region.label for region in image.given),
+        excluded=excluded if any(region.excluded for region in image.given) else None,
+    )

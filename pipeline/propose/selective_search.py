@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from pipeline.device import CPU, Device
 from pipeline.images import DecodedImage, Pixels
+from pipeline.licenses import OPENCV, OURS, Licensed
 from pipeline.propose.base import Proposals
 from pipeline.propose.objectness import IntBoxes, area, objectness
 from schemas.boxes import Boxes, as_boxes
@@ -72,13 +73,17 @@ class SelectiveSearch:
         """Return nothing: there are none."""
         return {}
 
+    @staticmethod
+    def licenses(config: SelectiveSearchConfig) -> tuple[Licensed, ...]:
+        """Return the terms of our own code and OpenCV: there are no weights."""
+        return (OURS, OPENCV)
+
     def provenance(self) -> dict[str, Any]:
         """Return name, version, settings and OpenCV's version; there are no weights."""
         return {
             "name": self.name,
             "version": self.version,
             "weights": None,
-            "license": "Apache-2.0",
             "libraries": {"opencv": cv2.__version__},
             "settings": dataclasses.asdict(self.config),
         }

@@ -1,33 +1,52 @@
 """YOLOv9 by either of two engines, which read different checkpoints: `ultralytics` (AGPL-3.0, an extra of its own) and
 `libreyolo` (MIT by its own metadata). Both get letterboxed squares, so their own resizing has nothing left to do.
+
+    ultralytics   t, s, m, c, e: a pickled .pt, whose hash the user must name
+    libreyolo     t, s, m, c: .safetensors, or a .pt that is read without running code; `mini` is a t of one class
 """
 
 import dataclasses
+import functools
 import importlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from PIL import Image
 
 from pipeline.backends import require
-from pipeline.batches import padded_size
 from pipeline.device import CPU, Device
-from pipeline.images import DecodedImage, Pixels
+from pipeline.images import DecodedImage
+from pipeline.licenses import LIBREYOLO, ULTRALYTICS, Licensed, weights_license
 from pipeline.propose.base import Proposals
-from pipeline.propose.letterbox import letterbox
-from pipeline.weights import ModelFiles, WeightsNotFoundError, find_model
+from pipeline.propose.letterbox import check_side, letterbox
+from pipeline.propose.order import best_first
+from pipeline.weights import ModelFiles, WeightsNotFoundError, check_pickled, find_file, find_model
 from schemas.boxes import Boxes, as_boxes
 
+if TYPE_CHECKING:  # planning must not import torch
+    from torch import Tensor
+
+    from pipeline.propose.squares import Squares
+
+_MOST_BEFORE_NMS = 300
+"""Boxes of all classes together that libreyolo's NMS may return, before ours."""
+
 _FLAG = "--propose.model"
-_LICENSES = {"ultralytics": "AGPL-3.0", "libreyolo": "MIT (by its own metadata)"}
 _INSTALL = {
     "ultralytics": "pip install 'fineclip-regions[ultralytics]' (AGPL-3.0: see the README's licence table)",
     "libreyolo": "pip install --no-deps libreyolo (its own dependencies would bring a second OpenCV)",
 }
+_CHECKPOINTS = {
+    "ultralytics": "a .pt of Ultralytics' (variants t, s, m, c, e; libreyolo's need --propose.engine libreyolo)",
+    "libreyolo": "a .safetensors or .pt of libreyolo's (variants t, s, m, c; e needs --propose.engine ultralytics)",
+}
+_Found = tuple[Boxes, list[float], list[str]]
+"""What is in a square: boxes `[R, 4]` xyxy of its pixels, scores `[R]`, class names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,27 +57,33 @@ class Yolov9Config:
     """
 
     model: str = "yolov9c.pt"
-    """Weights: a local file of the engine's, or `mini` (libreyolo, one class, synthetic scenes only)."""
+    """Weights: a local file of the engine's (ultralytics: variants t to e, libreyolo: t to c), or `mini` (libreyolo,
+    one class, synthetic scenes only)."""
     engine: Literal["ultralytics", "libreyolo"] = "ultralytics"
     """The library that runs the model; their checkpoints are not interchangeable."""
     sha256: str | None = None
-    """Sha256 that a pickled .pt must have: unpickling runs code, so name the file that you trust."""
+    """Sha256 that the weights must have. Ultralytics' .pt need it: unpickling runs code, so name the file you trust."""
     image_side: int = 640
-    """Side of the model's square input, in pixels."""
+    """Side of the model's square input, in pixels: a multiple of 32."""
     min_score: float = 0.25
     """Lowest confidence, 0 to 1, of a box."""
     max_iou: float = 0.7
     """Overlap (IoU, 0 to 1) above which the model's own class-agnostic NMS drops a box."""
     max_proposals: int = 100
     """Most boxes an image."""
+    license: str | None = None
+    """Licence of the weights, where you know it and the ledger does not; it goes into the provenance."""
     batch_size: int = 16
     """Images a model call; short batches are padded to a power-of-two share of it."""
 
+    def __post_init__(self) -> None:
+        check_side(self.image_side)
+
 
 class _Engine(Protocol):
-    """Runs a model on squares. Returns for each (boxes `[R, 4]` xyxy of the square's pixels, scores `[R]`, labels)."""
+    """Runs a model on `[P, S, S, 3]` uint8 squares; returns what is in each."""
 
-    def detect(self, squares: Sequence[Pixels]) -> list[tuple[Boxes, list[float], list[str]]]: ...
+    def detect(self, squares: "Tensor") -> list[_Found]: ...
 
 
 class Yolov9:
@@ -74,18 +99,29 @@ class Yolov9:
         self.config = config
         self.batch_size = config.batch_size
         self._files = _find(config)
+        self._device = device.resolve()
         engine = _Ultralytics if config.engine == "ultralytics" else _LibreYolo
-        self._engine: _Engine = engine(self._files.path, config, device.resolve())
+        self._engine: _Engine = engine(self._files.path, config, self._device)
 
     def propose(self, images: Sequence[DecodedImage]) -> list[Proposals]:
         """Return the boxes of each image in its own frame, best first."""
+        return self.detect(self.prepare(images))
+
+    def prepare(self, images: Sequence[DecodedImage]) -> "Squares":
+        """Return the images as squares, padded to one of few batch sizes."""
+        from pipeline.propose.squares import as_squares
+
         fitted = [letterbox(image.pixels, self.config.image_side) for image in images]
-        squares = [one.pixels for one in fitted]
-        padding = [np.zeros_like(squares[0])] * (padded_size(len(squares), self.batch_size) - len(squares))
-        found = self._engine.detect([*squares, *padding])[: len(squares)]
+        return as_squares(fitted, batch_size=self.batch_size, device=self._device)
+
+    def detect(self, prepared: "Squares") -> list[Proposals]:
+        """Return the boxes of each image of `prepare` in its own frame, best first."""
+        found = self._engine.detect(prepared.pixels)
         return [
-            Proposals(boxes=one.to_image(boxes), scores=np.asarray(scores, dtype=np.float32), labels=tuple(labels))
-            for one, (boxes, scores, labels) in zip(fitted, found, strict=True)
+            best_first(
+                Proposals(boxes=one.to_image(boxes), scores=np.asarray(scores, dtype=np.float32), labels=tuple(labels))
+            )
+            for one, (boxes, scores, labels) in zip(prepared.fitted, found, strict=False)  # padding is left out
         ]
 
     @staticmethod
@@ -95,40 +131,41 @@ class Yolov9:
         Raises ImportError, at start, where the engine's library is missing.
         """
         require(config.engine, what=f"--propose.engine {config.engine}", install=_INSTALL[config.engine])
-        return {"model": _find(config).fingerprint(), "sha256": None}
+        return {"model": _find(config).fingerprint(), "sha256": None, "license": None}
+
+    @staticmethod
+    def licenses(config: Yolov9Config) -> tuple[Licensed, ...]:
+        """Return the terms of the engine and of the weights."""
+        return (
+            ULTRALYTICS if config.engine == "ultralytics" else LIBREYOLO,
+            weights_license(config.model, stated=config.license),
+        )
 
     def provenance(self) -> dict[str, Any]:
         """Return name, version, weights, settings, the engine's version and licence."""
-        library = "libreyolo" if self.config.engine == "libreyolo" else _ultralytics_package()
+        library = "libreyolo" if self.config.engine == "libreyolo" else ultralytics_package()
         return {
             "name": self.name,
             "version": self.version,
             "weights": self._files.identity(),
-            "license": _LICENSES[self.config.engine],
             "settings": dataclasses.asdict(self.config) | {"model": self._files.name},
             "libraries": {library: version(library), "torch": version("torch")},
         }
 
 
 def _find(config: Yolov9Config) -> ModelFiles:
-    files = find_model(config.model, mini="detector", flag=_FLAG)
-    if config.engine == "libreyolo" and config.model != "mini":
-        raise WeightsNotFoundError(
-            f"{_FLAG} {config.model}: libreyolo runs `mini` only; give --propose.engine ultralytics"
-        )
-    if config.model != "mini" and not files.path.is_file():
-        raise WeightsNotFoundError(f"{_FLAG} {config.model}: is not a file; give the path of a YOLOv9 checkpoint (.pt)")
-    if config.model != "mini" and files.sha256 != config.sha256:
-        raise WeightsNotFoundError(
-            f"{_FLAG} {config.model}: a pickled checkpoint can run code when it is loaded. Its sha256 is "
-            f"{files.sha256}; if that is the file you trust, give it as --propose.sha256"
-        )
+    if config.model == "mini":
+        if config.engine != "libreyolo":
+            raise WeightsNotFoundError(f"{_FLAG} mini is libreyolo's; give --propose.engine libreyolo")
+        return find_model("mini", mini="detector", flag=_FLAG)
+    files = find_file(config.model, flag=_FLAG, what=_CHECKPOINTS[config.engine])
+    if config.engine == "ultralytics" or config.sha256 is not None:
+        check_pickled(files, config.sha256, flag=_FLAG, hash_flag="--propose.sha256")
     return files
 
 
-def _ultralytics_package() -> str:
-    from importlib.metadata import packages_distributions
-
+def ultralytics_package() -> str:
+    """Return the name of the installed distribution that holds Ultralytics: there are several."""
     return packages_distributions()["ultralytics"][0]
 
 
@@ -136,18 +173,25 @@ def import_ultralytics() -> Any:
     """Import Ultralytics (AGPL-3.0: by name, and only where it was asked for) and return its module.
 
     It replaces `PIL.Image.open` with one that, for bytes that are no image, imports a package nobody has installed; the
-    rest of the process gets Pillow's own back.
+    rest of the process gets Pillow's own back. And its NMS gives up on the images of a batch that it has not come to
+    after some seconds, so a slow machine, or a batch mate with many boxes, would leave them without any: it gets all
+    the time it needs.
     """
     own = Image.open
     try:
-        return importlib.import_module("ultralytics")
+        ultralytics = importlib.import_module("ultralytics")
+        nms = importlib.import_module("ultralytics.utils.nms")
     finally:
         Image.open = own
+    if not isinstance(nms.non_max_suppression, functools.partial):
+        vars(nms)["non_max_suppression"] = functools.partial(nms.non_max_suppression, max_time_img=math.inf)
+    return ultralytics
 
 
 class _Ultralytics:
     def __init__(self, path: Path, config: Yolov9Config, device: str) -> None:
         self._model: Any = import_ultralytics().YOLO(str(path), task="detect")
+        self._device = device
         self._arguments = {
             "imgsz": config.image_side,
             "conf": config.min_score,
@@ -159,26 +203,54 @@ class _Ultralytics:
             "device": device,
         }
 
-    def detect(self, squares: Sequence[Pixels]) -> list[tuple[Boxes, list[float], list[str]]]:
-        bgr = [np.ascontiguousarray(square[..., ::-1]) for square in squares]
-        results = self._model.predict(bgr, batch=len(bgr), **self._arguments)
-        return [_found(result.boxes, result.names) for result in results]
+    def detect(self, squares: "Tensor") -> list[_Found]:
+        from pipeline.propose.squares import as_input
+
+        results = self._model.predict(as_input(squares, self._device), **self._arguments)
+        return [_named(*_columns(result.boxes), names=result.names) for result in results]
+
+
+def _columns(boxes: Any) -> tuple[list[list[float]], list[float], list[float]]:
+    return boxes.xyxy.tolist(), boxes.conf.tolist(), boxes.cls.tolist()
 
 
 class _LibreYolo:
     def __init__(self, path: Path, config: Yolov9Config, device: str) -> None:
         from pipeline.minis.detector import load
 
-        self._model = load(path, device=device)
-        self._arguments = {"imgsz": config.image_side, "conf": config.min_score, "iou": config.max_iou}
-        self._max_proposals = config.max_proposals
+        self._predictor: Any = load(path, device=device)
+        self._device = device
+        self._config = config
 
-    def detect(self, squares: Sequence[Pixels]) -> list[tuple[Boxes, list[float], list[str]]]:
-        pictures = [Image.fromarray(square) for square in squares]
-        results = self._model.predict(pictures, batch=len(pictures), max_det=self._max_proposals, **self._arguments)
-        return [_found(result.boxes, result.names) for result in results]
+    def detect(self, squares: "Tensor") -> list[_Found]:
+        import torch
+
+        from pipeline.propose.squares import as_input
+
+        with torch.inference_mode():
+            predictions = self._predictor.model(as_input(squares, self._device))["predictions"]
+            return [self._found(predictions[row : row + 1]) for row in range(len(squares))]
+
+    def _found(self, predictions: "Tensor") -> _Found:
+        """Return what one square's raw predictions hold. libreyolo's NMS is by class, ours over all of them."""
+        import torch
+        from libreyolo.postprocess.yolo9 import postprocess
+        from torchvision.ops import nms
+
+        config = self._config
+        found = postprocess(
+            {"predictions": predictions},
+            conf_thres=config.min_score,
+            iou_thres=config.max_iou,
+            input_size=config.image_side,
+            original_size=(config.image_side, config.image_side),
+            max_det=max(_MOST_BEFORE_NMS, config.max_proposals),
+        )
+        boxes, scores = torch.tensor(found["boxes"]).reshape(-1, 4), torch.tensor(found["scores"])
+        keep = nms(boxes, scores, config.max_iou)[: config.max_proposals]
+        classes = [found["classes"][row] for row in keep.tolist()]
+        return _named(boxes[keep].tolist(), scores[keep].tolist(), classes, names=self._predictor.names)
 
 
-def _found(boxes: Any, names: dict[int, str]) -> tuple[Boxes, list[float], list[str]]:
-    """Return the boxes, scores and class names of either engine's result."""
-    return as_boxes(boxes.xyxy.tolist()), boxes.conf.tolist(), [names[int(index)] for index in boxes.cls.tolist()]
+def _named(boxes: list[list[float]], scores: list[float], classes: Sequence[float], *, names: dict[int, str]) -> _Found:
+    return as_boxes(boxes), scores, [names[int(index)] for index in classes]

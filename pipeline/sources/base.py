@@ -26,6 +26,10 @@ class GivenRegion(msgspec.Struct, frozen=True, kw_only=True):
     label: str | None = None
     score: float | None = None
     caption: str | None = None
+    id: str | None = None
+    """Its id in the data set that is the source: what a filter list calls it by."""
+    excluded: bool = False
+    """Whether a filter list takes it away (`pipeline.read` finds out)."""
 
 
 class ListedItem(msgspec.Struct, frozen=True, kw_only=True):

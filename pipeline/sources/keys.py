@@ -65,6 +65,16 @@ def unique_prefix(spec: str, taken: Collection[str]) -> str:
     return prefix
 
 
+def input_prefixes(specs: Sequence[str], taken: Collection[str] = (), *, extends: bool = False) -> list[str]:
+    """Return the prefix of each INPUT's keys, none among `taken`; a lone input that `extends` no others needs none."""
+    if len(specs) == 1 and not extends:
+        return [""]
+    prefixes: list[str] = []
+    for spec in specs:
+        prefixes.append(unique_prefix(spec, [*taken, *prefixes]))
+    return prefixes
+
+
 def _slug(text: str, limit: int) -> str:
     """Return the ASCII letters and digits of `text`, lower case, with single dashes between; may be empty."""
     folded = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()

@@ -15,6 +15,8 @@ class JsonRegion(msgspec.Struct, frozen=True, kw_only=True):
 
     box: tuple[float, float, float, float]
     """xyxy in pixels of the size that the record states."""
+    id: Any = None
+    """A string in records of ours; others number their regions, which is no id that a filter list could name."""
     label: str | None = None
     proposal_score: float | None = None
     caption: str | None = None
@@ -43,7 +45,13 @@ class SampleJson(msgspec.Struct, frozen=True, kw_only=True):
     def given(self) -> tuple[GivenRegion, ...]:
         """The regions, in the frame of `given_size`."""
         return tuple(
-            GivenRegion(box=region.box, label=region.label, score=region.proposal_score, caption=region.caption)
+            GivenRegion(
+                box=region.box,
+                label=region.label,
+                score=region.proposal_score,
+                caption=region.caption,
+                id=region.id if isinstance(region.id, str) else None,
+            )
             for region in self.regions or ()
         )
 

@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import BinaryIO, ClassVar
 
+import pyarrow as pa
+
 from pipeline.sources.base import SourceError, SourceFile, SourceItem, SourcePart
 from pipeline.sources.items import (
     SampleError,
@@ -21,6 +23,7 @@ from pipeline.sources.items import (
 )
 from pipeline.sources.keys import as_key
 from pipeline.sources.location import Location
+from pipeline.sources.parquet_files import DamagedParquetError, open_parquet
 from pipeline.sources.parts import pack_parts
 from pipeline.sources.sample_json import SampleJson, decode_sample_json
 from pipeline.sources.sidecar import Sidecar, load_sidecar, planned_samples, sidecar_uri
@@ -103,6 +106,35 @@ class WebDataset:
             if problem is not None:
                 cut = SampleError(Reason.TRUNCATED, f"{part.uri}: {problem}")
                 yield failed_unit(part.uri, tar_stem(part.uri), len(samples), cut)
+
+    def is_ours(self) -> bool:
+        """Say whether these are shards of `fineclip annotate`: the first tar has the table of one beside it."""
+        return self._named_rows(self._tars(self._location.files())[0].uri) is not None
+
+    def named_rows(self) -> Iterator[pa.Table]:
+        """Yield the `key` and `region_id` columns of each shard's table: all that a filter list can name.
+
+        Raises SourceError, naming the tar, where one has no such table.
+        """
+        for tar in self._tars(self._location.files()):
+            table = self._named_rows(tar.uri)
+            if table is None:
+                raise SourceError(
+                    f"{self._location.url(tar.uri)}: has no table of a shard beside it, as the tars before it have; "
+                    "fetch it, or name tars that are no shards as an INPUT of their own"
+                )
+            yield table
+
+    def _named_rows(self, tar_uri: str) -> pa.Table | None:
+        uri = sidecar_uri(tar_uri)
+        try:
+            with open_parquet(self._location, uri) as parquet:
+                ours = {"key", "region_id"} <= set(parquet.schema_arrow.names)
+                return parquet.read(columns=["key", "region_id"]) if ours else None
+        except FileNotFoundError:
+            return None
+        except DamagedParquetError as error:
+            raise SourceError(f"{self._location.url(uri)}: cannot be read ({error}); restore it") from error
 
     def _tars(self, listed: Sequence[SourceFile]) -> list[SourceFile]:
         named = self._location.name is not None

@@ -1,6 +1,8 @@
 """The subcommands `view` and `sheet`."""
 
 import argparse
+import errno
+import os
 import socket
 import sys
 import webbrowser
@@ -20,6 +22,12 @@ from schemas.folder import DatasetError
 DONE, USAGE, STORAGE = 0, 2, 5
 _DATA_HELP = "a data set made by `fineclip annotate`: a folder, or a URL that fsspec reads"
 _MAX_SHEET = 1000
+_MAX_PORT = 65535
+_HTML = (".html", ".htm")
+
+
+class _ListenError(OSError):
+    """The address cannot be listened on; the message says what to change."""
 
 
 def view_main(arguments: Sequence[str]) -> int:
@@ -31,6 +39,8 @@ def view_main(arguments: Sequence[str]) -> int:
     parser.add_argument("--port", type=int, default=0, help="port to listen on (default: any that is free)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     options = parser.parse_args(arguments)
+    if not 0 <= options.port <= _MAX_PORT:
+        parser.error(f"--port is {options.port}, but ports are from 1 to {_MAX_PORT} (0 takes any that is free)")
     return _report_errors(lambda: _view(options))
 
 
@@ -44,6 +54,11 @@ def sheet_main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if not 1 <= options.limit <= _MAX_SHEET:
         parser.error(f"--limit is from 1 to {_MAX_SHEET}")
+    output = Path(options.output)
+    if output.suffix.lower() not in _HTML:
+        parser.error(f"{output}: a sheet is an HTML file; name it {output.with_suffix('.html')}")
+    if not output.parent.is_dir():
+        parser.error(f"{output}: there is no folder {output.parent}; make it, or write elsewhere")
     return _report_errors(lambda: _sheet(options))
 
 
@@ -59,8 +74,7 @@ def _view(options: argparse.Namespace) -> int:
     session = Session(
         options.data, other=options.compare, overlays=options.overlay, filters=options.filter, marks=options.marks
     )
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    with socket.create_server((options.host, options.port), family=family) as listener:
+    with _listener(options.host, options.port) as listener:
         shown = f"[{options.host}]" if ":" in options.host else options.host
         url = f"http://{shown}:{listener.getsockname()[1]}/"
         for table in session.tables:
@@ -75,6 +89,23 @@ def _view(options: argparse.Namespace) -> int:
         _serve(session, listener, options.host)
     session.close()
     return DONE
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """Return a socket bound to the address. Raises _ListenError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    remedies = {
+        errno.EADDRINUSE: "another program has the port: leave --port out to take any that is free",
+        errno.EACCES: "ports below 1024 need special rights: leave --port out to take any that is free",
+    }
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        remedy = remedies.get(error.errno or 0, "give as --host an address of this machine")
+        # Python's own text repeats the address; a name that cannot be looked up has a negative number
+        number = error.errno or 0
+        why = os.strerror(number) if number > 0 else "no such host"
+        raise _ListenError(f"cannot listen on {host}, port {port} ({why}): {remedy}") from error
 
 
 def _serve(session: Session, listener: socket.socket, host: str) -> None:
@@ -111,7 +142,7 @@ def _report_errors(run: Callable[[], int]) -> int:
     """Print an error that a person can act on without a traceback, and return its exit code."""
     try:
         return run()
-    except (DatasetError, SelectionError) as error:
+    except (DatasetError, SelectionError, _ListenError) as error:
         _say(str(error))
         return USAGE
     except OSError as error:

@@ -175,6 +175,40 @@ def test_what_proposer_and_captioner_raise_costs_one_image_and_one_region(make: 
     assert regions == {"a": 2, "c": 1, "d": 1}
 
 
+def test_one_poison_crop_in_512_is_one_dead_row(make: Make, tmp_path: Path) -> None:
+    samples = [members(f"{number:03d}", boxes=[(0, 0, 20, 20), (40, 20, 90, 60)]) for number in range(256)]
+    clean = FakeCaptioner(batch_size=512)
+    make(samples, output="clean", captioner=clean).annotate(0)
+    poisoned = FakeCaptioner(batch_size=512, instead={300: RuntimeError("an illegal crop")})
+    report = make(samples, captioner=poisoned).annotate(0)
+    dead = [row for row in rows(tmp_path / "out") if row["status"] == "dead"]
+    assert [(row["region_id"], row["reason"]) for row in dead] == [(clean.batches[0][300], "model_error")]
+    captions = {row["region_id"]: row["caption"] for row in rows(tmp_path / "clean") if row["caption"]}
+    assert len(captions) == 512
+    del captions[dead[0]["region_id"]]
+    assert {row["region_id"]: row["caption"] for row in rows(tmp_path / "out") if row["caption"]} == captions
+    assert (report.regions.ok, report.regions.num_dead) == (511, 1)
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's is."""
+
+
+def test_a_captioner_short_of_memory_describes_all_the_same(make: Make, tmp_path: Path) -> None:
+    class Short(FakeCaptioner):
+        def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[Caption]:
+            if len(crops) > 7:
+                raise OutOfMemoryError
+            return super().caption(crops, prompts)
+
+    samples = [members(f"{number:03d}", boxes=[(0, 0, 20, 20), (40, 20, 90, 60)]) for number in range(40)]
+    make(samples, output="clean").annotate(0)
+    report = make(samples, captioner=Short(batch_size=64)).annotate(0)
+    tars = [(tmp_path / output / "train-000000.tar").read_bytes() for output in ("out", "clean")]
+    assert tars[0] == tars[1]
+    assert (report.regions.ok, report.batches["caption"].learned_size) == (80, 4)
+
+
 def test_captions_have_single_spaces(make: Make, tmp_path: Path) -> None:
     make([members("a")], captioner=FakeCaptioner(instead={0: " a\tred\n\0 box  "})).annotate(0)
     assert "a red box" in [row["caption"] for row in rows(tmp_path / "out")]

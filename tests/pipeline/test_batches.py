@@ -1,13 +1,15 @@
 import gc
+import threading
 import weakref
 from collections.abc import Callable, Sequence
-from itertools import count, islice
+from itertools import count, islice, pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batches import Batcher
+from pipeline.batches import Batcher, BatchReport
 from pipeline.errors import WorkError
 from pipeline.failures import Failure
 from schemas.reasons import Reason, Stage
@@ -210,3 +212,116 @@ def test_a_few_items_that_all_fail_are_bad_items():
 
     outcomes = [outcome for _, outcome in batcher(bad, 8).run(range(7))]
     assert [isinstance(outcome, Failure) for outcome in outcomes] == [True] * 7
+
+
+class FakePreparedModel(FakeModel):
+    """Takes its numbers as a tuple that `prepare` made on another thread; `spoil` raises for some numbers there."""
+
+    def __init__(self, spoil: int | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.spoil = spoil
+        self.prepared: list[tuple[int, ...]] = []
+        self.threads: set[str] = set()
+
+    def prepare(self, batch: Sequence[int]) -> tuple[int, ...]:
+        self.threads.add(threading.current_thread().name)
+        if self.spoil in batch:
+            raise ValueError("cannot be resized")
+        self.prepared.append(tuple(batch))
+        return tuple(batch)
+
+    def __call__(self, batch: Sequence[int]) -> list[int]:
+        assert isinstance(batch, tuple)
+        return super().__call__(batch)
+
+
+def prepared_batcher(model: FakePreparedModel, batch_size: int) -> Batcher:
+    return Batcher(model, prepare=model.prepare, name="fake", stage=Stage.CAPTION, batch_size=batch_size)
+
+
+def test_a_thread_prepares_the_next_batch_while_the_model_has_this_one():
+    seen: list[int] = []
+    model = FakePreparedModel()
+    model.complain = lambda batch: seen.append(len(model.prepared))
+    ready = threading.Event()
+    prepare = model.prepare
+
+    def slow_model(batch: tuple[int, ...]) -> list[int]:
+        assert 8 in batch or ready.wait(10)  # the second batch is prepared before the first one is done
+        return model(batch)
+
+    def announced(batch: Sequence[int]) -> tuple[int, ...]:
+        if 4 in batch:
+            ready.set()
+        return prepare(batch)
+
+    runner: Batcher[int, int] = Batcher(slow_model, prepare=announced, name="fake", stage=Stage.CAPTION, batch_size=4)
+    assert list(runner.run(range(10))) == [(n, 2 * n) for n in range(10)]
+    assert model.prepared == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9)]
+    assert threading.current_thread().name not in model.threads
+
+
+@given(num_items=st.integers(0, 30), batch_size=st.integers(1, 9), limit=st.integers(1, 9), bad=st.integers(0, 29))
+def test_prepared_batches_lose_nothing(num_items, batch_size, limit, bad):
+    model = FakePreparedModel(spoil=bad, complain=out_of_memory_above(limit))
+    outcomes = list(prepared_batcher(model, batch_size).run(range(num_items)))
+    assert [item for item, _ in outcomes] == list(range(num_items))
+    for item, result in outcomes:
+        assert result.message == "ValueError: cannot be resized" if item == bad else result == 2 * item
+
+
+def test_two_batches_at_most_are_taken_ahead():
+    numbers = count()
+    stream = prepared_batcher(FakePreparedModel(), 4).run(numbers)
+    assert next(stream) == (0, 0)
+    assert next(numbers) == 8
+    stream.close()
+
+
+def test_one_item_can_fail_by_itself_without_bisection():
+    failure = Failure(reason=Reason.EMPTY_CAPTION, stage=Stage.CAPTION, message="nothing")
+    calls = []
+
+    def call(batch: Sequence[int]) -> list[int | Failure]:
+        calls.append(len(batch))
+        return [failure if number == 2 else number for number in batch]
+
+    assert [outcome for _, outcome in batcher(call, 4).run(range(4))] == [0, 1, failure, 3]
+    assert calls == [4]
+
+
+def test_an_error_of_the_whole_work_passes_through():
+    def gone(batch: Sequence[int]) -> list[int]:
+        raise WorkError("the server is gone")
+
+    with pytest.raises(WorkError, match="the server is gone"):
+        list(batcher(gone, 4).run(range(4)))
+
+
+@given(costs=st.lists(st.sampled_from([0.25, 0.5, 1.0, 3.0, 9.0]), max_size=40), limit=st.floats(0.5, 9))
+def test_batches_are_filled_by_cost(costs, limit):
+    items = list(enumerate(costs))
+    seen = []
+
+    def call(batch: Sequence[tuple[int, float]]) -> list[int]:
+        seen.append([cost for _, cost in batch])
+        if len(batch) > 1 and sum(seen[-1]) > limit:
+            raise OutOfMemoryError
+        return [number for number, _ in batch]
+
+    runner = Batcher(call, name="fake", stage=Stage.CAPTION, batch_size=4, cost=lambda item: item[1])
+    assert [outcome for _, outcome in runner.run(items)] == list(range(len(items)))
+    assert all(len(batch) == 1 or sum(batch) <= 4 for batch in seen)
+    if limit >= 4:  # memory was never short: no batch could have taken the item that follows it
+        for batch, following in pairwise(seen):
+            assert sum(batch) + following[0] > 4 or sum(batch) >= 4
+
+
+def test_the_report_says_what_was_learned_and_how_busy_the_model_was():
+    runner = batcher(FakeModel(out_of_memory_above(7)), 16)
+    list(runner.run(range(34)))
+    report = runner.report
+    assert (report.batch_size, report.learned_size, report.items, report.calls) == (16, 4, 34, 11)
+    assert report.model_s > 0
+    report.add(BatchReport(batch_size=16, learned_size=2, items=6, calls=3))
+    assert (report.learned_size, report.items, report.calls) == (2, 40, 14)

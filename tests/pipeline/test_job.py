@@ -17,10 +17,11 @@ from pipeline.job import Drain, JobResult, Progress
 from pipeline.plan import load_plan
 from pipeline.planning import PlanError, PlanSettings
 from pipeline.read import read_samples
+from pipeline.run_log import Ending
 from pipeline.settings import RunSettings
 from pipeline.storage import LocalStorage, StorageError, open_storage
 from pipeline.unit import BalanceError
-from pipeline.worker import Ending, Worker
+from pipeline.worker import Worker
 from schemas.dataset import Dataset
 from schemas.names import ShardName
 from tests.builders import check_balance, digests, members, recipe, write_tar, write_tars

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -221,6 +222,18 @@ def test_selecting_again_changes_nothing(rows, options):
     regions = kept(run(rows, **options))
     again = run([(region.box, region.proposal_score, region.label) for region in regions], **options)
     assert again == regions
+
+
+@given(rows=ROWS, options=OPTIONS, excluded=st.lists(ROW, min_size=1, max_size=5))
+def test_the_others_come_out_as_if_nothing_were_excluded(rows, options, excluded):
+    ids = (None,) * len(rows) + tuple(f"id-{number}" for number in range(len(excluded)))
+    both = dataclasses.replace(proposals([*rows, *excluded]), excluded=ids)
+    options = {**options, "max_proposals": 30}
+    results = select(both, SelectSettings(**options), key="k", width=WIDTH, height=HEIGHT, proposer="p")
+    others, gone = results[: len(rows)], results[len(rows) :]
+    assert str(others) == str(run(rows, **options))
+    assert reasons(gone) == [Reason.EXCLUDED] * len(excluded)
+    assert sorted(name for name in ids if name) == sorted(result.failure.message.split()[6] for result in gone)
 
 
 def test_thousands_of_proposals():

@@ -88,6 +88,15 @@ def test_groups_of_shards_are_matched_alike(url, write_list, monkeypatch):
     assert Dataset.open(url, filters=[path]).regions() == whole
 
 
+def test_rows_can_be_looked_for_without_a_data_set(url, write_list, monkeypatch):
+    monkeypatch.setattr(filters, "_GROUP_ROWS", 1)
+    ids = Dataset.open(url).regions(["key", "region_id"])
+    tables = [ids.slice(0, 3), ids.slice(3)]
+    filters.check_rows([filters.load_filter(write_list(row("a", 1), row("d", keep=True)))], tables)
+    with pytest.raises(DatasetError, match="no such image in the data set: d"):
+        filters.check_rows([filters.load_filter(write_list(row("a", 1), row("d", keep=True)))], tables[:1])
+
+
 def test_what_pandas_writes_is_read(url, tmp_path):
     rows = pd.DataFrame([row("a", 0), row("b", keep=True)])
     rows.to_parquet(tmp_path / "pandas.parquet")

@@ -26,8 +26,23 @@ def test_view_prints_its_address_serves_and_ends_on_an_interrupt(url):
 
 
 def test_a_port_that_is_taken_is_an_error_without_a_traceback(url, client, capsys):
-    assert main(["view", url, "--port", str(client.port)]) == 5
-    assert "Address already in use" in capsys.readouterr().err
+    assert main(["view", url, "--port", str(client.port)]) == 2
+    said = capsys.readouterr().err
+    assert "(Address already in use)" in said and "leave --port out" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("port", ["80000", "-1", "http"])
+def test_what_is_no_port_is_wrong_usage(url, port, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["view", url, f"--port={port}"])
+    assert ended.value.code == 2 and f"{port}" in capsys.readouterr().err
+
+
+def test_an_address_of_another_machine_is_an_error_with_a_remedy(url, capsys):
+    assert main(["view", url, "--host", "192.0.2.1"]) == 2
+    assert "give as --host an address of this machine" in capsys.readouterr().err
+    assert main(["view", url, "--host", "no.such.host.invalid"]) == 2
+    assert "(no such host): give as --host" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [["--compare", "nothing"], ["--overlay", "nothing"], ["--marks", "marks.txt"]])

@@ -74,3 +74,14 @@ def test_the_command_takes_the_address_of_the_page(url, tmp_path, capsys):
     assert main(["sheet", url, str(out), "--where", "area=x"]) == 2
     assert main(["sheet", str(tmp_path / "nowhere"), str(out)]) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("sheet.png", "name it .*sheet.html"), ("sheet", "name it"), ("no/sheet.html", "no folder .*no; make it")],
+)
+def test_a_file_that_no_sheet_can_be_is_refused_before_any_work(tmp_path, name, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["sheet", str(tmp_path / "not looked at"), str(tmp_path / name)])
+    assert ended.value.code == 2 and re.search(said, capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())

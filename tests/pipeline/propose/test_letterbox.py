@@ -37,3 +37,10 @@ def test_padding_is_gray_and_the_image_is_centred() -> None:
     assert (fitted.left, fitted.top) == (16, 0)
     assert (fitted.pixels[:, :16] == 114).all()
     assert (fitted.pixels[:, 16:48] == 200).all()
+
+
+def test_the_corner_is_another_place_for_it() -> None:
+    fitted = letterbox(np.full((100, 50, 3), 200, np.uint8), 64, centred=False, fill=(1, 2, 3))
+    assert (fitted.left, fitted.top) == (0, 0)
+    assert (fitted.pixels[:, :32] == 200).all()
+    assert (fitted.pixels[:, 32:] == (1, 2, 3)).all()

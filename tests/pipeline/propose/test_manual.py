@@ -25,6 +25,14 @@ def test_given_regions_come_back_in_the_source_order(make_image):
     assert proposals.labels == (None, "dog")
 
 
+def test_excluded_regions_are_proposed_with_the_ids_they_are_excluded_by(make_image):
+    box = (0, 0, 6, 4)
+    given = (GivenRegion(box=box, id="a"), GivenRegion(box=box, id="b", excluded=True), GivenRegion(box=box))
+    proposals = propose(make_image(PIXELS, given))
+    assert (len(proposals.boxes), proposals.excluded) == (3, (None, "b", None))
+    assert propose(make_image(PIXELS, given[:1])).excluded is None
+
+
 def test_boxes_are_not_judged(make_image):
     boxes = [(math.nan, 0, 1, 1), (-5, -5, 900, 900), (3, 3, 1, 1), (0, 0, math.inf, 1)]
     given = tuple(GivenRegion(box=box) for box in boxes)

@@ -1,10 +1,14 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from pipeline.backends import load_backend
 from pipeline.propose import PROPOSERS, proposer_class
+from pipeline.propose.base import Proposals
+from pipeline.propose.order import best_first
+from schemas.boxes import as_boxes
 
 
 def test_a_name_gives_its_class():
@@ -39,4 +43,36 @@ def test_weightless_proposers_say_so(name):
     assert PROPOSERS[name]
     assert provenance["name"] == backend.name == name
     assert provenance["weights"] is None
-    assert provenance["license"] == "Apache-2.0"
+    assert all(terms.permissive for terms in backend.licenses(backend.config_class()))
+
+
+@pytest.mark.parametrize("name", sorted(PROPOSERS))
+def test_planning_with_a_proposer_imports_no_torch(name):
+    script = (
+        f"import sys; from pipeline.propose import proposer_class; cls = proposer_class({name!r}); "
+        "cls.licenses(cls.config_class()); print('torch' in sys.modules)"
+    )
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "False"
+
+
+@pytest.mark.parametrize("name", ["yolov9", "fastsam", "rpn"])
+@pytest.mark.parametrize("side", [0, 100, -32])
+def test_an_input_side_that_the_models_do_not_have_is_refused(name, side):
+    with pytest.raises(ValueError, match=f"--propose.image_side is {side}, but must be a multiple of 32"):
+        proposer_class(name).config_class(image_side=side)
+
+
+def test_proposals_of_equal_score_leave_by_geometry():
+    boxes = [(5, 0, 6, 6), (0, 5, 6, 6), (0, 0, 6, 7), (0, 0, 6, 6), (1, 1, 2, 2)]
+    proposals = Proposals(
+        boxes=as_boxes(boxes),
+        scores=np.array([0.5, 0.5, 0.5, 0.5, 0.9], dtype=np.float32),
+        labels=tuple("abcde"),
+        masks=tuple("ABCDE"),
+    )
+    ordered = best_first(proposals)
+    assert "".join(ordered.labels) == "edcab"
+    assert "".join(ordered.masks) == "EDCAB"
+    assert ordered.boxes.tolist() == [list(boxes["abcde".index(label)]) for label in ordered.labels]
+    assert ordered.scores.tolist() == sorted(proposals.scores.tolist(), reverse=True)

@@ -1,34 +1,28 @@
 """YOLOv9 through both engines. Random weights prove the plumbing: their boxes mean nothing, but must not change."""
 
+import importlib
+import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from pipeline.decode import DecodeSettings, decode
 from pipeline.failures import Failure
 from pipeline.images import DecodedImage, Pixels
+from pipeline.minis.detector import load
+from pipeline.minis.weights import WeightsError
 from pipeline.propose.yolov9 import Yolov9, Yolov9Config
 from pipeline.sources.base import SourceItem
 from pipeline.weights import WeightsNotFoundError
 from schemas.reasons import Reason
-from tests.random_models import random_yolov9
+from tests.random_models import random_libreyolo, random_yolov9
 
 MakeImage = Callable[..., DecodedImage]
-
-
-@pytest.fixture(scope="module")
-def ultralytics(tmp_path_factory: pytest.TempPathFactory) -> Yolov9:
-    path = tmp_path_factory.mktemp("weights") / "yolov9t.pt"
-    sha256 = random_yolov9(path)
-    # Random weights score everything below 2e-4.
-    return Yolov9(Yolov9Config(model=str(path), sha256=sha256, image_side=128, min_score=1e-6, max_proposals=5))
-
-
-@pytest.fixture(scope="module")
-def mini() -> Yolov9:
-    return Yolov9(Yolov9Config(model="mini", engine="libreyolo", image_side=256, max_iou=0.5))
 
 
 @pytest.fixture(params=["ultralytics", "mini"])
@@ -37,22 +31,10 @@ def proposer(request: pytest.FixtureRequest) -> Yolov9:
     return found
 
 
-def _noise(width: int, height: int, seed: int) -> Pixels:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def test_batch_mates_change_nothing(proposer: Yolov9, make_image: MakeImage) -> None:
-    images = [make_image(_noise(*size, seed)) for seed, size in enumerate([(120, 80), (40, 200), (33, 33), (300, 90)])]
-    together = proposer.propose(images)
-    for image, among in zip(images, together, strict=True):
-        alone = proposer.propose([image])[0]
-        np.testing.assert_allclose(alone.boxes, among.boxes, atol=0.05)
-        np.testing.assert_allclose(alone.scores, among.scores, atol=1e-4)
-        assert alone.labels == among.labels
-
-
-def test_there_is_one_result_an_image_within_its_limits(ultralytics: Yolov9, make_image: MakeImage) -> None:
-    proposals = ultralytics.propose([make_image(_noise(90, 60, seed)) for seed in range(3)])
+def test_there_is_one_result_an_image_within_its_limits(
+    ultralytics: Yolov9, make_image: MakeImage, noise: Callable[..., Pixels]
+) -> None:
+    proposals = ultralytics.propose([make_image(noise(90, 60, seed)) for seed in range(3)])
     assert len(proposals) == 3
     for one in proposals:
         assert 0 < len(one.boxes) <= 5
@@ -85,11 +67,77 @@ def test_the_weights_decide_the_fingerprint_and_their_place_does_not(tmp_path: P
     sha256 = random_yolov9(one)
     other.write_bytes(one.read_bytes())
     configs = [Yolov9Config(model=str(path), sha256=sha256) for path in (one, other)]
-    assert Yolov9.weights(configs[0]) == Yolov9.weights(configs[1]) == {"model": f"sha256:{sha256}", "sha256": None}
+    expected = {"model": f"sha256:{sha256}", "sha256": None, "license": None}
+    assert Yolov9.weights(configs[0]) == Yolov9.weights(configs[1]) == expected
 
 
-def test_provenance_names_weights_engine_and_licence(proposer: Yolov9) -> None:
+def test_provenance_names_weights_and_engine(proposer: Yolov9) -> None:
     provenance = proposer.provenance()
     assert provenance["weights"]["sha256"]
-    assert provenance["license"] in ("AGPL-3.0", "MIT (by its own metadata)")
     assert len(provenance["libraries"]) == 2
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_libreyolo_loads_a_checkpoint_of_its_own(
+    tmp_path: Path, make_image: MakeImage, noise: Callable[..., Pixels], suffix: str
+) -> None:
+    path = tmp_path / f"yolov9t.{suffix}"
+    random_libreyolo(path)
+    config = Yolov9Config(model=str(path), engine="libreyolo", image_side=64, min_score=0.0, max_proposals=7)
+    (proposals,) = Yolov9(config).propose([make_image(noise(90, 60, 1))])
+    assert 0 < len(proposals.boxes) <= 7
+    expected = {f"thing {index}" if suffix == "pt" else f"class_{index}" for index in range(3)}
+    assert set(proposals.labels) <= expected
+
+
+def test_libreyolo_takes_size_and_classes_from_the_weights(tmp_path: Path) -> None:
+    path = tmp_path / "yolov9s.safetensors"
+    random_libreyolo(path, size="s", num_classes=2)
+    predictor = load(path)
+    assert (predictor.size, predictor.nb_classes, predictor.model.training) == ("s", 2, False)
+
+
+def test_what_is_no_yolov9_of_libreyolo_s_is_told_its_variants(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match="variants t, s, m and c"):
+        Yolov9(Yolov9Config(model=str(path), engine="libreyolo"))
+
+
+def test_a_checkpoint_that_does_not_fit_its_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "yolov9t.safetensors"
+    random_libreyolo(path)
+    state = load_file(path)
+    del state["backbone.conv1.conv.weight"]
+    save_file(state, path)
+    with pytest.raises(WeightsError, match=r"1 keys, such as \['backbone.conv1.conv.weight'\]"):
+        Yolov9(Yolov9Config(model=str(path), engine="libreyolo"))
+
+
+@pytest.mark.parametrize("engine", ["ultralytics", "libreyolo"])
+def test_a_missing_file_says_which_variants_the_engine_has(engine: Literal["ultralytics", "libreyolo"]) -> None:
+    variants = {"ultralytics": "t, s, m, c, e", "libreyolo": "t, s, m, c"}
+    with pytest.raises(WeightsNotFoundError, match=rf"variants {variants[engine]}\b"):
+        Yolov9.weights(Yolov9Config(model="none.pt", engine=engine))
+
+
+def test_a_hash_that_was_given_counts_with_libreyolo_too(tmp_path: Path) -> None:
+    path = tmp_path / "yolov9t.safetensors"
+    sha256 = random_libreyolo(path)
+    Yolov9.weights(Yolov9Config(model=str(path), engine="libreyolo", sha256=sha256))
+    with pytest.raises(WeightsNotFoundError, match=sha256):
+        Yolov9.weights(Yolov9Config(model=str(path), engine="libreyolo", sha256="0" * 64))
+
+
+def test_the_mini_is_not_ultralytics() -> None:
+    with pytest.raises(WeightsNotFoundError, match=r"give --propose\.engine libreyolo"):
+        Yolov9.weights(Yolov9Config(model="mini"))
+
+
+def test_ultralytics_nms_never_gives_up(ultralytics: Yolov9, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left to itself it stops after some seconds, and the images that it has not come to have no boxes."""
+    nms = importlib.import_module("ultralytics.utils.nms")
+    clock = itertools.count(step=1000.0)
+    monkeypatch.setattr(nms.time, "time", lambda: next(clock))
+    predictions = torch.rand(3, 5, 10, generator=torch.Generator().manual_seed(0))
+    assert all(len(found) for found in nms.non_max_suppression(predictions, 0.0, 0.99))

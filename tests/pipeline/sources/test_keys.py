@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.sources.keys import as_key, keys_of_files, unique_prefix, with_prefix
+from pipeline.sources.keys import as_key, input_prefixes, keys_of_files, unique_prefix, with_prefix
 from schemas.hashes import sha256
 from schemas.names import KEY_PATTERN
 
@@ -78,6 +78,12 @@ def test_prefixes_are_unique_and_without_dash():
     for spec in ("a/train", "b/train", "c/train_2", "d/train-2"):
         taken.append(unique_prefix(spec, taken))
     assert taken == ["train", "train_2", "train_2_2", "train_2_3"]
+
+
+def test_several_inputs_have_a_prefix_each_and_so_has_one_that_comes_later():
+    assert input_prefixes(["a/train"]) == [""]
+    assert input_prefixes(["a/train", "b/train"]) == ["train", "train_2"]
+    assert input_prefixes(["b/train"], ["", "train"], extends=True) == ["train_2"]
 
 
 def test_a_lone_input_has_no_prefix():

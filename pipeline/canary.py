@@ -1,0 +1,258 @@
+"""The golden set: a few pictures that every model answers before a run, to see that it still says what it said.
+
+A library of another version can load the same weights without an error and caption everything wrongly
+(transformers#38858). So the answers are kept twice, by what decides them (weights, settings, kind of hardware): in the
+data set, for those who go on with it elsewhere or later, and in this user's cache, for the next data set. Answers that
+differ stop the worker before it touches an image; `--allow-drift` takes the new ones in place of the old.
+"""
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import platformdirs
+
+from pipeline.batches import Batcher
+from pipeline.caption.base import Caption, Captioner, Crop
+from pipeline.crop import CropSettings, cut
+from pipeline.decode import DecodeSettings, decode
+from pipeline.device import Device
+from pipeline.errors import WorkError
+from pipeline.failures import Failure
+from pipeline.images import DecodedImage
+from pipeline.propose.base import Proposals, Proposer
+from pipeline.sources import open_source
+from pipeline.storage import Storage, open_storage
+from schemas.hashes import fingerprint
+from schemas.names import PLAN_DIR
+from schemas.reasons import Stage
+
+_log = logging.getLogger(__name__)
+
+_SCENES = "scenes:4?seed=7&split=train"
+_PHOTOGRAPHS = f"folder:{Path(__file__).with_name('photographs')}"
+_WINDOWS = ((0.0, 0.0, 0.6, 0.7), (0.25, 0.25, 0.9, 0.9))
+"""The crops of a photograph, as shares of its sides."""
+_MAX_PIXELS, _MAX_SCORE = 1.0, 0.02
+"""By how much a box's edges, in pixels, and its score may move: what arithmetic in another order may change."""
+_MAX_BOXES = 20
+"""The best boxes of a picture that are compared."""
+_SHOWN = 5
+
+
+class DriftError(WorkError):
+    """A model answers the golden set otherwise than before. Commands exit 2 on it."""
+
+
+class GoldenBox(msgspec.Struct, frozen=True):
+    """A box that a proposer found in a golden picture."""
+
+    box: tuple[float, float, float, float]
+    """xyxy pixels of the picture."""
+    score: float
+    label: str | None
+
+    def __str__(self) -> str:
+        edges = ", ".join(f"{edge:.0f}" for edge in self.box)
+        return f"[{edges}] {self.label or 'region'} {self.score:.2f}"
+
+
+class Answers(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model said of the golden set, and with what libraries."""
+
+    boxes: dict[str, list[GoldenBox]] = {}
+    """Of a proposer, by picture."""
+    captions: dict[str, str] = {}
+    """Of a captioner, by crop."""
+    libraries: dict[str, str] = {}
+
+
+_decode_answers = msgspec.json.Decoder(Answers).decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """Where answers are kept: the data set and the user's cache."""
+
+    dataset: Storage
+    cache: Storage
+
+    @classmethod
+    def of(cls, dataset: Storage) -> "Ledger":
+        """Return the ledger of a data set, with the cache of this machine's user (`XDG_CACHE_HOME` moves it)."""
+        return cls(dataset=dataset, cache=open_storage(platformdirs.user_cache_dir("fineclip-regions")))
+
+    def check(self, model: str, key: str, answers: Answers, *, allow_drift: bool) -> None:
+        """Compare `answers` with those kept under `key`, and keep them where there are none.
+
+        Raises DriftError, with before and after, where they differ; with `allow_drift` they replace the old ones.
+        """
+        name = f"{PLAN_DIR}/canary-{key[:16]}.json"
+        for storage in (self.dataset, self.cache):
+            try:
+                before = _kept(storage, name, answers)
+            except OSError as error:
+                if storage is self.dataset:
+                    raise
+                _log.warning("%s: cannot keep a model's golden answers for later data sets: %s", storage.url, error)
+                continue
+            differences = [] if before is None else list(_differences(before, answers))
+            if before is None or not differences:
+                continue
+            if not allow_drift:
+                raise DriftError(_message(model, differences, before, answers, kept_in=storage.url))
+            storage.replace(name, msgspec.json.encode(answers))
+
+
+def _kept(storage: Storage, name: str, answers: Answers) -> Answers | None:
+    """Return the answers that are kept under `name`; where there are none, keep these and return None."""
+    if storage.size(name) is None and storage.decide(name, msgspec.json.encode(answers)):
+        return None
+    return _decode_answers(storage.read(name))
+
+
+def check_models(
+    ledger: Ledger,
+    proposer: Proposer,
+    captioner: Captioner,
+    *,
+    configuration: Mapping[str, Any],
+    device: Device,
+    allow_drift: bool,
+) -> None:
+    """Let both models answer the golden set and compare; those without weights have nothing that could drift.
+
+    `configuration` is that of the recipe: what decides the answers, apart from the kind of hardware. Raises DriftError,
+    and WorkError where a model fails on everything.
+    """
+    asked: list[tuple[str, Proposer | Captioner, Callable[[], Answers]]] = [
+        ("proposer", proposer, lambda: _propose(proposer)),
+        ("captioner", captioner, lambda: _caption(captioner)),
+    ]
+    for kind, model, ask in asked:
+        provenance = model.provenance()
+        if provenance["weights"] is None:
+            continue
+        libraries = provenance["libraries"]
+        hardware = device.hardware_kind() if "torch" in libraries else "elsewhere"
+        key = fingerprint({"model": configuration[kind], "hardware": hardware})
+        answers = msgspec.structs.replace(ask(), libraries=libraries)
+        ledger.check(model.name, key, answers, allow_drift=allow_drift)
+
+
+def _propose(proposer: Proposer) -> Answers:
+    batcher: Batcher[DecodedImage, Proposals] = Batcher(
+        proposer.propose, name=proposer.name, stage=Stage.PROPOSE, batch_size=proposer.batch_size
+    )
+    boxes = {image.key: _best(outcome) for image, outcome in batcher.run(golden_images())}
+    return Answers(boxes=boxes)
+
+
+def _best(outcome: Proposals | Failure) -> list[GoldenBox]:
+    if isinstance(outcome, Failure):
+        return [GoldenBox((0.0, 0.0, 0.0, 0.0), 0.0, f"failed: {outcome.message}")]
+    rows = zip(outcome.boxes.tolist(), outcome.scores.tolist(), outcome.labels, strict=True)
+    found = [GoldenBox(tuple(round(edge, 1) for edge in box), round(score, 3), label) for box, score, label in rows]
+    return sorted(found, key=lambda one: (-one.score, one.box))[:_MAX_BOXES]
+
+
+def _caption(captioner: Captioner) -> Answers:
+    def call(crops: Sequence[Crop]) -> Sequence[Caption | Failure]:
+        return captioner.caption(crops, [captioner.prompt] * len(crops))
+
+    batcher: Batcher[Crop, Caption] = Batcher(
+        call, name=captioner.name, stage=Stage.CAPTION, batch_size=captioner.batch_size
+    )
+    outcomes = batcher.run(golden_crops())
+    return Answers(captions={crop.region_id: _text(outcome) for crop, outcome in outcomes})
+
+
+def _text(outcome: Caption | Failure) -> str:
+    return f"failed: {outcome.message}" if isinstance(outcome, Failure) else " ".join(outcome.text.split())
+
+
+@cache
+def golden_images() -> tuple[DecodedImage, ...]:
+    """Return the pictures of the golden set: four synthetic scenes and the photographs that the package bundles."""
+    images = []
+    for spec in (_SCENES, _PHOTOGRAPHS):
+        source = open_source(spec)
+        parts = itertools.chain.from_iterable(source.parts(1000, False))
+        for item in itertools.chain.from_iterable(map(source.read, parts)):
+            image = decode(item, DecodeSettings())
+            assert isinstance(image, DecodedImage), image
+            images.append(image)
+    return tuple(images)
+
+
+def golden_crops() -> Iterator[Crop]:
+    """Yield the crops of the golden set: the scenes' true boxes, and fixed windows of the photographs."""
+    for image in golden_images():
+        width, height = image.width, image.height
+        windows = [(x0 * width, y0 * height, x1 * width, y1 * height) for x0, y0, x1, y1 in _WINDOWS]
+        for number, box in enumerate([region.box for region in image.given] or windows):
+            yield Crop(
+                region_id=f"{image.key}/{number}",
+                pixels=cut(image, box, settings=CropSettings()),
+                box=box,
+                image_width=width,
+                image_height=height,
+                label=None,
+            )
+
+
+def _differences(before: Answers, after: Answers) -> Iterator[tuple[str, str, str]]:
+    """Yield (what, before, after) for every golden picture or crop that is answered otherwise."""
+    for key in sorted({*before.captions, *after.captions}):
+        old, new = before.captions.get(key, ""), after.captions.get(key, "")
+        if old != new:
+            yield key, repr(old), repr(new)
+    for key in sorted({*before.boxes, *after.boxes}):
+        lost, found = _unmatched(before.boxes.get(key, []), after.boxes.get(key, []))
+        if lost or found:
+            yield key, _listed(lost), _listed(found)
+
+
+def _unmatched(before: Sequence[GoldenBox], after: Sequence[GoldenBox]) -> tuple[list[GoldenBox], list[GoldenBox]]:
+    """Return the boxes of each side that the other side lacks."""
+    found = list(after)
+    lost = []
+    for old in before:
+        match = next((new for new in found if _alike(old, new)), None)
+        if match is None:
+            lost.append(old)
+        else:
+            found.remove(match)
+    return lost, found
+
+
+def _alike(old: GoldenBox, new: GoldenBox) -> bool:
+    moved = max(abs(a - b) for a, b in zip(old.box, new.box, strict=True))
+    return old.label == new.label and moved <= _MAX_PIXELS and abs(old.score - new.score) <= _MAX_SCORE
+
+
+def _listed(boxes: Sequence[GoldenBox]) -> str:
+    return ", ".join(map(str, boxes[:3])) + (f" and {len(boxes) - 3} more" if len(boxes) > 3 else "") or "nothing"
+
+
+def _message(
+    model: str, differences: Sequence[tuple[str, str, str]], before: Answers, after: Answers, *, kept_in: str
+) -> str:
+    asked = len(after.boxes) or len(after.captions)
+    shown = "\n".join(f"  {key}: before {old}, now {new}" for key, old, new in differences[:_SHOWN])
+    more = f"\n  and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
+    return (
+        f"{model} answers {len(differences)} of {asked} golden questions otherwise than it did with the same weights "
+        f"(answers kept in {kept_in}):\n{shown}{more}\n"
+        f"  libraries before: {_versions(before)}; now: {_versions(after)}\n"
+        "Install the versions of before, or, where the new answers are right, give --allow-drift"
+    )
+
+
+def _versions(answers: Answers) -> str:
+    return ", ".join(f"{name} {version}" for name, version in sorted(answers.libraries.items())) or "none named"

@@ -1,0 +1,140 @@
+"""What captioners that generate text with transformers share: decoding settings, loading, scores of what came out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.backends import require
+
+Dtype = Literal["float32", "float16", "bfloat16", "int8"]
+
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How a caption is searched for: greedily or with beams. Sampling is left out: a region has one caption."""
+
+    max_new_tokens: int = 30
+    """Longest caption, in tokens."""
+    min_new_tokens: int = 0
+    """Tokens before which a caption may not end."""
+    num_beams: int = 1
+    """Beams of the search; 1 is greedy."""
+    length_penalty: float = 1.0
+    """Above 0, beams prefer longer captions, below 0 shorter ones."""
+    repetition_penalty: float = 1.0
+    """What tokens that were used already (the prompt's too) are divided by; 1 is none."""
+    no_repeat_ngram_size: int = 0
+    """Length in tokens of the sequences that may not come twice; 0 allows all."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("max_new_tokens", 1),
+            ("min_new_tokens", 0),
+            ("num_beams", 1),
+            ("no_repeat_ngram_size", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"--caption.{name} is {getattr(self, name)}, but must be at least {least}")
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"--caption.min_new_tokens is {self.min_new_tokens}, more than --caption.max_new_tokens "
+                f"({self.max_new_tokens})"
+            )
+        if self.repetition_penalty <= 0:
+            raise ValueError(f"--caption.repetition_penalty is {self.repetition_penalty}, but must be above 0")
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what `generate` is called with: these settings, and that it returns its logits.
+
+        All are given, so that what a model's own `generation_config.json` says has no part in the result.
+        """
+        only_with_beams = {"length_penalty": self.length_penalty} if self.num_beams > 1 else {}
+        return only_with_beams | {
+            "max_new_tokens": self.max_new_tokens,
+            "min_new_tokens": self.min_new_tokens or None,
+            "num_beams": self.num_beams,
+            "repetition_penalty": self.repetition_penalty,
+            "no_repeat_ngram_size": self.no_repeat_ngram_size,
+            "do_sample": False,
+            "output_logits": True,
+            "return_dict_in_generate": True,
+        }
+
+
+def check_dtype(dtype: Dtype, captioner: str) -> None:
+    """Raise ImportError, with the line that installs it, where `dtype` needs a package that is missing."""
+    if dtype == "int8":
+        require(
+            "bitsandbytes", what=f"--caption.dtype int8 of {captioner}", install="pip install bitsandbytes accelerate"
+        )
+        require(
+            "accelerate", what=f"--caption.dtype int8 of {captioner}", install="pip install bitsandbytes accelerate"
+        )
+
+
+def load_model(kind: Any, path: Path, *, dtype: Dtype, device: str, **arguments: Any) -> Any:
+    """Return the model in `path` as `kind` (a class of transformers), on the device, in eval mode.
+
+    int8 holds the matrices in 8 bits, by bitsandbytes, and runs in float16. Settings for sampling that come with the
+    model are forgotten, as captions are not sampled.
+    """
+    import transformers
+
+    quiet: Any = transformers.utils.logging.disable_progress_bar  # a worker's; the job has one of its own
+    quiet()
+    if dtype == "int8":
+        quantization: Any = transformers.BitsAndBytesConfig
+        arguments |= {"quantization_config": quantization(load_in_8bit=True), "device_map": {"": device}}
+    model = kind.from_pretrained(path, dtype=torch_dtype(dtype), local_files_only=True, **arguments)
+    if dtype != "int8":  # which `from_pretrained` has put there, and which cannot be moved
+        model = model.to(device)
+    for part in (model, getattr(model, "language_model", None)):
+        settings = getattr(part, "generation_config", None)
+        for name in _SAMPLING if settings is not None else ():
+            setattr(settings, name, None)
+    return model.eval()
+
+
+def torch_dtype(dtype: Dtype) -> Any:
+    """Return the torch dtype that a model of `dtype` computes in."""
+    import torch
+
+    return torch.float16 if dtype == "int8" else getattr(torch, dtype)
+
+
+def tokens_and_scores(output: Any, generation_config: Any) -> tuple[Any, list[float]]:
+    """Return the new tokens `[B, L]` of what `generate` returned, and the score of each of its `B` captions.
+
+    A score is the geometric mean of the probabilities, 0 to 1, that the model gave to the caption's tokens, its end
+    included. L is the length of the longest caption; tokens after a caption's end are padding and not counted.
+    """
+    import torch
+
+    rows, length = _rows(output)
+    tokens = output.sequences[:, -length:]
+    logs = torch.stack(
+        [
+            logits.float().log_softmax(dim=-1)[rows[:, step], tokens[:, step]]
+            for step, logits in enumerate(output.logits[:length])
+        ],
+        dim=1,
+    )
+    ends = generation_config.eos_token_id
+    is_end = torch.isin(tokens, torch.as_tensor([] if ends is None else ends, device=tokens.device))
+    is_token = torch.cumsum(is_end.int(), dim=1) - is_end.int() == 0
+    means = torch.where(is_token, logs, 0).sum(dim=1) / is_token.sum(dim=1)
+    return tokens, means.exp().tolist()
+
+
+def _rows(output: Any) -> tuple[Any, int]:
+    """Return which row of each step's logits a caption's token was chosen from, `[B, L]` int64, and L."""
+    import torch
+
+    beams = getattr(output, "beam_indices", None)
+    if beams is None:
+        batch_size, length = len(output.logits[0]), len(output.logits)
+        return torch.arange(batch_size, device=output.sequences.device)[:, None].expand(-1, length), length
+    length = int((beams >= 0).sum(dim=1).max())
+    return beams[:, :length].clamp(min=0), length  # what ended before is -1 there, and not counted

@@ -1,0 +1,269 @@
+"""Models behind any server that speaks OpenAI's chat completions: vLLM, LMDeploy, SGLang, a hosted service.
+
+This is also how InternLM-XComposer, the paper's other captioner, is reached: its own code needs an old transformers, so
+it runs in LMDeploy's environment, apart from this one:
+
+    pip install lmdeploy && lmdeploy serve api_server internlm/internlm-xcomposer2-vl-7b --server-port 23333
+    fineclip annotate INPUT OUTPUT --captioner openai
+
+or, for another model, `vllm serve Qwen/Qwen2-VL-7B-Instruct` with `--caption.url http://127.0.0.1:8000/v1` and
+`--caption.model Qwen/Qwen2-VL-7B-Instruct`.
+"""
+
+import base64
+import dataclasses
+import io
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from pipeline.backends import require
+from pipeline.caption.base import Caption, Crop
+from pipeline.caption.pixels import scaled
+from pipeline.device import CPU, Device
+from pipeline.errors import WorkError
+from pipeline.failures import Failure
+from pipeline.images import Pixels
+from pipeline.licenses import OPENAI_CLIENT, Licensed, weights_license
+from schemas.reasons import Reason, Stage
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletion
+
+_NO_KEY = "none"
+"""What a server that asks for no key is given, since the client insists on one."""
+_CONNECT_S = 10.0
+_NOT_OUTPUT = (
+    "url",
+    "api_key_env",
+    "concurrency",
+    "max_requests_per_minute",
+    "request_timeout_s",
+    "patience_s",
+    "tries",
+    "license",
+    "batch_size",
+)
+"""Settings that decide no caption: the data set is the same whichever server gave the model's answers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenaiConfig:
+    """Settings of `openai`."""
+
+    url: str = "http://127.0.0.1:23333/v1"
+    """The server's base URL, which ends in /v1."""
+    model: str = "internlm/internlm-xcomposer2-vl-7b"
+    """The model's name on the server."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key; none is sent when not given."""
+    prompt: str = "Describe this image in one sentence."
+    """What the model is asked about each crop; the paper's words."""
+    max_new_tokens: int = 64
+    """Longest caption, in tokens."""
+    temperature: float = 0.0
+    """Of the sampling; 0 takes the likeliest token."""
+    seed: int | None = 0
+    """Of the sampling, for servers that take one."""
+    logprobs: bool = False
+    """Ask for the tokens' probabilities; their mean is the score. Not all servers give them."""
+    image_format: Literal["jpeg", "png"] = "jpeg"
+    """How crops are sent."""
+    jpeg_quality: int = 95
+    """Of the crops sent, 1 to 100."""
+    min_side: int = 28
+    """Pixels; crops with a shorter side are scaled up to it, since models refuse images smaller than their patches."""
+    max_side: int = 1024
+    """Pixels; crops with a longer side are scaled down to it."""
+    concurrency: int = 16
+    """Requests under way at once, by each worker."""
+    max_requests_per_minute: int | None = None
+    """Rate limit of each worker."""
+    request_timeout_s: float = 60.0
+    """Seconds of silence after which a request is given up and sent again."""
+    tries: int = 3
+    """Times that a crop is sent again while the server answers others; then it is dead."""
+    patience_s: float = 300.0
+    """Seconds that a server which is gone, or still starting, is waited for; then the run stops, to be resumed."""
+    license: str | None = None
+    """Licence of the weights, where you know it and the ledger does not; it goes into the provenance."""
+    batch_size: int = 64
+    """Crops that are sent before the next ones are cut."""
+
+    def __post_init__(self) -> None:
+        leasts = {
+            "max_new_tokens": 1,
+            "temperature": 0,
+            "jpeg_quality": 1,
+            "concurrency": 1,
+            "tries": 0,
+            "batch_size": 1,
+        }
+        for name, least in leasts.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"--caption.{name} is {getattr(self, name)}, but must be at least {least}")
+        for name in ("max_requests_per_minute", "request_timeout_s"):
+            if (getattr(self, name) or 1) < 0 or getattr(self, name) == 0:
+                raise ValueError(f"--caption.{name} is {getattr(self, name)}, but must be above 0")
+        if not 1 <= self.min_side <= self.max_side:
+            raise ValueError(
+                f"--caption.min_side is {self.min_side} and --caption.max_side {self.max_side}: "
+                "the first must be at least 1 and not above the second"
+            )
+        if not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"--caption.url {self.url!r}: must start with http:// or https://")
+
+
+@dataclass(frozen=True)
+class _Request:
+    region_id: str
+    image_url: str
+    """The crop itself, as a data URL."""
+    prompt: str | None
+
+
+class Openai:
+    """Asks a server about each crop. `caption_score` is the mean probability (geometric, 0 to 1) of the tokens."""
+
+    name: ClassVar[str] = "openai"
+    version: ClassVar[int] = 1
+    """Raised when the same input would give another request: it is part of the fingerprint."""
+    config_class: ClassVar[type[OpenaiConfig]] = OpenaiConfig
+
+    def __init__(self, config: OpenaiConfig, *, device: Device = CPU) -> None:
+        """Ask the server about a test image, waiting for it where it is still starting.
+
+        Raises WorkError where it refuses or stays away, ImportError without the client, and ValueError for an
+        environment variable that is not set.
+        """
+        import openai
+
+        from pipeline.caption.patience import PatientServer, RateLimit
+
+        self.config = config
+        self.batch_size = config.batch_size
+        self.prompt: str | None = config.prompt
+        self._reported: set[str] = set()
+        self._client = openai.OpenAI(
+            base_url=config.url,
+            api_key=_api_key(config) or _NO_KEY,
+            timeout=openai.Timeout(config.request_timeout_s, connect=min(_CONNECT_S, config.request_timeout_s)),
+            max_retries=0,  # they are ours
+        )
+        test = self._request("test", np.full((64, 64, 3), 128, dtype=np.uint8), config.prompt)
+        self._server = PatientServer(
+            lambda: self._completion(test, max_tokens=1),
+            url=config.url,
+            tries=config.tries,
+            patience_s=config.patience_s,
+            limit=RateLimit(config.max_requests_per_minute),
+        )
+        self._server.start()
+
+    def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[Caption | Failure]:
+        """Return the caption of each crop, or why it has none, in order. Raises WorkError where the server is gone."""
+        return self.generate(self.prepare(crops, prompts))
+
+    def prepare(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[_Request]:
+        """Return the requests, their crops scaled and encoded."""
+        return [self._request(crop.region_id, crop.pixels, prompt) for crop, prompt in zip(crops, prompts, strict=True)]
+
+    def _request(self, region_id: str, pixels: Pixels, prompt: str | None) -> _Request:
+        from PIL import Image
+
+        image = Image.fromarray(scaled(pixels, min_side=self.config.min_side, max_side=self.config.max_side))
+        encoded = io.BytesIO()
+        options = {"quality": self.config.jpeg_quality, "subsampling": 0} if self.config.image_format == "jpeg" else {}
+        image.save(encoded, self.config.image_format, **options)
+        data = base64.b64encode(encoded.getvalue()).decode()
+        return _Request(region_id, f"data:image/{self.config.image_format};base64,{data}", prompt)
+
+    def generate(self, prepared: Sequence[_Request]) -> list[Caption | Failure]:
+        """Return the answer to each request, or why it has none, in order. Raises WorkError where nobody answers."""
+        pool = ThreadPoolExecutor(self.config.concurrency, thread_name_prefix="caption")
+        try:
+            return list(pool.map(self._outcome, prepared))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _outcome(self, request: _Request) -> Caption | Failure:
+        answer = self._server.ask(lambda: self._completion(request, self.config.max_new_tokens), request.region_id)
+        if isinstance(answer, Failure):
+            return answer
+        choice = answer.choices[0]
+        if choice.message.refusal:
+            message = f"the model refuses: {choice.message.refusal[:400]}"
+            return Failure(reason=Reason.MODEL_ERROR, stage=Stage.CAPTION, message=message)
+        logs = [token.logprob for token in (choice.logprobs and choice.logprobs.content) or ()]
+        return Caption(text=choice.message.content or "", score=math.exp(sum(logs) / len(logs)) if logs else None)
+
+    def _completion(self, request: _Request, max_tokens: int) -> "ChatCompletion":
+        """Send a request. Raises openai's errors, and WorkError for an answer that is no chat completion."""
+        import openai
+
+        config = self.config
+        completion = self._client.chat.completions.create(
+            model=config.model,
+            messages=[
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image_url", "image_url": {"url": request.image_url}},
+                        {"type": "text", "text": request.prompt or ""},
+                    ],
+                }
+            ],
+            max_tokens=max_tokens,
+            temperature=config.temperature,
+            seed=openai.omit if config.seed is None else config.seed,
+            logprobs=config.logprobs or openai.omit,
+        )
+        if not getattr(completion, "choices", None):
+            raise WorkError(
+                f"{config.url} answers with something else than a chat completion: {str(completion)[:200]!r}"
+            )
+        self._reported.add(completion.model)
+        return completion
+
+    @staticmethod
+    def weights(config: OpenaiConfig) -> dict[str, Any]:
+        """Return what decides no caption, without its values: the model is known by its name alone.
+
+        Raises ImportError, at start, without the client, and ValueError for an environment variable that is not set.
+        """
+        require("openai", what="the captioner openai", install="pip install 'fineclip-regions[openai]'")
+        _api_key(config)
+        return dict.fromkeys(_NOT_OUTPUT)
+
+    @staticmethod
+    def licenses(config: OpenaiConfig) -> tuple[Licensed, ...]:
+        """Return the terms of the client and of the weights."""
+        return (OPENAI_CLIENT, weights_license(config.model, stated=config.license))
+
+    def provenance(self) -> dict[str, Any]:
+        """Return name, version, the model as asked for and as the server calls it, prompt, settings and the promise."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "weights": {"model": self.config.model, "reported": sorted(self._reported)},
+            "prompt": self.prompt,
+            "settings": dataclasses.asdict(self.config) | dict.fromkeys(_NOT_OUTPUT),
+            "libraries": {"openai": version("openai")},
+            "promise": "server: same rows, texts as the server gave",
+        }
+
+
+def _api_key(config: OpenaiConfig) -> str | None:
+    """Return the key. Raises ValueError where its environment variable is named and not set."""
+    if config.api_key_env is None:
+        return None
+    key = os.environ.get(config.api_key_env)
+    if not key:
+        raise ValueError(f"--caption.api_key_env {config.api_key_env}: no such environment variable is set")
+    return key

@@ -1,0 +1,221 @@
+"""Chat models that see: whatever transformers opens as an image-text-to-text model and that has a chat template."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pipeline.backends import require
+from pipeline.batches import padded_size
+from pipeline.caption.base import Caption, Crop
+from pipeline.caption.generation import Decoding, Dtype, check_dtype, load_model, tokens_and_scores, torch_dtype
+from pipeline.caption.pixels import scaled
+from pipeline.device import CPU, Device
+from pipeline.images import Pixels
+from pipeline.licenses import BITSANDBYTES, TRANSFORMERS, Licensed, weights_license
+from pipeline.weights import ModelFiles, find_model
+from schemas.hashes import sha256
+
+_FLAG = "--caption.model"
+_PIXELS_A_PLACE = 448 * 448
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VlmConfig(Decoding):
+    """Settings of `vlm`."""
+
+    model: str = "Qwen/Qwen2-VL-2B-Instruct"
+    """A hub id, or a local folder in the hub's layout."""
+    revision: str | None = None
+    """The hub's branch, tag or commit; its newest when not given."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model: from a local folder, or the hub at a --caption.revision that is a
+    commit."""
+    dtype: Dtype = "bfloat16"
+    """What the weights are held and run in. int8 (with bitsandbytes) runs in float16."""
+    prompt: str = "Describe this image in one sentence."
+    """What the model is asked about each crop; the paper's words."""
+    max_new_tokens: int = 64
+    """Longest caption, in tokens."""
+    min_side: int = 28
+    """Pixels; crops with a shorter side are scaled up to it, since models refuse images smaller than their patches."""
+    max_side: int = 2048
+    """Pixels; crops with a longer side are scaled down to it."""
+    license: str | None = None
+    """Licence of the weights, where you know it and the ledger does not; it goes into the provenance."""
+    batch_size: int = 8
+    """Crops a model call; short batches are padded to a power-of-two share of it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.min_side <= self.max_side:
+            raise ValueError(
+                f"--caption.min_side is {self.min_side} and --caption.max_side {self.max_side}: "
+                "the first must be at least 1 and not above the second"
+            )
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    num_crops: int
+    inputs: dict[str, Any]
+    """What `generate` takes, on the model's device: `input_ids` and `attention_mask` `[B, L]`, and the pixels in
+    whatever form the model has."""
+
+
+class Vlm:
+    """Asks a chat model about each crop. `caption_score` is the mean probability (geometric, 0 to 1) of the tokens."""
+
+    name: ClassVar[str] = "vlm"
+    version: ClassVar[int] = 1
+    """Raised when the same input would give another output: it is part of the fingerprint."""
+    config_class: ClassVar[type[VlmConfig]] = VlmConfig
+
+    def __init__(self, config: VlmConfig, *, device: Device = CPU) -> None:
+        """Load weights and processor.
+
+        Raises WeightsNotFoundError, ImportError where a package is missing, and ValueError for a model without a chat
+        template or one that needs code of its own which is not trusted.
+        """
+        import transformers
+
+        _check_trust(config)
+        self.config = config
+        self.batch_size = config.batch_size
+        self.prompt: str | None = config.prompt
+        self._files = _find(config)
+        self._device = device.resolve()
+        self._check_code()
+        trust = {"trust_remote_code": config.trust_remote_code}
+        processors: Any = transformers.AutoProcessor
+        self._processor = processors.from_pretrained(self._files.path, local_files_only=True, **trust)
+        self._check_template()
+        models = transformers.AutoModelForImageTextToText
+        self._model = load_model(models, self._files.path, dtype=config.dtype, device=self._device, **trust)
+
+    def _check_code(self) -> None:
+        from transformers import CONFIG_MAPPING
+
+        settings = json.loads((self._files.path / "config.json").read_text(encoding="utf-8"))
+        needs_code = "auto_map" in settings and settings.get("model_type") not in CONFIG_MAPPING
+        if needs_code and not self.config.trust_remote_code:
+            raise ValueError(
+                f"{_FLAG} {self.config.model}: it runs Python code of its own. Read it, then give "
+                "--caption.trust_remote_code true (for a hub id with the commit you read as --caption.revision), "
+                "or let a server run it and use --captioner openai"
+            )
+
+    def _check_template(self) -> None:
+        if not getattr(self._processor, "chat_template", None):
+            raise ValueError(
+                f"{_FLAG} {self.config.model}: it has no chat template; give an instruction-tuned model, "
+                "or --captioner blip2 for a BLIP-2"
+            )
+
+    def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[Caption]:
+        """Return the caption of each crop, in order."""
+        return self.generate(self.prepare(crops, prompts))
+
+    def prepare(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> _Prepared:
+        """Return the model's inputs on its device, padded with copies of the last crop to one of few batch sizes."""
+        num_copies = padded_size(len(crops), self.batch_size) - len(crops)
+        chats = [self._chat(crop.pixels, prompt) for crop, prompt in zip(crops, prompts, strict=True)]
+        inputs = self._processor.apply_chat_template(
+            chats + chats[-1:] * num_copies,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True, "padding_side": "left"},  # captions begin where the prompts end
+        )
+        return _Prepared(len(crops), {name: self._sent(value) for name, value in inputs.items()})
+
+    def places(self, crop: Crop) -> float:
+        """Return how many places of a batch the crop takes: 1 up to 448 x 448 pixels, then in proportion.
+
+        Models of this kind cut large images into more tokens.
+        """
+        height, width = crop.pixels.shape[:2]
+        shrunk: float = min(1.0, self.config.max_side / max(height, width))
+        return max(1.0, crop.pixels.size // 3 * shrunk**2 / _PIXELS_A_PLACE)
+
+    def _chat(self, pixels: Pixels, prompt: str | None) -> list[dict[str, Any]]:
+        from PIL import Image
+
+        picture = Image.fromarray(scaled(pixels, min_side=self.config.min_side, max_side=self.config.max_side))
+        return [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}]}]
+
+    def _sent(self, value: Any) -> Any:
+        """Return an input on the model's device, pixels in its dtype, without waiting for the copy."""
+        dtype = torch_dtype(self.config.dtype) if value.is_floating_point() else value.dtype
+        if self._device.startswith("cuda"):
+            value = value.pin_memory()
+        return value.to(self._device, dtype=dtype, non_blocking=True)
+
+    def generate(self, prepared: _Prepared) -> list[Caption]:
+        """Return the caption of each prepared crop, in order."""
+        import torch
+
+        with torch.inference_mode():
+            output = self._model.generate(**prepared.inputs, **self.config.arguments())
+            tokens, scores = tokens_and_scores(output, self._model.generation_config)
+        texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
+        captions = [Caption(text=text.strip(), score=score) for text, score in zip(texts, scores, strict=True)]
+        return captions[: prepared.num_crops]  # the others pad the batch
+
+    @staticmethod
+    def weights(config: VlmConfig) -> dict[str, Any]:
+        """Return the model, and the code that comes with it where it is trusted, by commit or hash.
+
+        Raises ImportError, at start, where a package is missing, and ValueError for code that is not pinned.
+        """
+        require("transformers", what="the captioner vlm", install="pip install 'fineclip-regions[pipeline]'")
+        check_dtype(config.dtype, "vlm")
+        _check_trust(config)
+        files = _find(config)
+        code = {"code": _code_sha256(files.path)} if config.trust_remote_code else {}
+        return code | {"model": files.fingerprint(), "revision": None, "license": None}
+
+    @staticmethod
+    def licenses(config: VlmConfig) -> tuple[Licensed, ...]:
+        """Return the terms of the code and of the weights."""
+        quantised = (BITSANDBYTES,) if config.dtype == "int8" else ()
+        return (TRANSFORMERS, *quantised, weights_license(config.model, stated=config.license))
+
+    def provenance(self) -> dict[str, Any]:
+        """Return name, version, weights, prompt, settings and library versions."""
+        libraries = ("torch", "transformers", *(("bitsandbytes",) if self.config.dtype == "int8" else ()))
+        return {
+            "name": self.name,
+            "version": self.version,
+            "weights": self._files.identity(),
+            "code": _code_sha256(self._files.path) if self.config.trust_remote_code else None,
+            "prompt": self.prompt,
+            "settings": dataclasses.asdict(self.config) | {"model": self._files.name},
+            "libraries": {name: version(name) for name in libraries},
+        }
+
+
+def _find(config: VlmConfig) -> ModelFiles:
+    return find_model(config.model, mini="vlm", flag=_FLAG, revision=config.revision)
+
+
+def _check_trust(config: VlmConfig) -> None:
+    """Raise ValueError where code would be run that its author can change under the same name."""
+    pinned = Path(config.model).is_dir() or _COMMIT.fullmatch(config.revision or "")
+    if config.trust_remote_code and not pinned:
+        raise ValueError(
+            f"--caption.trust_remote_code: {config.model} at {config.revision or 'its newest revision'} can be changed "
+            "by others; read its code, then give --caption.revision the commit you read (40 hex digits)"
+        )
+
+
+def _code_sha256(folder: Path) -> str:
+    """Return what names the Python files of a model's folder, by name and content."""
+    files = sorted(folder.rglob("*.py"))
+    return sha256("\n".join(f"{file.relative_to(folder)} {sha256(file.read_bytes())}" for file in files).encode())

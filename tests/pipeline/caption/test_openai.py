@@ -1,0 +1,306 @@
+"""`openai` against a real server on this machine, which fails in the ways that servers do."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from email.utils import formatdate
+from math import exp
+
+import httpx2
+import numpy as np
+import openai
+import pytest
+
+from pipeline.caption import patience
+from pipeline.caption.base import Caption, Crop
+from pipeline.caption.openai import Openai, OpenaiConfig
+from pipeline.caption.patience import RateLimit, back_off_s, retry_after_s
+from pipeline.errors import WorkError
+from pipeline.failures import Failure
+from schemas.reasons import Reason
+from tests.caption_server import MODEL, Answer, Asked, FakeCaptionServer, caption_of
+
+
+@pytest.fixture
+def server() -> Iterator[FakeCaptionServer]:
+    with FakeCaptionServer() as started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "_FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr(patience, "_LONGEST_WAIT_S", 0.1)
+
+
+def _captioner(server: FakeCaptionServer, **settings: object) -> Openai:
+    defaults = {"url": server.url, "model": "some/model", "patience_s": 10.0, "concurrency": 4}
+    return Openai(OpenaiConfig(**(defaults | settings)))  # type: ignore[arg-type]
+
+
+def _crops(count: int) -> list[Crop]:
+    rng = np.random.default_rng(0)
+    return [
+        Crop(
+            region_id=f"{number:016x}",
+            pixels=rng.integers(0, 256, (40 + number, 50, 3), dtype=np.uint8),
+            box=(0, 0, 50, 40),
+            image_width=100,
+            image_height=100,
+            label=None,
+        )
+        for number in range(count)
+    ]
+
+
+def _caption(captioner: Openai, crops: list[Crop]) -> list[Caption | Failure]:
+    return captioner.caption(crops, [captioner.prompt] * len(crops))
+
+
+def _texts(captioner: Openai, crops: list[Crop]) -> list[str]:
+    outcomes = _caption(captioner, crops)
+    assert all(isinstance(outcome, Caption) for outcome in outcomes), outcomes
+    return [outcome.text for outcome in outcomes if isinstance(outcome, Caption)]
+
+
+def _height(asked: Asked) -> int:
+    return asked.size[1]
+
+
+class _FirstTimes:
+    """A fault in the first `count` requests about each crop."""
+
+    def __init__(self, count: int, *answers: Answer) -> None:
+        self._count, self._answers = count, answers
+        self._seen: Counter[bytes] = Counter()
+
+    def __call__(self, asked: Asked) -> Answer | None:
+        self._seen[asked.image] += 1
+        number = self._seen[asked.image]
+        return None if asked.is_test_image or number > self._count else self._answers[(number - 1) % len(self._answers)]
+
+
+def test_each_crop_gets_the_server_s_answer_in_order(server: FakeCaptionServer) -> None:
+    captioner = _captioner(server)
+    texts = _texts(captioner, _crops(9))
+    by_height = {_height(asked): caption_of(asked.image) for asked in server.crops}
+    assert texts == [by_height[40 + number] for number in range(9)]
+    assert {asked.prompt for asked in server.asked} == {"Describe this image in one sentence."}
+    sent = server.crops[0].body
+    assert (sent["model"], sent["temperature"], sent["seed"], sent["max_tokens"]) == ("some/model", 0, 0, 64)
+    assert captioner.provenance()["weights"] == {"model": "some/model", "reported": [MODEL]}
+
+
+def test_the_score_is_the_tokens_mean_probability_where_it_is_asked_for(server: FakeCaptionServer) -> None:
+    (scored,) = _caption(_captioner(server, logprobs=True), _crops(1))
+    (plain,) = _caption(_captioner(server), _crops(1))
+    assert isinstance(scored, Caption)
+    assert scored.score == pytest.approx(exp(-0.5))
+    assert isinstance(plain, Caption)
+    assert plain.score is None
+
+
+def test_the_key_comes_from_the_environment_alone(server: FakeCaptionServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "not to be sent")
+    monkeypatch.setenv("MY_KEY", "secret")
+    captioner = _captioner(server, api_key_env="MY_KEY")
+    assert server.asked[-1].headers["authorization"] == "Bearer secret"
+    assert "secret" not in str(captioner.provenance())
+    _captioner(server)
+    assert server.asked[-1].headers["authorization"] == "Bearer none"
+    with pytest.raises(ValueError, match=r"--caption\.api_key_env NO_SUCH_KEY"):
+        Openai.weights(OpenaiConfig(api_key_env="NO_SUCH_KEY"))
+
+
+@pytest.mark.parametrize("fault", [Answer(status=500), Answer(status=503), Answer(status=409), Answer(hang_up=True)])
+def test_a_fault_that_passes_costs_nothing(server: FakeCaptionServer, fault: Answer) -> None:
+    server.fault = _FirstTimes(2, fault)
+    assert len(_texts(_captioner(server), _crops(5))) == 5
+
+
+def test_too_many_requests_wait_as_long_as_the_server_says(server: FakeCaptionServer) -> None:
+    server.fault = _FirstTimes(1, Answer(status=429, headers={"Retry-After": "0.3"}))
+    assert len(_texts(_captioner(server, concurrency=1), _crops(2))) == 2
+    refused, again = [asked.at for asked in server.crops][:2]
+    assert again - refused >= 0.3
+
+
+def test_a_server_that_stays_too_busy_stops_the_run(server: FakeCaptionServer) -> None:
+    server.fault = _FirstTimes(99, Answer(status=429, headers={"Retry-After": "3600"}))
+    with pytest.raises(WorkError, match="max_requests_per_minute"):
+        _caption(_captioner(server), _crops(1))
+
+
+def test_a_crop_that_the_server_refuses_is_dead_alone(server: FakeCaptionServer) -> None:
+    server.fault = lambda asked: Answer(status=400) if _height(asked) == 42 else None
+    outcomes = _caption(_captioner(server), _crops(5))
+    (failure,) = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    assert outcomes.index(failure) == 2
+    assert (failure.reason, failure.message) == (Reason.MODEL_ERROR, "400: a fault on request")
+    assert sum(_height(asked) == 42 for asked in server.crops) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Answer(status=500), Reason.MODEL_ERROR),
+        (Answer(hang_up=True), Reason.MODEL_ERROR),
+        (Answer(after_s=5), Reason.TIMEOUT),
+    ],
+)
+def test_a_crop_on_which_the_server_fails_again_and_again_is_dead_alone(
+    server: FakeCaptionServer, fault: Answer, reason: Reason
+) -> None:
+    server.fault = lambda asked: fault if _height(asked) == 40 else None
+    captioner = _captioner(server, tries=2, request_timeout_s=0.5)
+    outcomes = _caption(captioner, _crops(3))
+    assert isinstance(outcomes[0], Failure)
+    assert outcomes[0].reason is reason
+    assert all(isinstance(outcome, Caption) for outcome in outcomes[1:])
+    assert sum(_height(asked) == 40 for asked in server.crops) >= 3
+
+
+def test_a_server_that_is_killed_and_comes_back_costs_no_crop(server: FakeCaptionServer) -> None:
+    captioner, undisturbed = _captioner(server, tries=1), _texts(_captioner(server), _crops(12))
+    served = Counter[str]()
+    going = threading.Event()
+
+    def slowly(asked: Asked) -> Answer:
+        served["crops"] += 1
+        if served["crops"] == 5:
+            going.set()
+        return Answer(after_s=0.05)
+
+    def restart() -> None:
+        assert going.wait(10)
+        server.stop()
+        threading.Event().wait(1.0)
+        server.start()
+
+    server.fault = slowly
+    restarting = threading.Thread(target=restart)
+    restarting.start()
+    try:
+        assert _texts(captioner, _crops(12)) == undisturbed
+    finally:
+        restarting.join()
+
+
+def test_a_server_that_stays_away_stops_the_run(server: FakeCaptionServer) -> None:
+    captioner = _captioner(server, patience_s=0.3)
+    server.stop()
+    with pytest.raises(WorkError, match=r"has not answered for 0\.3 s .*the same command goes on"):
+        _caption(captioner, _crops(6))
+    server.start()
+    assert len(_texts(captioner, _crops(6))) == 6
+
+
+def test_a_server_whose_engine_died_stops_the_run(server: FakeCaptionServer) -> None:
+    captioner = _captioner(server, patience_s=0.3)
+    server.fault = lambda asked: Answer(status=500)
+    with pytest.raises(WorkError, match="a fault on request"):
+        _caption(captioner, _crops(6))
+
+
+def test_a_crop_that_brings_the_server_down_each_time_is_named(server: FakeCaptionServer) -> None:
+    """The process behind the port dies of one crop, and fails the next request while it starts again."""
+    starting = Counter[str]()
+
+    def fault(asked: Asked) -> Answer | None:
+        if _height(asked) == 40:
+            starting["left"] = 1
+            return Answer(hang_up=True)
+        if starting["left"]:
+            starting["left"] -= 1
+            return Answer(status=503)
+        return None
+
+    captioner = _captioner(server, concurrency=1)
+    server.fault = fault
+    with pytest.raises(WorkError, match=r"went away 6 times .* region 0000000000000000 .*--filter"):
+        _caption(captioner, _crops(1))
+
+
+@pytest.mark.parametrize(
+    ("fault", "remedy"),
+    [
+        (Answer(status=401), "api_key_env"),
+        (Answer(status=403), "may not use"),
+        (Answer(status=404), r"--caption\.model"),
+        (Answer(status=400), "refuses a test image"),
+        (Answer(body="<html>welcome</html>", content_type="text/html"), "something else than a chat completion"),
+    ],
+)
+def test_what_holds_for_every_crop_is_said_at_the_start(server: FakeCaptionServer, fault: Answer, remedy: str) -> None:
+    server.fault = lambda asked: fault
+    with pytest.raises(WorkError, match=remedy):
+        _captioner(server)
+
+
+def test_a_key_that_ends_in_the_middle_stops_the_run(server: FakeCaptionServer) -> None:
+    captioner = _captioner(server)
+    server.fault = lambda asked: Answer(status=401)
+    with pytest.raises(WorkError, match="api_key_env"):
+        _caption(captioner, _crops(6))
+
+
+def test_requests_keep_to_the_rate(server: FakeCaptionServer) -> None:
+    began = time.monotonic()
+    _texts(_captioner(server, max_requests_per_minute=1200), _crops(8))  # one in 50 ms, the test image the first
+    assert time.monotonic() - began >= 8 * 0.05
+
+
+def test_a_pause_holds_for_every_thread() -> None:
+    limit = RateLimit(None)
+    began = time.monotonic()
+    limit.pause(0.1)
+    waiting = threading.Thread(target=limit.wait)
+    waiting.start()
+    waiting.join()
+    assert time.monotonic() - began >= 0.1
+
+
+def test_crops_are_sent_within_the_sizes_asked_for(server: FakeCaptionServer) -> None:
+    captioner = _captioner(server, min_side=30, max_side=64, image_format="png")
+    shapes = [(3, 5), (200, 100), (1, 500), (40, 50)]
+    crops = [
+        replace(crop, pixels=np.zeros((*shape, 3), np.uint8)) for crop, shape in zip(_crops(4), shapes, strict=True)
+    ]
+    for crop in crops:
+        _texts(captioner, [crop])
+    assert [asked.size for asked in server.crops] == [(50, 30), (32, 64), (64, 30), (50, 40)]
+    assert server.crops[0].image.startswith(b"\x89PNG")
+
+
+def test_back_off_grows_is_bounded_and_the_same_for_the_same_item() -> None:
+    waits = [back_off_s("a", attempt) for attempt in range(1, 9)]
+    assert waits == [back_off_s("a", attempt) for attempt in range(1, 9)]
+    assert waits != [back_off_s("b", attempt) for attempt in range(1, 9)]
+    assert max(waits) <= 0.1
+    assert waits[0] <= 0.02 < waits[2]
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("7", 7), ("0.5", 0.5), (None, None), ("soon", None), (formatdate(0, usegmt=True), 0)]
+)
+def test_retry_after_is_read_as_seconds_or_date(header: str | None, seconds: float | None) -> None:
+    headers = {} if header is None else {"Retry-After": header}
+    response = httpx2.Response(429, headers=headers, request=httpx2.Request("POST", "http://127.0.0.1"))
+    assert retry_after_s(openai.RateLimitError("busy", response=response, body=None)) == seconds
+
+
+def test_the_fingerprint_holds_what_decides_the_captions() -> None:
+    here, there = OpenaiConfig(), OpenaiConfig(url="https://elsewhere/v1", concurrency=2, patience_s=1.0)
+    assert Openai.weights(here) == Openai.weights(there)
+    assert Openai.weights(there)["url"] is None
+    assert not {"model", "prompt", "seed", "max_side"} & set(Openai.weights(there))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"url": "localhost:8000"}, {"concurrency": 0}, {"min_side": 0}, {"max_requests_per_minute": 0}]
+)
+def test_settings_that_cannot_work_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=rf"--caption\.{next(iter(settings))}"):
+        OpenaiConfig(**settings)  # type: ignore[arg-type]

@@ -1,0 +1,167 @@
+"""Chat models with small random weights: one whose images take the more tokens the larger they are, and one where
+all take as many.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.caption.base import Crop, PreparingCaptioner, UnevenCaptioner
+from pipeline.caption.vlm import Vlm, VlmConfig
+from pipeline.weights import WeightsNotFoundError
+from tests.random_captioners import random_blip2_t5, random_llava, random_qwen2_vl
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("qwen2-vl")
+    random_qwen2_vl(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("llava")
+    random_llava(path)
+    return path
+
+
+def _config(folder: Path, **settings: object) -> VlmConfig:
+    defaults = {"model": str(folder), "dtype": "float32", "max_new_tokens": 6, "batch_size": 8}
+    return VlmConfig(**(defaults | settings))  # type: ignore[arg-type]
+
+
+def _crops(count: int) -> list[Crop]:
+    rng = np.random.default_rng(0)
+    return [
+        Crop(
+            region_id=f"{number:016x}",
+            pixels=rng.integers(0, 256, (3 + 9 * number, 20 + 7 * number, 3), dtype=np.uint8),
+            box=(0, 0, 40, 30),
+            image_width=100,
+            image_height=100,
+            label=None,
+        )
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("model", ["qwen", "llava"])
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_batch_mates_change_no_caption(model: str, num_beams: int, request: pytest.FixtureRequest) -> None:
+    captioner = Vlm(_config(request.getfixturevalue(model), num_beams=num_beams))
+    crops = _crops(5)
+    together = captioner.caption(crops, [captioner.prompt] * 5)
+    alone = [captioner.caption([crop], [captioner.prompt])[0] for crop in crops]
+    assert [caption.text for caption in alone] == [caption.text for caption in together]
+    assert [c.score for c in alone] == pytest.approx([c.score for c in together], abs=1e-4)
+    assert len({caption.text for caption in together}) > 1, "the text must depend on the picture"
+
+
+def test_prompts_are_padded_on_the_left_and_batches_to_few_sizes(qwen: Path) -> None:
+    captioner = Vlm(_config(qwen))
+    assert isinstance(captioner, PreparingCaptioner)
+    inputs = captioner.prepare(_crops(3), [captioner.prompt] * 3).inputs
+    mask = inputs["attention_mask"]
+    assert len(mask) == 4
+    assert (mask[:, 0] == 0).any(), "images of different sizes need padding"
+    assert (mask[:, -1] == 1).all()
+
+
+def test_the_prompt_is_asked_and_not_part_of_the_caption(llava: Path) -> None:
+    captioner = Vlm(_config(llava, prompt="a small red"))
+    prepared = captioner.prepare(_crops(1), [captioner.prompt])
+    asked = captioner._processor.batch_decode(prepared.inputs["input_ids"], skip_special_tokens=True)[0]
+    assert "a small red" in asked
+    assert asked.endswith("assistant: ")
+    assert "a small red" not in captioner.generate(prepared)[0].text
+
+
+@pytest.mark.parametrize("model", ["qwen", "llava"])
+def test_a_score_counts_the_tokens_up_to_the_end(model: str, request: pytest.FixtureRequest) -> None:
+    captioner = Vlm(_config(request.getfixturevalue(model)))
+    prepared = captioner.prepare(_crops(2), [captioner.prompt] * 2)
+    with torch.inference_mode():
+        output = captioner._model.generate(**prepared.inputs, **captioner.config.arguments())
+    logs = torch.stack([logits.log_softmax(-1).max(-1).values for logits in output.logits], dim=1)
+    second = output.sequences[0, -6:][1].item()
+    captioner._model.generation_config.eos_token_id = [second]  # now the first caption has two tokens
+    first, _ = captioner.generate(prepared)
+    assert first.score == pytest.approx(logs[0, :2].mean().exp().item(), abs=1e-4)
+
+
+def test_what_a_model_says_of_sampling_has_no_part(qwen: Path, tmp_path: Path) -> None:
+    for file in qwen.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    settings = tmp_path / "generation_config.json"
+    settings.unlink()
+    settings.write_text(
+        '{"do_sample": true, "temperature": 9.0, "top_k": 50, "repetition_penalty": 3.0, "eos_token_id": 1}'
+    )
+    crops = _crops(3)
+    captions = [Vlm(_config(folder)).caption(crops, ["What is it?"] * 3) for folder in (qwen, tmp_path)]
+    assert captions[0] == captions[1]
+
+
+def test_small_crops_are_scaled_up_to_what_the_model_takes(qwen: Path) -> None:
+    captioner = Vlm(_config(qwen, min_side=16))
+    (tiny,) = (dataclasses.replace(crop, pixels=crop.pixels[:1, :1]) for crop in _crops(1))
+    inputs = captioner.prepare([tiny], [captioner.prompt]).inputs
+    assert inputs["image_grid_thw"].tolist() == [[1, 4, 4]]
+
+
+def test_large_crops_take_more_places_of_a_batch(qwen: Path) -> None:
+    captioner = Vlm(_config(qwen, max_side=896))
+    assert isinstance(captioner, UnevenCaptioner)
+    sizes = [(10, 10), (448, 448), (448, 896), (1792, 1792)]
+    crops = [dataclasses.replace(_crops(1)[0], pixels=np.zeros((*size, 3), np.uint8)) for size in sizes]
+    assert [captioner.places(crop) for crop in crops] == [1, 1, 2, 4]
+
+
+def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
+    random_blip2_t5(tmp_path)
+    with pytest.raises(ValueError, match="no chat template"):
+        Vlm(_config(tmp_path))
+
+
+def test_remote_code_must_be_pinned(qwen: Path) -> None:
+    for revision in (None, "main", COMMIT[:8]):
+        with pytest.raises(ValueError, match=r"--caption\.revision"):
+            Vlm.weights(VlmConfig(model="some/model", trust_remote_code=True, revision=revision))
+    with pytest.raises(WeightsNotFoundError):  # pinned, so it is looked for
+        Vlm.weights(VlmConfig(model="./nowhere", trust_remote_code=True, revision=COMMIT))
+    named = Vlm.weights(_config(qwen, trust_remote_code=True))
+    assert named["model"].startswith("sha256:")
+
+
+def test_remote_code_is_part_of_the_fingerprint(qwen: Path, tmp_path: Path) -> None:
+    for file in qwen.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    config = _config(tmp_path, trust_remote_code=True)
+    before = Vlm.weights(config)
+    (tmp_path / "modeling_own.py").write_text("CHANGED = True\n")
+    after = Vlm.weights(config)
+    assert before["model"] == after["model"]
+    assert before["code"] != after["code"]
+    assert "code" not in Vlm.weights(_config(tmp_path))
+
+
+def test_code_of_the_model_s_own_is_not_run_unasked(qwen: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").symlink_to(qwen / "model.safetensors")
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "nobody-knows", "auto_map": {"AutoConfig": "own.Config", "AutoProcessor": "own.Processor"}}'
+    )
+    (tmp_path / "own.py").write_text("raise SystemExit('code was run')\n")
+    with pytest.raises(ValueError, match=r"--caption\.trust_remote_code .*--captioner openai"):
+        Vlm(_config(tmp_path))
+
+
+@pytest.mark.parametrize("settings", [{"min_side": 0}, {"min_side": 3000}, {"num_beams": 0}])
+def test_settings_that_cannot_work_are_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=rf"--caption\.{next(iter(settings))}"):
+        VlmConfig(**settings)  # type: ignore[arg-type]
