@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -27,9 +26,8 @@ from tokenizers import Tokenizer, models
 
 from benchmarks.report import Row, gpu_busy, measure, report
 from pipeline.batches import Batcher
-from pipeline.caption import blip2
 from pipeline.caption.base import Caption, Crop
-from pipeline.caption.blip2 import Blip2, Blip2Config
+from pipeline.caption.blip2 import Blip2, Blip2Config, Loaded
 from pipeline.device import Device
 from pipeline.minis.store import mini_folder
 from pipeline.weights import ModelFiles
@@ -84,17 +82,12 @@ def _captioner(options: argparse.Namespace) -> Blip2:
 def _random_blip2(config: Blip2Config, model: str, device: Device) -> Blip2:
     """Return the captioner around a model that was never on a disk: its constructor finds and loads nothing."""
     files = ModelFiles(path=Path(model), name=f"{model}, random", revision=None, sha256=None)
-    processor = _processor(model)
 
-    def build(*arguments: object, dtype: str, device: str) -> Any:
-        return _random_model(_architecture(model), getattr(torch, dtype), device)
+    def load(config: Blip2Config, device: str) -> Loaded:
+        drawn = _random_model(_architecture(model), getattr(torch, config.dtype), device)
+        return Loaded(files=files, processor=_processor(model), model=drawn)
 
-    with (
-        patch.object(blip2, "find_model", lambda *arguments, **others: files),
-        patch.object(blip2, "load_model", build),
-        patch.object(transformers.Blip2Processor, "from_pretrained", lambda *arguments, **others: processor),
-    ):
-        return Blip2(config, device=device)
+    return Blip2(config, device=device, load=load)
 
 
 def _random_model(architecture: Any, dtype: torch.dtype, device: str) -> Any:

@@ -1,7 +1,7 @@
 """BLIP-2 as transformers has it, OPT or T5 head: one loader for the hub's models, a local folder and the mini."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, ClassVar
@@ -49,6 +49,27 @@ class _Prepared:
     `attention_mask` `[B, L]`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A BLIP-2 on its device, and what its inputs are made with."""
+
+    files: ModelFiles
+    processor: Any
+    model: Any
+
+
+def load(config: Blip2Config, device: str) -> Loaded:
+    """Load the weights and processor that `config` names. Raises WeightsNotFoundError."""
+    from transformers import Blip2ForConditionalGeneration, Blip2Processor
+
+    files = _find(config)
+    return Loaded(
+        files=files,
+        processor=Blip2Processor.from_pretrained(files.path, local_files_only=True),
+        model=load_model(Blip2ForConditionalGeneration, files.path, dtype=config.dtype, device=device),
+    )
+
+
 class Blip2:
     """Captions crops. `caption_score` is the mean probability (geometric, 0 to 1) of the caption's tokens."""
 
@@ -57,23 +78,20 @@ class Blip2:
     """Raised when the same input would give another output: it is part of the fingerprint."""
     config_class: ClassVar[type[Blip2Config]] = Blip2Config
 
-    def __init__(self, config: Blip2Config, *, device: Device = CPU) -> None:
-        """Load weights and processor.
+    def __init__(
+        self, config: Blip2Config, *, device: Device = CPU, load: Callable[[Blip2Config, str], Loaded] = load
+    ) -> None:
+        """Load weights and processor, by `load`.
 
         Raises WeightsNotFoundError, ImportError where a package is missing, and ValueError for a model that must be
         asked something and is not.
         """
-        from transformers import Blip2ForConditionalGeneration, Blip2Processor
-
         self.config = config
         self.batch_size = config.batch_size
         self.prompt = config.prompt
-        self._files = _find(config)
         self._device = device.resolve()
-        self._processor: Any = Blip2Processor.from_pretrained(self._files.path, local_files_only=True)
-        self._model = load_model(
-            Blip2ForConditionalGeneration, self._files.path, dtype=config.dtype, device=self._device
-        )
+        loaded = load(config, self._device)
+        self._files, self._processor, self._model = loaded.files, loaded.processor, loaded.model
         if config.prompt is None and getattr(self._model.config.text_config, "bos_token_id", None) is None:
             raise ValueError(
                 f"{_FLAG} {config.model}: its language model has no token to begin with; "
