@@ -9,8 +9,8 @@ both batches depend on the order of the samples alone. What cannot be used becom
 import dataclasses
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline import sidecar
@@ -52,17 +52,20 @@ class Annotator:
     run: RunSettings
     proposer: Proposer
     captioner: Captioner
+    golden_answers: Mapping[str, str] = field(default_factory=dict)
+    """Digests of what the models said of the golden set, by kind; of those that were asked."""
 
     def annotate(self, unit: int, advance: Advance = _ignore) -> UnitReport:
         """Annotate and commit a unit. Raises OSError on storage trouble, after which it can be called again."""
         clock = StageClock()
         return self._finish(unit, self._propose(self._read(unit, clock), clock), clock, advance)
 
-    def propose(self, unit: int) -> None:
-        """Leave the unit's proposals beside the data set, for `caption`."""
+    def propose(self, unit: int) -> UnitReport:
+        """Leave the unit's proposals beside the data set, for `caption`; the report has times alone."""
         clock = StageClock()
         samples = self._propose(self._read(unit, clock), clock)
         sidecar.save(self.plan.storage, unit, ((sample.proposals, sample.failure) for sample in samples))
+        return UnitReport(unit=unit, seconds=clock.seconds, batches=clock.batches)
 
     def caption(self, unit: int, advance: Advance = _ignore) -> UnitReport:
         """Caption and commit a unit from the proposals that `propose` left; same files as `annotate`."""
@@ -111,10 +114,11 @@ class Annotator:
 
     def _provenance(self) -> dict[str, Any]:
         """Return what determines the output, with the terms it stands under."""
-        recipe = self.recipe
+        models = (("proposer", self.proposer, self.recipe.propose), ("captioner", self.captioner, self.recipe.caption))
         return {
-            "proposer": self.proposer.provenance() | {"licenses": _terms(self.proposer.licenses(recipe.propose))},
-            "captioner": self.captioner.provenance() | {"licenses": _terms(self.captioner.licenses(recipe.caption))},
+            kind: model.provenance()
+            | {"licenses": _terms(model.licenses(config)), "golden_answers": self.golden_answers.get(kind)}
+            for kind, model, config in models
         }
 
     def _select(self, samples: Iterator[Sample], clock: StageClock) -> Iterator[Sample]:

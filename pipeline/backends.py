@@ -19,6 +19,27 @@ def load_backend(registry: Mapping[str, str], kind: str, name: str) -> type[Any]
     return backend
 
 
+class SettingError(ValueError):
+    """What a backend's setting names cannot be used; the message names the flag. Commands exit 2 on it."""
+
+
+_AT_LEAST_ONE = ("batch_size", "max_proposals", "max_new_tokens", "num_beams", "image_side")
+_SHARES = ("min_score", "max_iou", "min_stability", "min_confidence")
+
+
+def check_ranges(config: Any, *, flag: str) -> None:
+    """Raise ValueError, naming the flag, where a setting that backends have in common is out of its range.
+
+    `flag` is what the backend's flags begin with ("--propose").
+    """
+    for name in _AT_LEAST_ONE:
+        if not getattr(config, name, 1) >= 1:
+            raise ValueError(f"{flag}.{name} is {getattr(config, name)}, but must be at least 1")
+    for name in _SHARES:
+        if not 0 <= getattr(config, name, 0) <= 1:
+            raise ValueError(f"{flag}.{name} is {getattr(config, name)}, but must be between 0 and 1")
+
+
 def require(module: str, *, what: str, install: str) -> None:
     """Raise ImportError, with the line that installs it, where `module` is missing; imports nothing itself."""
     if importlib.util.find_spec(module) is None:

@@ -13,14 +13,13 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from pipeline.device import release_memory
+from pipeline.device import enter_thread, release_memory
 from pipeline.errors import WorkError
 from pipeline.failures import Failure, failure_of
 from schemas.reasons import Reason, Stage
 
-_BROKEN_AT = 8
-"""Items of a batch from which on it is told from a few bad items that they all fail alike."""
-_BROKEN = (Reason.MODEL_ERROR, Reason.TIMEOUT)
+_BROKEN_FROM_THE_START, _BROKEN_LATER = 8, 64
+"""Errors alike in a row from which on the model is broken, not its items: before anything succeeded, and after."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -86,6 +85,9 @@ class Batcher(Generic[Item, Result]):
         self._name = name
         self._stage = stage
         self.batch_size = batch_size
+        self._has_succeeded = False
+        self._last_origin: tuple[Reason, str] | None = None
+        self._num_alike = 0
         self.report = BatchReport(batch_size=batch_size, learned_size=batch_size)
 
     def run(self, items: Iterable[Item]) -> Iterator[tuple[Item, Result | Failure]]:
@@ -97,10 +99,9 @@ class Batcher(Generic[Item, Result]):
         where the number of results is not that of items.
         """
         for batch, prepared in self._ahead(self._batches(items)):
-            outcomes = list(self._isolate(batch, prepared))
+            outcomes = list(self._unless_broken(self._isolate(batch, prepared)))
             self.report.items += len(batch)
             self.report.learned_size = self.batch_size
-            self._stop_if_broken(outcomes)
             yield from zip(batch, outcomes, strict=True)
             del batch, prepared, outcomes  # or they would be held while the next batch is read
 
@@ -125,34 +126,48 @@ class Batcher(Generic[Item, Result]):
     def _places(self, batch: Sequence[Item]) -> float:
         return sum(map(self._cost, batch))
 
-    def _ahead(self, batches: Iterator[list[Item]]) -> Iterator[tuple[list[Item], "Future[Any] | None"]]:
+    def _ahead(self, batches: Iterator[list[Item]]) -> Iterator[tuple[list[Item], "_Prepared | None"]]:
         """Yield each batch with its inputs, which a thread prepares while the model has the batch before it."""
         if self._prepare is None:
             for batch in batches:
                 yield batch, None
                 del batch
             return
-        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
-            waiting: tuple[list[Item], Future[Any]] | None = None
+        with ThreadPoolExecutor(1, thread_name_prefix="prepare", initializer=enter_thread) as pool:
+            waiting: tuple[list[Item], _Prepared] | None = None
             for batch in batches:
-                started = batch, pool.submit(self._prepare, batch)
+                started = batch, _Prepared(pool.submit(self._prepared, batch))
                 if waiting is not None:
                     yield waiting
                 waiting = started
             if waiting is not None:
                 yield waiting
 
-    def _stop_if_broken(self, outcomes: Sequence[Result | Failure]) -> None:
-        """Raise WorkError where all items of a batch failed in the same way: that is the model, and nothing to keep."""
-        failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-        origins = {(failure.reason, failure.traceback_hash) for failure in failures}
-        if len(failures) == len(outcomes) >= _BROKEN_AT and len(origins) == 1 and failures[0].reason in _BROKEN:
-            raise WorkError(
-                f"{self._name} failed on all {len(outcomes)} items of a batch in the same way, on each alone too: "
-                f"{failures[0].message}; nothing of this shard was kept"
-            )
+    def _unless_broken(self, outcomes: Iterator[Result | Failure]) -> Iterator[Result | Failure]:
+        """Yield the outcomes; raise WorkError where one after the other is the same error: nothing is to be kept.
 
-    def _isolate(self, batch: list[Item], prepared: "Future[Any] | None") -> Iterator[Result | Failure]:
+        A failure that the backend itself returned for an item is a decision about that item, and does not count.
+        """
+        for outcome in outcomes:
+            origin = None
+            if isinstance(outcome, Failure):
+                if outcome.traceback_hash is None:
+                    yield outcome
+                    continue
+                origin = (outcome.reason, outcome.traceback_hash)
+            else:
+                self._has_succeeded = True
+            self._num_alike = self._num_alike + 1 if origin == self._last_origin else 1
+            self._last_origin = origin
+            limit = _BROKEN_LATER if self._has_succeeded else _BROKEN_FROM_THE_START
+            if isinstance(outcome, Failure) and self._num_alike >= limit:
+                raise WorkError(
+                    f"{self._name} failed on {self._num_alike} items in a row in the same way, on each alone too: "
+                    f"{outcome.message}; nothing of this shard was kept"
+                )
+            yield outcome
+
+    def _isolate(self, batch: list[Item], prepared: "_Prepared | None") -> Iterator[Result | Failure]:
         """Yield the outcome of each item of a batch, in order; the parts still to do wait on a stack."""
         size_before = self.batch_size
         parts = [batch]
@@ -180,33 +195,41 @@ class Batcher(Generic[Item, Result]):
             parts += [part[half:], part[:half]]
 
     def _end_of_fit(self, part: Sequence[Item]) -> int:
-        """Return how many of the first items fit into a batch, at least one."""
+        """Return how many of the first items fit into a batch: at least one, and not all of them."""
         places = itertools.accumulate(map(self._cost, part))
-        return max(1, sum(total <= self.batch_size for total in places))
+        return min(max(1, sum(total <= self.batch_size for total in places)), len(part) - 1)
 
-    def _attempt(self, part: list[Item], prepared: "Future[Any] | None") -> Sequence[Result | Failure] | Failure:
+    def _attempt(self, part: list[Item], prepared: "_Prepared | None") -> Sequence[Result | Failure] | Failure:
         """Return the results of a part, or the failure of the part as a whole.
 
         The error becomes a Failure here, so that no traceback keeps the model's tensors alive during the next attempt.
         """
+        started = time.perf_counter()
+        inputs = self._prepared(part) if prepared is None else prepared.take()
+        self.report.waited_s += time.perf_counter() - started
+        if isinstance(inputs, Failure):
+            return inputs
         try:
-            results = self._timed_call(self._inputs(part, prepared))
+            results = self._timed_call(inputs)
         except WorkError:
             raise
         except Exception as error:  # noqa: BLE001 - a backend may raise anything, and one item must not stop a shard
-            return failure_of(error, _reason(error), self._stage)
+            return self._failure_of(error)
         if len(results) != len(part):
             raise RuntimeError(f"{self._name} returned {len(results)} results for {len(part)} items: a bug of its own")
         return results
 
-    def _inputs(self, part: list[Item], prepared: "Future[Any] | None") -> Any:
+    def _prepared(self, part: list[Item]) -> Any:
+        """Return the call's argument for a part, or the Failure of preparing it."""
         if self._prepare is None:
             return part
-        started = time.perf_counter()
         try:
-            return self._prepare(part) if prepared is None else prepared.result()
-        finally:
-            self.report.waited_s += time.perf_counter() - started
+            return self._prepare(part)
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._failure_of(error)
+
+    def _failure_of(self, error: Exception) -> Failure:
+        return failure_of(error, _reason(error), self._stage)
 
     def _timed_call(self, inputs: Any) -> Sequence[Result | Failure]:
         started = time.perf_counter()
@@ -215,6 +238,19 @@ class Batcher(Generic[Item, Result]):
         finally:
             self.report.calls += 1
             self.report.model_s += time.perf_counter() - started
+
+
+class _Prepared:
+    """The inputs of a batch, made on another thread and handed out once: nothing here keeps them alive any longer."""
+
+    def __init__(self, future: "Future[Any]") -> None:
+        self._future: Future[Any] | None = future
+
+    def take(self) -> Any:
+        """Wait for the inputs, or their Failure."""
+        future, self._future = self._future, None
+        assert future is not None
+        return future.result()
 
 
 def _one_place(item: object) -> float:
@@ -233,7 +269,9 @@ def padded_size(count: int, batch_size: int) -> int:
 
 
 def _reason(error: Exception) -> Reason:
-    # torch's OutOfMemoryError is told by name: this module must not import torch.
-    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+    # Told by name and message, as CUDA, its libraries and torch each have their own: this module must not import torch.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    text = str(error).lower()
+    if names & {"MemoryError", "OutOfMemoryError"} or "out of memory" in text or "alloc_failed" in text:
         return Reason.OOM
     return Reason.TIMEOUT if isinstance(error, TimeoutError) else Reason.MODEL_ERROR

@@ -3,7 +3,8 @@
 A library of another version can load the same weights without an error and caption everything wrongly
 (transformers#38858). So the answers are kept twice, by what decides them (weights, settings, kind of hardware): in the
 data set, for those who go on with it elsewhere or later, and in this user's cache, for the next data set. Answers that
-differ stop the worker before it touches an image; `--allow-drift` takes the new ones in place of the old.
+differ stop the worker before it touches an image; `--allow-drift` takes the new ones in place of the old, and a digest
+in the provenance tells which shard was made with which.
 """
 
 import itertools
@@ -27,10 +28,10 @@ from pipeline.failures import Failure
 from pipeline.images import DecodedImage
 from pipeline.propose.base import Proposals, Proposer
 from pipeline.sources import open_source
-from pipeline.storage import Storage, open_storage
+from pipeline.storage import Storage, StorageError, open_storage
 from schemas.hashes import fingerprint
 from schemas.names import PLAN_DIR
-from schemas.reasons import Stage
+from schemas.reasons import STATUS_OF, Stage, Status
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +44,10 @@ _MAX_PIXELS, _MAX_SCORE = 1.0, 0.02
 _MAX_BOXES = 20
 """The best boxes of a picture that are compared."""
 _SHOWN = 5
+_REMEDY = (
+    "Go back to the libraries of before; where these are the same, a driver, the machine or a file has changed. If the "
+    "new answers are right, --allow-drift takes them in place of the old, and the shards' provenance tells them apart"
+)
 
 
 class DriftError(WorkError):
@@ -71,8 +76,21 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True):
     """Of a captioner, by crop."""
     libraries: dict[str, str] = {}
 
+    def digest(self) -> str:
+        """Return 16 hex digits of the answers alone, for the provenance."""
+        return fingerprint(msgspec.to_builtins(msgspec.structs.replace(self, libraries={})))[:16]
+
 
 _decode_answers = msgspec.json.Decoder(Answers).decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A model that has answered, and the name under which its answers are kept."""
+
+    model: str
+    name: str
+    answers: Answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,33 +105,55 @@ class Ledger:
         """Return the ledger of a data set, with the cache of this machine's user (`XDG_CACHE_HOME` moves it)."""
         return cls(dataset=dataset, cache=open_storage(platformdirs.user_cache_dir("fineclip-regions")))
 
-    def check(self, model: str, key: str, answers: Answers, *, allow_drift: bool) -> None:
-        """Compare `answers` with those kept under `key`, and keep them where there are none.
+    def check(self, asked: Sequence[Asked], *, allow_drift: bool) -> None:
+        """Compare all answers with those kept, and only then keep them where there are none.
 
-        Raises DriftError, with before and after, where they differ; with `allow_drift` they replace the old ones.
+        Raises DriftError, with before and after of every model, where they differ; with `allow_drift` it warns, and
+        they replace the old ones. Raises StorageError for a file in the data set that holds no answers.
         """
-        name = f"{PLAN_DIR}/canary-{key[:16]}.json"
+        messages = [message for one in asked for message in self._drifts(one)]
+        if messages and not allow_drift:
+            raise DriftError("\n".join([*messages, _REMEDY]))
+        for message in messages:
+            _log.warning("accepted: %s", message)
+        kept = [self._keep(one, replace=bool(messages)) for one in asked]
+        if not all(kept):
+            self.check(asked, allow_drift=allow_drift)  # another worker kept its own at the same moment
+
+    def _drifts(self, asked: Asked) -> Iterator[str]:
+        """Yield what differs, from the first place that knows the model."""
         for storage in (self.dataset, self.cache):
-            try:
-                before = _kept(storage, name, answers)
-            except OSError as error:
-                if storage is self.dataset:
-                    raise
-                _log.warning("%s: cannot keep a model's golden answers for later data sets: %s", storage.url, error)
-                continue
-            differences = [] if before is None else list(_differences(before, answers))
-            if before is None or not differences:
-                continue
-            if not allow_drift:
-                raise DriftError(_message(model, differences, before, answers, kept_in=storage.url))
-            storage.replace(name, msgspec.json.encode(answers))
+            before = self._kept(storage, asked.name)
+            differences = [] if before is None else list(_differences(before, asked.answers))
+            if before is not None and differences:
+                yield _message(asked, differences, before, kept_in=f"{storage.url}/{asked.name}")
+                return
 
+    def _kept(self, storage: Storage, name: str) -> Answers | None:
+        """Return the answers kept under `name`, None where there are none; a damaged file in the cache is none."""
+        try:
+            return _decode_answers(storage.read(name))
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            if storage is self.dataset:
+                raise StorageError(f"{storage.url}/{name} holds no golden answers ({error}); remove it") from error
+            _log.warning("%s/%s: golden answers that cannot be read: %s", storage.url, name, error)
+            return None
 
-def _kept(storage: Storage, name: str, answers: Answers) -> Answers | None:
-    """Return the answers that are kept under `name`; where there are none, keep these and return None."""
-    if storage.size(name) is None and storage.decide(name, msgspec.json.encode(answers)):
-        return None
-    return _decode_answers(storage.read(name))
+    def _keep(self, asked: Asked, *, replace: bool) -> bool:
+        """Keep the answers where there are none, or in place of others; False if another worker was first."""
+        data = msgspec.json.encode(asked.answers)
+        if replace:
+            self.dataset.replace(asked.name, data)
+        elif self._kept(self.dataset, asked.name) is None and not self.dataset.decide(asked.name, data):
+            return False
+        try:
+            if replace or self._kept(self.cache, asked.name) is None:
+                self.cache.replace(asked.name, data)
+        except OSError as error:
+            _log.warning("%s: cannot keep golden answers for later data sets: %s", self.cache.url, error)
+        return True
 
 
 def check_models(
@@ -124,38 +164,49 @@ def check_models(
     configuration: Mapping[str, Any],
     device: Device,
     allow_drift: bool,
-) -> None:
-    """Let both models answer the golden set and compare; those without weights have nothing that could drift.
+) -> dict[str, str]:
+    """Let both models answer the golden set and compare; return a digest of the answers, by kind, for the provenance.
 
-    `configuration` is that of the recipe: what decides the answers, apart from the kind of hardware. Raises DriftError,
-    and WorkError where a model fails on everything.
+    Models without weights have nothing that could drift, and those that run elsewhere are their server's business:
+    neither is asked. `configuration` is that of the recipe: what decides the answers, apart from the kind of hardware.
+    Raises DriftError, and WorkError where a model cannot answer.
     """
-    asked: list[tuple[str, Proposer | Captioner, Callable[[], Answers]]] = [
+    asked = {
+        kind: Asked(
+            model=model.name,
+            name=_file_name(configuration[kind], device),
+            answers=msgspec.structs.replace(ask(), libraries=model.provenance()["libraries"]),
+        )
+        for kind, model, ask in _models(proposer, captioner)
+        if "torch" in model.provenance().get("libraries", {})
+    }
+    ledger.check(list(asked.values()), allow_drift=allow_drift)
+    return {kind: one.answers.digest() for kind, one in asked.items()}
+
+
+def _models(proposer: Proposer, captioner: Captioner) -> list[tuple[str, Proposer | Captioner, Callable[[], Answers]]]:
+    return [
         ("proposer", proposer, lambda: _propose(proposer)),
         ("captioner", captioner, lambda: _caption(captioner)),
     ]
-    for kind, model, ask in asked:
-        provenance = model.provenance()
-        if provenance["weights"] is None:
-            continue
-        libraries = provenance["libraries"]
-        hardware = device.hardware_kind() if "torch" in libraries else "elsewhere"
-        key = fingerprint({"model": configuration[kind], "hardware": hardware})
-        answers = msgspec.structs.replace(ask(), libraries=libraries)
-        ledger.check(model.name, key, answers, allow_drift=allow_drift)
+
+
+def _file_name(model: Mapping[str, Any], device: Device) -> str:
+    key = fingerprint({"model": dict(model), "hardware": device.hardware_kind()})
+    return f"{PLAN_DIR}/canary-{key[:16]}.json"
 
 
 def _propose(proposer: Proposer) -> Answers:
     batcher: Batcher[DecodedImage, Proposals] = Batcher(
         proposer.propose, name=proposer.name, stage=Stage.PROPOSE, batch_size=proposer.batch_size
     )
-    boxes = {image.key: _best(outcome) for image, outcome in batcher.run(golden_images())}
+    boxes = {image.key: _best(proposer.name, outcome) for image, outcome in batcher.run(golden_images())}
     return Answers(boxes=boxes)
 
 
-def _best(outcome: Proposals | Failure) -> list[GoldenBox]:
+def _best(model: str, outcome: Proposals | Failure) -> list[GoldenBox]:
     if isinstance(outcome, Failure):
-        return [GoldenBox((0.0, 0.0, 0.0, 0.0), 0.0, f"failed: {outcome.message}")]
+        raise WorkError(f"{model} cannot answer the golden set: {outcome.message}")
     rows = zip(outcome.boxes.tolist(), outcome.scores.tolist(), outcome.labels, strict=True)
     found = [GoldenBox(tuple(round(edge, 1) for edge in box), round(score, 3), label) for box, score, label in rows]
     return sorted(found, key=lambda one: (-one.score, one.box))[:_MAX_BOXES]
@@ -169,11 +220,15 @@ def _caption(captioner: Captioner) -> Answers:
         call, name=captioner.name, stage=Stage.CAPTION, batch_size=captioner.batch_size
     )
     outcomes = batcher.run(golden_crops())
-    return Answers(captions={crop.region_id: _text(outcome) for crop, outcome in outcomes})
+    return Answers(captions={crop.region_id: _text(captioner.name, outcome) for crop, outcome in outcomes})
 
 
-def _text(outcome: Caption | Failure) -> str:
-    return f"failed: {outcome.message}" if isinstance(outcome, Failure) else " ".join(outcome.text.split())
+def _text(model: str, outcome: Caption | Failure) -> str:
+    if not isinstance(outcome, Failure):
+        return " ".join(outcome.text.split())
+    if STATUS_OF[outcome.reason] is Status.DEAD:
+        raise WorkError(f"{model} cannot answer the golden set: {outcome.message}")
+    return f"filtered: {outcome.reason.value}"
 
 
 @cache
@@ -240,17 +295,14 @@ def _listed(boxes: Sequence[GoldenBox]) -> str:
     return ", ".join(map(str, boxes[:3])) + (f" and {len(boxes) - 3} more" if len(boxes) > 3 else "") or "nothing"
 
 
-def _message(
-    model: str, differences: Sequence[tuple[str, str, str]], before: Answers, after: Answers, *, kept_in: str
-) -> str:
-    asked = len(after.boxes) or len(after.captions)
+def _message(asked: Asked, differences: Sequence[tuple[str, str, str]], before: Answers, *, kept_in: str) -> str:
+    num_asked = len(asked.answers.boxes) or len(asked.answers.captions)
     shown = "\n".join(f"  {key}: before {old}, now {new}" for key, old, new in differences[:_SHOWN])
     more = f"\n  and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
     return (
-        f"{model} answers {len(differences)} of {asked} golden questions otherwise than it did with the same weights "
-        f"(answers kept in {kept_in}):\n{shown}{more}\n"
-        f"  libraries before: {_versions(before)}; now: {_versions(after)}\n"
-        "Install the versions of before, or, where the new answers are right, give --allow-drift"
+        f"{asked.model} answers {len(differences)} of {num_asked} golden questions otherwise than it did with the same "
+        f"weights (kept in {kept_in}):\n{shown}{more}\n"
+        f"  libraries before: {_versions(before)}; now: {_versions(asked.answers)}"
     )
 
 

@@ -11,6 +11,7 @@ from types import FrameType
 from rich.console import Console
 
 from pipeline import job, progress, report
+from pipeline.backends import SettingError
 from pipeline.cost import cpu_cost
 from pipeline.device import DeviceError, num_gpus
 from pipeline.errors import EngineError, InterruptedRunError, WorkError
@@ -21,6 +22,7 @@ from pipeline.plan import Plan, load_plan
 from pipeline.planning import PlanError, check_plan, make_plan
 from pipeline.probe import forecast, probe, workload
 from pipeline.profiles import PAPER, PROFILES
+from pipeline.sources import open_source
 from pipeline.sources.base import SourceError
 from pipeline.status import Markers, units_to_do
 from pipeline.storage import StorageError, open_storage, storage_errors
@@ -44,6 +46,7 @@ _CODE_OF: dict[type[Exception], int] = {
     WeightsNotFoundError: USAGE,
     MiniError: USAGE,
     LicenseError: USAGE,
+    SettingError: USAGE,
 }
 
 
@@ -55,7 +58,7 @@ def annotate_main(arguments: Sequence[str]) -> int:
 
 def _annotate(options: Options) -> int:
     _check_models(options)
-    console = Console(stderr=True)
+    console = Console(emoji=False, stderr=True)
     drain = job.Drain()
     with _draining_on_signals(drain, console), progress.Bar(console) as bar:
         result = job.annotate(
@@ -69,7 +72,7 @@ def _annotate(options: Options) -> int:
             drain=drain,
             watch=bar.show,
         )
-    report.closing(Console(), result, options)
+    report.closing(Console(emoji=False), result, options)
     if result.drained:
         console.print("Interrupted: the shards in hand were finished. The same command goes on from here.")
         return INTERRUPTED
@@ -104,7 +107,7 @@ def _plan(options: Options) -> int:
         else:
             check_plan(plan, options.inputs, options.recipe, options.plan)
         todo = units_to_do(plan, Markers(storage).refresh())
-    report.plan(Console(), plan, todo)
+    report.plan(Console(emoji=False), plan, todo)
     if options.probe.probe is not None and todo:
         _probe(options, plan, todo, num_images=options.probe.probe)
     return DONE
@@ -112,9 +115,9 @@ def _plan(options: Options) -> int:
 
 def _probe(options: Options, plan: Plan, todo: list[int], *, num_images: int) -> None:
     work = workload(plan, todo)
-    with progress.probing(Console(stderr=True)) as watch:
+    with progress.probing(Console(emoji=False, stderr=True)) as watch:
         measured = probe(plan, options.recipe, options.run, num_images=num_images, watch=watch)
-    report.forecast(Console(), forecast(measured, work), measured, options)
+    report.forecast(Console(emoji=False), forecast(measured, work), measured, options)
 
 
 def status_main(arguments: Sequence[str]) -> int:
@@ -138,7 +141,7 @@ def _status(output: str) -> int:
                 f"{output}: no data set is here (there is no _plan/plan.json); see fineclip annotate --help"
             )
         markers = Markers(storage).refresh()
-    report.status(Console(), plan, markers.totals, units_to_do(plan, markers))
+    report.status(Console(emoji=False), plan, markers.totals, units_to_do(plan, markers))
     return DONE if markers.totals.balanced else UNBALANCED
 
 
@@ -146,6 +149,8 @@ def _check_models(options: Options) -> None:
     """Raise what a backend lacks or may not be used for, before anything is written."""
     if options.run.permissive_only:
         check_permissive(options.recipe.licenses())
+    for spec in options.inputs:
+        open_source(spec)  # an input that is not there is told before what its models would cost
     _check_gpu(options)
     options.recipe.fingerprint()  # finds the models, or says which is missing
 
@@ -168,7 +173,7 @@ def _report_errors(run: Callable[[], int]) -> int:
     except ModuleNotFoundError:
         raise
     except tuple(_CODE_OF) as error:
-        Console(stderr=True).print(
+        Console(emoji=False, stderr=True).print(
             f"fineclip: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
         )
         return next(code for kind, code in _CODE_OF.items() if isinstance(error, kind))

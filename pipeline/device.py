@@ -1,13 +1,13 @@
 """Where a worker's models run, and with how many threads. Imports torch only when asked."""
 
+import contextlib
 import functools
-import os
+import gc
 import platform
+import socket
 import sys
-import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 
 class DeviceError(ValueError):
@@ -32,11 +32,14 @@ class Device:
         import torch
 
         torch.set_num_threads(self.torch_threads)
-        if self.name == "auto" and not torch.cuda.is_available():
+        if self.name == "cpu" or (self.name == "auto" and not torch.cuda.is_available()):
             return "cpu"
-        if self.name.startswith("cuda") and not torch.cuda.is_available():
+        if not torch.cuda.is_available():
             raise DeviceError(f"--device {self.name}: torch finds no CUDA device here; give --device cpu")
-        return f"cuda:{leased_gpu()}" if self.name in ("auto", "cuda") else self.name
+        index = leased_gpu() if self.name in ("auto", "cuda") else named_gpu(self.name)
+        _current.index = index
+        enter_thread()
+        return f"cuda:{index}"
 
     def hardware_kind(self) -> str:
         """Return what results may differ by in their last digits: the GPU's name, or CPU instructions and threads."""
@@ -52,27 +55,83 @@ class Device:
 def leased_gpu() -> int:
     """Return the index of a GPU that no other worker process of this machine holds, and hold it from now on.
 
-    The lock file is taken before CUDA starts on the device, and falls with the process. Raises DeviceError where all
-    are held.
+    Raises DeviceError where all are held.
     """
-    from filelock import FileLock, Timeout
-
     count = num_gpus()
-    for index, name in enumerate(_gpu_names(count)):
-        lock = FileLock(Path(tempfile.gettempdir()) / f"fineclip-gpu-{name}.lock", mode=0o666)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        _held.append(lock)
-        return index
+    for index in range(count):
+        if _hold(index):
+            return index
     raise DeviceError(
         f"all {count} GPUs of this machine are held by other workers, one each: start at most {count} here (--workers)"
     )
 
 
-_held: list[Any] = []
-"""The lease of this process; a lock that nobody refers to would be released."""
+@functools.cache
+def named_gpu(name: str) -> int:
+    """Return the index in `cuda:N`. It is held too where it is free, so that those who look for a free one pass it by.
+
+    Raises DeviceError where there is no such GPU.
+    """
+    index = name.removeprefix("cuda:")
+    if not index.isdecimal() or int(index) >= num_gpus():
+        raise DeviceError(f"--device {name}: this machine has {num_gpus()} CUDA devices, cuda:0 being the first")
+    _hold(int(index))
+    return int(index)
+
+
+def _hold(index: int) -> bool:
+    """Take the lease of a GPU, unless another process has it.
+
+    It is an abstract socket's name: unlike a lock file it has no owner, needs no folder that all users share, and falls
+    with the process, however that ends.
+    """
+    lease = socket.socket(socket.AF_UNIX)
+    try:
+        lease.bind(f"\0fineclip-gpu-{gpu_id(index)}")
+    except OSError:
+        lease.close()
+        return False
+    _leases.append(lease)
+    return True
+
+
+_leases: list[socket.socket] = []
+"""What this process holds; a socket that nobody refers to would be closed."""
+
+
+def gpu_id(index: int) -> str:
+    """Return what names a GPU on this machine, whichever GPUs this process may see."""
+    import torch
+
+    return str(torch.cuda.get_device_properties(index).uuid)
+
+
+class _Current:
+    index: int | None = None
+    """Of the GPU that this process's models run on."""
+
+
+_current = _Current()
+
+
+def enter_thread() -> None:
+    """Make the process's GPU the current one of the calling thread: CUDA's own default is the first, another's."""
+    if _current.index is not None:
+        import torch
+
+        torch.cuda.set_device(_current.index)
+
+
+@contextlib.contextmanager
+def same_threads() -> Iterator[None]:
+    """Undo what the body does to torch's number of threads: libraries set it by the machine's cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def num_gpus() -> int:
@@ -84,17 +143,11 @@ def num_gpus() -> int:
     return int(torch.cuda.device_count())
 
 
-def _gpu_names(count: int) -> list[str]:
-    """Return what names each visible GPU on this machine, whichever of them this process may see."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [name.strip() for name in visible.split(",")] if visible else []
-    return names[:count] if len(names) >= count else [str(index) for index in range(count)]
-
-
 def release_memory() -> None:
     """Give memory that torch keeps for later back to the GPU, so that a smaller batch finds it whole."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
+        gc.collect()
         torch.cuda.empty_cache()
 
 

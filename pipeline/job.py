@@ -18,6 +18,7 @@ from pipeline.batches import BatchReport
 from pipeline.commit import decided, roll_forward, sweep
 from pipeline.errors import InterruptedRunError, WorkError
 from pipeline.finalise import finalise
+from pipeline.licenses import check_permissive
 from pipeline.plan import Plan, load_plan
 from pipeline.planning import PlanSettings, check_plan, extend_plan, make_plan
 from pipeline.run_log import Ending, RunLog
@@ -100,10 +101,12 @@ def annotate(
     """Annotate `inputs` into the data set at `output`: plan it, or resume it where it stands.
 
     `watch` is called from this thread while the job runs. Raises SourceError for an unusable input, PlanError when
-    OUTPUT belongs to another configuration or other inputs, EngineError for unusable Beam options, StorageError, and
-    BalanceError if the totals do not balance.
+    OUTPUT belongs to another configuration or other inputs, LicenseError for models that `permissive_only` refuses,
+    EngineError for unusable Beam options, StorageError, and BalanceError if the totals do not balance.
     """
     started = time.monotonic()
+    if run.permissive_only:
+        check_permissive(recipe.licenses())
     storage = open_storage(output)
     with storage_errors(storage.url):
         planned = _plan(storage, inputs, recipe, plan, append=append)

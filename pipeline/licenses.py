@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipeline.weights import origin_of
+
 
 class LicenseError(ValueError):
     """A model or code path is not permissively licensed, and --permissive-only was given. Commands exit 2 on it."""
@@ -32,6 +34,7 @@ class Licensed:
 
 PERMISSIVE = frozenset({"Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "CC-BY-4.0"})
 """SPDX identifiers that allow any use with attribution."""
+_UNKNOWN = "unknown"
 
 TRANSFORMERS = Licensed(what="transformers", kind="code", license="Apache-2.0", permissive=True)
 BITSANDBYTES = Licensed(what="bitsandbytes", kind="code", license="MIT", permissive=True)
@@ -93,21 +96,59 @@ _WEIGHTS: dict[str, tuple[str, str]] = {
 """Models by name (a hub id, a torchvision builder, `mini`): licence and note."""
 
 
-def weights_license(model: str, *, stated: str | None = None) -> Licensed:
-    """Return the terms of the weights called `model`, as it was asked for: a name, a hub id or a path.
+def model_license(name: str, *, mini: str | None, stated: str | None = None) -> Licensed:
+    """Return the terms of the weights that `find_model` finds under `name`, where `mini` is the one that ships.
 
-    `stated` is what the user vouches for, where the ledger is silent. Weights that neither knows are `unknown`, hence
-    not permissive.
+    The ledger vouches for what ships and for what the hub has under that name. A local path may hold anything: its
+    terms are `stated`, what the user vouches for, or `unknown`, hence not permissive.
     """
-    own = (stated or "unknown", "as stated by the user" if stated else "")
-    license_name, note = _WEIGHTS.get(model, own)
-    what = Path(model).name if Path(model).exists() else model  # provenance must not depend on where they lie
-    return Licensed(what=what, kind="weights", license=license_name, permissive=license_name in PERMISSIVE, note=note)
+    origin = origin_of(name, mini=mini)
+    if origin == "path":
+        return file_license(str(Path(name).resolve()), stated=stated)
+    if origin == "hub" and "/" not in name:  # no hub id, so none of the hub's models is meant
+        return _license(name, None, stated=stated)
+    return published_license(name, stated=stated)
+
+
+def file_license(path: str, *, stated: str | None = None) -> Licensed:
+    """Return the terms of the weights at a local path: what the user vouches for.
+
+    They are called by the path's last component, since the provenance must not depend on where they lie.
+    """
+    return _license(Path(path).name, None, stated=stated)
+
+
+def published_license(name: str, *, stated: str | None = None) -> Licensed:
+    """Return the terms of weights that come from those who publish them under `name`: the ledger's.
+
+    What is `stated` counts where the ledger is silent.
+    """
+    return _license(name, _WEIGHTS.get(name), stated=stated)
+
+
+def served_license(name: str, *, stated: str | None = None) -> Licensed:
+    """Return the terms of the weights that a server calls `name`.
+
+    A server can call any weights so: the name of a restricted model is taken at its word, that of another vouches for
+    nothing.
+    """
+    published = published_license(name)
+    return _license(name, None, stated=stated) if published.permissive else published_license(name, stated=stated)
+
+
+def remote_code(model: str) -> Licensed:
+    """Return the terms of the Python code that comes with a model: nobody has looked at them."""
+    return Licensed(what=f"the code of {model}", kind="code", license=_UNKNOWN, permissive=False)
+
+
+def _license(what: str, entry: tuple[str, str] | None, *, stated: str | None) -> Licensed:
+    name, note = entry or (stated or _UNKNOWN, "as stated by the user" if stated else "")
+    return Licensed(what=what, kind="weights", license=name, permissive=name in PERMISSIVE, note=note)
 
 
 def known_weights() -> list[Licensed]:
     """Return the entry of every model that the ledger knows, by name."""
-    return [weights_license(model) for model in sorted(_WEIGHTS)]
+    return [published_license(model) for model in sorted(_WEIGHTS)]
 
 
 def check_permissive(entries: Iterable[Licensed]) -> None:

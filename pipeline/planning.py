@@ -9,7 +9,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.commit import FinishedFile, attempt_stem, commit
+from pipeline.commit import FinishedFile, attempt_stem, commit, decided
 from pipeline.plan import (
     FILES_SCHEMA,
     ITEMS_SCHEMA,
@@ -148,7 +148,10 @@ def _check_configuration(plan: Plan, recipe: Recipe) -> None:
         f"  {name}: {ours!r} in OUTPUT, {theirs!r} now"
         for name, ours, theirs in differences(plan.generations[0].configuration, recipe.configuration())
     ]
-    raise PlanError("\n".join([f"{plan.storage.url} belongs to another configuration; choose another OUTPUT:", *lines]))
+    url = plan.storage.url
+    has_shards = any(map(ShardName.parse, decided(plan.storage)))
+    remedy = "choose another OUTPUT" if has_shards else "it has no shard yet: delete it, or choose another OUTPUT"
+    raise PlanError("\n".join([f"{url} belongs to another configuration; {remedy}:", *lines]))
 
 
 def differences(ours: Any, theirs: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -27,6 +27,12 @@ def closing(console: Console, result: JobResult, options: Options) -> None:
         console.print(f"Nothing to do: all {result.plan.num_units:,} units were done.", highlight=False)
     else:
         _print_times(console, result)
+    if result.totals.images.ok and not result.totals.regions.ok:
+        console.print(
+            "Warning: no region came out. The reasons above tell why; without one, the proposer found nothing.",
+            style="yellow",
+            highlight=False,
+        )
     _tell_of_lists(console, result, options)
     _warn_of_repeated_keys(console, result)
     _warn_of_versions(console, result)

@@ -11,6 +11,7 @@ import msgspec
 from pipeline.batches import BatchReport
 from pipeline.storage import Storage
 from pipeline.unit import UnitReport
+from schemas.hashes import sha256
 from schemas.names import RUN_DIR
 
 
@@ -66,7 +67,8 @@ class RunLog:
             ended_at=time.time(),
             report=report,
         )
-        name = f"{RUN_DIR}/{self._run_id}.unit-{unit:06d}.{os.getpid()}.jsonl"
+        host = sha256(event.host.encode())[:8]  # containers on several hosts may have equal process ids
+        name = f"{RUN_DIR}/{self._run_id}.unit-{unit:06d}.{host}-{os.getpid()}.jsonl"
         try:
             self._storage.replace(name, msgspec.json.encode(event) + b"\n")
         except OSError:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from pipeline.scenes.draw import Scene, draw_scene
 from pipeline.scenes.scoring import BoxFigures, match, score_boxes, score_captions
-from pipeline.scenes.words import Attributes, Split
+from pipeline.scenes.words import Attributes, Split, parse_region_caption
 from schemas.boxes import Boxes, as_boxes
 from schemas.dataset import Dataset, DatasetError
 from schemas.records import ImageRecord
@@ -34,6 +34,8 @@ class SceneFigures:
     """Share right by aspect, among `num_captions`; empty where there are none."""
     num_captions: int
     """Captions of regions that match an object at IoU 0.5."""
+    num_foreign: int
+    """Those of them that are no sentence of the scenes' grammar, and so count as wrong."""
 
 
 def score(dataset: Dataset) -> SceneFigures:
@@ -55,6 +57,7 @@ def score(dataset: Dataset) -> SceneFigures:
         boxes=score_boxes(truths, found),
         captions=score_captions(captions, attributes) if captions else {},
         num_captions=len(captions),
+        num_foreign=sum(parse_region_caption(caption) is None for caption in captions),
     )
 
 
@@ -85,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
     except DatasetError as error:
         sys.stderr.write(f"fineclip score: {error}\n")
         return 2
-    _print(Console(), figures)
+    _print(Console(emoji=False), figures)
     return 0
 
 
@@ -106,3 +109,10 @@ def _print(console: Console, figures: SceneFigures) -> None:
         if figures.captions:
             table.add_row(f"  right in {label}", f"{figures.captions[aspect]:.3f}")
     console.print(table)
+    if figures.num_foreign:
+        console.print(
+            f"{figures.num_foreign:,} captions are in other words than the scenes' own (a large red solid star), and "
+            "count as wrong: whether they are true is not known.",
+            style="yellow",
+            highlight=False,
+        )

@@ -1,9 +1,11 @@
 """Settings of a job, in two parts: what decides the output (and so is fingerprinted), and how it is run."""
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.backends import check_ranges
 from pipeline.caption import captioner_class
 from pipeline.crop import CropSettings
 from pipeline.exclusions import ReadSettings
@@ -37,6 +39,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:
             raise ValueError(f"--val-fraction is {self.val_fraction}, but must be at least 0 and below 1")
+        check_ranges(self.propose, flag="--propose")
+        check_ranges(self.caption, flag="--caption")
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -110,5 +114,7 @@ class RunSettings:
         ):
             if value < least:
                 raise ValueError(f"{flag} is {value}, but must be at least {least}")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ValueError(f"--device is {self.device!r}; known: auto, cpu, cuda, cuda:N")
         if not 0 <= self.max_dead <= 1:
             raise ValueError(f"--max-dead is {self.max_dead}, but must be between 0 and 1")

@@ -12,7 +12,7 @@ from pipeline.annotate import Annotator
 from pipeline.canary import Ledger, check_models
 from pipeline.caption import captioner_class
 from pipeline.commit import roll_forward
-from pipeline.device import Device
+from pipeline.device import Device, enter_thread
 from pipeline.errors import WorkError
 from pipeline.lease import Hold, hold, unit_name
 from pipeline.plan import Plan
@@ -21,6 +21,7 @@ from pipeline.run_log import Ending, RunLog
 from pipeline.settings import Recipe, RunSettings
 from pipeline.storage import storage_errors
 from pipeline.unit import BalanceError, UnitReport, shards_of
+from schemas.hashes import fingerprint
 from schemas.names import RUN_DIR
 
 _TRIES = 3
@@ -41,14 +42,17 @@ class WorkerSettings:
 
 
 class Worker:
-    """Works on units, one at a time a thread. The models load with the first unit that is not done yet."""
+    """Works on units, one at a time, whatever threads the engine has: models are not made to be called by several.
+
+    The models load with the first unit that is not done yet.
+    """
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._storage = settings.plan.storage
         self._log = RunLog(self._storage, settings.run_id)
         self._annotator: Annotator | None = None
-        self._loading = threading.Lock()
+        self._working = threading.Lock()
 
     def annotate(self, unit: int) -> Ending:
         """Annotate and commit a unit."""
@@ -62,9 +66,8 @@ class Worker:
         """Caption and commit a unit whose proposals wait."""
         return self._attempt(unit, lambda held: self._caption(unit, held))
 
-    def _propose(self, unit: int) -> None:
-        if not sidecar.exists(self._storage, unit):
-            self._load().propose(unit)
+    def _propose(self, unit: int) -> UnitReport | None:
+        return None if sidecar.exists(self._storage, unit) else self._load().propose(unit)
 
     def _caption(self, unit: int, held: Hold) -> UnitReport | None:
         if not sidecar.exists(self._storage, unit):
@@ -75,14 +78,18 @@ class Worker:
 
     def _load(self) -> Annotator:
         """Return the annotator with its models loaded. Raises WorkError where they cannot be, whatever the cause."""
-        with self._loading:
-            if self._annotator is None:
-                settings = self._settings
-                self._annotator = load_annotator(settings.plan, settings.recipe, settings.run)
-            return self._annotator
+        if self._annotator is None:
+            settings = self._settings
+            self._annotator = load_annotator(settings.plan, settings.recipe, settings.run)
+        return self._annotator
 
     def _attempt(self, unit: int, work: Callable[[Hold], UnitReport | None]) -> Ending:
-        """Do the work under the unit's lease; errors of storage are retried with back-off, then reported."""
+        """Do the work under the unit's lease, one unit at a time; errors of storage are retried, then reported."""
+        with self._working:
+            enter_thread()
+            return self._try(unit, work)
+
+    def _try(self, unit: int, work: Callable[[Hold], UnitReport | None]) -> Ending:
         for attempt in itertools.count(1):
             try:
                 with storage_errors(self._storage.url):
@@ -125,21 +132,29 @@ def load_annotator(plan: Plan, recipe: Recipe, run: RunSettings) -> Annotator:
 
     Raises WorkError where they cannot be loaded, whatever the cause, and DriftError where they answer otherwise.
     """
+    configuration = recipe.configuration()
+    if fingerprint(configuration) != plan.fingerprint:
+        raise WorkError(
+            "the weights found here are not those that the job was planned with: give a revision that is a commit, and "
+            "the same files to every machine"
+        )
     device = Device(name=run.device, torch_threads=run.torch_threads)
     try:
         proposer = proposer_class(recipe.proposer)(recipe.propose, device=device)
         captioner = captioner_class(recipe.captioner)(recipe.caption, device=device)
     except Exception as error:  # libraries raise anything, OSError for a file that is odd too
         raise WorkError(f"the models cannot be loaded: {type(error).__name__}: {error}") from error
-    check_models(
+    golden_answers = check_models(
         Ledger.of(plan.storage),
         proposer,
         captioner,
-        configuration=recipe.configuration(),
+        configuration=configuration,
         device=device,
         allow_drift=run.allow_drift,
     )
-    return Annotator(plan=plan, recipe=recipe, run=run, proposer=proposer, captioner=captioner)
+    return Annotator(
+        plan=plan, recipe=recipe, run=run, proposer=proposer, captioner=captioner, golden_answers=golden_answers
+    )
 
 
 def drain_file(run_id: str) -> str:

@@ -68,8 +68,8 @@ class FilterRow(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A row of a filter list (Parquet or JSON lines): what a person or a rule keeps."""
 
     key: str
-    region_id: str | None
-    """Null for the image as a whole."""
+    region_id: str | None = None
+    """Null, or left out, for the image as a whole."""
     keep: bool
     note: str | None = None
 

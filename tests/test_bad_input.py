@@ -373,3 +373,47 @@ def test_an_output_below_a_file_is_exit_code_5(tmp_path: Path):
     assert outcome.code == 5
     assert str(tmp_path / "file") in outcome.err
     assert "a file is in the way: choose another OUTPUT" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ("--proposer", "yolov9", "--propose.min_score", "1.5"),
+            "--propose.min_score is 1.5, but must be between 0 and 1",
+        ),
+        (("--proposer", "yolov9", "--propose.batch_size", "0"), "--propose.batch_size is 0, but must be at least 1"),
+        (("--proposer", "yolov9", "--propose.max_proposals", "0"), "--propose.max_proposals is 0"),
+        (("--captioner", "blip2", "--caption.batch_size", "-4"), "--caption.batch_size is -4"),
+        (
+            ("--captioner", "clip_rule", "--caption.model", "mini", "--caption.concepts", "/nope"),
+            "--caption.concepts /nope",
+        ),
+        (("--device", "gpu"), "--device is 'gpu'; known: auto, cpu, cuda, cuda:N"),
+    ],
+)
+def test_settings_that_cannot_work_are_told_before_any_work(tmp_path: Path, flags: tuple[str, ...], message: str):
+    outcome = run("annotate", "scenes:2", tmp_path / "out", "--profile", "weightless", *flags)
+    assert outcome.code == 2
+    assert message in " ".join(outcome.err.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_hash_that_is_given_must_be_that_of_the_weights(tmp_path: Path):
+    outcome = run("annotate", "scenes:2", tmp_path / "out", "--profile", "mini", "--propose.sha256", "abc")
+    assert outcome.code == 2
+    assert "not the one that --propose.sha256 names: abc" in outcome.err
+
+
+def test_an_output_without_shards_says_that_it_can_be_deleted(tmp_path: Path):
+    assert run("plan", "scenes:2", tmp_path / "out", "--profile", "weightless").code == 0
+    outcome = run("annotate", "scenes:2", tmp_path / "out", "--profile", "mini")
+    assert outcome.code == 3
+    assert "it has no shard yet: delete it" in outcome.err
+
+
+def test_a_missing_input_is_told_before_the_cost_of_the_models(tmp_path: Path):
+    outcome = run("annotate", tmp_path / "nowhere", tmp_path / "out")
+    assert outcome.code == 2
+    assert "nowhere" in outcome.err
+    assert "GPU" not in outcome.err

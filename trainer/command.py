@@ -45,7 +45,7 @@ def report_errors(run: Callable[[], int]) -> int:
         return run()
     except tuple(_CODE_OF) as error:
         sys.stdout.flush()
-        Console(stderr=True).print(
+        Console(emoji=False, stderr=True).print(
             f"fineclip: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
         )
         return next(code for kind, code in _CODE_OF.items() if isinstance(error, kind))

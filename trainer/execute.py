@@ -27,7 +27,7 @@ from trainer.zeroshot import DEFAULT_TEMPLATES
 def train_run(options: TrainOptions) -> int:
     """Train, or go on training, and return the exit code. Raises what `loop.train` raises."""
     with process_group(options.run.device) as device, _stopping_on_signals() as stop:
-        console = Console(stderr=True, quiet=rank() != 0)
+        console = Console(emoji=False, stderr=True, quiet=rank() != 0)
         dataset = Dataset.open(options.data, overlays=options.overlays, filters=options.filters)
         result = train(
             dataset, Path(options.out), options.recipe, options.run, device=device, console=console, stop=stop
@@ -71,7 +71,7 @@ def evaluate_model(options: EvaluateOptions) -> int:
         if rank() == 0:
             written = {"checkpoint": options.checkpoint, "data": options.data, "split": options.split, **metrics}
             Path(options.out).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
-            Console().print_json(data=metrics)
+            Console(emoji=False).print_json(data=metrics)
     return DONE
 
 

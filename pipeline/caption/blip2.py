@@ -14,10 +14,11 @@ from pipeline.caption.base import Caption, Crop
 from pipeline.caption.generation import Decoding, Dtype, check_dtype, load_model, tokens_and_scores, torch_dtype
 from pipeline.caption.pixels import to_device
 from pipeline.device import CPU, Device
-from pipeline.licenses import BITSANDBYTES, TRANSFORMERS, Licensed, weights_license
+from pipeline.licenses import BITSANDBYTES, TRANSFORMERS, Licensed, model_license
 from pipeline.weights import ModelFiles, find_model
 
 _FLAG = "--caption.model"
+_MINI = "captioner"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +142,7 @@ class Blip2:
     def licenses(config: Blip2Config) -> tuple[Licensed, ...]:
         """Return the terms of the code and of the weights."""
         quantised = (BITSANDBYTES,) if config.dtype == "int8" else ()
-        return (TRANSFORMERS, *quantised, weights_license(config.model, stated=config.license))
+        return (TRANSFORMERS, *quantised, model_license(config.model, mini=_MINI, stated=config.license))
 
     def provenance(self) -> dict[str, Any]:
         """Return name, version, weights, prompt, settings and library versions."""
@@ -157,4 +158,4 @@ class Blip2:
 
 
 def _find(config: Blip2Config) -> ModelFiles:
-    return find_model(config.model, mini="captioner", flag=_FLAG, revision=config.revision)
+    return find_model(config.model, mini=_MINI, flag=_FLAG, revision=config.revision)

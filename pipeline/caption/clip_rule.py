@@ -17,11 +17,12 @@ from pipeline.caption.base import Caption, Crop
 from pipeline.caption.concepts import Pool, filled, find_pool
 from pipeline.device import CPU, Device
 from pipeline.failures import Failure
-from pipeline.licenses import OPEN_CLIP, Licensed, weights_license
+from pipeline.licenses import OPEN_CLIP, Licensed, model_license
 from pipeline.weights import ModelFiles, find_model
 from schemas.reasons import Reason, Stage
 
 _FLAG = "--caption.model"
+_MINI = "clip"
 _PROMPTS_A_CALL = 256
 
 
@@ -146,7 +147,7 @@ class ClipRule:
     @staticmethod
     def licenses(config: ClipRuleConfig) -> tuple[Licensed, ...]:
         """Return the terms of open_clip and of the weights."""
-        return (OPEN_CLIP, weights_license(config.model, stated=config.license))
+        return (OPEN_CLIP, model_license(config.model, mini=_MINI, stated=config.license))
 
     def provenance(self) -> dict[str, Any]:
         """Return name, version, weights, pool, settings and library versions; nothing is asked."""
@@ -163,4 +164,4 @@ class ClipRule:
 
 
 def _find(config: ClipRuleConfig) -> ModelFiles:
-    return find_model(config.model, mini="clip", flag=_FLAG, revision=config.revision)
+    return find_model(config.model, mini=_MINI, flag=_FLAG, revision=config.revision)

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.backends import SettingError
 from pipeline.scenes.words import COLOURS, SHAPES, SIZES, TEXTURES, Attributes, region_caption
 from schemas.hashes import sha256
 
@@ -41,7 +42,7 @@ class Pool:
 def find_pool(name: str | None) -> Pool:
     """Return the pool that ships, `scenes`, or that of a text file of a concept a line (# starts a comment).
 
-    Raises ValueError for a file that cannot be read or has no concept.
+    Raises SettingError for a file that cannot be read or has no concept.
     """
     if name == SCENES:
         return _scenes()
@@ -49,11 +50,11 @@ def find_pool(name: str | None) -> Pool:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{_FLAG} {name}: {getattr(error, 'strerror', None) or error}") from error
+        raise SettingError(f"{_FLAG} {name}: {getattr(error, 'strerror', None) or error}") from error
     tidied = (" ".join(line.split()) for line in lines)
     concepts = tuple(dict.fromkeys(line for line in tidied if line and not line.startswith("#")))
     if not concepts:
-        raise ValueError(f"{_FLAG} {name}: holds no concept; write one a line")
+        raise SettingError(f"{_FLAG} {name}: holds no concept; write one a line")
     return Pool(concepts=concepts, prompts=tuple(tuple(filled(one, word) for one in _TEMPLATES) for word in concepts))
 
 

@@ -14,7 +14,6 @@ import base64
 import dataclasses
 import io
 import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,15 +25,17 @@ import numpy as np
 from pipeline.backends import require
 from pipeline.caption.base import Caption, Crop
 from pipeline.caption.pixels import scaled
+from pipeline.caption.secrets import api_key, userinfo, without_userinfo
 from pipeline.device import CPU, Device
-from pipeline.errors import WorkError
 from pipeline.failures import Failure
 from pipeline.images import Pixels
-from pipeline.licenses import OPENAI_CLIENT, Licensed, weights_license
+from pipeline.licenses import OPENAI_CLIENT, Licensed, served_license
 from schemas.reasons import Reason, Stage
 
 if TYPE_CHECKING:
+    from openai._legacy_response import LegacyAPIResponse
     from openai.types.chat import ChatCompletion
+    from openai.types.chat.chat_completion import Choice
 
 _NO_KEY = "none"
 """What a server that asks for no key is given, since the client insists on one."""
@@ -62,7 +63,7 @@ class OpenaiConfig:
     model: str = "internlm/internlm-xcomposer2-vl-7b"
     """The model's name on the server."""
     api_key_env: str | None = None
-    """Name of the environment variable that holds the key; none is sent when not given."""
+    """Name of the environment variable that holds the key, not the key; none is sent when not given."""
     prompt: str = "Describe this image in one sentence."
     """What the model is asked about each crop; the paper's words."""
     max_new_tokens: int = 64
@@ -103,6 +104,7 @@ class OpenaiConfig:
             "jpeg_quality": 1,
             "concurrency": 1,
             "tries": 0,
+            "patience_s": 0,
             "batch_size": 1,
         }
         for name, least in leasts.items():
@@ -117,7 +119,9 @@ class OpenaiConfig:
                 "the first must be at least 1 and not above the second"
             )
         if not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"--caption.url {self.url!r}: must start with http:// or https://")
+            raise ValueError(f"--caption.url {without_userinfo(self.url)!r}: must start with http:// or https://")
+        if self.api_key_env is not None and not self.api_key_env.isidentifier():
+            raise ValueError("--caption.api_key_env takes the name of an environment variable, not the key itself")
 
 
 @dataclass(frozen=True)
@@ -139,8 +143,8 @@ class Openai:
     def __init__(self, config: OpenaiConfig, *, device: Device = CPU) -> None:
         """Ask the server about a test image, waiting for it where it is still starting.
 
-        Raises WorkError where it refuses or stays away, ImportError without the client, and ValueError for an
-        environment variable that is not set.
+        Raises WorkError where it refuses, stays away or is no such server, ImportError without the client, and
+        ValueError for an environment variable without a key.
         """
         import openai
 
@@ -149,20 +153,21 @@ class Openai:
         self.config = config
         self.batch_size = config.batch_size
         self.prompt: str | None = config.prompt
-        self._reported: set[str] = set()
+        key = api_key(config.api_key_env)
         self._client = openai.OpenAI(
             base_url=config.url,
-            api_key=_api_key(config) or _NO_KEY,
+            api_key=key or _NO_KEY,
             timeout=openai.Timeout(config.request_timeout_s, connect=min(_CONNECT_S, config.request_timeout_s)),
             max_retries=0,  # they are ours
         )
         test = self._request("test", np.full((64, 64, 3), 128, dtype=np.uint8), config.prompt)
         self._server = PatientServer(
-            lambda: self._completion(test, max_tokens=1),
-            url=config.url,
+            lambda: self._choice(test, max_tokens=1),
+            url=without_userinfo(config.url),
             tries=config.tries,
             patience_s=config.patience_s,
             limit=RateLimit(config.max_requests_per_minute),
+            secrets=[secret for secret in (key, userinfo(config.url)) if secret],
         )
         self._server.start()
 
@@ -193,22 +198,21 @@ class Openai:
             pool.shutdown(cancel_futures=True)
 
     def _outcome(self, request: _Request) -> Caption | Failure:
-        answer = self._server.ask(lambda: self._completion(request, self.config.max_new_tokens), request.region_id)
-        if isinstance(answer, Failure):
-            return answer
-        choice = answer.choices[0]
+        choice = self._server.ask(lambda: self._choice(request, self.config.max_new_tokens), request.region_id)
+        if isinstance(choice, Failure):
+            return choice
         if choice.message.refusal:
-            message = f"the model refuses: {choice.message.refusal[:400]}"
+            message = f"the model refuses: {self._server.without_secrets(choice.message.refusal)[:400]}"
             return Failure(reason=Reason.MODEL_ERROR, stage=Stage.CAPTION, message=message)
         logs = [token.logprob for token in (choice.logprobs and choice.logprobs.content) or ()]
         return Caption(text=choice.message.content or "", score=math.exp(sum(logs) / len(logs)) if logs else None)
 
-    def _completion(self, request: _Request, max_tokens: int) -> "ChatCompletion":
-        """Send a request. Raises openai's errors, and WorkError for an answer that is no chat completion."""
+    def _choice(self, request: _Request, max_tokens: int) -> "Choice":
+        """Send a request and return what the model says. Raises openai's errors, as for what is no completion."""
         import openai
 
         config = self.config
-        completion = self._client.chat.completions.create(
+        answer = self._client.chat.completions.with_raw_response.create(
             model=config.model,
             messages=[
                 {
@@ -224,34 +228,33 @@ class Openai:
             seed=openai.omit if config.seed is None else config.seed,
             logprobs=config.logprobs or openai.omit,
         )
-        if not getattr(completion, "choices", None):
-            raise WorkError(
-                f"{config.url} answers with something else than a chat completion: {str(completion)[:200]!r}"
-            )
-        self._reported.add(completion.model)
-        return completion
+        return _first_choice(answer)
 
     @staticmethod
     def weights(config: OpenaiConfig) -> dict[str, Any]:
         """Return what decides no caption, without its values: the model is known by its name alone.
 
-        Raises ImportError, at start, without the client, and ValueError for an environment variable that is not set.
+        Raises ImportError, at start, without the client, and ValueError for an environment variable without a key.
         """
         require("openai", what="the captioner openai", install="pip install 'fineclip-regions[openai]'")
-        _api_key(config)
+        api_key(config.api_key_env)
         return dict.fromkeys(_NOT_OUTPUT)
 
     @staticmethod
     def licenses(config: OpenaiConfig) -> tuple[Licensed, ...]:
-        """Return the terms of the client and of the weights."""
-        return (OPENAI_CLIENT, weights_license(config.model, stated=config.license))
+        """Return the terms of the client, and of the weights as far as a server's name for them tells."""
+        return (OPENAI_CLIENT, served_license(config.model, stated=config.license))
 
     def provenance(self) -> dict[str, Any]:
-        """Return name, version, the model as asked for and as the server calls it, prompt, settings and the promise."""
+        """Return name, version, the model as it was asked for, prompt, settings and the promise.
+
+        What the server calls the model is left out: it can change between two answers, so the provenance would depend
+        on when it is taken.
+        """
         return {
             "name": self.name,
             "version": self.version,
-            "weights": {"model": self.config.model, "reported": sorted(self._reported)},
+            "weights": {"model": self.config.model},
             "prompt": self.prompt,
             "settings": dataclasses.asdict(self.config) | dict.fromkeys(_NOT_OUTPUT),
             "libraries": {"openai": version("openai")},
@@ -259,11 +262,26 @@ class Openai:
         }
 
 
-def _api_key(config: OpenaiConfig) -> str | None:
-    """Return the key. Raises ValueError where its environment variable is named and not set."""
-    if config.api_key_env is None:
-        return None
-    key = os.environ.get(config.api_key_env)
-    if not key:
-        raise ValueError(f"--caption.api_key_env {config.api_key_env}: no such environment variable is set")
-    return key
+def _first_choice(answer: "LegacyAPIResponse[ChatCompletion]") -> "Choice":
+    """Return the first choice in an answer of status 200.
+
+    Raises openai's APIResponseValidationError where it has none: gateways report the errors of those behind them so,
+    filters of content leave nothing, and a body can be cut off.
+    """
+    import openai
+    from openai.types.chat import ChatCompletionMessage
+
+    try:
+        completion = answer.parse()
+    except ValueError:  # no JSON
+        completion = None
+    choices = getattr(completion, "choices", None)
+    choice: Choice | None = choices[0] if isinstance(choices, list) and choices else None
+    message = getattr(choice, "message", None)
+    if choice is None or not isinstance(message, ChatCompletionMessage) or not isinstance(message.content, str | None):
+        raise openai.APIResponseValidationError(
+            answer.http_response,
+            getattr(completion, "error", None),  # its message, where there is one, is what users are told
+            message=f"something else than a chat completion: {answer.http_response.text or 'an empty body'}",
+        )
+    return choice

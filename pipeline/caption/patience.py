@@ -3,16 +3,19 @@
 busy (429)              all wait as long as it says, and ask again
 gone                    wait until it answers a probe, and ask again: an outage costs time and no item
 gone for `patience_s`   WorkError: the run stops, nothing of the shard is kept, the same command goes on from there
-an attempt that fails   while the server answers others: ask again, and after `tries` of them the item is dead
+an attempt that fails   while the server answers others: ask again, and after `tries` of them the item is dead. An
+                        answer of another form than was asked for is one: gateways report their own troubles so
 refused (400, 422)      the item is dead, with the server's message
 refused (401, 403, 404) WorkError, with the remedy
+
+What is said of it all holds no secret, and errors of the client are not chained to ours: their text may hold one.
 """
 
 import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
@@ -64,17 +67,26 @@ class PatientServer:
     """A server that is asked until it answers, says no, or has been gone for too long. For many threads."""
 
     def __init__(
-        self, probe: Callable[[], object], *, url: str, tries: int, patience_s: float, limit: RateLimit
+        self,
+        probe: Callable[[], object],
+        *,
+        url: str,
+        tries: int,
+        patience_s: float,
+        limit: RateLimit,
+        secrets: Sequence[str] = (),
     ) -> None:
         """`probe` asks something that the server can surely answer; it raises as the openai package does.
 
-        `tries` are the times that an item is asked about again while the server answers others.
+        `url` is what messages call the server. `tries` are the times that an item is asked about again while the
+        server answers others. `secrets` are what no message may hold, even where the server repeats them.
         """
         self._probe = probe
         self._url = url
         self._tries = tries
         self._patience_s = patience_s
         self._limit = limit
+        self._secrets = secrets
         self._probing = threading.Lock()
         self._answered_at = self._outage_ended_at = self._gave_up_at = float("-inf")
 
@@ -83,7 +95,13 @@ class PatientServer:
         try:
             self._wait_for_answer("start", time.monotonic(), error=None)
         except openai.APIError as error:
-            raise WorkError(f"{self._url} refuses a test image: {_words(error)}") from error
+            raise WorkError(f"{self._url} refuses a test image: {self._words(error)}") from None
+
+    def without_secrets(self, text: str) -> str:
+        """Return the text with `***` in the place of each secret."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
     def ask(self, request: Callable[[], Answer], item: str) -> Answer | Failure:
         """Return what `request` returns, or why this item has no answer. Raises WorkError as the module's text says.
@@ -91,17 +109,19 @@ class PatientServer:
         `item` names it: the lengths of its waits are made from the name.
         """
         failures = outages = busy = 0
-        began = time.monotonic()
+        busy_s = 0.0  # of the server alone: waiting for our own rate limit does not count
         while True:
             self._limit.wait()
+            sent_at = time.monotonic()
             try:
                 answer = request()
             except openai.RateLimitError as error:
                 busy += 1
-                self._pause(error, back_off_s(item, busy), began)
+                busy_s += time.monotonic() - sent_at
+                busy_s += self._pause(error, back_off_s(item, busy), busy_s)
             except openai.APIError as error:
                 failed_at = time.monotonic()
-                failure = Failure(reason=self._reason(error), stage=Stage.CAPTION, message=_words(error))
+                failure = Failure(reason=self._reason(error), stage=Stage.CAPTION, message=self._words(error))
                 if not _may_pass(error):
                     return failure
                 self._sleep(error, back_off_s(item, failures + outages + 1))
@@ -112,7 +132,7 @@ class PatientServer:
                     failures += 1
                     if failures > self._tries:
                         return failure
-                began = time.monotonic()
+                busy_s = 0.0
             else:
                 self._answered_at = time.monotonic()
                 return answer
@@ -130,13 +150,13 @@ class PatientServer:
             raise WorkError(
                 f"{self._url} went away {outages} times while it was asked about region {item} ({failure.message}); "
                 "if that crop brings it down (--caption.concurrency 1 tells), leave the region out with --filter"
-            )
+            ) from None
 
     def _reason(self, error: openai.APIError) -> Reason:
         """Return what the error means for one item. Raises WorkError for one that means the same for all."""
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
         if status in _REMEDIES:
-            raise WorkError(f"{self._url} refuses: {_words(error)}; {_REMEDIES[status]}") from error
+            raise WorkError(f"{self._url} refuses: {self._words(error)}; {_REMEDIES[status]}") from None
         timed_out = isinstance(error, openai.APITimeoutError) or status in (408, 504)
         return Reason.TIMEOUT if timed_out else Reason.MODEL_ERROR
 
@@ -152,10 +172,10 @@ class PatientServer:
                     self._gave_up_at = time.monotonic()
                     raise WorkError(
                         f"{self._url} has not answered for {self._patience_s:g} s (--caption.patience_s): "
-                        f"{_words(error)}; once it is back, the same command goes on from here"
-                    )
+                        f"{self._words(error)}; once it is back, the same command goes on from here"
+                    ) from None
                 if attempt == 1:
-                    _log.warning("%s: %s; waiting up to %g s for it", self._url, _words(error), self._patience_s)
+                    _log.warning("%s: %s; waiting up to %g s for it", self._url, self._words(error), self._patience_s)
                 self._sleep(error, back_off_s(f"probe of {item}", attempt))
 
     def _sleep(self, error: openai.APIError | None, back_off: float) -> None:
@@ -170,21 +190,41 @@ class PatientServer:
             self._limit.pause(min(retry_after_s(error) or _FIRST_WAIT_S, self._patience_s))
         except openai.APIError as error:
             self._reason(error)
-            if not _may_pass(error):
+            if not _may_pass(error) or self._never_completed(error):
                 raise
             return error
         self._answered_at = time.monotonic()
         return None
 
-    def _pause(self, error: openai.RateLimitError, wait_s: float, since: float) -> None:
+    def _never_completed(self, error: openai.APIError) -> bool:
+        """Return whether the server said something else from the start: it is one of another kind."""
+        return isinstance(error, openai.APIResponseValidationError) and self._answered_at == float("-inf")
+
+    def _pause(self, error: openai.RateLimitError, back_off: float, busy_s: float) -> float:
+        """Let all wait as long as the server asks (`back_off` where it says nothing), and return these seconds.
+
+        Raises WorkError where it has been busy for too long, `busy_s` until now.
+        """
         asked_s = retry_after_s(error)
-        wait_s = wait_s if asked_s is None else asked_s
-        if time.monotonic() + wait_s - since > self._patience_s:
+        wait_s = back_off if asked_s is None else asked_s
+        if busy_s + wait_s > self._patience_s:
             raise WorkError(
                 f"{self._url} is too busy for longer than {self._patience_s:g} s (--caption.patience_s): "
-                f"{_words(error)}; lower --caption.max_requests_per_minute or --caption.concurrency"
-            ) from error
+                f"{self._words(error)}; lower --caption.max_requests_per_minute or --caption.concurrency"
+            ) from None
         self._limit.pause(wait_s)
+        return wait_s
+
+    def _words(self, error: openai.APIError | None) -> str:
+        """Return the error in one line: the server's own words where it said any."""
+        if error is None:
+            return "no answer"
+        status = f"{error.status_code}: " if isinstance(error, openai.APIStatusError) else ""
+        body = error.body
+        said = body.get("message") if isinstance(body, dict) else None
+        cause = "" if said or error.__cause__ is None else f" ({error.__cause__})"
+        text = self.without_secrets(f"{status}{said or error.message}{cause}")
+        return " ".join(text.split())[:500]
 
 
 def back_off_s(item: str, attempt: int) -> float:
@@ -213,15 +253,5 @@ def _may_pass(error: openai.APIError) -> bool:
     """Return whether the same request may be answered later."""
     if isinstance(error, openai.APIStatusError):
         return error.status_code >= 500 or error.status_code in (408, 409, 429)
-    return isinstance(error, openai.APIConnectionError)  # which time-outs are too
-
-
-def _words(error: openai.APIError | None) -> str:
-    """Return the error in one line: the server's own words where it said any."""
-    if error is None:
-        return "no answer"
-    status = f"{error.status_code}: " if isinstance(error, openai.APIStatusError) else ""
-    body = error.body
-    said = body.get("message") if isinstance(body, dict) else None
-    cause = "" if said or error.__cause__ is None else f" ({error.__cause__})"
-    return " ".join(f"{status}{said or error.message}{cause}".split())[:500]
+    # time-outs are connection errors; an answer of another form says nothing about the next one
+    return isinstance(error, openai.APIConnectionError | openai.APIResponseValidationError)

@@ -7,20 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipeline.backends import require
+from pipeline.backends import SettingError, require
 from pipeline.batches import padded_size
 from pipeline.caption.base import Caption, Crop
 from pipeline.caption.generation import Decoding, Dtype, check_dtype, load_model, tokens_and_scores, torch_dtype
 from pipeline.caption.pixels import scaled
 from pipeline.device import CPU, Device
 from pipeline.images import Pixels
-from pipeline.licenses import BITSANDBYTES, TRANSFORMERS, Licensed, weights_license
+from pipeline.licenses import BITSANDBYTES, TRANSFORMERS, Licensed, model_license, remote_code
 from pipeline.weights import ModelFiles, find_model
 from schemas.hashes import sha256
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 _FLAG = "--caption.model"
+_MINI = None
+"""None ships for it."""
 _PIXELS_A_PLACE = 448 * 448
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -49,7 +54,8 @@ class VlmConfig(Decoding):
     license: str | None = None
     """Licence of the weights, where you know it and the ledger does not; it goes into the provenance."""
     batch_size: int = 8
-    """Crops a model call; short batches are padded to a power-of-two share of it."""
+    """Crops of up to 448 x 448 pixels a model call, fewer of larger ones; short batches are padded to a power-of-two
+    share of it as far as that leaves room."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,11 +128,16 @@ class Vlm:
         return self.generate(self.prepare(crops, prompts))
 
     def prepare(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> _Prepared:
-        """Return the model's inputs on its device, padded with copies of the last crop to one of few batch sizes."""
-        num_copies = padded_size(len(crops), self.batch_size) - len(crops)
-        chats = [self._chat(crop.pixels, prompt) for crop, prompt in zip(crops, prompts, strict=True)]
+        """Return the model's inputs on its device, padded to one of few batch sizes as far as its places allow.
+
+        The padding is copies of the crop that is the smallest as the model sees it: they are the least work, and their
+        captions end when that one does.
+        """
+        pictures = [self._picture(crop.pixels) for crop in crops]
+        chats = [_chat(picture, prompt) for picture, prompt in zip(pictures, prompts, strict=True)]
+        smallest = min(range(len(crops)), key=lambda index: pictures[index].width * pictures[index].height)
         inputs = self._processor.apply_chat_template(
-            chats + chats[-1:] * num_copies,
+            chats + [chats[smallest]] * self._num_copies(crops, of=crops[smallest]),
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
@@ -134,6 +145,12 @@ class Vlm:
             processor_kwargs={"padding": True, "padding_side": "left"},  # captions begin where the prompts end
         )
         return _Prepared(len(crops), {name: self._sent(value) for name, value in inputs.items()})
+
+    def _num_copies(self, crops: Sequence[Crop], *, of: Crop) -> int:
+        """Return how many copies of a crop fill its batch up."""
+        free = self.batch_size - sum(map(self.places, crops))
+        wanted = padded_size(len(crops), self.batch_size) - len(crops)
+        return max(0, min(wanted, int(free / self.places(of))))
 
     def places(self, crop: Crop) -> float:
         """Return how many places of a batch the crop takes: 1 up to 448 x 448 pixels, then in proportion.
@@ -144,11 +161,10 @@ class Vlm:
         shrunk: float = min(1.0, self.config.max_side / max(height, width))
         return max(1.0, crop.pixels.size // 3 * shrunk**2 / _PIXELS_A_PLACE)
 
-    def _chat(self, pixels: Pixels, prompt: str | None) -> list[dict[str, Any]]:
+    def _picture(self, pixels: Pixels) -> "Image":
         from PIL import Image
 
-        picture = Image.fromarray(scaled(pixels, min_side=self.config.min_side, max_side=self.config.max_side))
-        return [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}]}]
+        return Image.fromarray(scaled(pixels, min_side=self.config.min_side, max_side=self.config.max_side))
 
     def _sent(self, value: Any) -> Any:
         """Return an input on the model's device, pixels in its dtype, without waiting for the copy."""
@@ -183,9 +199,11 @@ class Vlm:
 
     @staticmethod
     def licenses(config: VlmConfig) -> tuple[Licensed, ...]:
-        """Return the terms of the code and of the weights."""
+        """Return the terms of the code, that which comes with the model too where it is trusted, and of the weights."""
+        weights = model_license(config.model, mini=_MINI, stated=config.license)
         quantised = (BITSANDBYTES,) if config.dtype == "int8" else ()
-        return (TRANSFORMERS, *quantised, weights_license(config.model, stated=config.license))
+        remote = (remote_code(weights.what),) if config.trust_remote_code else ()
+        return (TRANSFORMERS, *quantised, *remote, weights)
 
     def provenance(self) -> dict[str, Any]:
         """Return name, version, weights, prompt, settings and library versions."""
@@ -201,15 +219,19 @@ class Vlm:
         }
 
 
+def _chat(picture: "Image", prompt: str | None) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}]}]
+
+
 def _find(config: VlmConfig) -> ModelFiles:
-    return find_model(config.model, mini="vlm", flag=_FLAG, revision=config.revision)
+    return find_model(config.model, mini=_MINI, flag=_FLAG, revision=config.revision)
 
 
 def _check_trust(config: VlmConfig) -> None:
-    """Raise ValueError where code would be run that its author can change under the same name."""
+    """Raise SettingError where code would be run that its author can change under the same name."""
     pinned = Path(config.model).is_dir() or _COMMIT.fullmatch(config.revision or "")
     if config.trust_remote_code and not pinned:
-        raise ValueError(
+        raise SettingError(
             f"--caption.trust_remote_code: {config.model} at {config.revision or 'its newest revision'} can be changed "
             "by others; read its code, then give --caption.revision the commit you read (40 hex digits)"
         )

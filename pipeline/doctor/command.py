@@ -89,9 +89,9 @@ def _doctor(options: argparse.Namespace) -> int:
         loader=_loader(options),
         threads=options.threads,
     )
-    with report.Bar(Console(stderr=True)) as bar:
+    with report.Bar(Console(emoji=False, stderr=True)) as bar:
         diagnosis = examine(options.data, checks, bar)
-    report.show(Console(highlight=False), diagnosis)
+    report.show(Console(emoji=False, highlight=False), diagnosis)
     if options.json is not None:
         report.write_json(options.json, diagnosis)
     return ILL if diagnosis.findings.num(Level.ERROR) else HEALTHY

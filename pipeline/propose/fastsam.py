@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backends import require
-from pipeline.device import CPU, Device
+from pipeline.device import CPU, Device, same_threads
 from pipeline.images import DecodedImage
-from pipeline.licenses import ULTRALYTICS, Licensed, weights_license
+from pipeline.licenses import ULTRALYTICS, Licensed, file_license
 from pipeline.propose.base import Proposals
 from pipeline.propose.letterbox import Letterboxed, check_side, letterbox
 from pipeline.propose.order import best_first
@@ -133,7 +133,7 @@ class FastSam:
     @staticmethod
     def licenses(config: FastSamConfig) -> tuple[Licensed, ...]:
         """Return the terms of Ultralytics and of the weights."""
-        return (ULTRALYTICS, weights_license(config.model, stated=config.license))
+        return (ULTRALYTICS, file_license(config.model, stated=config.license))
 
     def provenance(self) -> dict[str, Any]:
         """Return name, version, weights, settings and library versions."""
@@ -171,7 +171,8 @@ class _Ultralytics:
     def detect(self, squares: "Tensor") -> list[tuple["Tensor", list[float]]]:
         from pipeline.propose.squares import as_input
 
-        results = self._model.predict(as_input(squares, self._device), **self._arguments)
+        with same_threads():
+            results = self._model.predict(as_input(squares, self._device), **self._arguments)
         return [
             (squares.new_zeros((0, *squares.shape[1:3])), [])
             if result.masks is None

@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.backends import require
 from pipeline.device import CPU, Device
 from pipeline.images import DecodedImage
-from pipeline.licenses import TORCHVISION, Licensed, weights_license
+from pipeline.licenses import TORCHVISION, Licensed, file_license, published_license
 from pipeline.propose.base import Proposals
 from pipeline.propose.letterbox import check_side, letterbox
 from pipeline.propose.order import best_first
@@ -122,7 +122,12 @@ class Rpn:
     @staticmethod
     def licenses(config: RpnConfig) -> tuple[Licensed, ...]:
         """Return the terms of torchvision and of the weights."""
-        return (TORCHVISION, weights_license(config.weights or config.model, stated=config.license))
+        weights = (
+            published_license(config.model, stated=config.license)
+            if config.weights is None
+            else file_license(config.weights, stated=config.license)
+        )
+        return (TORCHVISION, weights)
 
     def provenance(self) -> dict[str, Any]:
         """Return name, version, weights, settings and library versions."""

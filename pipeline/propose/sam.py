@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.backends import require
 from pipeline.device import CPU, Device
 from pipeline.images import DecodedImage, Pixels
-from pipeline.licenses import TRANSFORMERS, Licensed, weights_license
+from pipeline.licenses import TRANSFORMERS, Licensed, model_license
 from pipeline.propose.base import Proposals
 from pipeline.propose.order import best_first
 from pipeline.weights import ModelFiles, find_model
@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # planning must not import torch
     from torch import Tensor
 
 _FLAG = "--propose.model"
+_MINI = None
+"""None ships for it."""
 _MASK_PIXELS = 1 << 25
 """Pixels of masks, in float32, that are brought to the image's size at a time: 128 MiB."""
 _STABLE_WITHIN = 1.0
@@ -240,7 +242,7 @@ class Sam:
     @staticmethod
     def licenses(config: SamConfig) -> tuple[Licensed, ...]:
         """Return the terms of transformers and of the weights."""
-        return (TRANSFORMERS, weights_license(config.model, stated=config.license))
+        return (TRANSFORMERS, model_license(config.model, mini=_MINI, stated=config.license))
 
     def provenance(self) -> dict[str, Any]:
         """Return name, version, weights, settings and library versions."""
@@ -254,4 +256,4 @@ class Sam:
 
 
 def _find(config: SamConfig) -> ModelFiles:
-    return find_model(config.model, mini=None, flag=_FLAG, revision=config.revision)
+    return find_model(config.model, mini=_MINI, flag=_FLAG, revision=config.revision)

@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 
 from pipeline.backends import require
-from pipeline.device import CPU, Device
+from pipeline.device import CPU, Device, same_threads
 from pipeline.images import DecodedImage
-from pipeline.licenses import LIBREYOLO, ULTRALYTICS, Licensed, weights_license
+from pipeline.licenses import LIBREYOLO, ULTRALYTICS, Licensed, file_license, published_license
 from pipeline.propose.base import Proposals
 from pipeline.propose.letterbox import check_side, letterbox
 from pipeline.propose.order import best_first
@@ -136,9 +136,11 @@ class Yolov9:
     @staticmethod
     def licenses(config: Yolov9Config) -> tuple[Licensed, ...]:
         """Return the terms of the engine and of the weights."""
+        is_mini = config.model == "mini" and config.engine == "libreyolo"
+        terms = published_license if is_mini else file_license
         return (
             ULTRALYTICS if config.engine == "ultralytics" else LIBREYOLO,
-            weights_license(config.model, stated=config.license),
+            terms(config.model, stated=config.license),
         )
 
     def provenance(self) -> dict[str, Any]:
@@ -157,8 +159,9 @@ def _find(config: Yolov9Config) -> ModelFiles:
     if config.model == "mini":
         if config.engine != "libreyolo":
             raise WeightsNotFoundError(f"{_FLAG} mini is libreyolo's; give --propose.engine libreyolo")
-        return find_model("mini", mini="detector", flag=_FLAG)
-    files = find_file(config.model, flag=_FLAG, what=_CHECKPOINTS[config.engine])
+        files = find_model("mini", mini="detector", flag=_FLAG)
+    else:
+        files = find_file(config.model, flag=_FLAG, what=_CHECKPOINTS[config.engine])
     if config.engine == "ultralytics" or config.sha256 is not None:
         check_pickled(files, config.sha256, flag=_FLAG, hash_flag="--propose.sha256")
     return files
@@ -206,7 +209,8 @@ class _Ultralytics:
     def detect(self, squares: "Tensor") -> list[_Found]:
         from pipeline.propose.squares import as_input
 
-        results = self._model.predict(as_input(squares, self._device), **self._arguments)
+        with same_threads():
+            results = self._model.predict(as_input(squares, self._device), **self._arguments)
         return [_named(*_columns(result.boxes), names=result.names) for result in results]
 
 

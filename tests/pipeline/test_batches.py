@@ -125,6 +125,8 @@ def test_one_item_too_large_for_memory_does_not_shrink_later_batches(monster):
         (TimeoutError("slow"), Reason.TIMEOUT),
         (MemoryError(), Reason.OOM),
         (OutOfMemoryError("cuda"), Reason.OOM),
+        (RuntimeError("CUDA error: out of memory"), Reason.OOM),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), Reason.OOM),
         (OSError("disk"), Reason.MODEL_ERROR),
         (AssertionError("shape"), Reason.MODEL_ERROR),
         (StopIteration(), Reason.MODEL_ERROR),
@@ -197,13 +199,34 @@ def test_batch_size_is_checked():
         batcher(FakeModel(), 0)
 
 
-@pytest.mark.parametrize("error", [RuntimeError, TimeoutError])
-def test_a_model_that_fails_on_everything_stops_the_work(error: type[Exception]):
+@pytest.mark.parametrize("error", [RuntimeError, TimeoutError, OutOfMemoryError])
+@pytest.mark.parametrize("batch_size", [1, 4, 8, 32])
+def test_a_model_that_fails_on_everything_stops_the_work(error: type[Exception], batch_size: int):
     def broken(batch: Sequence[int]) -> list[int]:
         raise error("an illegal memory access")
 
-    with pytest.raises(WorkError, match="fake failed on all 8 items"):
-        list(batcher(broken, 8).run(range(20)))
+    with pytest.raises(WorkError, match="fake failed on 8 items in a row in the same way"):
+        list(batcher(broken, batch_size).run(range(40)))
+
+
+def test_a_model_that_breaks_later_stops_the_work_later():
+    """A picture may have many bad crops, one after the other; a device that is gone fails on those of many pictures."""
+
+    def breaking(batch: Sequence[int]) -> list[int]:
+        if max(batch) >= 10:
+            raise RuntimeError("an illegal memory access")
+        return list(batch)
+
+    outcomes = [outcome for _, outcome in batcher(breaking, 5).run(range(10 + 63))]
+    assert sum(isinstance(outcome, Failure) for outcome in outcomes) == 63
+    with pytest.raises(WorkError, match="64 items in a row"):
+        list(batcher(breaking, 5).run(range(10 + 64)))
+
+
+def test_what_a_backend_refuses_is_no_sign_that_it_is_broken():
+    refusal = Failure(reason=Reason.MODEL_ERROR, stage=Stage.CAPTION, message="the server refuses the picture")
+    outcomes = [outcome for _, outcome in batcher(lambda batch: [refusal] * len(batch), 8).run(range(100))]
+    assert outcomes == [refusal] * 100
 
 
 def test_a_few_items_that_all_fail_are_bad_items():
@@ -212,6 +235,35 @@ def test_a_few_items_that_all_fail_are_bad_items():
 
     outcomes = [outcome for _, outcome in batcher(bad, 8).run(range(7))]
     assert [isinstance(outcome, Failure) for outcome in outcomes] == [True] * 7
+
+
+def test_inputs_prepared_ahead_are_let_go_before_a_smaller_batch_is_tried():
+    class Inputs:
+        def __init__(self, numbers: Sequence[int]) -> None:
+            self.numbers = list(numbers)
+
+    alive: weakref.WeakSet[Inputs] = weakref.WeakSet()
+    most: list[int] = []
+
+    def prepare(batch: Sequence[int]) -> Inputs:
+        inputs = Inputs(batch)
+        alive.add(inputs)
+        return inputs
+
+    def call(inputs: Inputs) -> list[int]:
+        most.append(sum(len(one.numbers) for one in alive))
+        if len(inputs.numbers) > 2:
+            raise OutOfMemoryError
+        return inputs.numbers
+
+    runner: Batcher[int, int] = Batcher(call, prepare=prepare, name="fake", stage=Stage.CAPTION, batch_size=8)
+    gc.disable()
+    try:
+        assert [outcome for _, outcome in runner.run(range(8))] == list(range(8))
+    finally:
+        gc.enable()
+    assert most[0] == 8
+    assert max(most[1:]) <= 4  # never the eight of the first call again
 
 
 class FakePreparedModel(FakeModel):

@@ -25,9 +25,9 @@ from pipeline.errors import WorkError
 from pipeline.images import DecodedImage
 from pipeline.propose.base import Proposals
 from pipeline.propose.manual import Manual, ManualConfig
-from pipeline.storage import open_storage
+from pipeline.storage import StorageError, open_storage
 from schemas.boxes import as_boxes
-from tests.builders import run
+from tests.builders import read_markers, run
 
 CONFIGURATION = {"proposer": {"name": "manual"}, "captioner": {"name": "rule"}}
 
@@ -47,13 +47,13 @@ class FakeProposer(Manual):
         ]
 
     def provenance(self) -> dict[str, Any]:
-        return super().provenance() | {"weights": {"model": "fake"}, "libraries": {}}
+        return super().provenance() | {"weights": {"model": "fake"}, "libraries": {"torch": "1"}}
 
 
 class FakeCaptioner(Rule):
     """The rule, as if it had weights and a library; `suffix` is what another version of it would add."""
 
-    def __init__(self, suffix: str = "", library: str = "1.0", error: type[Exception] | None = None) -> None:
+    def __init__(self, suffix: str = "", library: str = "1", error: type[Exception] | None = None) -> None:
         super().__init__(RuleConfig())
         self._suffix, self._library, self._error = suffix, library, error
 
@@ -63,7 +63,7 @@ class FakeCaptioner(Rule):
         return [replace(caption, text=caption.text + self._suffix) for caption in super().caption(crops, prompts)]
 
     def provenance(self) -> dict[str, Any]:
-        return super().provenance() | {"weights": {"model": "fake"}, "libraries": {"fakelib": self._library}}
+        return super().provenance() | {"weights": {"model": "fake"}, "libraries": {"torch": self._library}}
 
 
 @pytest.fixture
@@ -90,12 +90,12 @@ def test_equal_answers_pass_again_and_again(ledger: Ledger):
 def test_changed_captions_stop_and_show_before_and_after(ledger: Ledger):
     check(ledger, Manual(ManualConfig()), FakeCaptioner())
     with pytest.raises(DriftError) as raised:
-        check(ledger, Manual(ManualConfig()), FakeCaptioner(" the the the", library="2.0"))
+        check(ledger, Manual(ManualConfig()), FakeCaptioner(" the the the", library="2"))
     message = str(raised.value)
     assert f"rule answers {len(list(golden_crops()))} of" in message
     assert ".', now " in message
     assert " the the the'" in message
-    assert "libraries before: fakelib 1.0; now: fakelib 2.0" in message
+    assert "libraries before: torch 1; now: torch 2" in message
     assert "--allow-drift" in message
 
 
@@ -128,8 +128,57 @@ def test_a_lost_box_is_a_difference():
     assert list(_differences(before, after)) == [("a", str(box), "nothing")]
 
 
+def test_all_models_are_compared_before_anything_is_kept(ledger: Ledger):
+    check(ledger, FakeProposer(), FakeCaptioner())
+    with pytest.raises(DriftError, match=r"(?s)manual answers.*rule answers"):
+        check(ledger, FakeProposer(moved=5), FakeCaptioner(" new"))
+    check(ledger, FakeProposer(), FakeCaptioner())
+
+
+def test_answers_that_are_refused_are_not_kept_in_a_new_data_set(ledger: Ledger, tmp_path: Path):
+    """Else the right answers would be the ones that differ there, once the libraries of before are back."""
+    check(ledger, FakeProposer(), FakeCaptioner())
+    other = Ledger(dataset=open_storage(str(tmp_path / "other")), cache=ledger.cache)
+    with pytest.raises(DriftError):
+        check(other, FakeProposer(), FakeCaptioner(" new"))
+    check(other, FakeProposer(), FakeCaptioner())
+
+
+def test_a_model_that_fails_on_one_question_cannot_start(ledger: Ledger, tmp_path: Path):
+    class OneShort(FakeCaptioner):
+        def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[Caption]:
+            if any(crop.region_id.startswith("cat/1") for crop in crops):
+                raise MemoryError("process 4711 has the memory")
+            return super().caption(crops, prompts)
+
+    with pytest.raises(WorkError, match="rule cannot answer the golden set: MemoryError"):
+        check(ledger, Manual(ManualConfig()), OneShort())
+    assert not list(tmp_path.rglob("canary-*"))
+
+
+def test_damaged_answers_are_named(ledger: Ledger, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    check(ledger, Manual(ManualConfig()), FakeCaptioner())
+    (in_cache,) = (tmp_path / "cache").rglob("canary-*")
+    in_cache.write_text("{")
+    check(ledger, Manual(ManualConfig()), FakeCaptioner())
+    assert in_cache.name in caplog.text
+    (in_dataset,) = (tmp_path / "out").rglob("canary-*")
+    in_dataset.write_text("{")
+    with pytest.raises(StorageError, match=in_dataset.name):
+        check(ledger, Manual(ManualConfig()), FakeCaptioner())
+
+
+def test_models_that_run_elsewhere_are_not_asked(ledger: Ledger, tmp_path: Path):
+    class Elsewhere(FakeCaptioner):
+        def provenance(self) -> dict[str, Any]:
+            return super().provenance() | {"libraries": {"openai": "3"}}
+
+    check(ledger, Manual(ManualConfig()), Elsewhere())
+    assert not list(tmp_path.rglob("canary-*"))
+
+
 def test_a_model_that_fails_on_every_golden_question_stops(ledger: Ledger):
-    with pytest.raises(WorkError, match="rule failed on all"):
+    with pytest.raises(WorkError, match="rule failed on 8 items in a row"):
         check(ledger, Manual(ManualConfig()), FakeCaptioner(error=RuntimeError))
 
 
@@ -142,10 +191,10 @@ def test_a_cache_that_cannot_be_written_is_warned_of(ledger: Ledger, tmp_path: P
     (tmp_path / "file").write_text("no folder")
     broken = Ledger(dataset=ledger.dataset, cache=open_storage(str(tmp_path / "file")))
     check(broken, Manual(ManualConfig()), FakeCaptioner())
-    assert "cannot keep a model's golden answers" in caplog.text
+    assert "cannot keep golden answers" in caplog.text
 
 
-def test_a_drifted_model_stops_the_job_before_anything_is_written(tmp_path: Path):
+def test_a_drifted_model_stops_the_job_before_anything_is_written(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """Through the real command: the data set keeps other answers of the same weights, as another version gave them."""
     command = ("annotate", "scenes:6?split=test", tmp_path / "out", "--profile", "mini", "--shard-size", "3")
     assert run(*command).code == 0
@@ -161,4 +210,13 @@ def test_a_drifted_model_stops_the_job_before_anything_is_written(tmp_path: Path
     assert "before 'a wrong caption', now 'a " in stopped.err
     assert not (tmp_path / "out" / "train-000001.json").exists()
     assert run(*command, "--allow-drift").code == 0
+    assert "accepted: blip2 answers" in caplog.text
     assert run(*command).code == 0
+    for marker in read_markers(tmp_path / "out"):
+        assert marker.provenance["captioner"]["golden_answers"] == answers_of("captions", tmp_path / "out").digest()
+
+
+def answers_of(kind: str, output: Path) -> Answers:
+    """What the data set keeps of the model that gave `boxes` or `captions`."""
+    kept = [msgspec.json.decode(path.read_bytes(), type=Answers) for path in (output / "_plan").glob("canary-*.json")]
+    return next(answers for answers in kept if getattr(answers, kind))

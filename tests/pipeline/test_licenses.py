@@ -6,8 +6,23 @@ import pytest
 
 from pipeline.caption import CAPTIONERS, captioner_class
 from pipeline.caption.blip2 import Blip2, Blip2Config
-from pipeline.licenses import BITSANDBYTES, LIBREYOLO, LicenseError, check_permissive, known_weights, weights_license
+from pipeline.caption.clip_rule import ClipRule, ClipRuleConfig
+from pipeline.caption.openai import Openai, OpenaiConfig
+from pipeline.caption.vlm import Vlm, VlmConfig
+from pipeline.licenses import (
+    BITSANDBYTES,
+    LIBREYOLO,
+    Licensed,
+    LicenseError,
+    check_permissive,
+    file_license,
+    known_weights,
+    model_license,
+    served_license,
+)
 from pipeline.propose import PROPOSERS, proposer_class
+from pipeline.propose.rpn import Rpn, RpnConfig
+from pipeline.propose.sam import Sam, SamConfig
 from pipeline.propose.yolov9 import Yolov9, Yolov9Config
 from tests.builders import run, write_tars
 
@@ -15,19 +30,70 @@ README = Path(__file__).parents[2] / "README.md"
 
 
 def test_weights_that_nobody_knows_are_not_permissive():
-    assert not weights_license("someone/model").permissive
-    assert weights_license("someone/model", stated="MIT").permissive
-    assert weights_license("someone/model", stated="MIT").note == "as stated by the user"
-    assert not weights_license("someone/model", stated="my own terms").permissive
+    assert not hub_license("someone/model").permissive
+    assert hub_license("someone/model", stated="MIT").permissive
+    assert hub_license("someone/model", stated="MIT").note == "as stated by the user"
+    assert not hub_license("someone/model", stated="my own terms").permissive
 
 
 def test_a_statement_does_not_overrule_the_ledger():
-    assert not weights_license("Salesforce/blip2-opt-6.7b-coco", stated="MIT").permissive
+    assert not hub_license("Salesforce/blip2-opt-6.7b-coco", stated="MIT").permissive
+    assert not served_license("internlm/internlm-xcomposer2-vl-7b", stated="MIT").permissive
 
 
-def test_where_weights_lie_does_not_show(tmp_path: Path):
-    (tmp_path / "weights.pt").write_bytes(b"")
-    assert weights_license(str(tmp_path / "weights.pt")).what == "weights.pt"
+def hub_license(name: str, *, stated: str | None = None) -> Licensed:
+    return model_license(name, mini=None, stated=stated)
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "mini", "fasterrcnn_resnet50_fpn_v2", "Salesforce/blip2-flan-t5-xl"])
+def test_the_ledger_does_not_vouch_for_what_lies_here(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Anything can be in a local file, whatever it is called; and where it lies must not show."""
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    for found in (hub_license(name), hub_license(str(path)), file_license(name), file_license(str(path))):
+        assert found == Licensed(what=path.name, kind="weights", license="unknown", permissive=False)
+    assert file_license(name, stated="MIT").permissive
+
+
+def test_a_name_of_torchvision_s_is_none_of_the_hub_s():
+    assert hub_license("fasterrcnn_resnet50_fpn_v2").license == "unknown"
+
+
+@pytest.mark.parametrize("name", ["nowhere/weights.pt", "../weights.pt", "weights.pt"])
+def test_the_terms_of_a_file_do_not_depend_on_its_being_there(name: str):
+    assert file_license(name).what == "weights.pt"
+
+
+def test_the_mini_is_the_one_that_ships_for_the_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mini").mkdir()  # what ships goes before what lies here, as it does where weights are looked for
+    for captioner in (Blip2.licenses(Blip2Config(model="mini")), ClipRule.licenses(ClipRuleConfig(model="mini"))):
+        check_permissive(captioner)
+    for other in (
+        Yolov9.licenses(Yolov9Config(model="mini", engine="ultralytics")),
+        Vlm.licenses(VlmConfig(model="mini")),
+        Sam.licenses(SamConfig(model="mini")),
+        Openai.licenses(OpenaiConfig(model="mini")),
+    ):
+        assert "unknown" in [entry.license for entry in other if entry.kind == "weights"]
+
+
+@pytest.mark.parametrize("entry", known_weights(), ids=lambda entry: entry.what)
+def test_a_server_s_name_for_a_model_may_refuse_and_cannot_vouch(entry: Licensed):
+    (served,) = (terms for terms in Openai.licenses(OpenaiConfig(model=entry.what)) if terms.kind == "weights")
+    assert served.license == ("unknown" if entry.permissive else entry.license)
+    assert not served.permissive
+    stated = served_license(entry.what, stated="MIT")
+    assert stated.permissive is entry.permissive
+
+
+def test_torchvision_s_own_weights_are_known_and_a_file_given_for_them_is_not():
+    name = "fasterrcnn_mobilenet_v3_large_fpn"
+    check_permissive(Rpn.licenses(RpnConfig(model=name)))
+    with pytest.raises(LicenseError, match=name):
+        check_permissive(Rpn.licenses(RpnConfig(weights=name)))
 
 
 def test_the_minis_are_permissive_and_the_paper_s_models_are_not():
@@ -65,3 +131,9 @@ def test_the_readme_names_all_code_and_weights_with_their_licence():
         row = next(row for row in rows if f"`{entry.what}`" in row)
         assert entry.license in row.split("|")[1], entry
         assert row.startswith("| **") is not entry.permissive, entry
+
+
+def test_the_readme_says_what_the_ledger_vouches_for_not():
+    (row,) = (line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith("| **unknown**"))
+    for said in ("--caption.trust_remote_code", "a server", "--propose.license", "--caption.license"):
+        assert said in row

@@ -38,4 +38,4 @@ def test_tables_are_described_column_by_column():
     assert {"name": "y1", "type": "float", "nullable": True, "description": "Bottom edge, exclusive."} in tables[
         "regions"
     ]
-    assert tables["filter_list"][1]["description"] == "Null for the image as a whole."
+    assert tables["filter_list"][1]["description"] == "Null, or left out, for the image as a whole."

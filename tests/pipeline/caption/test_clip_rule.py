@@ -88,6 +88,7 @@ def test_an_unsure_guess_filters_the_region(captioner: ClipRule, crops: dict[str
     assert (outcome.reason, outcome.stage) == (Reason.LOW_CONFIDENCE, Stage.CAPTION)
     assert STATUS_OF[outcome.reason] is Status.FILTERED
     assert "probability of 0.0" in outcome.message
+    assert outcome.traceback_hash is None
 
 
 def test_a_pool_is_read_from_a_file_and_named_by_content(tmp_path: Path, crops: dict[str, Crop]) -> None:

@@ -1,7 +1,10 @@
 """`openai` against a real server on this machine, which fails in the ways that servers do."""
 
+import json
+import logging
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +22,7 @@ from pipeline.caption.openai import Openai, OpenaiConfig
 from pipeline.caption.patience import RateLimit, back_off_s, retry_after_s
 from pipeline.errors import WorkError
 from pipeline.failures import Failure
-from schemas.reasons import Reason
+from schemas.reasons import Reason, Stage
 from tests.caption_server import MODEL, Answer, Asked, FakeCaptionServer, caption_of
 
 
@@ -90,7 +93,15 @@ def test_each_crop_gets_the_server_s_answer_in_order(server: FakeCaptionServer) 
     assert {asked.prompt for asked in server.asked} == {"Describe this image in one sentence."}
     sent = server.crops[0].body
     assert (sent["model"], sent["temperature"], sent["seed"], sent["max_tokens"]) == ("some/model", 0, 0, 64)
-    assert captioner.provenance()["weights"] == {"model": "some/model", "reported": [MODEL]}
+
+
+def test_the_provenance_does_not_depend_on_what_was_answered(server: FakeCaptionServer) -> None:
+    captioner = _captioner(server)
+    before = captioner.provenance()
+    _texts(captioner, _crops(2))
+    assert captioner.provenance() == before
+    assert before["weights"] == {"model": "some/model"}
+    assert MODEL not in str(before)
 
 
 def test_the_score_is_the_tokens_mean_probability_where_it_is_asked_for(server: FakeCaptionServer) -> None:
@@ -114,6 +125,64 @@ def test_the_key_comes_from_the_environment_alone(server: FakeCaptionServer, mon
         Openai.weights(OpenaiConfig(api_key_env="NO_SUCH_KEY"))
 
 
+def test_a_key_s_line_end_is_not_sent(server: FakeCaptionServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", " secret\r\n")
+    _captioner(server, api_key_env="MY_KEY")
+    assert server.asked[-1].headers["authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize("value", ["\n", "s3cr\u00e9t", "s3cr\x07et", "s3cr\net", ""])
+def test_what_cannot_be_a_key_is_refused_by_its_variable_alone(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", value)
+    with pytest.raises(ValueError, match=r"--caption\.api_key_env MY_KEY") as raised:
+        Openai.weights(OpenaiConfig(api_key_env="MY_KEY"))
+    assert "s3cr" not in "".join(traceback.format_exception(raised.value))
+
+
+def test_a_key_in_place_of_its_variable_s_name_is_not_repeated() -> None:
+    with pytest.raises(ValueError, match=r"--caption\.api_key_env .* not the key itself") as raised:
+        OpenaiConfig(api_key_env="sk-s3cret")
+    assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("status", [401, 429, 500, 400])
+def test_a_server_that_repeats_the_key_does_not_make_it_known(
+    server: FakeCaptionServer, status: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-s3cret")
+    captioner = _captioner(server, api_key_env="MY_KEY", patience_s=0.2)
+    echo = json.dumps({"error": {"message": "bad header: Bearer sk-s3cret"}})
+    server.fault = lambda asked: Answer(status=status, body=echo)
+    with caplog.at_level(logging.WARNING, logger="pipeline"):
+        try:
+            told = str(_caption(captioner, _crops(1)))
+        except WorkError as error:
+            told = "".join(traceback.format_exception(error))
+    assert "bad header: Bearer ***" in told
+    assert "s3cret" not in told + caplog.text
+
+
+def test_a_password_in_the_url_is_used_and_not_told(
+    server: FakeCaptionServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = server.url.replace("://", "://me:s3cret@")
+    captioner = _captioner(server, url=url, patience_s=0.2)
+    assert server.asked[-1].headers["authorization"].startswith("Basic ")
+    assert "s3cret" not in str(captioner.provenance())
+    server.stop()
+    with caplog.at_level(logging.WARNING, logger="pipeline"), pytest.raises(WorkError) as raised:
+        _caption(captioner, _crops(1))
+    assert server.url in str(raised.value)
+    assert "s3cret" not in "".join(traceback.format_exception(raised.value)) + caplog.text
+    server.start()
+
+
+def test_a_url_that_is_refused_is_repeated_without_its_password() -> None:
+    with pytest.raises(ValueError, match=r"--caption\.url 'host/v1'") as raised:
+        OpenaiConfig(url="me:s3cret@host/v1")
+    assert "s3cret" not in str(raised.value)
+
+
 @pytest.mark.parametrize("fault", [Answer(status=500), Answer(status=503), Answer(status=409), Answer(hang_up=True)])
 def test_a_fault_that_passes_costs_nothing(server: FakeCaptionServer, fault: Answer) -> None:
     server.fault = _FirstTimes(2, fault)
@@ -125,6 +194,13 @@ def test_too_many_requests_wait_as_long_as_the_server_says(server: FakeCaptionSe
     assert len(_texts(_captioner(server, concurrency=1), _crops(2))) == 2
     refused, again = [asked.at for asked in server.crops][:2]
     assert again - refused >= 0.3
+
+
+def test_what_the_rate_limit_holds_back_is_not_the_server_s_being_busy(server: FakeCaptionServer) -> None:
+    """Slots of 0.2 s, four requests at once: each waits longer for its slot than the server is waited for."""
+    captioner = _captioner(server, max_requests_per_minute=300, patience_s=0.5, concurrency=4)
+    server.fault = _FirstTimes(1, Answer(status=429, headers={"Retry-After": "0.01"}))
+    assert len(_texts(captioner, _crops(4))) == 4
 
 
 def test_a_server_that_stays_too_busy_stops_the_run(server: FakeCaptionServer) -> None:
@@ -139,7 +215,59 @@ def test_a_crop_that_the_server_refuses_is_dead_alone(server: FakeCaptionServer)
     (failure,) = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     assert outcomes.index(failure) == 2
     assert (failure.reason, failure.message) == (Reason.MODEL_ERROR, "400: a fault on request")
+    assert failure.traceback_hash is None
     assert sum(_height(asked) == 42 for asked in server.crops) == 1
+
+
+def test_a_refusal_in_words_is_a_failure_of_no_traceback(server: FakeCaptionServer) -> None:
+    server.fault = lambda asked: None if asked.is_test_image else Answer(body=_completion(refusal="I will not"))
+    (failure,) = _caption(_captioner(server), _crops(1))
+    assert failure == Failure(
+        reason=Reason.MODEL_ERROR, stage=Stage.CAPTION, message="the model refuses: I will not", traceback_hash=None
+    )
+
+
+def _completion(**message: object) -> str:
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": None} | message}
+    return json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": MODEL, "choices": [choice]})
+
+
+NO_COMPLETIONS = {
+    "upstream error": ('{"error": {"message": "upstream is down", "code": 502}}', "upstream is down"),
+    "no choices": ('{"object": "chat.completion", "choices": []}', "something else than a chat completion"),
+    "choice of null": ('{"choices": [null]}', "something else than a chat completion"),
+    "no message": ('{"choices": [{"index": 0}]}', "something else than a chat completion"),
+    "content in parts": (_completion(content=[{"type": "text", "text": "a cat"}]), "something else than a chat"),
+    "null": ("null", "something else than a chat completion"),
+    "cut off": (_completion(content="a cat")[:-20], "something else than a chat completion"),
+    "nothing": ("", "something else than a chat completion: an empty body"),
+}
+
+
+@pytest.mark.parametrize(("body", "message"), NO_COMPLETIONS.values(), ids=NO_COMPLETIONS)
+def test_an_answer_that_is_no_completion_is_a_failed_attempt_of_its_crop(
+    server: FakeCaptionServer, body: str, message: str
+) -> None:
+    server.fault = lambda asked: Answer(body=body) if _height(asked) == 42 else None
+    outcomes = _caption(_captioner(server, tries=2), _crops(5))
+    (failure,) = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    assert outcomes.index(failure) == 2
+    assert (failure.reason, failure.traceback_hash) == (Reason.MODEL_ERROR, None)
+    assert message in failure.message
+    assert Counter(_height(asked) for asked in server.crops) == {40: 1, 41: 1, 42: 3, 43: 1, 44: 1}
+
+
+@pytest.mark.parametrize("name", NO_COMPLETIONS)
+def test_an_answer_that_is_a_completion_at_last_costs_nothing(server: FakeCaptionServer, name: str) -> None:
+    server.fault = _FirstTimes(2, Answer(body=NO_COMPLETIONS[name][0]))
+    assert len(_texts(_captioner(server), _crops(3))) == 3
+
+
+def test_a_server_that_completes_nothing_any_more_stops_the_run(server: FakeCaptionServer) -> None:
+    captioner = _captioner(server, patience_s=0.3)
+    server.fault = lambda asked: Answer(body=NO_COMPLETIONS["upstream error"][0])
+    with pytest.raises(WorkError, match=r"has not answered for 0\.3 s .*upstream is down"):
+        _caption(captioner, _crops(6))
 
 
 @pytest.mark.parametrize(
@@ -231,6 +359,8 @@ def test_a_crop_that_brings_the_server_down_each_time_is_named(server: FakeCapti
         (Answer(status=404), r"--caption\.model"),
         (Answer(status=400), "refuses a test image"),
         (Answer(body="<html>welcome</html>", content_type="text/html"), "something else than a chat completion"),
+        (Answer(body='{"error": {"message": "upstream is down"}}'), "upstream is down"),
+        (Answer(body='{"choices": ['), "something else than a chat completion"),
     ],
 )
 def test_what_holds_for_every_crop_is_said_at_the_start(server: FakeCaptionServer, fault: Answer, remedy: str) -> None:
@@ -299,7 +429,14 @@ def test_the_fingerprint_holds_what_decides_the_captions() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"url": "localhost:8000"}, {"concurrency": 0}, {"min_side": 0}, {"max_requests_per_minute": 0}]
+    "settings",
+    [
+        {"url": "localhost:8000"},
+        {"concurrency": 0},
+        {"min_side": 0},
+        {"max_requests_per_minute": 0},
+        {"patience_s": -1},
+    ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=rf"--caption\.{next(iter(settings))}"):

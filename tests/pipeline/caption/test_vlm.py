@@ -123,6 +123,39 @@ def test_large_crops_take_more_places_of_a_batch(qwen: Path) -> None:
     assert [captioner.places(crop) for crop in crops] == [1, 1, 2, 4]
 
 
+def _sized(*sizes: tuple[int, int]) -> list[Crop]:
+    first, *_ = _crops(1)
+    return [dataclasses.replace(first, pixels=np.zeros((*size, 3), np.uint8)) for size in sizes]
+
+
+@pytest.mark.parametrize("large_at", [0, 2, 4])
+def test_a_batch_is_padded_with_its_smallest_crop(qwen: Path, large_at: int) -> None:
+    captioner = Vlm(_config(qwen, min_side=8))
+    sizes = [(16, 16), (16, 16), (16, 16), (16, 16)]
+    sizes.insert(large_at, (64, 64))
+    grids = captioner.prepare(_sized(*sizes), [captioner.prompt] * 5).inputs["image_grid_thw"]
+    patches = grids.prod(dim=1).tolist()
+    small, large = min(patches), max(patches)
+    assert small < large
+    expected = [small] * 8
+    expected[large_at] = large
+    assert patches == expected
+
+
+def test_a_sliver_that_is_scaled_up_is_not_taken_for_the_smallest(qwen: Path) -> None:
+    captioner = Vlm(_config(qwen, min_side=28))
+    grids = captioner.prepare(_sized((1, 50), (30, 30), (60, 60)), [captioner.prompt] * 3).inputs["image_grid_thw"]
+    assert grids[3].tolist() == grids[1].tolist()
+    assert grids[0].prod() > grids[1].prod()
+
+
+def test_padding_takes_no_more_places_than_a_batch_has(qwen: Path) -> None:
+    captioner = Vlm(_config(qwen))
+    crops = _sized(*[(448, 1176)] * 3)
+    assert sum(map(captioner.places, crops)) == pytest.approx(7.875)
+    assert len(captioner.prepare(crops, [captioner.prompt] * 3).inputs["image_grid_thw"]) == 3
+
+
 def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
     random_blip2_t5(tmp_path)
     with pytest.raises(ValueError, match="no chat template"):
@@ -149,6 +182,21 @@ def test_remote_code_is_part_of_the_fingerprint(qwen: Path, tmp_path: Path) -> N
     assert before["model"] == after["model"]
     assert before["code"] != after["code"]
     assert "code" not in Vlm.weights(_config(tmp_path))
+
+
+def test_code_that_comes_with_a_model_has_terms_that_nobody_knows(qwen: Path) -> None:
+    plain = Vlm.licenses(VlmConfig())
+    config = VlmConfig(trust_remote_code=True, revision=COMMIT, license="MIT")
+    (own,) = set(Vlm.licenses(config)) - set(plain)
+    assert (own.kind, own.license, own.permissive) == ("code", "unknown", False)
+    assert own.what == "the code of Qwen/Qwen2-VL-2B-Instruct"
+    named = [entry.what for entry in Vlm.licenses(_config(qwen, trust_remote_code=True))]
+    assert f"the code of {qwen.name}" in named
+
+
+def test_no_mini_ships_for_it() -> None:
+    with pytest.raises(WeightsNotFoundError, match=r"--caption\.model mini"):
+        Vlm.weights(VlmConfig(model="mini"))
 
 
 def test_code_of_the_model_s_own_is_not_run_unasked(qwen: Path, tmp_path: Path) -> None:
