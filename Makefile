@@ -34,7 +34,9 @@ format: .venv/dev.installed
 	$(BIN)/ruff format .
 
 bench: .venv/dev.installed
-	for script in records annotate write scale viewer; do $(BIN)/python -m benchmarks.$$script || exit 1; done
+	for script in records annotate write scale viewer captioner loader train_step; do \
+		$(BIN)/python -m benchmarks.$$script || exit 1; done
+	$(BIN)/python -m benchmarks.proposer --random-weights --variant t --side 256
 
 clean:
 	rm -rf .venv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,6 +12,7 @@ SCHEMAS = ["msgspec>=0.20", "numpy>=2", "pyarrow>=20", "fsspec[http]>=2025.5"]
 COMMAND = ["jsonargparse[signatures]>=4.40", "rich>=14"]
 PIPELINE = [
     "apache-beam==2.77.0",
+    "filelock>=3.15",
     "pillow>=11",
     "platformdirs>=4",
     "pycocotools>=2.0.8",

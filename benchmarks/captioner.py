@@ -5,8 +5,8 @@
 
 Every caption has 12 new tokens, whatever the weights would say, so that random weights cost what trained ones do. Both
 ways use `pipeline.caption.blip2` in the same process, one after the other, on the same crops; the batched one prepares
-a batch while the model has the one before it. Utilisation is the share of the wall time in the model's calls, and on a
-GPU also the driver's own figure.
+a batch while the model has the one before it where the job does so too, on a GPU or with one CPU thread. Utilisation is
+the share of the wall time in the model's calls, and on a GPU also the driver's own figure.
 
 Needs torch, transformers, NumPy, Pillow, msgspec and OpenCV; neither Beam nor Arrow nor rich.
 """
@@ -28,7 +28,7 @@ from benchmarks.report import Row, gpu_busy, measure, report
 from pipeline.batches import Batcher
 from pipeline.caption.base import Caption, Crop
 from pipeline.caption.blip2 import Blip2, Blip2Config, Loaded
-from pipeline.device import Device
+from pipeline.device import Device, leaves_cpu_free
 from pipeline.minis.store import mini_folder
 from pipeline.weights import ModelFiles
 from schemas.reasons import Stage
@@ -159,13 +159,18 @@ class _Ways:
 
     def batched(self) -> list[str]:
         """Caption all crops in whole batches."""
-        captioner = self.captioner
+        captioner, generate = self.captioner, self._timed("batched")
+
+        def prepare(batch: Sequence[Crop]) -> Any:
+            return captioner.prepare(batch, [None] * len(batch))
+
+        ahead = leaves_cpu_free(torch.get_num_threads())
         batcher: Batcher[Crop, Caption] = Batcher(
-            self._timed("batched"),
+            generate if ahead else lambda batch: generate(prepare(batch)),
             name=captioner.name,
             stage=Stage.CAPTION,
             batch_size=captioner.batch_size,
-            prepare=lambda batch: captioner.prepare(batch, [None] * len(batch)),
+            prepare=prepare if ahead else None,
         )
         return [_text(caption) for _, caption in batcher.run(crop for image in self.images for crop in image)]
 

@@ -33,7 +33,7 @@ from PIL import Image
 from benchmarks.report import Row, gpu_busy, measure, report
 from pipeline.batches import Batcher
 from pipeline.decode import DecodeSettings, decode
-from pipeline.device import Device
+from pipeline.device import Device, leaves_cpu_free
 from pipeline.images import DecodedImage
 from pipeline.propose.base import Proposals
 from pipeline.propose.yolov9 import Yolov9, Yolov9Config, import_ultralytics
@@ -182,12 +182,13 @@ class _Ways:
         return self._batched("with decoding", self.decoded())
 
     def _batched(self, way: str, images: Iterator[DecodedImage]) -> list[Proposals]:
+        ahead = leaves_cpu_free(torch.get_num_threads())
         batcher: Batcher[DecodedImage, Proposals] = Batcher(
-            self.proposer.detect,
+            self.proposer.detect if ahead else self.proposer.propose,
             name=self.proposer.name,
             stage=Stage.PROPOSE,
             batch_size=self.proposer.batch_size,
-            prepare=self.proposer.prepare,
+            prepare=self.proposer.prepare if ahead else None,
         )
         found = [_proposals(outcome) for _, outcome in batcher.run(images)]
         self.model_s[way] = self.model_s.get(way, 0.0) + batcher.report.model_s

@@ -11,7 +11,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline import sidecar
 from pipeline.batches import Batcher
@@ -19,9 +19,9 @@ from pipeline.caption.base import Caption, Captioner, Crop, PreparingCaptioner, 
 from pipeline.caption.normalise import finished
 from pipeline.clock import StageClock
 from pipeline.crop import cut
+from pipeline.device import leaves_cpu_free
 from pipeline.failures import Failure
 from pipeline.images import DecodedImage
-from pipeline.licenses import Licensed
 from pipeline.plan import Plan
 from pipeline.propose.base import PreparingProposer, Proposals, Proposer
 from pipeline.read import read_samples
@@ -30,6 +30,8 @@ from pipeline.select import Selected, select, too_low_resolution
 from pipeline.settings import Recipe, RunSettings
 from pipeline.unit import UnitReport, commit_unit
 from schemas.reasons import Stage
+
+_Model = TypeVar("_Model", Proposer, Captioner)
 
 _WINDOW = 256
 """Samples that may wait for captions: where regions are rare, a batch goes to the captioner before it is full."""
@@ -45,33 +47,39 @@ def _ignore() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Annotator:
-    """Annotates units: the plan and recipe of a job with the two models of a worker."""
+    """Annotates units: the plan and recipe of a job with the models of a worker.
+
+    `propose` needs the proposer alone and `caption` the captioner alone, so that two pools need not hold both.
+    """
 
     plan: Plan
     recipe: Recipe
     run: RunSettings
-    proposer: Proposer
-    captioner: Captioner
+    proposer: Proposer | None = None
+    captioner: Captioner | None = None
     golden_answers: Mapping[str, str] = field(default_factory=dict)
     """Digests of what the models said of the golden set, by kind; of those that were asked."""
 
     def annotate(self, unit: int, advance: Advance = _ignore) -> UnitReport:
         """Annotate and commit a unit. Raises OSError on storage trouble, after which it can be called again."""
         clock = StageClock()
-        return self._finish(unit, self._propose(self._read(unit, clock), clock), clock, advance)
+        proposed = self._propose(self._read(unit, clock), clock)
+        return self._finish(unit, proposed, clock, advance, proposer=self._provenance_of_proposer())
 
     def propose(self, unit: int) -> UnitReport:
         """Leave the unit's proposals beside the data set, for `caption`; the report has times alone."""
         clock = StageClock()
         samples = self._propose(self._read(unit, clock), clock)
-        sidecar.save(self.plan.storage, unit, ((sample.proposals, sample.failure) for sample in samples))
+        outcomes = ((sample.proposals, sample.failure) for sample in samples)
+        sidecar.save(self.plan.storage, unit, outcomes, provenance=self._provenance_of_proposer())
         return UnitReport(unit=unit, seconds=clock.seconds, batches=clock.batches)
 
     def caption(self, unit: int, advance: Advance = _ignore) -> UnitReport:
         """Caption and commit a unit from the proposals that `propose` left; same files as `annotate`."""
         clock = StageClock()
-        samples = self._read(unit, clock)
-        return self._finish(unit, _with_proposals(samples, sidecar.load(self.plan.storage, unit)), clock, advance)
+        saved = sidecar.load(self.plan.storage, unit)
+        proposed = _with_proposals(self._read(unit, clock), saved.outcomes())
+        return self._finish(unit, proposed, clock, advance, proposer=saved.provenance)
 
     def _read(self, unit: int, clock: StageClock) -> Iterator[Sample]:
         parts = self.plan.unit(unit)
@@ -98,8 +106,8 @@ class Annotator:
 
     def _proposing(self) -> Batcher[Sample, Proposals]:
         """Return what calls the proposer, its CPU part ahead of the model where it has one."""
-        proposer = self.proposer
-        ahead = proposer if isinstance(proposer, PreparingProposer) else None
+        proposer = _loaded(self.proposer)
+        ahead = proposer if isinstance(proposer, PreparingProposer) and self._prepares_ahead else None
         return Batcher(
             ahead.detect if ahead else lambda batch: proposer.propose(_images(batch)),
             prepare=(lambda batch: ahead.prepare(_images(batch))) if ahead else None,
@@ -108,18 +116,26 @@ class Annotator:
             batch_size=proposer.batch_size,
         )
 
-    def _finish(self, unit: int, samples: Iterator[Sample], clock: StageClock, advance: Advance) -> UnitReport:
-        captioned = _announced(self._caption(self._select(samples, clock), clock), advance)
-        return commit_unit(self.plan, unit, captioned, self.recipe, provenance=self._provenance(), clock=clock)
+    @property
+    def _prepares_ahead(self) -> bool:
+        return leaves_cpu_free(self.run.torch_threads)
 
-    def _provenance(self) -> dict[str, Any]:
-        """Return what determines the output, with the terms it stands under."""
-        models = (("proposer", self.proposer, self.recipe.propose), ("captioner", self.captioner, self.recipe.caption))
-        return {
-            kind: model.provenance()
-            | {"licenses": _terms(model.licenses(config)), "golden_answers": self.golden_answers.get(kind)}
-            for kind, model, config in models
-        }
+    def _finish(
+        self, unit: int, samples: Iterator[Sample], clock: StageClock, advance: Advance, *, proposer: dict[str, Any]
+    ) -> UnitReport:
+        """Caption and commit the proposed samples; `proposer` is the provenance of what proposed them."""
+        captioned = _announced(self._caption(self._select(samples, clock), clock), advance)
+        captioner = self._provenance(_loaded(self.captioner), self.recipe.caption, kind="captioner")
+        provenance = {"proposer": proposer, "captioner": captioner}
+        return commit_unit(self.plan, unit, captioned, self.recipe, provenance=provenance, clock=clock)
+
+    def _provenance_of_proposer(self) -> dict[str, Any]:
+        return self._provenance(_loaded(self.proposer), self.recipe.propose, kind="proposer")
+
+    def _provenance(self, model: Proposer | Captioner, config: Any, *, kind: str) -> dict[str, Any]:
+        """Return what determines a model's output, with the terms it stands under."""
+        terms = [dataclasses.asdict(entry) for entry in model.licenses(config)]
+        return model.provenance() | {"licenses": terms, "golden_answers": self.golden_answers.get(kind)}
 
     def _select(self, samples: Iterator[Sample], clock: StageClock) -> Iterator[Sample]:
         for sample in samples:
@@ -141,21 +157,21 @@ class Annotator:
 
     def _caption(self, samples: Iterator[Sample], clock: StageClock) -> Iterator[Sample]:
         """Give each region its caption, in batches over images; a sample goes on when its last region has one."""
-        batcher = self._captioning()
+        batcher, prompt = self._captioning(), _loaded(self.captioner).prompt
         clock.batches[Stage.CAPTION] = batcher.report
         while (first := next(samples, None)) is not None:
             waiting: deque[Sample] = deque()
             crops = self._crops(itertools.chain([first], samples), waiting, clock)
             for (sample, crop), caption in clock.timed("caption", batcher.run(crops)):
-                sample.captions[crop.region_id] = _region_caption(caption, self.captioner.prompt)
+                sample.captions[crop.region_id] = _region_caption(caption, prompt)
                 while waiting and len(waiting[0].captions) == len(waiting[0].regions):
                     yield waiting.popleft()
             yield from waiting
 
     def _captioning(self) -> Batcher[tuple[Sample, Crop], Caption]:
         """Return what calls the captioner, its CPU part ahead of the model where it has one."""
-        captioner = self.captioner
-        ahead = captioner if isinstance(captioner, PreparingCaptioner) else None
+        captioner = _loaded(self.captioner)
+        ahead = captioner if isinstance(captioner, PreparingCaptioner) and self._prepares_ahead else None
         uneven = captioner if isinstance(captioner, UnevenCaptioner) else None
         return Batcher(
             ahead.generate if ahead else lambda batch: captioner.caption(*self._asked(batch)),
@@ -167,7 +183,7 @@ class Annotator:
         )
 
     def _asked(self, batch: Sequence[tuple[Sample, Crop]]) -> tuple[list[Crop], list[str | None]]:
-        return [crop for _, crop in batch], [self.captioner.prompt] * len(batch)
+        return [crop for _, crop in batch], [_loaded(self.captioner).prompt] * len(batch)
 
     def _crops(
         self, samples: Iterator[Sample], waiting: deque[Sample], clock: StageClock
@@ -196,8 +212,9 @@ class Annotator:
         )
 
 
-def _terms(entries: Sequence[Licensed]) -> list[dict[str, Any]]:
-    return [dataclasses.asdict(entry) for entry in entries]
+def _loaded(model: _Model | None) -> _Model:
+    assert model is not None, "this worker was made for the other stage"
+    return model
 
 
 def _announced(samples: Iterator[Sample], advance: Advance) -> Iterator[Sample]:

@@ -158,14 +158,14 @@ class Ledger:
 
 def check_models(
     ledger: Ledger,
-    proposer: Proposer,
-    captioner: Captioner,
+    proposer: Proposer | None,
+    captioner: Captioner | None,
     *,
     configuration: Mapping[str, Any],
     device: Device,
     allow_drift: bool,
 ) -> dict[str, str]:
-    """Let both models answer the golden set and compare; return a digest of the answers, by kind, for the provenance.
+    """Let the models answer the golden set and compare; return a digest of the answers, by kind, for the provenance.
 
     Models without weights have nothing that could drift, and those that run elsewhere are their server's business:
     neither is asked. `configuration` is that of the recipe: what decides the answers, apart from the kind of hardware.
@@ -184,11 +184,14 @@ def check_models(
     return {kind: one.answers.digest() for kind, one in asked.items()}
 
 
-def _models(proposer: Proposer, captioner: Captioner) -> list[tuple[str, Proposer | Captioner, Callable[[], Answers]]]:
-    return [
-        ("proposer", proposer, lambda: _propose(proposer)),
-        ("captioner", captioner, lambda: _caption(captioner)),
-    ]
+def _models(
+    proposer: Proposer | None, captioner: Captioner | None
+) -> Iterator[tuple[str, Proposer | Captioner, Callable[[], Answers]]]:
+    """Yield the models that there are, with how to ask them."""
+    if proposer is not None:
+        yield "proposer", proposer, lambda: _propose(proposer)
+    if captioner is not None:
+        yield "captioner", captioner, lambda: _caption(captioner)
 
 
 def _file_name(model: Mapping[str, Any], device: Device) -> str:

@@ -156,7 +156,7 @@ def probe(
         return Measurement(
             units=tuple(_measure(annotator, watch))[1:],
             load_s=load_s,
-            batch_size=annotator.captioner.batch_size,
+            batch_size=recipe.caption.batch_size,
             uses_gpu=_uses_gpu(),
             inputs=_probed_inputs(planned),
         )

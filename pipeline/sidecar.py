@@ -1,6 +1,7 @@
 """The proposals of a unit on their way between two pools: a small file in `_proposals/`, gone once the unit is done."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,26 +26,38 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
 
 
-_Entries = msgspec.msgpack.Decoder(list[_Entry])
+class Saved(msgspec.Struct, frozen=True, kw_only=True):
+    """What the propose stage leaves of a unit."""
+
+    provenance: dict[str, Any]
+    """Of the proposer, which the caption stage does not load."""
+    entries: list[_Entry]
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Yield what each sample had, in order."""
+        for entry in self.entries:
+            if entry.failure is not None:
+                yield None, entry.failure
+            else:
+                boxes, scores = np.frombuffer(entry.boxes, "<f4").reshape(-1, 4), np.frombuffer(entry.scores, "<f4")
+                proposals = Proposals(
+                    boxes=boxes, scores=scores, labels=entry.labels, masks=entry.masks, excluded=entry.excluded
+                )
+                yield proposals, None
 
 
-def save(storage: Storage, unit: int, outcomes: Iterable[Outcome]) -> None:
-    """Write the outcomes of a unit's samples, in order, exactly."""
-    entries = [_entry(*outcome) for outcome in outcomes]
-    storage.replace(_name(unit), msgspec.msgpack.encode(entries))
+_decode_saved = msgspec.msgpack.Decoder(Saved).decode
 
 
-def load(storage: Storage, unit: int) -> Iterator[Outcome]:
-    """Yield what `save` wrote. Raises FileNotFoundError where nothing was."""
-    for entry in _Entries.decode(storage.read(_name(unit))):
-        if entry.failure is not None:
-            yield None, entry.failure
-        else:
-            boxes, scores = np.frombuffer(entry.boxes, "<f4").reshape(-1, 4), np.frombuffer(entry.scores, "<f4")
-            proposals = Proposals(
-                boxes=boxes, scores=scores, labels=entry.labels, masks=entry.masks, excluded=entry.excluded
-            )
-            yield proposals, None
+def save(storage: Storage, unit: int, outcomes: Iterable[Outcome], *, provenance: dict[str, Any]) -> None:
+    """Write the outcomes of a unit's samples, in order, exactly, and the provenance of their proposer."""
+    saved = Saved(provenance=provenance, entries=[_entry(*outcome) for outcome in outcomes])
+    storage.replace(_name(unit), msgspec.msgpack.encode(saved))
+
+
+def load(storage: Storage, unit: int) -> Saved:
+    """Return what `save` wrote. Raises FileNotFoundError where nothing was."""
+    return _decode_saved(storage.read(_name(unit)))
 
 
 def exists(storage: Storage, unit: int) -> bool:

@@ -103,6 +103,7 @@ def find_published(url: str, *, flag: str) -> ModelFiles:
     Raises WeightsNotFoundError, naming `flag`, where it cannot be fetched, and where its sha256 is not the one whose
     first digits stand in its name (`NAME-DIGITS.pth`).
     """
+    from filelock import FileLock
     from torch import hub
 
     name = url.rsplit("/", 1)[1]
@@ -111,7 +112,9 @@ def find_published(url: str, *, flag: str) -> ModelFiles:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False)
+            with FileLock(f"{path}.lock"):  # the workers of a machine fetch it once
+                if not path.exists():
+                    hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False)
         except (OSError, RuntimeError) as error:  # no network; RuntimeError: bytes of another hash
             raise WeightsNotFoundError(
                 f"{name}: not in torch's cache ({path.parent}), and cannot be fetched ({error}); "

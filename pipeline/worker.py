@@ -4,7 +4,7 @@ import errno
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from pipeline import sidecar
@@ -23,7 +23,9 @@ from pipeline.storage import storage_errors
 from pipeline.unit import BalanceError, UnitReport, shards_of
 from schemas.hashes import fingerprint
 from schemas.names import RUN_DIR
+from schemas.reasons import Stage
 
+_BOTH = (Stage.PROPOSE, Stage.CAPTION)
 _TRIES = 3
 _BACK_OFF_S = 2.0
 _PERMANENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -51,12 +53,12 @@ class Worker:
         self._settings = settings
         self._storage = settings.plan.storage
         self._log = RunLog(self._storage, settings.run_id)
-        self._annotator: Annotator | None = None
+        self._annotators: dict[tuple[Stage, ...], Annotator] = {}
         self._working = threading.Lock()
 
     def annotate(self, unit: int) -> Ending:
         """Annotate and commit a unit."""
-        return self._attempt(unit, lambda held: self._load().annotate(unit, held.advance))
+        return self._attempt(unit, lambda held: self._load(*_BOTH).annotate(unit, held.advance))
 
     def propose(self, unit: int) -> Ending:
         """Leave the unit's proposals for `caption`, unless they wait already."""
@@ -67,21 +69,21 @@ class Worker:
         return self._attempt(unit, lambda held: self._caption(unit, held))
 
     def _propose(self, unit: int) -> UnitReport | None:
-        return None if sidecar.exists(self._storage, unit) else self._load().propose(unit)
+        return None if sidecar.exists(self._storage, unit) else self._load(Stage.PROPOSE).propose(unit)
 
     def _caption(self, unit: int, held: Hold) -> UnitReport | None:
         if not sidecar.exists(self._storage, unit):
             return None  # its proposals are another worker's business: it is looked at again at the end
-        report = self._load().caption(unit, held.advance)
+        report = self._load(Stage.CAPTION).caption(unit, held.advance)
         sidecar.remove(self._storage, unit)
         return report
 
-    def _load(self) -> Annotator:
-        """Return the annotator with its models loaded. Raises WorkError where they cannot be, whatever the cause."""
-        if self._annotator is None:
+    def _load(self, *stages: Stage) -> Annotator:
+        """Return what annotates, with the models of these stages. Raises WorkError where they cannot be loaded."""
+        if stages not in self._annotators:
             settings = self._settings
-            self._annotator = load_annotator(settings.plan, settings.recipe, settings.run)
-        return self._annotator
+            self._annotators[stages] = load_annotator(settings.plan, settings.recipe, settings.run, stages=stages)
+        return self._annotators[stages]
 
     def _attempt(self, unit: int, work: Callable[[Hold], UnitReport | None]) -> Ending:
         """Do the work under the unit's lease, one unit at a time; errors of storage are retried, then reported."""
@@ -127,8 +129,8 @@ class Worker:
         return all(roll_forward(self._storage, str(shard)) for shard in shards_of(unit, self._settings.recipe).values())
 
 
-def load_annotator(plan: Plan, recipe: Recipe, run: RunSettings) -> Annotator:
-    """Return the annotator of a plan with its models loaded and checked against the golden set.
+def load_annotator(plan: Plan, recipe: Recipe, run: RunSettings, *, stages: Collection[Stage] = _BOTH) -> Annotator:
+    """Return the annotator of a plan, the models of `stages` loaded and checked against the golden set.
 
     Raises WorkError where they cannot be loaded, whatever the cause, and DriftError where they answer otherwise.
     """
@@ -140,8 +142,11 @@ def load_annotator(plan: Plan, recipe: Recipe, run: RunSettings) -> Annotator:
         )
     device = Device(name=run.device, torch_threads=run.torch_threads)
     try:
-        proposer = proposer_class(recipe.proposer)(recipe.propose, device=device)
-        captioner = captioner_class(recipe.captioner)(recipe.caption, device=device)
+        proposer = captioner = None
+        if Stage.PROPOSE in stages:
+            proposer = proposer_class(recipe.proposer)(recipe.propose, device=device)
+        if Stage.CAPTION in stages:
+            captioner = captioner_class(recipe.captioner)(recipe.caption, device=device)
     except Exception as error:  # libraries raise anything, OSError for a file that is odd too
         raise WorkError(f"the models cannot be loaded: {type(error).__name__}: {error}") from error
     golden_answers = check_models(

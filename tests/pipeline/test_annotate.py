@@ -4,6 +4,7 @@ import errno
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -269,10 +270,10 @@ def test_keys_go_to_the_split_that_their_hash_says(make: Make, tmp_path: Path) -
 
 def test_two_pools_write_what_one_pool_writes(make: Make, tmp_path: Path) -> None:
     make(MIXED, "one", proposer=FakeProposer(bad_keys=["g"])).annotate(0)
-    two = make(MIXED, "two", proposer=FakeProposer(bad_keys=["g"]))
+    two = make(MIXED, "two", proposer=FakeProposer(bad_keys=["g"]), captioner=None)
     two.propose(0)
     assert sidecar.exists(two.plan.storage, 0)
-    two.caption(0)
+    replace(two, proposer=None, captioner=Rule(RuleConfig())).caption(0)
     sidecar.remove(two.plan.storage, 0)
     (tmp_path / "two" / "_proposals").rmdir()
     assert digests(tmp_path / "two") == digests(tmp_path / "one")
@@ -358,8 +359,8 @@ def test_a_sidecar_gives_back_exactly_what_it_was_given(outcomes: list[Any]) -> 
     wanted: list[sidecar.Outcome] = [
         (None, outcome) if isinstance(outcome, Failure) else (_proposals(outcome), None) for outcome in outcomes
     ]
-    sidecar.save(storage, 3, iter(wanted))
-    loaded = list(sidecar.load(storage, 3))
+    sidecar.save(storage, 3, iter(wanted), provenance={"name": "fake"})
+    loaded = list(sidecar.load(storage, 3).outcomes())
     assert [failure for _, failure in loaded] == [failure for _, failure in wanted]
     for (found, _), (given_, _) in zip(loaded, wanted, strict=True):
         assert (found is None) == (given_ is None)

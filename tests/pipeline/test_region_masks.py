@@ -63,8 +63,8 @@ def test_the_table_holds_the_masks() -> None:
 def test_masks_pass_between_two_pools(tmp_path: Path) -> None:
     storage = open_storage(str(tmp_path))
     bare = Proposals(boxes=PROPOSALS.boxes, scores=PROPOSALS.scores, labels=PROPOSALS.labels)
-    sidecar.save(storage, 3, [(PROPOSALS, None), (bare, None)])
-    (masked, _), (unmasked, _) = sidecar.load(storage, 3)
+    sidecar.save(storage, 3, [(PROPOSALS, None), (bare, None)], provenance={})
+    (masked, _), (unmasked, _) = sidecar.load(storage, 3).outcomes()
     assert masked is not None
     assert unmasked is not None
     assert masked.masks == PROPOSALS.masks
