@@ -90,7 +90,7 @@ class Yolov9:
     """Proposes the boxes of a YOLOv9, of whatever classes it has."""
 
     name: ClassVar[str] = "yolov9"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     """Raised when the same input would give another output: it is part of the fingerprint."""
     config_class: ClassVar[type[Yolov9Config]] = Yolov9Config
 
