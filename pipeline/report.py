@@ -207,7 +207,8 @@ def _print_times(console: Console, result: JobResult) -> None:
 def _describe(stage: str, batches: BatchReport, worked: float) -> str:
     """Return how full and how busy a model was: `worked` are the workers' seconds."""
     a_call = batches.items / batches.calls
-    text = f"{stage}: {batches.calls:,} {'call' if batches.calls == 1 else 'calls'} of {a_call:.1f} on average, the model busy {batches.model_s / worked:.0%}"
+    calls = f"{batches.calls:,} {'call' if batches.calls == 1 else 'calls'}"
+    text = f"{stage}: {calls} of {a_call:.1f} on average, the model busy {batches.model_s / worked:.0%}"
     if batches.waited_s >= 0.01 * worked:
         text += f" and waiting for its inputs {batches.waited_s / worked:.0%}"
     if batches.learned_size < batches.batch_size:
