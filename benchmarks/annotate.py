@@ -22,9 +22,9 @@ from pipeline import job
 from pipeline.annotate import Annotator
 from pipeline.caption.rule import Rule, RuleConfig
 from pipeline.finalise import finalise
-from pipeline.planning import PlanSettings, make_plan
+from pipeline.planning import make_plan
 from pipeline.propose.manual import Manual, ManualConfig
-from pipeline.settings import Recipe, RunSettings
+from pipeline.settings import PlanSettings, Recipe, RunSettings
 from pipeline.status import Markers
 from pipeline.storage import open_storage
 

@@ -1,4 +1,4 @@
-"""The golden set: a few pictures that every model answers before a run, to see that it still says what it said.
+"""Golden answers: before a run every model answers a few pictures, to see that it still says what it said.
 
 A library of another version can load the same weights without an error and caption everything wrongly
 (transformers#38858). So the answers are kept twice, by what decides them (weights, settings, kind of hardware): in the
@@ -7,12 +7,9 @@ differ stop the worker before it touches an image; `--allow-drift` takes the new
 in the provenance tells which shard was made with which.
 """
 
-import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,14 +17,12 @@ import platformdirs
 
 from pipeline.batches import Batcher
 from pipeline.caption.base import Caption, Captioner, Crop
-from pipeline.crop import CropSettings, cut
-from pipeline.decode import DecodeSettings, decode
 from pipeline.device import Device
 from pipeline.errors import WorkError
 from pipeline.failures import Failure
+from pipeline.golden import golden_crops, golden_images
 from pipeline.images import DecodedImage
 from pipeline.propose.base import Proposals, Proposer
-from pipeline.sources import open_source
 from pipeline.storage import Storage, StorageError, open_storage
 from schemas.hashes import fingerprint
 from schemas.names import PLAN_DIR
@@ -35,10 +30,6 @@ from schemas.reasons import STATUS_OF, Stage, Status
 
 _log = logging.getLogger(__name__)
 
-_SCENES = "scenes:4?seed=7&split=train"
-_PHOTOGRAPHS = f"folder:{Path(__file__).with_name('photographs')}"
-_WINDOWS = ((0.0, 0.0, 0.6, 0.7), (0.25, 0.25, 0.9, 0.9))
-"""The crops of a photograph, as shares of its sides."""
 _MAX_PIXELS, _MAX_SCORE = 1.0, 0.02
 """By how much a box's edges, in pixels, and its score may move: what arithmetic in another order may change."""
 _MAX_BOXES = 20
@@ -232,36 +223,6 @@ def _text(model: str, outcome: Caption | Failure) -> str:
     if STATUS_OF[outcome.reason] is Status.DEAD:
         raise WorkError(f"{model} cannot answer the golden set: {outcome.message}")
     return f"filtered: {outcome.reason.value}"
-
-
-@cache
-def golden_images() -> tuple[DecodedImage, ...]:
-    """Return the pictures of the golden set: four synthetic scenes and the photographs that the package bundles."""
-    images = []
-    for spec in (_SCENES, _PHOTOGRAPHS):
-        source = open_source(spec)
-        parts = itertools.chain.from_iterable(source.parts(1000, False))
-        for item in itertools.chain.from_iterable(map(source.read, parts)):
-            image = decode(item, DecodeSettings())
-            assert isinstance(image, DecodedImage), image
-            images.append(image)
-    return tuple(images)
-
-
-def golden_crops() -> Iterator[Crop]:
-    """Yield the crops of the golden set: the scenes' true boxes, and fixed windows of the photographs."""
-    for image in golden_images():
-        width, height = image.width, image.height
-        windows = [(x0 * width, y0 * height, x1 * width, y1 * height) for x0, y0, x1, y1 in _WINDOWS]
-        for number, box in enumerate([region.box for region in image.given] or windows):
-            yield Crop(
-                region_id=f"{image.key}/{number}",
-                pixels=cut(image, box, settings=CropSettings()),
-                box=box,
-                image_width=width,
-                image_height=height,
-                label=None,
-            )
 
 
 def _differences(before: Answers, after: Answers) -> Iterator[tuple[str, str, str]]:

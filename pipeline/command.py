@@ -19,7 +19,8 @@ from pipeline.licenses import LicenseError, check_permissive
 from pipeline.minis.store import MiniError
 from pipeline.options import EXIT_CODES, Options, parse
 from pipeline.plan import Plan, load_plan
-from pipeline.planning import PlanError, check_plan, make_plan
+from pipeline.plan_check import PlanError, check_plan
+from pipeline.planning import make_plan
 from pipeline.probe import forecast, probe, workload
 from pipeline.profiles import PAPER, PROFILES
 from pipeline.sources import open_source

@@ -20,9 +20,10 @@ from pipeline.errors import InterruptedRunError, WorkError
 from pipeline.finalise import finalise
 from pipeline.licenses import check_permissive
 from pipeline.plan import Plan, load_plan
-from pipeline.planning import PlanSettings, check_plan, extend_plan, make_plan
+from pipeline.plan_check import check_plan
+from pipeline.planning import extend_plan, make_plan
 from pipeline.run_log import Ending, RunLog
-from pipeline.settings import Recipe, RunSettings
+from pipeline.settings import PlanSettings, Recipe, RunSettings
 from pipeline.status import Markers, Totals, units_to_do
 from pipeline.storage import Storage, StorageError, open_storage, storage_errors
 from pipeline.unit import BalanceError

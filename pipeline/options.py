@@ -21,12 +21,11 @@ from pipeline.caption import CAPTIONERS, captioner_class
 from pipeline.crop import CropSettings
 from pipeline.decode import DecodeSettings
 from pipeline.exclusions import ReadSettings, load_exclusions
-from pipeline.planning import PlanSettings
 from pipeline.probe import ProbeSettings
 from pipeline.profiles import DEFAULT_PROFILE, PROFILES
 from pipeline.propose import PROPOSERS, proposer_class
 from pipeline.select import SelectSettings
-from pipeline.settings import Recipe, RunSettings
+from pipeline.settings import PlanSettings, Recipe, RunSettings
 from pipeline.sources.spec import split_options, split_prefix
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)

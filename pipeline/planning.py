@@ -1,15 +1,15 @@
-"""Planning: cutting inputs into units of work, extending a plan, and telling whether it is the one wanted."""
+"""Planning: cutting inputs into units of work, and extending a plan."""
 
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.commit import FinishedFile, attempt_stem, commit, decided
+from pipeline.commit import FinishedFile, attempt_stem, commit
+from pipeline.listing import ListedInput, list_inputs, listing_sha256
 from pipeline.plan import (
     FILES_SCHEMA,
     ITEMS_SCHEMA,
@@ -21,37 +21,15 @@ from pipeline.plan import (
     load_plan,
     table_name,
 )
-from pipeline.settings import Recipe
+from pipeline.plan_check import PlanError, check_configuration, check_plan
+from pipeline.settings import PlanSettings, Recipe
 from pipeline.sources import open_source
-from pipeline.sources.base import ListedItem, SourceError, SourceFile, SourcePart
-from pipeline.sources.keys import input_prefixes
+from pipeline.sources.base import ListedItem, SourcePart
 from pipeline.sources.spec import canonical
 from pipeline.storage import Storage
 from pipeline.write import HashingFile
-from schemas.hashes import canonical_json, fingerprint
+from schemas.hashes import canonical_json
 from schemas.names import CARD, DATASET_JSON, INDEX_JSON, PLAN_DIR, SIZES_JSON, ShardName
-
-
-class PlanError(ValueError):
-    """OUTPUT belongs to another configuration or other inputs; the message shows the difference. Commands exit 3."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanSettings:
-    """How inputs are cut into shards."""
-
-    shard_size: int = 1000
-    """Images a shard, for sources that are not already tars."""
-    repack: bool = False
-    """Cut tars into shards of `shard_size` too, instead of one shard a tar."""
-    limit: int | None = None
-    """Take only the first so many images: the preview to look at before a long job."""
-
-    def __post_init__(self) -> None:
-        if self.shard_size < 1:
-            raise ValueError(f"--shard-size is {self.shard_size}, but must be at least 1")
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"--limit is {self.limit}, but must be at least 1")
 
 
 def make_plan(storage: Storage, inputs: Sequence[str], recipe: Recipe, settings: PlanSettings) -> Plan:
@@ -61,7 +39,7 @@ def make_plan(storage: Storage, inputs: Sequence[str], recipe: Recipe, settings:
     """
     _refuse_foreign_files(storage)
     inputs = [canonical(spec) for spec in inputs]
-    wanted = _list_inputs(inputs, taken=())
+    wanted = list_inputs(inputs, taken=())
     _commit_generation(storage, (), wanted, recipe, settings)
     plan = load_plan(storage)
     assert plan is not None
@@ -85,7 +63,7 @@ def extend_plan(plan: Plan, inputs: Sequence[str], recipe: Recipe, settings: Pla
 
     Raises PlanError if a file that is planned already has changed, or the configuration is another.
     """
-    _check_configuration(plan, recipe)
+    check_configuration(plan, recipe)
     limits = [generation.limit for generation in plan.generations if generation.limit is not None]
     if limits or settings.limit is not None:
         limit = limits[0] if limits else settings.limit
@@ -96,7 +74,7 @@ def extend_plan(plan: Plan, inputs: Sequence[str], recipe: Recipe, settings: Pla
     known = {(planned.spec, file.uri): file for planned, file in plan.files()}
     prefixes = {planned.spec: planned.prefix for planned in plan.inputs}
     wanted = []
-    for listed in _list_inputs([canonical(spec) for spec in inputs], taken=tuple(plan.inputs)):
+    for listed in list_inputs([canonical(spec) for spec in inputs], taken=tuple(plan.inputs)):
         changed = [f.uri for f in listed.files if (listed.spec, f.uri) in known and known[listed.spec, f.uri] != f]
         if changed:
             raise PlanError(f"{listed.spec}: {len(changed)} planned files have changed since, such as {changed[0]}")
@@ -111,116 +89,6 @@ def extend_plan(plan: Plan, inputs: Sequence[str], recipe: Recipe, settings: Pla
     assert extended is not None
     # where another job's generation was chosen, ours is planned again after it
     return extended if chosen else extend_plan(extended, inputs, recipe, settings)
-
-
-def check_plan(plan: Plan, inputs: Sequence[str], recipe: Recipe, settings: PlanSettings) -> None:
-    """Raise PlanError, showing the difference, unless OUTPUT's plan is that of these inputs and this configuration."""
-    inputs = [canonical(spec) for spec in inputs]
-    _check_configuration(plan, recipe)
-    first = plan.generations[0]
-    for flag, planned, wanted in (
-        ("--shard-size", first.shard_size, settings.shard_size),
-        ("--repack", first.repack, settings.repack),
-        ("--limit", first.limit, settings.limit),
-    ):
-        if planned != wanted:
-            raise PlanError(
-                f"{plan.storage.url} was planned {_with_flag(flag, planned)}, and this command is "
-                f"{_with_flag(flag, wanted)}; give the same, or choose another OUTPUT"
-            )
-    specs = list(dict.fromkeys(planned.spec for planned in plan.inputs))
-    if sorted(specs) != sorted(inputs):
-        raise PlanError(
-            f"{plan.storage.url} was made from {', '.join(specs)}, not from {', '.join(inputs)}; name them all, "
-            "give --append to add inputs, or choose another OUTPUT"
-        )
-    _check_files(plan, inputs)
-
-
-def _with_flag(flag: str, value: object) -> str:
-    return f"without {flag}" if value in (None, False) else f"with {flag}" + ("" if value is True else f" {value}")
-
-
-def _check_configuration(plan: Plan, recipe: Recipe) -> None:
-    if plan.fingerprint == recipe.fingerprint():
-        return
-    lines = [
-        f"  {name}: {ours!r} in OUTPUT, {theirs!r} now"
-        for name, ours, theirs in differences(plan.generations[0].configuration, recipe.configuration())
-    ]
-    url = plan.storage.url
-    has_shards = any(map(ShardName.parse, decided(plan.storage)))
-    remedy = "choose another OUTPUT" if has_shards else "it has no shard yet: delete it, or choose another OUTPUT"
-    raise PlanError("\n".join([f"{url} belongs to another configuration; {remedy}:", *lines]))
-
-
-def differences(ours: Any, theirs: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield (dotted name, our value, their value) wherever two JSON values differ; a missing value is None."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for key in sorted({*ours, *theirs}):
-            yield from differences(ours.get(key), theirs.get(key), f"{name}.{key}" if name else key)
-    elif ours != theirs:
-        yield name, ours, theirs
-
-
-def _check_files(plan: Plan, inputs: Sequence[str]) -> None:
-    """Compare the listings as a whole first: reading millions of planned rows is for when something has changed."""
-    digests: dict[str, list[str]] = {}
-    for planned in plan.inputs:
-        digests.setdefault(planned.spec, []).append(planned.files_sha256)
-    now = {listed.spec: listed.files for listed in _list_inputs(inputs, taken=())}
-    if all(digests[spec] == [_listing_sha256(files)] for spec, files in now.items()):
-        return
-    planned_files: dict[str, dict[str, SourceFile]] = {spec: {} for spec in now}
-    for planned, file in plan.files():
-        planned_files[planned.spec][file.uri] = file
-    for spec, files in now.items():
-        _compare_files(plan.storage.url, spec, planned_files[spec], {file.uri: file for file in files})
-
-
-def _compare_files(output: str, spec: str, planned: dict[str, SourceFile], now: dict[str, SourceFile]) -> None:
-    added = sorted(now.keys() - planned.keys())
-    removed = sorted(planned.keys() - now.keys())
-    changed = sorted(uri for uri in now.keys() & planned.keys() if now[uri] != planned[uri])
-    found = [
-        f"{len(uris)} {what}, such as {uris[0]}"
-        for what, uris in (("changed", changed), ("removed", removed), ("added", added))
-        if uris
-    ]
-    if not found:
-        return
-    remedy = (
-        "give --append to take the new files"
-        if not changed and not removed
-        else "restore them, or choose another OUTPUT"
-    )
-    raise PlanError(f"{spec} is not what {output} was planned from: {'; '.join(found)}; {remedy}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListedInput:
-    """An INPUT with the files it holds now."""
-
-    spec: str
-    kind: str
-    prefix: str
-    files: tuple[SourceFile, ...]
-
-
-def _list_inputs(inputs: Sequence[str], taken: Sequence[PlannedInput]) -> list[ListedInput]:
-    """List the files of `inputs`; a lone input of a new data set needs no prefix."""
-    if len(set(inputs)) != len(inputs):
-        raise SourceError(f"an INPUT is named twice: {list(inputs)}")
-    prefixes = input_prefixes(inputs, [planned.prefix for planned in taken], extends=bool(taken))
-    listed = []
-    for spec, prefix in zip(inputs, prefixes, strict=True):
-        source = open_source(spec)
-        listed.append(ListedInput(spec=spec, kind=source.kind, prefix=prefix, files=tuple(source.files())))
-    return listed
-
-
-def _listing_sha256(files: Iterable[SourceFile]) -> str:
-    return fingerprint([[file.uri, file.size, file.etag] for file in files])
 
 
 def _commit_generation(
@@ -362,5 +230,5 @@ def _planned(listed: ListedInput) -> PlannedInput:
         kind=listed.kind,
         num_files=len(listed.files),
         bytes=sum(file.size for file in listed.files),
-        files_sha256=_listing_sha256(listed.files),
+        files_sha256=listing_sha256(listed.files),
     )

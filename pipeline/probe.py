@@ -17,8 +17,8 @@ from pathlib import Path
 
 from pipeline.annotate import Annotator
 from pipeline.plan import Plan, PlannedInput
-from pipeline.planning import PlanSettings, make_plan
-from pipeline.settings import Recipe, RunSettings
+from pipeline.planning import make_plan
+from pipeline.settings import PlanSettings, Recipe, RunSettings
 from pipeline.sources import open_source
 from pipeline.sources.base import SourceError
 from pipeline.storage import open_storage, storage_errors

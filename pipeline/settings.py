@@ -1,4 +1,4 @@
-"""Settings of a job, in two parts: what decides the output (and so is fingerprinted), and how it is run."""
+"""Settings of a job, in three parts: what decides the output (so it is fingerprinted), how it is cut, how it is run."""
 
 import dataclasses
 import re
@@ -80,6 +80,24 @@ def _identity(backend: type[Any], config: Any) -> dict[str, Any]:
     """Return what tells this backend's output from another's; weights are named by hash or commit, not by path."""
     settings = dataclasses.asdict(config) | backend.weights(config)
     return {"name": backend.name, "version": backend.version, "settings": settings}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """How inputs are cut into shards."""
+
+    shard_size: int = 1000
+    """Images a shard, for sources that are not already tars."""
+    repack: bool = False
+    """Cut tars into shards of `shard_size` too, instead of one shard a tar."""
+    limit: int | None = None
+    """Take only the first so many images: the preview to look at before a long job."""
+
+    def __post_init__(self) -> None:
+        if self.shard_size < 1:
+            raise ValueError(f"--shard-size is {self.shard_size}, but must be at least 1")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"--limit is {self.limit}, but must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

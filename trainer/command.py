@@ -10,10 +10,8 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from schemas.folder import DatasetError
-from trainer.errors import RefusedError, StoppedError, TrainingError
+from trainer.errors import REFUSED, STOPPED, USAGE, RefusedError, StoppedError, TrainingError
 from trainer.options import parse_evaluate, parse_train
-
-DONE, STOPPED, USAGE, REFUSED, INTERRUPTED = range(5)
 
 _CODE_OF: dict[type[Exception], int] = {
     StoppedError: STOPPED,

@@ -1,4 +1,6 @@
-"""What ends a command with a message instead of a traceback; `command.py` maps them to exit codes."""
+"""How commands end: exit codes, and the errors that end one with a message instead of a traceback."""
+
+DONE, STOPPED, USAGE, REFUSED, INTERRUPTED = range(5)
 
 
 class TrainingError(ValueError):

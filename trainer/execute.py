@@ -10,8 +10,7 @@ import torch
 from rich.console import Console
 
 from schemas.dataset import Dataset
-from trainer.command import DONE, INTERRUPTED
-from trainer.errors import TrainingError
+from trainer.errors import DONE, INTERRUPTED, TrainingError
 from trainer.evaluate import check_task, embed, evaluate, needs_regions
 from trainer.gather import rank
 from trainer.index import build_index

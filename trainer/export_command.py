@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from trainer.command import DONE, report_errors
+from trainer.command import report_errors
+from trainer.errors import DONE
 from trainer.exports import ExportFormat, export
 from trainer.load import load_any
 

@@ -21,11 +21,11 @@ from pipeline.caption.rule import Rule, RuleConfig
 from pipeline.commit import commit
 from pipeline.failures import Failure
 from pipeline.images import DecodedImage
-from pipeline.planning import PlanSettings, make_plan
+from pipeline.planning import make_plan
 from pipeline.propose.base import Proposals
 from pipeline.propose.manual import Manual, ManualConfig
 from pipeline.select import SelectSettings
-from pipeline.settings import Recipe, RunSettings
+from pipeline.settings import PlanSettings, Recipe, RunSettings
 from pipeline.storage import open_storage
 from pipeline.unit import BalanceError
 from schemas.dataset import Dataset

@@ -15,13 +15,12 @@ from pipeline.canary import (
     Ledger,
     _differences,
     check_models,
-    golden_crops,
-    golden_images,
 )
 from pipeline.caption.base import Caption, Crop
 from pipeline.caption.rule import Rule, RuleConfig
 from pipeline.device import CPU
 from pipeline.errors import WorkError
+from pipeline.golden import golden_crops, golden_images
 from pipeline.images import DecodedImage
 from pipeline.propose.base import Proposals
 from pipeline.propose.manual import Manual, ManualConfig

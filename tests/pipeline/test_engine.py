@@ -10,8 +10,8 @@ from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 from pipeline import engine, job
 from pipeline.engine import check_options, run_graph
 from pipeline.errors import EngineError, InterruptedRunError
-from pipeline.planning import PlanSettings, make_plan
-from pipeline.settings import RunSettings
+from pipeline.planning import make_plan
+from pipeline.settings import PlanSettings, RunSettings
 from pipeline.storage import open_storage
 from pipeline.worker import WorkerSettings
 from tests.builders import digests, recipe, write_tars

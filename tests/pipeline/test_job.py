@@ -15,10 +15,10 @@ from pipeline import job, lease, planning
 from pipeline.errors import EngineError, InterruptedRunError
 from pipeline.job import Drain, JobResult, Progress
 from pipeline.plan import load_plan
-from pipeline.planning import PlanError, PlanSettings
+from pipeline.plan_check import PlanError
 from pipeline.read import read_samples
 from pipeline.run_log import Ending
-from pipeline.settings import RunSettings
+from pipeline.settings import PlanSettings, RunSettings
 from pipeline.storage import LocalStorage, StorageError, open_storage
 from pipeline.unit import BalanceError
 from pipeline.worker import Worker

@@ -12,9 +12,10 @@ from pipeline import planning
 from pipeline.caption.rule import RuleConfig
 from pipeline.commit import sweep
 from pipeline.plan import Plan, load_plan
-from pipeline.planning import PlanError, PlanSettings, check_plan, differences, extend_plan, make_plan
+from pipeline.plan_check import PlanError, check_plan, differences
+from pipeline.planning import extend_plan, make_plan
 from pipeline.select import SelectSettings
-from pipeline.settings import Recipe
+from pipeline.settings import PlanSettings, Recipe
 from pipeline.sources.base import SourceError
 from pipeline.storage import Storage, StorageError, open_storage
 from tests.builders import digests, members, recipe, write_photos, write_tar, write_tars

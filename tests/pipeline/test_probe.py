@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline.plan import Plan
-from pipeline.planning import PlanSettings, make_plan
+from pipeline.planning import make_plan
 from pipeline.probe import MeasuredUnit, Measurement, ProbeSettings, Workload, forecast, probe, rate, workload
-from pipeline.settings import RunSettings
+from pipeline.settings import PlanSettings, RunSettings
 from pipeline.sources.base import SourceError
 from pipeline.storage import open_storage
 from tests.builders import CHEAP, members, read_markers, recipe, run, write_photos, write_tar, write_tars
