@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from pipeline import sidecar
-from pipeline.batches import Batcher
+from pipeline.batches import Batcher, Health
 from pipeline.caption.base import Caption, Captioner, Crop, PreparingCaptioner, UnevenCaptioner
 from pipeline.caption.normalise import finished
 from pipeline.clock import StageClock
@@ -59,6 +59,8 @@ class Annotator:
     captioner: Captioner | None = None
     golden_answers: Mapping[str, str] = field(default_factory=dict)
     """Digests of what the models said of the golden set, by kind; of those that were asked."""
+    health: Mapping[Stage, Health] = field(default_factory=lambda: {stage: Health() for stage in Stage})
+    """What was seen of the models, in all units so far, by the stage they work in."""
 
     def annotate(self, unit: int, advance: Advance = _ignore) -> UnitReport:
         """Annotate and commit a unit. Raises OSError on storage trouble, after which it can be called again."""
@@ -114,6 +116,7 @@ class Annotator:
             name=proposer.name,
             stage=Stage.PROPOSE,
             batch_size=proposer.batch_size,
+            health=self.health[Stage.PROPOSE],
         )
 
     @property
@@ -180,6 +183,7 @@ class Annotator:
             name=captioner.name,
             stage=Stage.CAPTION,
             batch_size=captioner.batch_size,
+            health=self.health[Stage.CAPTION],
         )
 
     def _asked(self, batch: Sequence[tuple[Sample, Crop]]) -> tuple[list[Crop], list[str | None]]:

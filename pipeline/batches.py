@@ -14,12 +14,14 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from pipeline.device import enter_thread, release_memory
-from pipeline.errors import WorkError
+from pipeline.errors import BrokenModelError, WorkError
 from pipeline.failures import Failure, failure_of
 from schemas.reasons import Reason, Stage
 
 _BROKEN_FROM_THE_START, _BROKEN_LATER = 8, 64
-"""Errors alike in a row from which on the model is broken, not its items: before anything succeeded, and after."""
+"""Errors alike in a row from which on the model is broken, not its items: before it ever answered, and after."""
+_LOST = ("cuda error", "device-side assert", "cudnn_status", "cublas_status")
+"""What messages say when a GPU's context is gone: whatever is asked next in this process fails too."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -49,6 +51,35 @@ class BatchReport(msgspec.Struct, kw_only=True):
         self.waited_s += other.waited_s
 
 
+class Health:
+    """What a worker has seen of a model, over all its units: whether it ever answered, and its errors in a row.
+
+    It decides only when to stop, never what is in a batch, so no byte depends on what a worker did before.
+    """
+
+    def __init__(self, *, has_answered: bool = False) -> None:
+        """Begin with nothing seen, or with a model that has answered already."""
+        self._has_answered = has_answered
+        self._last_origin: tuple[Reason, str] | None = None
+        self.num_alike = 0
+        """Items in a row that raised the same error."""
+
+    def is_broken_by(self, outcome: object) -> bool:
+        """Return whether this outcome, after those before it, is that of a broken model.
+
+        A failure that the backend itself returned for an item is an answer about that item.
+        """
+        if not isinstance(outcome, Failure) or outcome.traceback_hash is None:
+            self._has_answered = True
+            self._last_origin, self.num_alike = None, 0
+            return False
+        origin = (outcome.reason, outcome.traceback_hash)
+        self.num_alike = self.num_alike + 1 if origin == self._last_origin else 1
+        self._last_origin = origin
+        is_lost = outcome.reason is not Reason.OOM and any(sign in outcome.message.lower() for sign in _LOST)
+        return is_lost or self.num_alike >= (_BROKEN_LATER if self._has_answered else _BROKEN_FROM_THE_START)
+
+
 class Batcher(Generic[Item, Result]):
     """Runs a proposer or captioner over a stream of items.
 
@@ -69,13 +100,14 @@ class Batcher(Generic[Item, Result]):
         batch_size: int,
         prepare: Callable[[Sequence[Item]], Any] | None = None,
         cost: Callable[[Item], float] | None = None,
+        health: Health | None = None,
     ) -> None:
         """Wrap `call`, which returns one result an item, in order, or the failure of that item.
 
         It is called with what `prepare` made of a batch, or without a `prepare` with the batch. `prepare` runs on a
         thread of its own, one batch ahead of the model. `cost` says how many of the `batch_size` places an item takes
-        (1 by default). `name` is the backend's, for errors; `stage` goes into the failures. Raises ValueError for a
-        `batch_size` below 1.
+        (1 by default). `health` is what is known of the model from before. `name` is the backend's, for errors; `stage`
+        goes into the failures. Raises ValueError for a `batch_size` below 1.
         """
         if batch_size < 1:
             raise ValueError(f"{name}: batch_size must be at least 1, not {batch_size}")
@@ -85,9 +117,7 @@ class Batcher(Generic[Item, Result]):
         self._name = name
         self._stage = stage
         self.batch_size = batch_size
-        self._has_succeeded = False
-        self._last_origin: tuple[Reason, str] | None = None
-        self._num_alike = 0
+        self._health = health or Health()
         self.report = BatchReport(batch_size=batch_size, learned_size=batch_size)
 
     def run(self, items: Iterable[Item]) -> Iterator[tuple[Item, Result | Failure]]:
@@ -144,26 +174,14 @@ class Batcher(Generic[Item, Result]):
                 yield waiting
 
     def _unless_broken(self, outcomes: Iterator[Result | Failure]) -> Iterator[Result | Failure]:
-        """Yield the outcomes; raise WorkError where one after the other is the same error: nothing is to be kept.
-
-        A failure that the backend itself returned for an item is a decision about that item, and does not count.
-        """
+        """Yield the outcomes; raise BrokenModelError where they tell of a model that is broken."""
         for outcome in outcomes:
-            origin = None
-            if isinstance(outcome, Failure):
-                if outcome.traceback_hash is None:
-                    yield outcome
-                    continue
-                origin = (outcome.reason, outcome.traceback_hash)
-            else:
-                self._has_succeeded = True
-            self._num_alike = self._num_alike + 1 if origin == self._last_origin else 1
-            self._last_origin = origin
-            limit = _BROKEN_LATER if self._has_succeeded else _BROKEN_FROM_THE_START
-            if isinstance(outcome, Failure) and self._num_alike >= limit:
-                raise WorkError(
-                    f"{self._name} failed on {self._num_alike} items in a row in the same way, on each alone too: "
-                    f"{outcome.message}; nothing of this shard was kept"
+            if self._health.is_broken_by(outcome):
+                assert isinstance(outcome, Failure)
+                times = f"{self._health.num_alike} items in a row in the same way"
+                raise BrokenModelError(
+                    f"{self._name} failed on {times}, each alone: {outcome.message}; nothing of this shard was kept. "
+                    "If its items are to blame, --filter can leave them out"
                 )
             yield outcome
 

@@ -96,29 +96,37 @@ class Ledger:
         """Return the ledger of a data set, with the cache of this machine's user (`XDG_CACHE_HOME` moves it)."""
         return cls(dataset=dataset, cache=open_storage(platformdirs.user_cache_dir("fineclip-regions")))
 
-    def check(self, asked: Sequence[Asked], *, allow_drift: bool) -> None:
-        """Compare all answers with those kept, and only then keep them where there are none.
+    def check(self, asked: Sequence[Asked], *, allow_drift: bool) -> dict[str, Answers]:
+        """Compare all answers with those kept, and only then keep what is new; return the standing ones by name.
 
-        Raises DriftError, with before and after of every model, where they differ; with `allow_drift` it warns, and
-        they replace the old ones. Raises StorageError for a file in the data set that holds no answers.
+        The first place that knows a model decides: the data set, then the cache. Raises DriftError, with before and
+        after, where answers differ; with `allow_drift` it warns, and they replace the old ones in that place. Raises
+        StorageError for a file in the data set that holds no answers.
         """
-        messages = [message for one in asked for message in self._drifts(one)]
-        if messages and not allow_drift:
-            raise DriftError("\n".join([*messages, _REMEDY]))
-        for message in messages:
-            _log.warning("accepted: %s", message)
-        kept = [self._keep(one, replace=bool(messages)) for one in asked]
-        if not all(kept):
-            self.check(asked, allow_drift=allow_drift)  # another worker kept its own at the same moment
+        known = {one.name: self._known(one.name) for one in asked}
+        drifts = {one.name: message for one in asked if (message := _drift(one, known[one.name]))}
+        if drifts and not allow_drift:
+            raise DriftError("\n".join([*drifts.values(), _REMEDY]))
+        standing = {}
+        for one in asked:
+            place, before = known[one.name] or (None, one.answers)
+            if one.name in drifts:
+                _log.warning("accepted: %s", drifts[one.name])
+                before = one.answers
+                self.dataset.replace(one.name, msgspec.json.encode(before))
+            elif place is not self.dataset and not self.dataset.decide(one.name, msgspec.json.encode(before)):
+                return self.check(asked, allow_drift=allow_drift)  # another worker was first at the same moment
+            self._keep_in_cache(one.name, before, replace=one.name in drifts and place is self.cache)
+            standing[one.name] = before
+        return standing
 
-    def _drifts(self, asked: Asked) -> Iterator[str]:
-        """Yield what differs, from the first place that knows the model."""
+    def _known(self, name: str) -> tuple[Storage, Answers] | None:
+        """Return the first place that has answers under `name`, with them."""
         for storage in (self.dataset, self.cache):
-            before = self._kept(storage, asked.name)
-            differences = [] if before is None else list(_differences(before, asked.answers))
-            if before is not None and differences:
-                yield _message(asked, differences, before, kept_in=f"{storage.url}/{asked.name}")
-                return
+            answers = self._kept(storage, name)
+            if answers is not None:
+                return storage, answers
+        return None
 
     def _kept(self, storage: Storage, name: str) -> Answers | None:
         """Return the answers kept under `name`, None where there are none; a damaged file in the cache is none."""
@@ -132,19 +140,21 @@ class Ledger:
             _log.warning("%s/%s: golden answers that cannot be read: %s", storage.url, name, error)
             return None
 
-    def _keep(self, asked: Asked, *, replace: bool) -> bool:
-        """Keep the answers where there are none, or in place of others; False if another worker was first."""
-        data = msgspec.json.encode(asked.answers)
-        if replace:
-            self.dataset.replace(asked.name, data)
-        elif self._kept(self.dataset, asked.name) is None and not self.dataset.decide(asked.name, data):
-            return False
+    def _keep_in_cache(self, name: str, answers: Answers, *, replace: bool) -> None:
         try:
-            if replace or self._kept(self.cache, asked.name) is None:
-                self.cache.replace(asked.name, data)
+            if replace or self._kept(self.cache, name) is None:
+                self.cache.replace(name, msgspec.json.encode(answers))
         except OSError as error:
             _log.warning("%s: cannot keep golden answers for later data sets: %s", self.cache.url, error)
-        return True
+
+
+def _drift(asked: Asked, known: tuple[Storage, Answers] | None) -> str | None:
+    """Return what differs from the answers known before, for people; None where nothing does."""
+    if known is None:
+        return None
+    storage, before = known
+    differences = list(_differences(before, asked.answers))
+    return _message(asked, differences, before, kept_in=f"{storage.url}/{asked.name}") if differences else None
 
 
 def check_models(
@@ -156,7 +166,7 @@ def check_models(
     device: Device,
     allow_drift: bool,
 ) -> dict[str, str]:
-    """Let the models answer the golden set and compare; return a digest of the answers, by kind, for the provenance.
+    """Let the models answer the golden set and compare; return a digest of the standing ones, for provenance.
 
     Models without weights have nothing that could drift, and those that run elsewhere are their server's business:
     neither is asked. `configuration` is that of the recipe: what decides the answers, apart from the kind of hardware.
@@ -171,8 +181,8 @@ def check_models(
         for kind, model, ask in _models(proposer, captioner)
         if "torch" in model.provenance().get("libraries", {})
     }
-    ledger.check(list(asked.values()), allow_drift=allow_drift)
-    return {kind: one.answers.digest() for kind, one in asked.items()}
+    standing = ledger.check(list(asked.values()), allow_drift=allow_drift)
+    return {kind: standing[one.name].digest() for kind, one in asked.items()}
 
 
 def _models(

@@ -1,8 +1,10 @@
 """Where a worker's models run, and with how many threads. Imports torch only when asked."""
 
 import contextlib
+import errno
 import functools
 import gc
+import os
 import platform
 import socket
 import sys
@@ -83,13 +85,15 @@ def _hold(index: int) -> bool:
     """Take the lease of a GPU, unless another process has it.
 
     It is an abstract socket's name: unlike a lock file it has no owner, needs no folder that all users share, and falls
-    with the process, however that ends.
+    with the process, however that ends. Containers with networks of their own do not see each other's leases.
     """
     lease = socket.socket(socket.AF_UNIX)
     try:
         lease.bind(f"\0fineclip-gpu-{gpu_id(index)}")
-    except OSError:
+    except OSError as error:
         lease.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
         return False
     _leases.append(lease)
     return True
@@ -97,6 +101,14 @@ def _hold(index: int) -> bool:
 
 _leases: list[socket.socket] = []
 """What this process holds; a socket that nobody refers to would be closed."""
+
+
+def _close_leases() -> None:
+    while _leases:
+        _leases.pop().close()
+
+
+os.register_at_fork(after_in_child=_close_leases)  # or a child would hold its parent's lease after that has ended
 
 
 def gpu_id(index: int) -> str:

@@ -114,7 +114,10 @@ def annotate(
         job = _Job(planned, recipe, run, beam_options, drain or Drain(), watch)
         job.repair()
         num_units_run = len(job.todo())
-        job.run_until_done()
+        try:
+            job.run_until_done()
+        finally:
+            storage.remove(drain_file(job.run_id))  # the engine has ended: nobody looks for it any more
         dataset = job.finalise()
         job.clean_up()
         _check_balance(planned, job.markers)
@@ -177,9 +180,9 @@ class _Job:
         self.markers = Markers(plan.storage)
         self.drained = False
         self._storage = plan.storage
-        self._run_id = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
-        self.log = RunLog(plan.storage, self._run_id)
-        self._settings = WorkerSettings(plan=plan, recipe=recipe, run=run, run_id=self._run_id)
+        self.run_id = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
+        self.log = RunLog(plan.storage, self.run_id)
+        self._settings = WorkerSettings(plan=plan, recipe=recipe, run=run, run_id=self.run_id)
         self._beam_options = beam_options
         self._drain = drain
         self._watch = watch
@@ -223,7 +226,7 @@ class _Job:
         """Show the progress until the engine's thread has ended or half a second is over."""
         if self._drain.requested and not self.drained:
             self.drained = True
-            self._storage.replace(drain_file(self._run_id), b"")
+            self._storage.replace(drain_file(self.run_id), b"")
         self._show("finishing what is in hand" if self.drained else "")
         thread.join(_POLL_S)
 
@@ -251,14 +254,15 @@ class _Job:
         return bool(held)
 
     def _raise_errors(self, left: Sequence[int]) -> None:
-        """Raise what a worker of this run reported of a unit that is not done."""
+        """Raise what a worker of this run reported of a unit that is not done; of any, where it may hold for all."""
         for event in self.log.events():
-            if event.ending in _ERROR_OF and event.unit in left:
+            holds_for_all = bool(left) and event.ending is Ending.FAILED
+            if event.ending in _ERROR_OF and (event.unit in left or holds_for_all):
                 raise _ERROR_OF[event.ending](event.message)
 
     def _check_storage(self) -> None:
         """Write a file: where OUTPUT cannot be written (a full disk), workers could not report so."""
-        name = f"{RUN_DIR}/{self._run_id}.check"
+        name = f"{RUN_DIR}/{self.run_id}.check"
         self._storage.replace(name, b"writable\n")
         self._storage.remove(name)
 
@@ -272,7 +276,6 @@ class _Job:
 
     def clean_up(self) -> None:
         """Remove what only unfinished work needs, once there is none; what another job appends is not touched."""
-        self._storage.remove(drain_file(self._run_id))
         if self.todo():
             return
         shards = [shard for shard, _ in self.markers]

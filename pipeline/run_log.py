@@ -55,8 +55,10 @@ class RunLog:
         self._storage = storage
         self._run_id = run_id
 
-    def write(self, unit: int, ending: Ending, *, message: str = "", report: UnitReport | None = None) -> None:
-        """Add how this process left `unit`. Raises OSError where OUTPUT cannot be written."""
+    def write(
+        self, unit: int, ending: Ending, *, stage: str, message: str = "", report: UnitReport | None = None
+    ) -> None:
+        """Add how this process left `unit` at a stage of the graph. Raises OSError where OUTPUT cannot be written."""
         event = Event(
             run=self._run_id,
             unit=unit,
@@ -68,7 +70,7 @@ class RunLog:
             report=report,
         )
         host = sha256(event.host.encode())[:8]  # containers on several hosts may have equal process ids
-        name = f"{RUN_DIR}/{self._run_id}.unit-{unit:06d}.{host}-{os.getpid()}.jsonl"
+        name = f"{RUN_DIR}/{self._run_id}.unit-{unit:06d}.{stage}.{host}-{os.getpid()}.jsonl"
         try:
             self._storage.replace(name, msgspec.json.encode(event) + b"\n")
         except OSError:

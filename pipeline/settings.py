@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.backends import check_ranges
 from pipeline.caption import captioner_class
@@ -51,8 +51,8 @@ class Recipe:
         """Return what is fingerprinted, as JSON values: settings, weights, algorithm and schema versions."""
         return {
             "schema_version": SCHEMA_VERSION,
-            "proposer": _identity(proposer_class(self.proposer), self.propose),
-            "captioner": _identity(captioner_class(self.captioner), self.caption),
+            "proposer": self.identity("proposer"),
+            "captioner": self.identity("captioner"),
             "read": self.read.limits(),
             "select": dataclasses.asdict(self.select),
             "crop": dataclasses.asdict(self.crop),
@@ -60,6 +60,12 @@ class Recipe:
             "drop_empty": self.drop_empty,
             **self.read.excluded.configuration(proposer=self.proposer),
         }
+
+    def identity(self, kind: Literal["proposer", "captioner"]) -> dict[str, Any]:
+        """Return a model's part of the configuration, its weights by hash or commit."""
+        if kind == "proposer":
+            return _identity(proposer_class(self.proposer), self.propose)
+        return _identity(captioner_class(self.captioner), self.caption)
 
     def licenses(self) -> tuple[Licensed, ...]:
         """Return the terms of the proposer's and the captioner's code and weights."""

@@ -1,19 +1,22 @@
 """What one worker process does with a unit: lease it, load the models once, retry what passes, report the rest."""
 
+import contextlib
 import errno
 import itertools
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from pipeline import sidecar
 from pipeline.annotate import Annotator
+from pipeline.batches import Health
 from pipeline.canary import Ledger, check_models
 from pipeline.caption import captioner_class
 from pipeline.commit import roll_forward
 from pipeline.device import Device, enter_thread
-from pipeline.errors import WorkError
+from pipeline.errors import BrokenModelError, WorkError
 from pipeline.lease import Hold, hold, unit_name
 from pipeline.plan import Plan
 from pipeline.propose import proposer_class
@@ -21,11 +24,13 @@ from pipeline.run_log import Ending, RunLog
 from pipeline.settings import Recipe, RunSettings
 from pipeline.storage import storage_errors
 from pipeline.unit import BalanceError, UnitReport, shards_of
-from schemas.hashes import fingerprint
+from schemas.hashes import canonical_json
 from schemas.names import RUN_DIR
 from schemas.reasons import Stage
 
 _BOTH = (Stage.PROPOSE, Stage.CAPTION)
+_BROKEN_UNITS = 2
+"""In a row on which a model failed, from which on it is taken for the model."""
 _TRIES = 3
 _BACK_OFF_S = 2.0
 _PERMANENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -43,6 +48,10 @@ class WorkerSettings:
     """Names this run in `_run/`."""
 
 
+_Ended = tuple[Ending, str, UnitReport | None]
+"""How a unit was left, with what message, and what it came to."""
+
+
 class Worker:
     """Works on units, one at a time, whatever threads the engine has: models are not made to be called by several.
 
@@ -55,18 +64,19 @@ class Worker:
         self._log = RunLog(self._storage, settings.run_id)
         self._annotators: dict[tuple[Stage, ...], Annotator] = {}
         self._working = threading.Lock()
+        self._num_broken = 0
 
     def annotate(self, unit: int) -> Ending:
         """Annotate and commit a unit."""
-        return self._attempt(unit, lambda held: self._load(*_BOTH).annotate(unit, held.advance))
+        return self._attempt(unit, "annotate", lambda held: self._load(*_BOTH).annotate(unit, held.advance))
 
     def propose(self, unit: int) -> Ending:
         """Leave the unit's proposals for `caption`, unless they wait already."""
-        return self._attempt(unit, lambda _: self._propose(unit))
+        return self._attempt(unit, "propose", lambda _: self._propose(unit))
 
     def caption(self, unit: int) -> Ending:
         """Caption and commit a unit whose proposals wait."""
-        return self._attempt(unit, lambda held: self._caption(unit, held))
+        return self._attempt(unit, "caption", lambda held: self._caption(unit, held))
 
     def _propose(self, unit: int) -> UnitReport | None:
         return None if sidecar.exists(self._storage, unit) else self._load(Stage.PROPOSE).propose(unit)
@@ -85,13 +95,17 @@ class Worker:
             self._annotators[stages] = load_annotator(settings.plan, settings.recipe, settings.run, stages=stages)
         return self._annotators[stages]
 
-    def _attempt(self, unit: int, work: Callable[[Hold], UnitReport | None]) -> Ending:
-        """Do the work under the unit's lease, one unit at a time; errors of storage are retried, then reported."""
+    def _attempt(self, unit: int, stage: str, work: Callable[[Hold], UnitReport | None]) -> Ending:
+        """Do the work of a stage under the unit's lease, one unit at a time, and log how it ended."""
         with self._working:
             enter_thread()
-            return self._try(unit, work)
+            ending, message, report = self._try(unit, work)
+            if message or report is not None:
+                self._log.write(unit, ending, stage=stage, message=message, report=report)
+        return ending
 
-    def _try(self, unit: int, work: Callable[[Hold], UnitReport | None]) -> Ending:
+    def _try(self, unit: int, work: Callable[[Hold], UnitReport | None]) -> "_Ended":
+        """Do the work; errors of storage are retried, all are reported: engines do not keep an error's type."""
         for attempt in itertools.count(1):
             try:
                 with storage_errors(self._storage.url):
@@ -100,30 +114,36 @@ class Worker:
                 cause = error.__cause__
                 permanent = isinstance(cause, OSError) and cause.errno in _PERMANENT
                 if permanent or attempt == _TRIES:
-                    self._log.write(unit, Ending.STORAGE, message=str(error))
-                    return Ending.STORAGE
+                    return Ending.STORAGE, str(error), None
                 time.sleep(_BACK_OFF_S * 2 ** (attempt - 1))
-            except BalanceError as error:  # reported, since engines do not all keep an error's type
-                self._log.write(unit, Ending.UNBALANCED, message=str(error))
-                return Ending.UNBALANCED
+            except BalanceError as error:
+                return Ending.UNBALANCED, str(error), None
             except WorkError as error:
-                self._log.write(unit, Ending.FAILED, message=str(error))
-                self._storage.replace(drain_file(self._settings.run_id), b"")  # it would be the same for every unit
-                return Ending.FAILED
+                self._drain_unless_it_is_the_unit(error)
+                return Ending.FAILED, str(error), None
         raise AssertionError("unreachable")
 
-    def _under_lease(self, unit: int, work: Callable[[Hold], UnitReport | None]) -> Ending:
+    def _drain_unless_it_is_the_unit(self, error: WorkError) -> None:
+        """Ask the run's workers to take no further unit, where these would end in the same way.
+
+        A model that fails on a unit's items may do better on the next: two such units in a row make it the model.
+        """
+        self._num_broken = self._num_broken + 1 if isinstance(error, BrokenModelError) else _BROKEN_UNITS
+        if self._num_broken >= _BROKEN_UNITS:
+            with contextlib.suppress(OSError):  # the error itself is what matters
+                self._storage.replace(drain_file(self._settings.run_id), b"")
+
+    def _under_lease(self, unit: int, work: Callable[[Hold], UnitReport | None]) -> "_Ended":
         if self._storage.size(drain_file(self._settings.run_id)) is not None:
-            return Ending.DRAINED
+            return Ending.DRAINED, "", None
         with hold(self._storage, unit_name(unit), self._settings.run.lease_timeout_s) as held:
             if not held:
-                return Ending.LEASED
+                return Ending.LEASED, "", None
             if self._is_done(unit):  # asked under the lease: its last holder may have just finished
-                return Ending.DONE
+                return Ending.DONE, "", None
             report = work(held)
-        if report is not None:
-            self._log.write(unit, Ending.DONE, report=report)
-        return Ending.DONE
+        self._num_broken = 0
+        return Ending.DONE, "", report
 
     def _is_done(self, unit: int) -> bool:
         return all(roll_forward(self._storage, str(shard)) for shard in shards_of(unit, self._settings.recipe).values())
@@ -134,32 +154,49 @@ def load_annotator(plan: Plan, recipe: Recipe, run: RunSettings, *, stages: Coll
 
     Raises WorkError where they cannot be loaded, whatever the cause, and DriftError where they answer otherwise.
     """
-    configuration = recipe.configuration()
-    if fingerprint(configuration) != plan.fingerprint:
-        raise WorkError(
-            "the weights found here are not those that the job was planned with: give a revision that is a commit, and "
-            "the same files to every machine"
-        )
     device = Device(name=run.device, torch_threads=run.torch_threads)
+    planned = plan.generations[0].configuration
     try:
+        for stage in stages:
+            _check_weights(recipe, planned, stage)
         proposer = captioner = None
         if Stage.PROPOSE in stages:
             proposer = proposer_class(recipe.proposer)(recipe.propose, device=device)
         if Stage.CAPTION in stages:
             captioner = captioner_class(recipe.captioner)(recipe.caption, device=device)
+    except WorkError:
+        raise
     except Exception as error:  # libraries raise anything, OSError for a file that is odd too
         raise WorkError(f"the models cannot be loaded: {type(error).__name__}: {error}") from error
     golden_answers = check_models(
         Ledger.of(plan.storage),
         proposer,
         captioner,
-        configuration=configuration,
+        configuration=planned,
         device=device,
         allow_drift=run.allow_drift,
     )
+    kinds = {Stage.PROPOSE: "proposer", Stage.CAPTION: "captioner"}
+    health = {stage: Health(has_answered=kind in golden_answers) for stage, kind in kinds.items()}
     return Annotator(
-        plan=plan, recipe=recipe, run=run, proposer=proposer, captioner=captioner, golden_answers=golden_answers
+        plan=plan,
+        recipe=recipe,
+        run=run,
+        proposer=proposer,
+        captioner=captioner,
+        golden_answers=golden_answers,
+        health=health,
     )
+
+
+def _check_weights(recipe: Recipe, planned: Mapping[str, Any], stage: Stage) -> None:
+    """Raise WorkError unless the model of a stage is, with its settings and weights, the one that was planned."""
+    kind: Literal["proposer", "captioner"] = "proposer" if stage is Stage.PROPOSE else "captioner"
+    if canonical_json(recipe.identity(kind)) != canonical_json(planned[kind]):
+        raise WorkError(
+            f"the {kind}'s weights found here are not those that the job was planned with: give a revision that is a "
+            "commit, and the same files to every machine"
+        )
 
 
 def drain_file(run_id: str) -> str:

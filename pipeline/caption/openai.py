@@ -25,7 +25,7 @@ import numpy as np
 from pipeline.backends import require
 from pipeline.caption.base import Caption, Crop
 from pipeline.caption.pixels import scaled
-from pipeline.caption.secrets import api_key, userinfo, without_userinfo
+from pipeline.caption.secrets import api_key, passwords, without_userinfo
 from pipeline.device import CPU, Device
 from pipeline.failures import Failure
 from pipeline.images import Pixels
@@ -167,7 +167,7 @@ class Openai:
             tries=config.tries,
             patience_s=config.patience_s,
             limit=RateLimit(config.max_requests_per_minute),
-            secrets=[secret for secret in (key, userinfo(config.url)) if secret],
+            secrets=[*([key] if key else []), *passwords(config.url)],
         )
         self._server.start()
 

@@ -1,7 +1,9 @@
 """Keys and passwords that a server is asked with: where they come from, and what a URL is without them."""
 
+import base64
 import os
 import re
+from urllib.parse import unquote
 
 _USERINFO = re.compile(r"(?:(?<=://)|^)[^/]*@")
 
@@ -30,6 +32,16 @@ def userinfo(url: str) -> str | None:
     """Return the user name and password in a URL, the @ behind them included; None where it has none."""
     found = _USERINFO.search(url)
     return found and found.group()
+
+
+def passwords(url: str) -> list[str]:
+    """Return the forms in which the password of a URL may turn up in a message, longest first; [] where it has none."""
+    found = userinfo(url)
+    if found is None:
+        return []
+    name, _, password = found.removesuffix("@").partition(":")
+    basic = base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()
+    return sorted({found, basic, *filter(None, (password, unquote(password)))}, key=len, reverse=True)
 
 
 def without_userinfo(url: str) -> str:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batches import Batcher, BatchReport
-from pipeline.errors import WorkError
+from pipeline.batches import Batcher, BatchReport, Health
+from pipeline.errors import BrokenModelError, WorkError
 from pipeline.failures import Failure
 from schemas.reasons import Reason, Stage
 
@@ -221,6 +221,59 @@ def test_a_model_that_breaks_later_stops_the_work_later():
     assert sum(isinstance(outcome, Failure) for outcome in outcomes) == 63
     with pytest.raises(WorkError, match="64 items in a row"):
         list(batcher(breaking, 5).run(range(10 + 64)))
+
+
+def test_what_was_seen_of_a_model_holds_for_later_units():
+    """Eight bad pictures at the beginning of a shard do not stop a model that answered in the shard before."""
+
+    def breaking(batch: Sequence[int]) -> list[int]:
+        if min(batch) < 8:
+            raise RuntimeError("bad pixels")
+        return list(batch)
+
+    def unit(health: Health) -> list[int | Failure]:
+        runner = Batcher(breaking, name="fake", stage=Stage.CAPTION, batch_size=4, health=health)
+        return [outcome for _, outcome in runner.run(range(20))]
+
+    with pytest.raises(BrokenModelError, match="8 items in a row"):
+        unit(Health())
+    assert sum(isinstance(outcome, Failure) for outcome in unit(Health(has_answered=True))) == 8
+
+
+def test_errors_in_a_row_are_counted_over_small_units():
+    def broken(batch: Sequence[int]) -> list[int]:
+        raise RuntimeError("a library that does not fit")
+
+    health = Health()
+
+    def unit() -> list[Any]:
+        return list(Batcher(broken, name="fake", stage=Stage.CAPTION, batch_size=4, health=health).run(range(5)))
+
+    assert len(unit()) == 5
+    with pytest.raises(BrokenModelError):
+        unit()
+
+
+def test_answers_between_errors_show_that_a_model_works():
+    low = Failure(reason=Reason.LOW_CONFIDENCE, stage=Stage.CAPTION, message="0.04")
+
+    def call(batch: Sequence[int]) -> list[int | Failure]:
+        if any(number % 10 == 0 for number in batch):
+            raise RuntimeError("bad crop")
+        return [low] * len(batch)
+
+    outcomes = [outcome for _, outcome in batcher(call, 8).run(range(500))]
+    assert sum(outcome is not low for outcome in outcomes) == 50
+
+
+def test_a_gpu_that_is_lost_stops_the_work_at_once():
+    def lost(batch: Sequence[int]) -> list[int]:
+        if 30 in batch:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        return list(batch)
+
+    with pytest.raises(BrokenModelError, match="device-side assert"):
+        list(batcher(lost, 4).run(range(40)))
 
 
 def test_what_a_backend_refuses_is_no_sign_that_it_is_broken():

@@ -143,6 +143,26 @@ def test_answers_that_are_refused_are_not_kept_in_a_new_data_set(ledger: Ledger,
     check(other, FakeProposer(), FakeCaptioner())
 
 
+def test_a_data_set_s_own_answers_stand_whatever_the_cache_has_learned(ledger: Ledger, tmp_path: Path):
+    """One who took new answers for a new data set goes on with the old one by its own libraries."""
+    check(ledger, FakeProposer(), FakeCaptioner())
+    other = Ledger(dataset=open_storage(str(tmp_path / "other")), cache=ledger.cache)
+    check(other, FakeProposer(), FakeCaptioner(" new"), allow_drift=True)
+    check(ledger, FakeProposer(), FakeCaptioner())
+    with pytest.raises(DriftError, match="out"):
+        check(ledger, FakeProposer(), FakeCaptioner(" new"))
+
+
+def test_the_digest_is_that_of_the_standing_answers(ledger: Ledger):
+    """Within what may move, workers differ; their shards must not."""
+    digests = [
+        check_models(ledger, FakeProposer(moved), None, configuration=CONFIGURATION, device=CPU, allow_drift=False)
+        for moved in (0.0, 0.4)
+    ]
+    assert digests[0] == digests[1]
+    assert list(digests[0]) == ["proposer"]
+
+
 def test_a_model_that_fails_on_one_question_cannot_start(ledger: Ledger, tmp_path: Path):
     class OneShort(FakeCaptioner):
         def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[Caption]:
