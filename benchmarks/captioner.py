@@ -12,7 +12,6 @@ Needs torch, transformers, NumPy, Pillow, msgspec and OpenCV; neither Beam nor A
 """
 
 import argparse
-import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models
 
-from benchmarks.report import Row, gpu_busy, measure, report
+from benchmarks.report import Row, gpu_busy, measure, peak_gib, report
 from pipeline.batches import Batcher
 from pipeline.caption.base import Caption, Crop
 from pipeline.caption.blip2 import Blip2, Blip2Config, Loaded
@@ -218,19 +217,12 @@ def _compare(ways: _Ways, regions: int, options: argparse.Namespace) -> None:
         "times the rate of a call per image": round(1 / (rows[0].ratio or 1), 2),
         "utilisation (share of the wall time in the model's calls)": busy,
         "GPU busy, batched (nvidia-smi)": gpu_busy(ways.batched) if on_gpu else None,
-        "peak memory GiB": _peak_gib(options.device),
+        "peak memory GiB": peak_gib(options.device),
         "same captions both ways": round(same, 3),
         "model": options.model + (", random weights" if options.random_weights else ""),
         "dtype, batch size, torch threads": [ways.captioner.config.dtype, options.batch_size, options.threads],
     }
     report(f"captions of {_NEW_TOKENS} tokens on {options.device}, {regions} regions an image", rows, extra)
-
-
-def _peak_gib(device: str) -> float:
-    """Return the peak of what torch allocated on the GPU since it was reset, or of the whole process."""
-    if device == "cuda":
-        return round(torch.cuda.max_memory_allocated() / 2**30, 2)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import hashlib
 import importlib
 import io
 import os
-import resource
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.report import Row, gpu_busy, measure, report
+from benchmarks.report import Row, gpu_busy, measure, peak_gib, report
 from pipeline.batches import Batcher
 from pipeline.decode import DecodeSettings, decode
 from pipeline.device import Device, leaves_cpu_free
@@ -238,18 +237,11 @@ def _compare(ways: _Ways, options: argparse.Namespace) -> None:
     extra = {
         "utilisation (share of the wall time in the model's calls)": busy,
         "GPU busy, with decoding (nvidia-smi)": gpu_busy(ways.decoded_and_batched) if on_gpu else None,
-        "peak memory GiB": _peak_gib(options.device),
+        "peak memory GiB": peak_gib(options.device),
         "boxes an image, after NMS of candidates": [round(boxes, 1), options.candidates],
         "engine, batch size, torch threads": [options.engine, options.batch_size, options.threads],
     }
     report(f"proposals of {model}, at {options.side} pixels on {options.device}", rows, extra)
-
-
-def _peak_gib(device: str) -> float:
-    """Return the peak of what torch allocated on the GPU since it was reset, or of the whole process."""
-    if device == "cuda":
-        return round(torch.cuda.max_memory_allocated() / 2**30, 2)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
 
 
 if __name__ == "__main__":

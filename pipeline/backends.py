@@ -23,12 +23,12 @@ class SettingError(ValueError):
     """What a backend's setting names cannot be used; the message names the flag. Commands exit 2 on it."""
 
 
-_AT_LEAST_ONE = ("batch_size", "max_proposals", "max_new_tokens", "num_beams", "image_side")
-_SHARES = ("min_score", "max_iou", "min_stability", "min_confidence")
+_AT_LEAST_ONE = ("batch_size", "max_proposals", "image_side")
+_SHARES = ("min_score", "max_iou", "min_stability")
 
 
 def check_ranges(config: Any, *, flag: str) -> None:
-    """Raise ValueError, naming the flag, where a setting that backends have in common is out of its range.
+    """Raise ValueError, naming the flag, where a setting that several backends have is out of its range.
 
     `flag` is what the backend's flags begin with ("--propose").
     """

@@ -172,15 +172,12 @@ def check_models(
     neither is asked. `configuration` is that of the recipe: what decides the answers, apart from the kind of hardware.
     Raises DriftError, and WorkError where a model cannot answer.
     """
-    asked = {
-        kind: Asked(
-            model=model.name,
-            name=_file_name(configuration[kind], device),
-            answers=msgspec.structs.replace(ask(), libraries=model.provenance()["libraries"]),
-        )
-        for kind, model, ask in _models(proposer, captioner)
-        if "torch" in model.provenance().get("libraries", {})
-    }
+    asked = {}
+    for kind, model, ask in _models(proposer, captioner):
+        libraries = model.provenance().get("libraries", {})
+        if "torch" in libraries:
+            answers = msgspec.structs.replace(ask(), libraries=libraries)
+            asked[kind] = Asked(model=model.name, name=_file_name(configuration[kind], device), answers=answers)
     standing = ledger.check(list(asked.values()), allow_drift=allow_drift)
     return {kind: standing[one.name].digest() for kind, one in asked.items()}
 

@@ -150,8 +150,6 @@ def _check_models(options: Options) -> None:
     """Raise what a backend lacks or may not be used for, before anything is written."""
     if options.run.permissive_only:
         check_permissive(options.recipe.licenses())
-    for spec in options.inputs:
-        open_source(spec)  # an input that is not there is told before what its models would cost
     _check_gpu(options)
     options.recipe.fingerprint()  # finds the models, or says which is missing
 
@@ -161,6 +159,8 @@ def _check_gpu(options: Options) -> None:
     paper = PROFILES[PAPER]
     ours = (options.recipe.proposer, options.recipe.captioner) == (paper.proposer, paper.captioner)
     if options.profile == PAPER and ours and options.run.device == "auto" and num_gpus() == 0:
+        for spec in options.inputs:
+            open_source(spec)  # an input that is not there is told before what its models would cost
         raise DeviceError(cpu_cost())
 
 

@@ -15,9 +15,9 @@ from pipeline.device import CPU, Device, same_threads
 from pipeline.images import DecodedImage
 from pipeline.licenses import ULTRALYTICS, Licensed, file_license
 from pipeline.propose.base import Proposals
-from pipeline.propose.letterbox import Letterboxed, check_side, letterbox
+from pipeline.propose.letterbox import Letterboxed, check_side
 from pipeline.propose.order import best_first
-from pipeline.propose.yolov9 import import_ultralytics, ultralytics_package
+from pipeline.propose.yolov9 import INSTALL_ULTRALYTICS, import_ultralytics, ultralytics_package
 from pipeline.weights import ModelFiles, check_pickled, find_file
 from schemas.boxes import as_boxes
 
@@ -86,8 +86,7 @@ class FastSam:
         """Return the images as squares, padded to one of few batch sizes."""
         from pipeline.propose.squares import as_squares
 
-        fitted = [letterbox(image.pixels, self.config.image_side) for image in images]
-        return as_squares(fitted, batch_size=self.batch_size, device=self._device)
+        return as_squares(images, self.config.image_side, batch_size=self.batch_size, device=self._device)
 
     def detect(self, prepared: "Squares") -> list[Proposals]:
         """Return what `propose` does for the images of `prepare`."""
@@ -121,11 +120,7 @@ class FastSam:
 
         Raises ImportError, at start, where a library is missing.
         """
-        require(
-            "ultralytics",
-            what="the proposer fastsam",
-            install="pip install 'fineclip-regions[ultralytics]' (AGPL-3.0: see the README's licence table)",
-        )
+        require("ultralytics", what="the proposer fastsam", install=INSTALL_ULTRALYTICS)
         if config.masks:
             require("pycocotools", what="--propose.masks", install="pip install pycocotools")
         return {"model": _find(config).fingerprint(), "sha256": None, "license": None}

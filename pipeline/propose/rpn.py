@@ -5,6 +5,7 @@ edges. Here every image lies in the corner of a square of one size, and the netw
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -96,8 +97,10 @@ class Rpn:
         """Return the images in the corners of squares, padded to one of few batch sizes."""
         from pipeline.propose.squares import as_squares
 
-        fitted = [letterbox(image.pixels, self.config.image_side, centred=False, fill=_FILL) for image in images]
-        return as_squares(fitted, batch_size=self.batch_size, device=self._device)
+        in_corner = functools.partial(letterbox, centred=False, fill=_FILL)
+        return as_squares(
+            images, self.config.image_side, batch_size=self.batch_size, device=self._device, fit=in_corner
+        )
 
     def detect(self, prepared: "Squares") -> list[Proposals]:
         """Return the boxes of each image of `prepare` in its own frame, best first."""

@@ -1,6 +1,6 @@
 """A batch of letterboxed squares on its way to a model: one of few shapes, whatever images are in it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pipeline.batches import padded_size
-from pipeline.propose.letterbox import Letterboxed
+from pipeline.images import DecodedImage, Pixels
+from pipeline.propose.letterbox import Letterboxed, letterbox
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +22,19 @@ class Squares:
     """How the square of each image was made."""
 
 
-def as_squares(fitted: Sequence[Letterboxed], *, batch_size: int, device: str) -> Squares:
-    """Return letterboxed images as one batch, padded to a power-of-two share of `batch_size` for `device`."""
-    side = len(fitted[0].pixels)
+def as_squares(
+    images: Sequence[DecodedImage],
+    side: int,
+    *,
+    batch_size: int,
+    device: str,
+    fit: Callable[[Pixels, int], Letterboxed] = letterbox,
+) -> Squares:
+    """Return images as one batch of squares of `side` pixels, padded to a power-of-two share of `batch_size`.
+
+    `fit` brings one to its square; the batch is pinned where `device` is a GPU.
+    """
+    fitted = [fit(image.pixels, side) for image in images]
     batch = torch.zeros(
         (padded_size(len(fitted), batch_size), side, side, 3), dtype=torch.uint8, pin_memory=device.startswith("cuda")
     )

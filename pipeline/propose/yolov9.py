@@ -23,7 +23,7 @@ from pipeline.device import CPU, Device, same_threads
 from pipeline.images import DecodedImage
 from pipeline.licenses import LIBREYOLO, ULTRALYTICS, Licensed, file_license, published_license
 from pipeline.propose.base import Proposals
-from pipeline.propose.letterbox import check_side, letterbox
+from pipeline.propose.letterbox import check_side
 from pipeline.propose.order import best_first
 from pipeline.weights import ModelFiles, WeightsNotFoundError, check_pickled, find_file, find_model
 from schemas.boxes import Boxes, as_boxes
@@ -37,8 +37,9 @@ _MOST_BEFORE_NMS = 300
 """Boxes of all classes together that libreyolo's NMS may return, before ours."""
 
 _FLAG = "--propose.model"
+INSTALL_ULTRALYTICS = "pip install 'fineclip-regions[ultralytics]' (AGPL-3.0: see the README's licence table)"
 _INSTALL = {
-    "ultralytics": "pip install 'fineclip-regions[ultralytics]' (AGPL-3.0: see the README's licence table)",
+    "ultralytics": INSTALL_ULTRALYTICS,
     "libreyolo": "pip install --no-deps libreyolo (its own dependencies would bring a second OpenCV)",
 }
 _CHECKPOINTS = {
@@ -111,8 +112,7 @@ class Yolov9:
         """Return the images as squares, padded to one of few batch sizes."""
         from pipeline.propose.squares import as_squares
 
-        fitted = [letterbox(image.pixels, self.config.image_side) for image in images]
-        return as_squares(fitted, batch_size=self.batch_size, device=self._device)
+        return as_squares(images, self.config.image_side, batch_size=self.batch_size, device=self._device)
 
     def detect(self, prepared: "Squares") -> list[Proposals]:
         """Return the boxes of each image of `prepare` in its own frame, best first."""
