@@ -7,7 +7,7 @@ BIN := .venv/bin
 
 demo: .venv/pipeline.installed
 	rm -rf demo
-	$(BIN)/fineclip annotate pipeline/photographs demo/photographs --profile weightless
+	$(BIN)/fineclip annotate pipeline/golden/photographs demo/photographs --profile weightless
 	$(BIN)/fineclip annotate 'scenes:200?split=test' demo/scenes --profile mini
 	$(BIN)/fineclip score demo/scenes
 	@echo

@@ -19,13 +19,13 @@ class _Subcommand:
 
 
 SUBCOMMANDS = {
-    "annotate": _Subcommand("pipeline.command:annotate_main", "pipeline", "make region-text shards from images"),
-    "plan": _Subcommand("pipeline.command:plan_main", "pipeline", "show what annotate would do, and make its plan"),
-    "score": _Subcommand("pipeline.score:main", "pipeline", "compare a data set of scenes with the truth"),
+    "annotate": _Subcommand("pipeline.cli.command:annotate_main", "pipeline", "make region-text shards from images"),
+    "plan": _Subcommand("pipeline.cli.command:plan_main", "pipeline", "show what annotate would do, and make its plan"),
+    "score": _Subcommand("pipeline.scenes.score:main", "pipeline", "compare a data set of scenes with the truth"),
     "train-mini": _Subcommand("pipeline.minis.command:main", "trainer", "train a small detector, captioner or CLIP"),
-    "train": _Subcommand("trainer.command:train_main", "trainer", "train FineCLIP, CLIPSelf, RegionCLIP or CLIP"),
-    "evaluate": _Subcommand("trainer.command:evaluate_main", "trainer", "measure a model on a data set"),
-    "status": _Subcommand("pipeline.command:status_main", "pipeline", "count what a data set holds now"),
+    "train": _Subcommand("trainer.cli.command:train_main", "trainer", "train FineCLIP, CLIPSelf, RegionCLIP or CLIP"),
+    "evaluate": _Subcommand("trainer.cli.command:evaluate_main", "trainer", "measure a model on a data set"),
+    "status": _Subcommand("pipeline.cli.command:status_main", "pipeline", "count what a data set holds now"),
     "view": _Subcommand("pipeline.viewer.command:view_main", "viewer", "look at boxes and captions in the browser"),
     "sheet": _Subcommand("pipeline.viewer.command:sheet_main", "viewer", "write a contact sheet, one HTML file"),
     "doctor": _Subcommand(

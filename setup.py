@@ -72,7 +72,7 @@ setup(
     py_modules=["fineclip"],
     package_data={
         "schemas": ["*.json"],
-        "pipeline": ["caption/concepts.txt", "photographs/*", "viewer/assets/*", "minis/checkpoints/*/*"],
+        "pipeline": ["caption/concepts.txt", "golden/photographs/*", "viewer/assets/*", "models/checkpoints/*/*"],
         "trainer": ["model_configs/*"],
     },
     install_requires=SCHEMAS + COMMAND,

@@ -15,18 +15,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pipeline.engine  # noqa: F401 - imports Beam, ahead of the clock
+import pipeline.run.engine  # noqa: F401 - imports Beam, ahead of the clock
 from benchmarks.report import Row, measure, report
 from benchmarks.tars import make_tars
-from pipeline import job
 from pipeline.annotate import Annotator
 from pipeline.caption.rule import Rule, RuleConfig
-from pipeline.finalise import finalise
-from pipeline.planning import make_plan
+from pipeline.plan.make import make_plan
 from pipeline.propose.manual import Manual, ManualConfig
+from pipeline.run import job
+from pipeline.run.finalise import finalise
+from pipeline.run.status import Markers
 from pipeline.settings import PlanSettings, Recipe, RunSettings
-from pipeline.status import Markers
-from pipeline.storage import open_storage
+from pipeline.store.storage import open_storage
 
 _GOAL = 1.05
 _RECIPE = Recipe(proposer="manual", propose=ManualConfig(), captioner="rule", caption=RuleConfig())

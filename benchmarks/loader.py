@@ -31,9 +31,9 @@ from schemas.dataset import Dataset
 from schemas.hashes import region_id, sha256, text_hash
 from schemas.records import Region
 from tests.shards import TinySample, tiny_sample, write_shard
-from trainer.data import Batches, load_batches
-from trainer.index import build_index
-from trainer.pixels import Preparation
+from trainer.data.batches import Batches, load_batches
+from trainer.data.index import build_index
+from trainer.data.pixels import Preparation
 from trainer.settings import OrderSettings, SampleSettings
 
 _GOAL = 1 / 3

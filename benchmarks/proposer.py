@@ -30,19 +30,19 @@ import torch
 from PIL import Image
 
 from benchmarks.report import Row, gpu_busy, measure, peak_gib, report
-from pipeline.batches import Batcher
-from pipeline.decode import DecodeSettings, decode
-from pipeline.device import Device, leaves_cpu_free
 from pipeline.images import DecodedImage
+from pipeline.models.batches import Batcher
+from pipeline.models.device import Device, leaves_cpu_free
 from pipeline.propose.base import Proposals
 from pipeline.propose.yolov9 import Yolov9, Yolov9Config, import_ultralytics
-from pipeline.sources.base import SourceItem
+from pipeline.read.base import SourceItem
+from pipeline.read.decode import DecodeSettings, decode
 from schemas.reasons import Stage
 
 _H200_IMAGES_PER_S = 1000.0
 _GOAL_IS_FOR = ("c", 640)
 _AHEAD = 4
-"""Images decoded ahead, a thread: as `pipeline.read` does it."""
+"""Images decoded ahead, a thread: as `pipeline.read.read` does it."""
 _WIDTH, _HEIGHT = 640, 480
 
 

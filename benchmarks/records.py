@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.report import Row, measure, report
-from pipeline.write import ShardWriter
+from pipeline.write.shard_writer import ShardWriter
 from schemas.boxes import as_boxes
 from schemas.dataset import Dataset
 from schemas.hashes import region_id, sha256, text_hash, text_sha256

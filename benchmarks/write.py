@@ -22,12 +22,12 @@ import webdataset  # type: ignore[import-untyped]  # it ships stubs, but no py.t
 
 from benchmarks.report import Row, measure, report
 from pipeline.images import DecodedImage
-from pipeline.rows import image_record, table_rows
+from pipeline.propose.select import Selected
+from pipeline.read.base import SourceItem
 from pipeline.sample import RegionCaption, Sample
-from pipeline.select import Selected
-from pipeline.sources.base import SourceItem
-from pipeline.storage import LocalStorage
-from pipeline.write import ShardWriter
+from pipeline.store.storage import LocalStorage
+from pipeline.write.rows import image_record, table_rows
+from pipeline.write.shard_writer import ShardWriter
 from schemas.hashes import sha256
 from schemas.names import ShardName
 

@@ -13,22 +13,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from pipeline import sidecar
-from pipeline.batches import Batcher, Health
 from pipeline.caption.base import Caption, Captioner, Crop, PreparingCaptioner, UnevenCaptioner
+from pipeline.caption.crop import cut
 from pipeline.caption.normalise import finished
 from pipeline.clock import StageClock
-from pipeline.crop import cut
-from pipeline.device import leaves_cpu_free
 from pipeline.failures import Failure
 from pipeline.images import DecodedImage
-from pipeline.plan import Plan
+from pipeline.models.batches import Batcher, Health
+from pipeline.models.device import leaves_cpu_free
+from pipeline.plan.plan import Plan
 from pipeline.propose.base import PreparingProposer, Proposals, Proposer
-from pipeline.read import read_samples
+from pipeline.propose.select import Selected, select, too_low_resolution
+from pipeline.read.read import read_samples
 from pipeline.sample import RegionCaption, Sample
-from pipeline.select import Selected, select, too_low_resolution
 from pipeline.settings import Recipe, RunSettings
-from pipeline.unit import UnitReport, commit_unit
+from pipeline.write import proposals_file
+from pipeline.write.shards import UnitReport, commit_unit
 from schemas.reasons import Stage
 
 _Model = TypeVar("_Model", Proposer, Captioner)
@@ -73,13 +73,13 @@ class Annotator:
         clock = StageClock()
         samples = self._propose(self._read(unit, clock), clock)
         outcomes = ((sample.proposals, sample.failure) for sample in samples)
-        sidecar.save(self.plan.storage, unit, outcomes, provenance=self._provenance_of_proposer())
+        proposals_file.save(self.plan.storage, unit, outcomes, provenance=self._provenance_of_proposer())
         return UnitReport(unit=unit, seconds=clock.seconds, batches=clock.batches)
 
     def caption(self, unit: int, advance: Advance = _ignore) -> UnitReport:
         """Caption and commit a unit from the proposals that `propose` left; same files as `annotate`."""
         clock = StageClock()
-        saved = sidecar.load(self.plan.storage, unit)
+        saved = proposals_file.load(self.plan.storage, unit)
         proposed = _with_proposals(self._read(unit, clock), saved.outcomes())
         return self._finish(unit, proposed, clock, advance, proposer=saved.provenance)
 
@@ -253,7 +253,7 @@ def _up_to(sample: Sample, waiting: deque[Sample]) -> Iterator[Sample]:
             return
 
 
-def _with_proposals(samples: Iterator[Sample], saved: Iterable[sidecar.Outcome]) -> Iterator[Sample]:
+def _with_proposals(samples: Iterator[Sample], saved: Iterable[proposals_file.Outcome]) -> Iterator[Sample]:
     for sample, (proposals, failure) in zip(samples, saved, strict=True):
         sample.proposals, sample.failure = proposals, failure
         yield sample

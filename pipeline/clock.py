@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from pipeline.batches import BatchReport
+from pipeline.models.batches import BatchReport
 
 _T = TypeVar("_T")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.sources.base import GivenRegion, SourceItem
+from pipeline.read.base import GivenRegion, SourceItem
 
 Pixels = npt.NDArray[np.uint8]
 """`[H, W, 3]` uint8 RGB."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pipeline.failures import Failure
 from pipeline.images import DecodedImage
 from pipeline.propose.base import Proposals
-from pipeline.select import Selected
-from pipeline.sources.base import SourceItem
+from pipeline.propose.select import Selected
+from pipeline.read.base import SourceItem
 
 
 @dataclass(frozen=True, kw_only=True)

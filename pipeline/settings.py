@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from pipeline.backends import check_ranges
 from pipeline.caption import captioner_class
-from pipeline.crop import CropSettings
-from pipeline.exclusions import ReadSettings
-from pipeline.licenses import Licensed
+from pipeline.caption.crop import CropSettings
+from pipeline.models.licenses import Licensed
 from pipeline.propose import proposer_class
-from pipeline.select import SelectSettings
+from pipeline.propose.select import SelectSettings
+from pipeline.read.exclusions import ReadSettings
 from schemas.hashes import fingerprint
 from schemas.names import SCHEMA_VERSION, TRAIN, VAL
 

@@ -18,8 +18,8 @@ import fineclip
 from pipeline.caption.rule import RuleConfig
 from pipeline.images import DecodedImage, Pixels
 from pipeline.propose.manual import ManualConfig
+from pipeline.read.base import GivenRegion, SourceItem
 from pipeline.settings import Recipe
-from pipeline.sources.base import GivenRegion, SourceItem
 from schemas.names import DATASET_JSON, shard_of_marker
 from schemas.records import Counts, ShardMarker, decode_shard_marker
 

@@ -71,7 +71,7 @@ def test_help_fits_the_terminal_and_shows_defaults_and_units(monkeypatch: pytest
 def test_the_paper_s_models_say_what_they_would_cost_without_a_gpu(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("pipeline.command.num_gpus", lambda: 0)
+    monkeypatch.setattr("pipeline.cli.command.num_gpus", lambda: 0)
     outcome = run("annotate", photos, tmp_path / "out")
     assert outcome.code == 2
     words = " ".join(outcome.err.split())

@@ -31,7 +31,7 @@ from tests.builders import (
     write_tars,
 )
 
-BUNDLED = Path(pipeline.__file__).with_name("photographs")
+BUNDLED = Path(pipeline.__file__).parent / "golden" / "photographs"
 NAMES = ("cat", "coffee", "rocket")
 
 

@@ -4,9 +4,9 @@ import importlib
 import sys
 
 _COMMANDS = {
-    "train": "trainer.command:train_main",
-    "evaluate": "trainer.command:evaluate_main",
-    "export": "trainer.export_command:export_main",
+    "train": "trainer.cli.command:train_main",
+    "evaluate": "trainer.cli.command:evaluate_main",
+    "export": "trainer.cli.export:export_main",
 }
 
 if __name__ == "__main__":

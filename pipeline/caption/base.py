@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pipeline.failures import Failure
 from pipeline.images import Pixels
-from pipeline.licenses import Licensed
+from pipeline.models.licenses import Licensed
 
 
 @dataclass(frozen=True, kw_only=True)

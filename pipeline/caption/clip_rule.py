@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pipeline.backends import require
-from pipeline.batches import padded_size
 from pipeline.caption.base import Caption, Crop
 from pipeline.caption.concepts import Pool, filled, find_pool
-from pipeline.device import CPU, Device
 from pipeline.failures import Failure
-from pipeline.licenses import OPEN_CLIP, Licensed, model_license
-from pipeline.weights import ModelFiles, find_model
+from pipeline.models.batches import padded_size
+from pipeline.models.device import CPU, Device
+from pipeline.models.licenses import OPEN_CLIP, Licensed, model_license
+from pipeline.models.weights import ModelFiles, find_model
 from schemas.reasons import Reason, Stage
 
 _FLAG = "--caption.model"

@@ -26,10 +26,10 @@ from pipeline.backends import require
 from pipeline.caption.base import Caption, Crop
 from pipeline.caption.pixels import scaled
 from pipeline.caption.secrets import api_key, passwords, without_userinfo
-from pipeline.device import CPU, Device
 from pipeline.failures import Failure
 from pipeline.images import Pixels
-from pipeline.licenses import OPENAI_CLIENT, Licensed, served_license
+from pipeline.models.device import CPU, Device
+from pipeline.models.licenses import OPENAI_CLIENT, Licensed, served_license
 from schemas.reasons import Reason, Stage
 
 if TYPE_CHECKING:

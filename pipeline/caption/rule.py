@@ -13,9 +13,9 @@ import numpy as np
 
 from pipeline.caption.base import Caption, Crop
 from pipeline.caption.colours import COLOUR_NAMES, colour_indices
-from pipeline.device import CPU, Device
 from pipeline.images import Pixels
-from pipeline.licenses import OURS, Licensed
+from pipeline.models.device import CPU, Device
+from pipeline.models.licenses import OURS, Licensed
 from schemas.hashes import sha256
 
 _SAMPLES_A_SIDE = 24

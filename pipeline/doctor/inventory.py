@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from pipeline.doctor.findings import Findings, write_again
-from pipeline.plan import Generation, decision_name
+from pipeline.plan.plan import Generation, decision_name
 from pipeline.settings import splits_of
 from schemas.folder import DatasetError, Folder
 from schemas.hashes import fingerprint

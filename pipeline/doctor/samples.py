@@ -5,12 +5,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pipeline.decode import DecodeSettings, decode
 from pipeline.doctor.findings import Findings, write_again
 from pipeline.doctor.members import TarSample
 from pipeline.doctor.rows import ShardRows
 from pipeline.failures import Failure
-from pipeline.sources.base import SourceItem
+from pipeline.read.base import SourceItem
+from pipeline.read.decode import DecodeSettings, decode
 from schemas.boxes import QUANTUM
 from schemas.folder import DatasetError
 from schemas.hashes import sha256, text_hash, text_sha256

@@ -27,7 +27,7 @@ from pipeline.minis.batches import Example, Pixels, crops_of_step, scenes_of_ste
 from pipeline.minis.heads import TeachingHeads, position_waves
 from pipeline.minis.loop import Losses, Recipe, Run, start
 from pipeline.minis.tokens import BOUND, BOUND_ID, PAD_ID, train_tokenizer
-from pipeline.minis.weights import save_half
+from pipeline.models.state import save_half
 from pipeline.scenes.draw import draw_scene
 from pipeline.scenes.words import CHOICES, Attributes, every_region_caption, region_caption
 

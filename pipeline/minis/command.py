@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.minis.cards import outside_interval
-from pipeline.minis.store import FIGURES, MINIS, mini_folder
+from pipeline.models.minis import FIGURES, MINIS, mini_folder
 
 _DESCRIPTION = """\
 Trains a small detector, captioner or CLIP on synthetic scenes, measures it on test scenes, and leaves weights, recipe,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.minis.batches import Pixels, scenes_of_step
 from pipeline.minis.loop import Losses, Recipe, Run, start
-from pipeline.minis.weights import WeightsError, fit_strictly, save_half
+from pipeline.models.state import WeightsError, fit_strictly, save_half
 from pipeline.scenes.draw import Scene
 from pipeline.scenes.layout import SIDE_PX
 from schemas.boxes import Boxes, as_boxes

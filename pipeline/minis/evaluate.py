@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 
 from pipeline.minis.batches import Pixels, cut
+from pipeline.read.scenes import encode
 from pipeline.scenes.draw import Scene, draw_scene
 from pipeline.scenes.scoring import score_boxes, score_captions
 from pipeline.scenes.words import Attributes, every_region_caption
-from pipeline.sources.scenes import encode
 
 Figures = Mapping[str, float]
 

@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.minis.cards import card
 from pipeline.minis.evaluate import fresh_scenes, measure
 from pipeline.minis.loop import CURVE, Recipe
-from pipeline.minis.store import CARD, FIGURES, MINIS, RECIPE, REPEATS, MiniError
+from pipeline.models.minis import CARD, FIGURES, MINIS, RECIPE, REPEATS, MiniError
 from pipeline.scenes.layout import VERSION
 
 NUM_TEST_SCENES = 500

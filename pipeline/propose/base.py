@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.images import DecodedImage
-from pipeline.licenses import Licensed
+from pipeline.models.licenses import Licensed
 from schemas.boxes import Boxes
 
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from pipeline.backends import require
-from pipeline.device import CPU, Device
 from pipeline.images import DecodedImage
-from pipeline.licenses import TORCHVISION, Licensed, file_license, published_license
+from pipeline.models.device import CPU, Device
+from pipeline.models.licenses import TORCHVISION, Licensed, file_license, published_license
+from pipeline.models.weights import ModelFiles, find_file, find_published
 from pipeline.propose.base import Proposals
 from pipeline.propose.letterbox import check_side, letterbox
 from pipeline.propose.order import best_first
-from pipeline.weights import ModelFiles, find_file, find_published
 from schemas.boxes import Boxes, as_boxes
 
 if TYPE_CHECKING:  # planning must not import torch
@@ -192,7 +192,7 @@ def _load(path: Path, config: RpnConfig) -> Any:
     from safetensors.torch import load_file
     from torch import nn
 
-    from pipeline.minis.weights import fit_strictly
+    from pipeline.models.state import fit_strictly
 
     model = torchvision.models.get_model(
         config.model,

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.device import CPU, Device
 from pipeline.images import DecodedImage, Pixels
-from pipeline.licenses import OPENCV, OURS, Licensed
+from pipeline.models.device import CPU, Device
+from pipeline.models.licenses import OPENCV, OURS, Licensed
 from pipeline.propose.base import Proposals
 from pipeline.propose.objectness import IntBoxes, area, objectness
 from schemas.boxes import Boxes, as_boxes

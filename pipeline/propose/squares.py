@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.batches import padded_size
 from pipeline.images import DecodedImage, Pixels
+from pipeline.models.batches import padded_size
 from pipeline.propose.letterbox import Letterboxed, letterbox
 
 

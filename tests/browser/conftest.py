@@ -7,9 +7,9 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from pipeline.viewer.session import Session
+from tests.pipeline.viewer.data import SHARDS, sample
+from tests.pipeline.viewer.serving import serving
 from tests.shards import caption_overlay, write_overlay, write_shard
-from tests.viewer.data import SHARDS, sample
-from tests.viewer.serving import serving
 
 _FLAGS = [
     "--no-sandbox",

@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from schemas.dataset import Dataset
 from tests.browser.conftest import marks
-from tests.viewer.data import ATTACK, region_id
+from tests.pipeline.viewer.data import ATTACK, region_id
 
 pytestmark = pytest.mark.browser
 

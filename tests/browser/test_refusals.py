@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tests.browser.conftest import marks
-from tests.viewer.data import region_id
+from tests.pipeline.viewer.data import region_id
 
 pytestmark = pytest.mark.browser
 

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline.storage import LocalStorage
-from pipeline.write import HashingFile
+from pipeline.store.storage import LocalStorage
+from pipeline.write.shard_writer import HashingFile
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,20 +14,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import annotate, sidecar
+from pipeline import annotate
 from pipeline.annotate import Annotator
 from pipeline.caption.base import Caption, Crop
 from pipeline.caption.rule import Rule, RuleConfig
-from pipeline.commit import commit
 from pipeline.failures import Failure
 from pipeline.images import DecodedImage
-from pipeline.planning import make_plan
+from pipeline.plan.make import make_plan
 from pipeline.propose.base import Proposals
 from pipeline.propose.manual import Manual, ManualConfig
-from pipeline.select import SelectSettings
+from pipeline.propose.select import SelectSettings
 from pipeline.settings import PlanSettings, Recipe, RunSettings
-from pipeline.storage import open_storage
-from pipeline.unit import BalanceError
+from pipeline.store.commit import commit
+from pipeline.store.storage import open_storage
+from pipeline.write import proposals_file
+from pipeline.write.shards import BalanceError
 from schemas.dataset import Dataset
 from schemas.hashes import key_fraction
 from schemas.reasons import Reason, Stage
@@ -272,9 +273,9 @@ def test_two_pools_write_what_one_pool_writes(make: Make, tmp_path: Path) -> Non
     make(MIXED, "one", proposer=FakeProposer(bad_keys=["g"])).annotate(0)
     two = make(MIXED, "two", proposer=FakeProposer(bad_keys=["g"]), captioner=None)
     two.propose(0)
-    assert sidecar.exists(two.plan.storage, 0)
+    assert proposals_file.exists(two.plan.storage, 0)
     replace(two, proposer=None, captioner=Rule(RuleConfig())).caption(0)
-    sidecar.remove(two.plan.storage, 0)
+    proposals_file.remove(two.plan.storage, 0)
     (tmp_path / "two" / "_proposals").rmdir()
     assert digests(tmp_path / "two") == digests(tmp_path / "one")
 
@@ -305,11 +306,11 @@ def test_an_error_of_the_store_leaves_no_attempt(make: Make, tmp_path: Path, mon
 
     annotator = make([members("a")])
     before = digests(tmp_path / "out")
-    monkeypatch.setattr("pipeline.unit.commit", failing)
+    monkeypatch.setattr("pipeline.write.shards.commit", failing)
     with pytest.raises(OSError, match="the store is away"):
         annotator.annotate(0)
     assert digests(tmp_path / "out") == before
-    monkeypatch.setattr("pipeline.unit.commit", commit)
+    monkeypatch.setattr("pipeline.write.shards.commit", commit)
     annotator.annotate(0)
     assert image_rows(tmp_path / "out") == [("a", None)]
 
@@ -356,11 +357,11 @@ failures = st.builds(
 @given(outcomes=st.lists(proposals | failures, max_size=5))
 def test_a_sidecar_gives_back_exactly_what_it_was_given(outcomes: list[Any]) -> None:
     storage = open_storage("memory://sidecars")
-    wanted: list[sidecar.Outcome] = [
+    wanted: list[proposals_file.Outcome] = [
         (None, outcome) if isinstance(outcome, Failure) else (_proposals(outcome), None) for outcome in outcomes
     ]
-    sidecar.save(storage, 3, iter(wanted), provenance={"name": "fake"})
-    loaded = list(sidecar.load(storage, 3).outcomes())
+    proposals_file.save(storage, 3, iter(wanted), provenance={"name": "fake"})
+    loaded = list(proposals_file.load(storage, 3).outcomes())
     assert [failure for _, failure in loaded] == [failure for _, failure in wanted]
     for (found, _), (given_, _) in zip(loaded, wanted, strict=True):
         assert (found is None) == (given_ is None)

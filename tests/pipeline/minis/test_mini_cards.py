@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.minis.cards import card, outside_interval
-from pipeline.minis.store import MINIS, MiniError, mini_folder
+from pipeline.models.minis import MINIS, MiniError, mini_folder
 
 RECIPE = {
     "scenes_version": "1",

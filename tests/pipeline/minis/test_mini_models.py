@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.filterwarnings("default")
 
-from pipeline.minis.weights import WeightsError, load_strictly, save_half  # noqa: E402
+from pipeline.models.state import WeightsError, load_strictly, save_half  # noqa: E402
 from pipeline.scenes.words import every_region_caption, parse_region_caption  # noqa: E402
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from schemas.names import KEY_PATTERN
 
-FOLDER = resources.files("pipeline") / "photographs"
+FOLDER = resources.files("pipeline") / "golden" / "photographs"
 NAMES = ["astronaut", "cat", "coffee", "flower", "rocket", "temple"]
 
 

@@ -12,9 +12,9 @@ from torchvision.models import get_model
 from torchvision.models.detection.image_list import ImageList
 
 from pipeline.images import DecodedImage, Pixels
-from pipeline.minis.weights import WeightsError
+from pipeline.models.state import WeightsError
+from pipeline.models.weights import WeightsNotFoundError
 from pipeline.propose.rpn import Rpn, RpnConfig
-from pipeline.weights import WeightsNotFoundError
 from schemas.boxes import as_boxes
 
 MakeImage = Callable[..., DecodedImage]

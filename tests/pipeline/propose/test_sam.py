@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from pipeline.images import DecodedImage, Pixels
+from pipeline.models.weights import WeightsNotFoundError
 from pipeline.propose.sam import Sam, SamConfig
-from pipeline.weights import WeightsNotFoundError
 
 MakeImage = Callable[..., DecodedImage]
 

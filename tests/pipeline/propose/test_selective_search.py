@@ -29,7 +29,7 @@ def as_bytes(proposals):
 
 @pytest.fixture(scope="module")
 def coffee():
-    with resources.files("pipeline").joinpath("photographs/coffee.jpg").open("rb") as file:
+    with resources.files("pipeline").joinpath("golden/photographs/coffee.jpg").open("rb") as file:
         return np.asarray(Image.open(file).convert("RGB").resize((180, 120)))
 
 

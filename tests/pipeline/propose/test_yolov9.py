@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.decode import DecodeSettings, decode
 from pipeline.failures import Failure
 from pipeline.images import DecodedImage, Pixels
 from pipeline.minis.detector import load
-from pipeline.minis.weights import WeightsError
+from pipeline.models.state import WeightsError
+from pipeline.models.weights import WeightsNotFoundError
 from pipeline.propose.yolov9 import Yolov9, Yolov9Config
-from pipeline.sources.base import SourceItem
-from pipeline.weights import WeightsNotFoundError
+from pipeline.read.base import SourceItem
+from pipeline.read.decode import DecodeSettings, decode
 from schemas.reasons import Reason
 from tests.random_models import random_libreyolo, random_yolov9
 

@@ -1,0 +1,26 @@
+"""`fineclip annotate` for notebooks and scripts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.cli.options import from_settings
+from pipeline.run import job
+from pipeline.run.job import JobResult
+
+
+def annotate(inputs: str | Sequence[str], output: str, **settings: Any) -> JobResult:
+    """Annotate `inputs` into the data set at `output` and return how the job ended.
+
+    `settings` are those of a config file, groups as dictionaries: `profile="weightless"`, `limit=20`,
+    `select={"max_regions": 4}`. Raises ValueError for a setting that is not one, and what `job.annotate` raises.
+    """
+    paths = [inputs] if isinstance(inputs, str) else list(inputs)
+    options = from_settings(paths, output, settings)
+    return job.annotate(
+        options.inputs,
+        options.output,
+        recipe=options.recipe,
+        plan=options.plan,
+        run=options.run,
+        append=options.append,
+    )

@@ -1,0 +1,7 @@
+"""The command line: settings in, tables out.
+
+options, profiles   flags, YAML and profiles become settings
+command             one function a subcommand: annotate, plan, status
+progress, report    what a person sees while a job runs, and when it ends
+cost                what a paper-size job costs, in a sentence
+"""

@@ -1,0 +1,293 @@
+"""From command line and config file to settings: one parser built from the settings' own dataclasses.
+
+Flags, their defaults, units and help come from the dataclasses and their docstrings. The proposer and captioner are
+found first, because their own configs are part of the parser (`--propose.*` and `--caption.*`).
+"""
+
+import argparse
+import dataclasses
+import inspect
+import os
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import docstring_parser
+import yaml
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from pipeline.caption import CAPTIONERS, captioner_class
+from pipeline.caption.crop import CropSettings
+from pipeline.cli.profiles import DEFAULT_PROFILE, PROFILES
+from pipeline.propose import PROPOSERS, proposer_class
+from pipeline.propose.select import SelectSettings
+from pipeline.read.decode import DecodeSettings
+from pipeline.read.exclusions import ReadSettings, load_exclusions
+from pipeline.read.spec import split_options, split_prefix
+from pipeline.run.probe import ProbeSettings
+from pipeline.settings import PlanSettings, Recipe, RunSettings
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+EXIT_CODES = """\
+exit codes:
+  0  done and balanced
+  1  more dead than --max-dead
+  2  wrong usage or unusable input
+  3  refused: OUTPUT belongs to another configuration or other inputs
+  4  interrupted and drained; the same command goes on from there
+  5  OUTPUT cannot be read or written
+  6  totals do not balance"""
+
+_CHOICES: dict[str, Collection[str]] = {"profile": PROFILES, "proposer": PROPOSERS, "captioner": CAPTIONERS}
+_PLAN = "plan"
+"""The command that has the flags of `ProbeSettings`."""
+_FILTER_HELP = (
+    "Filter list (.parquet or .jsonl, such as the marks of fineclip view) of images and regions to leave out; may be "
+    "given several times. Keys are those of OUTPUT, ids of regions those of INPUT's records: they matter to manual "
+    "alone, other proposers find regions of their own."
+)
+_GROUPS = ("read", "select", "crop", "propose", "caption")
+_MAX_HELP_WIDTH = 110
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a command line came to."""
+
+    inputs: tuple[str, ...]
+    output: str
+    profile: str
+    recipe: Recipe
+    plan: PlanSettings
+    run: RunSettings
+    probe: ProbeSettings
+    append: bool
+    beam_options: tuple[str, ...]
+
+
+def parse(command: str, description: str, arguments: Sequence[str]) -> Options:
+    """Parse the arguments of `fineclip command INPUT... OUTPUT [options] [-- BEAM OPTIONS]`.
+
+    Prints help or an error and raises SystemExit (0 or 2) as argparse does.
+    """
+    arguments, beam_options = _split_at_dashes(arguments)
+    names = _chosen_names(command, arguments)
+    parser = _parser(command, description, names)
+    parsed = parser.parse_args(list(arguments))
+    try:
+        return _options(parser.instantiate(parsed), names, beam_options)
+    except ValueError as error:
+        parser.error(str(error))
+        raise AssertionError("unreachable") from error
+
+
+def from_settings(inputs: Sequence[str], output: str, settings: Mapping[str, Any]) -> Options:
+    """Return the options that a config file of `settings` would give. Raises ValueError for any that is not one."""
+    chosen = {kind: settings[kind] for kind in _CHOICES if kind in settings}
+    names = _names_of(chosen)
+    parser = _parser("annotate", "", names)
+    parser.exit_on_error = False
+    try:
+        parsed = parser.parse_object({**settings, "paths": [*inputs, output]})
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from error
+    return _options(parser.instantiate(parsed), names, beam_options=())
+
+
+def _split_at_dashes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    arguments = list(arguments)
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:at], arguments[at + 1 :]
+
+
+def _usage(command: str) -> str:
+    return f"fineclip {command} INPUT [INPUT ...] OUTPUT [options] [-- BEAM OPTIONS]"
+
+
+def _chosen_names(command: str, arguments: Sequence[str]) -> dict[str, str]:
+    """Return profile, proposer and captioner: flags before the config file, that before the profile's own."""
+    early = argparse.ArgumentParser(
+        prog=f"fineclip {command}", usage=_usage(command), add_help=False, allow_abbrev=False
+    )
+    early.add_argument("--config", type=Path, action="append", default=[])
+    for kind in _CHOICES:
+        early.add_argument(f"--{kind}")
+    flags, _ = early.parse_known_args(arguments)
+    chosen: dict[str, Any] = {}
+    try:
+        for path in flags.config:
+            chosen.update(_load_config(path))
+        chosen.update({kind: getattr(flags, kind) for kind in _CHOICES if getattr(flags, kind) is not None})
+        return _names_of(chosen)
+    except ValueError as error:
+        early.error(str(error))
+        raise AssertionError("unreachable") from error
+
+
+def _names_of(chosen: Mapping[str, Any]) -> dict[str, str]:
+    """Return profile, proposer and captioner: what is not chosen comes from the profile. Raises ValueError."""
+    profile = PROFILES[_known_name("profile", chosen.get("profile", DEFAULT_PROFILE))]
+    own = {"profile": DEFAULT_PROFILE, "proposer": profile.proposer, "captioner": profile.captioner}
+    return {kind: _known_name(kind, chosen.get(kind, own[kind])) for kind in _CHOICES}
+
+
+def _load_config(path: Path) -> dict[str, Any]:
+    """Return what a config file holds. Raises ValueError, naming the file, for one that is no YAML mapping."""
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"--config {path}: {getattr(error, 'strerror', None) or error}") from error
+    if isinstance(config, dict):
+        return config
+    raise ValueError(f"--config {path}: holds no settings; write lines such as `shard_size: 1000`")
+
+
+def _known_name(kind: str, name: Any) -> str:
+    if name not in [*_CHOICES[kind]]:
+        raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(sorted(_CHOICES[kind]))}")
+    return str(name)
+
+
+def _parser(command: str, description: str, names: dict[str, str]) -> ArgumentParser:
+    parser = ArgumentParser(
+        prog=f"fineclip {command}",
+        usage=_usage(command),
+        description=description,
+        epilog=EXIT_CODES,
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+        print_config="--print-config",
+    )
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        metavar="INPUT ... OUTPUT",
+        help="images: a folder, WebDataset tars, COCO JSON, Parquet (local or URL); then the folder to write",
+    )
+    parser.add_argument("--config", action="config", metavar="FILE", help="YAML of these settings; flags override it")
+    _add_choices(parser, names)
+    parser.add_argument("--append", action="store_true", help="Take new inputs into an existing OUTPUT.")
+    parser.add_argument("--filter", action="append", default=[], metavar="FILE", help=_FILTER_HELP)
+    for settings in (PlanSettings, RunSettings):
+        _add_flat(parser, settings)
+    if command == _PLAN:
+        _add_flat(parser, ProbeSettings)
+    _add_flat(parser, Recipe, only=("val_fraction", "drop_empty"))
+    proposer, captioner = proposer_class(names["proposer"]), captioner_class(names["captioner"])
+    classes = (DecodeSettings, SelectSettings, CropSettings, proposer.config_class, captioner.config_class)
+    for group, settings in zip(_GROUPS, classes, strict=True):
+        parser.add_class_arguments(settings, group)
+    parser.set_defaults(_profile_defaults(names))
+    return parser
+
+
+def _add_choices(parser: ArgumentParser, names: dict[str, str]) -> None:
+    profiles = "; ".join(f"{name}: {profile.summary}" for name, profile in PROFILES.items())
+    helps = {
+        "profile": f"A proposer and a captioner with the settings that suit them. {profiles}.",
+        "proposer": f"What finds the regions: {', '.join(PROPOSERS)}. Its own settings are the --propose ones.",
+        "captioner": f"What describes the regions: {', '.join(CAPTIONERS)}. Its own settings are the --caption ones.",
+    }
+    for kind, known in _CHOICES.items():
+        parser.add_argument(f"--{kind}", choices=[*known], metavar="NAME", default=names[kind], help=helps[kind])
+
+
+def _profile_defaults(names: dict[str, str]) -> dict[str, Any]:
+    """Return the profile's settings, without those that suit a backend which another one stands in for."""
+    profile = PROFILES[names["profile"]]
+    suits = {name: "captioner" if name.startswith(("caption.", "crop.")) else "proposer" for name in profile.defaults}
+    return {
+        name: value for name, value in profile.defaults.items() if names[suits[name]] == getattr(profile, suits[name])
+    }
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults other than "off" and "none", as wide as the terminal allows and a person can read."""
+
+    def __init__(self, prog: str) -> None:
+        columns = shutil.get_terminal_size().columns
+        super().__init__(prog, max_help_position=30, width=min(columns, _MAX_HELP_WIDTH) - 2)
+
+    def add_argument(self, action: argparse.Action) -> None:
+        """Leave out the flags that jsonargparse adds for a whole group, such as `--select FILE`."""
+        if action.dest not in _GROUPS:
+            super().add_argument(action)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        is_off = action.default is None or action.default is False or action.default == []
+        return action.help if is_off else super()._get_help_string(action)
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        return action.dest.rpartition(".")[2].upper()
+
+
+def _add_flat(parser: ArgumentParser, settings: type[Any], only: Sequence[str] | None = None) -> None:
+    """Add a flag for each field of a dataclass: `--shard-size` for `shard_size`, its docstring as help."""
+    documented = docstring_parser.parse_from_object(settings).params
+    helps = {entry.arg_name: (entry.description or "").replace("\n", " ").replace("`", "") for entry in documented}
+    hints = inspect.get_annotations(settings, eval_str=True)
+    for field in dataclasses.fields(settings):
+        if only is not None and field.name not in only:
+            continue
+        flag = "--" + field.name.replace("_", "-")
+        if hints[field.name] is bool:
+            parser.add_argument(flag, action="store_true", help=helps[field.name])
+        else:
+            parser.add_argument(flag, type=hints[field.name], default=field.default, help=helps[field.name])
+
+
+def _options(settings: Namespace, names: dict[str, str], beam_options: Sequence[str]) -> Options:
+    *inputs, output = settings.paths or [""]
+    if not inputs:
+        raise ValueError("give at least one INPUT, and OUTPUT last")
+    if len(set(inputs)) < len(inputs):
+        raise ValueError(f"an INPUT is named twice: {' '.join(inputs)}")
+    _check_output(inputs, output)
+    checked = None if settings.append else inputs  # what was appended to has prefixes that only its plan knows
+    excluded = load_exclusions(settings.filter, checked, proposer=names["proposer"])
+    recipe = Recipe(
+        proposer=names["proposer"],
+        propose=settings.propose,
+        captioner=names["captioner"],
+        caption=settings.caption,
+        read=ReadSettings(**dataclasses.asdict(settings.read), excluded=excluded),
+        select=settings.select,
+        crop=settings.crop,
+        val_fraction=settings.val_fraction,
+        drop_empty=settings.drop_empty,
+    )
+    return Options(
+        inputs=tuple(inputs),
+        output=output,
+        profile=names["profile"],
+        recipe=recipe,
+        plan=_flat(PlanSettings, settings),
+        run=_flat(RunSettings, settings),
+        probe=_flat(ProbeSettings, settings) if "probe" in settings else ProbeSettings(),
+        append=settings.append,
+        beam_options=tuple(beam_options),
+    )
+
+
+def _check_output(inputs: Sequence[str], output: str) -> None:
+    """Raise ValueError where shards would be written to a place nobody means."""
+    if not output:
+        raise ValueError("OUTPUT is empty; name a folder ('.' for the current one)")
+    for spec in inputs:
+        folder = _as_folder(split_options(split_prefix(spec)[1])[0])
+        if _as_folder(output).startswith(folder):
+            raise ValueError(
+                f"OUTPUT {output} lies in INPUT {spec}: its shards would be read as input; choose another folder"
+            )
+
+
+def _as_folder(path: str) -> str:
+    """Return a URL, or a local path made absolute, with a slash at its end."""
+    absolute = path if "://" in path else os.path.abspath(path)  # noqa: PTH100 - it takes `..` away, links or none
+    return absolute.rstrip("/") + "/"
+
+
+def _flat(kind: type[Any], settings: Namespace) -> Any:
+    return kind(**{field.name: settings[field.name] for field in dataclasses.fields(kind)})

@@ -1,0 +1,70 @@
+"""What a person sees while a job or a probe is at work."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipeline.run.job import Progress as JobProgress
+
+_LOG_EVERY_S = 10.0
+
+
+class Bar:
+    """A progress bar in a terminal; elsewhere a line now and then, so that a log stays readable."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started = time.monotonic()
+        self._logged_at = self._started
+        self._images_before: int | None = None
+        self._progress = Progress(
+            BarColumn(),
+            TextColumn("{task.fields[done]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[rates]}"),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._progress.add_task("annotate", total=None, done="", rates="")
+
+    def __enter__(self) -> "Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, progress: JobProgress) -> None:
+        """Show how far the job is."""
+        images = progress.totals.images.inputs + progress.num_images_in_hand
+        if self._images_before is None:
+            self._images_before = images
+        rate = (images - self._images_before) / max(time.monotonic() - self._started, 1e-9)
+        units, planned = progress.plan.num_units, progress.plan.num_images
+        of_all = f"{images:,} images" if planned is None else f"{images:,} of {planned:,} images"
+        done = f"{of_all}, {progress.num_units_done:,} of {units:,} shards"
+        rates = f"{rate:,.1f} images/s" + (f" ({progress.note})" if progress.note else "")
+        # Images are the finer measure, where their number is known.
+        total, completed = (units, progress.num_units_done) if planned is None else (planned, images)
+        self._progress.update(self._task, total=total, completed=completed, done=done, rates=rates)
+        if self._progress.disable and time.monotonic() - self._logged_at >= _LOG_EVERY_S:
+            self._logged_at = time.monotonic()
+            self._console.print(f"{done}, {rates}", highlight=False)
+
+
+@contextmanager
+def probing(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """Show that a probe is under way, and how far what is yielded was told it is."""
+    with console.status("Probing: loading the models", spinner="line") as shown:
+
+        def watch(done: int, planned: int) -> None:
+            shown.update(f"Probing: {done:,} of {planned:,} images")
+
+        yield watch

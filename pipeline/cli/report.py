@@ -1,0 +1,255 @@
+"""What a person sees at the end: the tables of `annotate`, `plan` (with its probe) and `status`."""
+
+import math
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.cli.options import Options
+from pipeline.models.batches import BatchReport
+from pipeline.plan.plan import Plan
+from pipeline.read.exclusions import GIVEN
+from pipeline.run.job import JobResult
+from pipeline.run.probe import Forecast, Interval, Measurement
+from pipeline.run.status import Totals
+from schemas.reasons import MEANING_OF, Reason, Stage
+
+_NOTABLE = 0.1
+"""Share of the time from which on a stage is worth a remark."""
+
+
+def closing(console: Console, result: JobResult, options: Options) -> None:
+    """Print what `annotate` came to: counts by status and reason, rates, where the time went, what to do next."""
+    _print_counts(console, result.totals)
+    if result.num_units_run == 0:
+        console.print(f"Nothing to do: all {result.plan.num_units:,} units were done.", highlight=False)
+    else:
+        _print_times(console, result)
+    if result.totals.images.ok and not result.totals.regions.ok:
+        console.print(
+            "Warning: no region came out. The reasons above tell why; without one, the proposer found nothing.",
+            style="yellow",
+            highlight=False,
+        )
+    _tell_of_lists(console, result, options)
+    _warn_of_repeated_keys(console, result)
+    _warn_of_versions(console, result)
+    # soft_wrap leaves a path in one piece, to be copied
+    console.print(f"Data set: {options.output}", highlight=False, markup=False, soft_wrap=True)
+
+
+def status(console: Console, plan: Plan, totals: Totals, todo: list[int]) -> None:
+    """Print what a data set holds now."""
+    _print_counts(console, totals)
+    state = "complete" if not todo else f"{len(todo):,} of {plan.num_units:,} units are still to do"
+    held = f"{totals.num_shards:,} shards, {_size(totals.num_bytes)}; {state}."
+    console.print(f"{plan.storage.url}: {held}", highlight=False, markup=False, soft_wrap=True)
+    if not totals.balanced:
+        console.print("The totals do not balance: this is a bug, please report it.", style="bold red")
+
+
+def plan(console: Console, planned: Plan, todo: list[int]) -> None:
+    """Print the inputs of a plan and the work in it."""
+    table = Table("input", "kind", "prefix", "files", "size", box=None, pad_edge=False)
+    table.columns[0].overflow = "fold"
+    for entry in planned.inputs:
+        table.add_row(Text(entry.spec), entry.kind, entry.prefix or "-", f"{entry.num_files:,}", _size(entry.bytes))
+    console.print(table)
+    images = "unknown until read" if planned.num_images is None else f"{planned.num_images:,}"
+    shards = planned.num_units * len(planned.splits)
+    work = f"{len(todo):,} of {planned.num_units:,} units to do"
+    console.print(f"{shards:,} shards, images: {images}; {work}.", highlight=False)
+
+
+def forecast(console: Console, predicted: Forecast, measured: Measurement, options: Options) -> None:
+    """Print what a probe came to: what the job would yield, take and cost, what holds it up, and what to keep in mind.
+
+    The time is that of one worker process, whatever `--workers` says: how much workers of a machine slow each other
+    was not measured.
+    """
+    console.print()
+    console.print(_forecast_table(predicted, measured, options.probe.price_per_hour))
+    console.print()
+    (stage, share), *others = predicted.shares
+    then = ", ".join(f"{name} {part:.0%}" for name, part in others if part >= 0.01)
+    console.print(
+        f"Bottleneck: {stage}, {share:.0%} of the time" + (f"; then {then}." if then else "."), highlight=False
+    )
+    warm_up = f"after a unit to warm up (models loaded in {measured.load_s:.1f} s)"
+    console.print(
+        f"Measured here: {measured.images:,} images in {len(measured.units)} units, {warm_up}. The intervals come "
+        "from the spread of the units; they hold if the rest is like these first images.",
+        highlight=False,
+    )
+    for note in _notes(predicted, measured, options):
+        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False)
+
+
+def _forecast_table(predicted: Forecast, measured: Measurement, price: float | None) -> Table:
+    table = Table("", "expected", "95% interval", "", box=None, pad_edge=False)
+    for column in table.columns[1:3]:
+        column.justify = "right"
+    work = predicted.work
+    per_image = 1 / max(work.images, 1)
+
+    def add(name: str, amount: Interval, show: Callable[[float], str], note: str) -> None:
+        table.add_row(name, show(amount.value), f"{show(amount.low)} - {show(amount.high)}", note)
+
+    about = "estimated" if work.is_estimated else ""
+    table.add_row("images", _rough(work.images) if work.is_estimated else f"{work.images:,}", "", about)
+    for name, amount in (("regions", predicted.regions), ("captions", predicted.captions)):
+        add(name, amount, _rough, f"{amount.value * per_image:.2f} an image")
+    add("output", predicted.num_bytes, _size, f"{_size(predicted.num_bytes.value * per_image)} an image")
+    table.add_row("shards", f"{work.shards:,}", "", "")
+    hours = "GPU-hours" if measured.uses_gpu else "machine-hours"
+    add(hours, predicted.seconds.times(1 / 3600), _rough, f"{_duration(predicted.per_image_s.value)} an image")
+    if price is not None:
+        add("cost", predicted.seconds.times(price / 3600), _money, f"at {_money(price)} an hour")
+    add("ETA", predicted.seconds, _duration, "with one worker process")
+    return table
+
+
+def _notes(predicted: Forecast, measured: Measurement, options: Options) -> Iterator[str]:
+    """Yield what makes the forecast worse than its intervals."""
+    if predicted.dead_fraction > options.run.max_dead:
+        yield (
+            f"{predicted.dead_fraction:.1%} of the probe are dead, more than --max-dead {options.run.max_dead:.2%}; "
+            f"annotate with --limit {measured.images} shows the reasons."
+        )
+    if predicted.work.is_estimated:
+        yield "the number of images is estimated; it moves all else, and no interval knows of it."
+    rest = len(options.inputs) - len(measured.inputs)
+    if rest > 0:
+        yield f"the probe saw {', '.join(measured.inputs)} alone; {rest} other inputs are taken to be like it."
+    a_unit = sum(unit.regions for unit in measured.units) / len(measured.units)
+    wanted = math.ceil(measured.images * measured.batch_size / max(a_unit, 1e-9) / 10) * 10
+    captions_count = dict(predicted.shares).get("caption", 0.0) > _NOTABLE
+    if a_unit < measured.batch_size and wanted <= predicted.work.images and captions_count:
+        yield (
+            f"a unit of the probe had {a_unit:.0f} regions, and a captioner's batch has {measured.batch_size}: whole "
+            f"shards may be quicker; --probe {wanted} would tell."
+        )
+    if options.run.workers > 1:
+        yield (
+            f"--workers {options.run.workers} at best divides the time by {options.run.workers}: they share this "
+            "machine, and the probe ran one."
+        )
+    if "://" in options.output:
+        yield f"the probe wrote to this machine's disk: the time to upload to {options.output} is not in."
+
+
+def _rough(number: float) -> str:
+    """Return three significant digits, in full; a whole number stays one."""
+    if number == 0:
+        return "0"
+    digits = 2 - math.floor(math.log10(abs(number)))
+    decimals = 0 if isinstance(number, int) else max(digits, 0)
+    return f"{round(number, digits):,.{decimals}f}"
+
+
+def _money(amount: float) -> str:
+    return f"{amount:,.2f}" if amount >= 1 else _rough(amount)
+
+
+def _duration(seconds: float) -> str:
+    for limit, unit, name in ((0.9, 1e-3, "ms"), (90, 1, "s"), (90 * 60, 60, "min"), (48 * 3600, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds / 86400:,.1f} days"
+
+
+def _print_counts(console: Console, totals: Totals) -> None:
+    table = Table("", "inputs", "ok", "filtered", "dead", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, counts in (("images", totals.images), ("regions", totals.regions)):
+        numbers = (counts.inputs, counts.ok, counts.num_filtered, counts.num_dead)
+        table.add_row(name, *(f"{number:,}" for number in numbers))
+    console.print(table)
+    _print_reasons(console, totals)
+
+
+def _print_reasons(console: Console, totals: Totals) -> None:
+    """Print a line a reason, most frequent first: how many, what for, and what the reason means."""
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(justify="right")
+    for _ in ("reason", "meaning"):
+        table.add_column()
+    for name, counts in (("images", totals.images), ("regions", totals.regions)):
+        for status_name, by_reason in (("filtered", counts.filtered), ("dead", counts.dead)):
+            for reason, count in sorted(by_reason.items(), key=lambda pair: (-pair[1], pair[0])):
+                table.add_row(f"{count:,}", f"{name} {status_name}: {reason}", MEANING_OF[Reason(reason)])
+    if table.row_count:
+        console.print()
+        console.print(table)
+    console.print()
+
+
+def _print_times(console: Console, result: JobResult) -> None:
+    images, regions = result.totals.images, result.totals.regions
+    per_image = regions.ok / images.ok if images.ok else 0
+    summary = f"{result.wall_s:.1f} s in all; {per_image:.1f} regions an image"
+    if result.num_units_run == result.plan.num_units:  # the totals hold what earlier runs did too
+        summary += f"; {images.inputs / result.wall_s:,.1f} images/s, {regions.ok / result.wall_s:,.1f} regions/s"
+    console.print(f"{summary}.", highlight=False)
+    worked = sum(result.seconds.values())
+    by_share = sorted(result.seconds.items(), key=lambda pair: -pair[1])
+    shares = [f"{stage} {seconds / worked:.0%}" for stage, seconds in by_share if seconds >= worked / 100]
+    if shares:
+        console.print(f"Workers spent {worked:.1f} s: {', '.join(shares)}.", highlight=False)
+    for stage in (Stage.PROPOSE, Stage.CAPTION):
+        if stage in result.batches and result.batches[stage].calls:
+            console.print(_describe(stage, result.batches[stage], worked), highlight=False)
+
+
+def _describe(stage: str, batches: BatchReport, worked: float) -> str:
+    """Return how full and how busy a model was: `worked` are the workers' seconds."""
+    a_call = batches.items / batches.calls
+    calls = f"{batches.calls:,} {'call' if batches.calls == 1 else 'calls'}"
+    text = f"{stage}: {calls} of {a_call:.1f} on average, the model busy {batches.model_s / worked:.0%}"
+    if batches.waited_s >= 0.01 * worked:
+        text += f" and waiting for its inputs {batches.waited_s / worked:.0%}"
+    if batches.learned_size < batches.batch_size:
+        text += f"; out of memory: batches of {batches.batch_size} were cut to {batches.learned_size}"
+    return f"{text}."
+
+
+def _tell_of_lists(console: Console, result: JobResult, options: Options) -> None:
+    """Print how much of what filter lists take away was met: a list without effect is not silent."""
+    excluded, proposer = options.recipe.read.excluded, options.recipe.proposer
+    named = {"images": len(excluded.images), "regions": len(excluded.regions) if proposer == GIVEN else 0}
+    for kind, counts in (("images", result.totals.images), ("regions", result.totals.regions)):
+        met = counts.filtered.get(Reason.EXCLUDED, 0)
+        if named[kind]:
+            rest = "" if met == named[kind] else "; the rest met nothing that was read"
+            console.print(f"Filter lists took away {met:,} of {named[kind]:,} {kind}{rest}.", highlight=False)
+    if len(excluded.regions) > named["regions"]:
+        idle = f"{len(excluded.regions):,} regions of the filter lists do not matter to {proposer}"
+        console.print(f"{idle}, which finds its own.", style="yellow", highlight=False)
+
+
+def _warn_of_repeated_keys(console: Console, result: JobResult) -> None:
+    number = result.dataset["num_repeated_keys"]
+    if number:
+        shown = ", ".join(result.dataset["repeated_keys"][:3])
+        warning = f"Warning: {number:,} keys lie in more than one shard, such as {shown}"
+        console.print(f"{warning} (dataset.json names more).", style="yellow", highlight=False, markup=False)
+
+
+def _warn_of_versions(console: Console, result: JobResult) -> None:
+    number = len(result.dataset["provenance"])
+    if number > 1:
+        warning = (
+            f"Warning: the shards were made by {number} different versions of libraries or models; bytes may differ"
+        )
+        console.print(f"{warning} (dataset.json, provenance).", style="yellow", highlight=False, markup=False)
+
+
+def _size(num_bytes: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:,.1f} TB"

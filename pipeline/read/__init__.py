@@ -1,0 +1,40 @@
+"""Sources: what an INPUT may be. A kind is one class here and one line in `SOURCES`.
+
+    spec, location   how an INPUT is written, and where its files are
+    webdataset       tars (tars, sidecar, sample_json: their parts)
+    folder, coco     sources that list their samples when planned (listed, captions)
+    parquet          rows with image bytes (parquet_files)
+    scenes           generated pictures whose truth is known
+    keys, items, parts   what all of them share: keys, failures and captions, cutting into shards
+
+Every class is built from the rest of its spec, after `kind:`; instances can be pickled.
+"""
+
+from typing import cast
+
+from pipeline.backends import load_backend
+from pipeline.read.base import Source, SourceError
+from pipeline.read.spec import detect_kind, split_options, split_prefix
+
+SOURCES: dict[str, str] = {
+    "webdataset": "pipeline.read.webdataset:WebDataset",
+    "folder": "pipeline.read.folder:Folder",
+    "coco": "pipeline.read.coco:Coco",
+    "parquet": "pipeline.read.parquet:Parquet",
+    "scenes": "pipeline.read.scenes:Scenes",
+}
+"""Name of each kind of source and where its class is, "module:Class"."""
+
+
+def open_source(spec: str, kind: str | None = None) -> Source:
+    """Return the source that `spec`, `[KIND:]PATH[?OPTIONS]`, stands for.
+
+    Without a kind in front the files found decide, which lists a folder: a caller that knows the kind from an earlier
+    call (`Source.kind`) passes it. Raises SourceError, saying what was looked for and what to do, for an unknown kind,
+    a missing path, and a place with nothing usable or with files of several kinds.
+    """
+    prefix, rest = split_prefix(spec)
+    kind = prefix or kind or detect_kind(split_options(rest)[0])
+    if kind not in SOURCES:
+        raise SourceError(f"{spec}: unknown kind {kind!r} before the colon; known: {', '.join(sorted(SOURCES))}")
+    return cast(Source, load_backend(SOURCES, "source", kind)(rest))

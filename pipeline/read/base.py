@@ -1,0 +1,111 @@
+"""What a source is: the protocol, the items it yields and the parts it is planned into.
+
+INPUT --open_source--> Source --files--> what lies there (for the plan's record, and to notice changes)
+                              --parts--> shards' worth of work, without reading pixels
+                              --read---> SourceItem, one a sample, in a fixed order
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import msgspec
+
+from pipeline.failures import Failure
+
+
+class SourceError(ValueError):
+    """An INPUT cannot be used; the message names it and says what to do. Commands exit 2 on it."""
+
+
+class GivenRegion(msgspec.Struct, frozen=True, kw_only=True):
+    """A region that the source brings with it (the `manual` proposals)."""
+
+    box: tuple[float, float, float, float]
+    """xyxy in pixels of the source image (see `SourceItem.given_size`); may hold NaN or lie outside, as given."""
+    label: str | None = None
+    score: float | None = None
+    caption: str | None = None
+    id: str | None = None
+    """Its id in the data set that is the source: what a filter list calls it by."""
+    excluded: bool = False
+    """Whether a filter list takes it away (`pipeline.read.read` finds out)."""
+
+
+class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
+    """A sample known when planning: stored in the plan, so that workers need not read the source's index again."""
+
+    key: str
+    uri: str
+    """The image file, relative to the INPUT's root."""
+    caption: str | None = None
+    width: int | None = None
+    """Of the image as its annotation states it, in pixels."""
+    height: int | None = None
+    regions: tuple[GivenRegion, ...] = ()
+    url: str | None = None
+    license: str | None = None
+
+
+class SourcePart(msgspec.Struct, frozen=True, kw_only=True):
+    """A range of a source: what one shard takes from one file, or from the list in the plan."""
+
+    uri: str
+    """The file relative to the INPUT's root, or "" where `items` lists files."""
+    start: int = 0
+    """First sample of the file (or of the whole list), from 0."""
+    stop: int | None = None
+    """One beyond the last sample, or None for all of a file whose samples were not counted."""
+    items: tuple[ListedItem, ...] | None = None
+
+
+class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of a source as it was when planned: a change of size or etag is a change of input."""
+
+    uri: str
+    """Relative to the INPUT's root."""
+    size: int
+    """Bytes."""
+    etag: str
+    """The store's etag, or the modification time in ns of a local file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceItem:
+    """One sample of a source, not decoded yet, or the failure that stands in its place."""
+
+    key: str
+    index: int
+    """Position in its file or list, from 0."""
+    uri: str
+    """The image's file or member, relative to the INPUT's root."""
+    data: bytes | None
+    """The image file's bytes; None when `failure` says why."""
+    caption: str | None = None
+    url: str | None = None
+    license: str | None = None
+    given: tuple[GivenRegion, ...] = ()
+    given_size: tuple[int, int] | None = None
+    """(width, height) that the annotation states; `given` boxes are in that frame. None: in the decoded image's."""
+    failure: Failure | None = None
+
+
+class Source(Protocol):
+    """A kind of input. Instances are cheap, picklable through their spec, and hold no open files.
+
+    Raises SourceError from `files` and `parts` when nothing usable is there.
+    """
+
+    kind: ClassVar[str]
+
+    def files(self) -> Iterator[SourceFile]:
+        """Yield what lies there, sorted by uri; reads no file contents."""
+
+    def parts(self, shard_size: int, repack: bool) -> Iterator[tuple[SourcePart, ...]]:
+        """Yield the parts of each shard in order, reading no pixels.
+
+        A tar gives one shard, and is not walked, unless `repack`; everything else gives `shard_size` samples a shard.
+        """
+
+    def read(self, part: SourcePart) -> Iterator[SourceItem]:
+        """Yield the part's samples in a fixed order, each exactly once; problems come as items with a `failure`."""

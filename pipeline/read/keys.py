@@ -1,0 +1,82 @@
+"""Keys of samples: names safe in a tar, on any file system and in a URL, made the same way every time.
+
+A source's own name is kept when it is a key already; any other becomes a readable slug plus 8 hex digits of its hash,
+so that names that read alike stay apart. Several inputs prefix their keys; a prefix holds no dash, so the first dash of
+a prefixed key ends it and no two inputs can meet in one key.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from pipeline.read.spec import split_options, split_prefix, tar_stem
+from schemas.hashes import sha256
+from schemas.names import KEY_PATTERN
+
+_KEY = re.compile(KEY_PATTERN)
+_MAX_KEY = 80
+_MAX_SLUG = 60
+_MAX_PREFIX = 24
+
+
+def as_key(original: str) -> str:
+    """Return `original` if it is a key of at most 80 characters, else its slug, a dash and 8 hex digits of its sha256.
+
+    A name without a single ASCII letter or digit has no slug; 8 more digits of the hash stand in its place, because
+    whole data sets are named in other scripts and 8 digits alone repeat within 100,000 names.
+    """
+    if len(original) <= _MAX_KEY and _KEY.fullmatch(original):
+        return original
+    digest = sha256(original.encode("utf-8", "surrogatepass"))
+    return f"{_slug(original, _MAX_SLUG) or digest[8:16]}-{digest[:8]}"
+
+
+def keys_of_files(uris: Sequence[str]) -> list[str]:
+    """Return the key of each file: its path without the extension.
+
+    Files that differ only in the extension or in capitals are named by the whole path, extension included.
+    """
+    names = [without_extension(uri) for uri in uris]
+    uses = Counter(name.casefold() for name in names)
+    return [as_key(name if uses[name.casefold()] == 1 else uri) for name, uri in zip(names, uris, strict=True)]
+
+
+def without_extension(uri: str) -> str:
+    """Return a file's path without what follows the last dot of its name."""
+    folder, slash, name = uri.rpartition("/")
+    return f"{folder}{slash}{name.rpartition('.')[0] or name}"
+
+
+def with_prefix(key: str, prefix: str) -> str:
+    """Return the key within a data set of several inputs; `prefix` is "" for a lone input."""
+    return f"{prefix}-{key}" if prefix else key
+
+
+def unique_prefix(spec: str, taken: Collection[str]) -> str:
+    """Return a prefix for the INPUT `spec`, from its last path component: letters, digits and `_`, not in `taken`."""
+    path, _ = split_options(split_prefix(spec)[1])
+    name = tar_stem(path.rstrip("/").rpartition("/")[2]).removesuffix(".parquet").removesuffix(".json")
+    stem = _slug(name, _MAX_PREFIX).replace("-", "_") or "input"
+    prefix, number = stem, 1
+    while prefix in taken:
+        number += 1
+        prefix = f"{stem}_{number}"
+    return prefix
+
+
+def input_prefixes(specs: Sequence[str], taken: Collection[str] = (), *, extends: bool = False) -> list[str]:
+    """Return the prefix of each INPUT's keys, none among `taken`; a lone input that `extends` no others needs none."""
+    if len(specs) == 1 and not extends:
+        return [""]
+    prefixes: list[str] = []
+    for spec in specs:
+        prefixes.append(unique_prefix(spec, [*taken, *prefixes]))
+    return prefixes
+
+
+def _slug(text: str, limit: int) -> str:
+    """Return the ASCII letters and digits of `text`, lower case, with single dashes between; may be empty."""
+    folded = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9_]+", "-", folded)
+    return words.strip("-_")[:limit].rstrip("-_")

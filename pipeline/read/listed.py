@@ -1,0 +1,55 @@
+"""Sources that list their samples when planned (folders, COCO): what they read in the worker."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from pipeline.read.base import ListedItem, SourceItem, SourcePart
+from pipeline.read.items import SampleError, failed_item, read_image_file
+from pipeline.read.location import Location
+
+_AHEAD = 16
+"""Remote files requested ahead, so that a request's latency is not paid once an image."""
+
+
+def read_listed(
+    part: SourcePart, location: Location, caption_of: Callable[[ListedItem], str | None]
+) -> Iterator[SourceItem]:
+    """Yield the part's items with their bytes, in order. `caption_of` may raise SampleError."""
+
+    def read(listed: ListedItem, index: int) -> SourceItem:
+        return _read_item(listed, index, location=location, caption_of=caption_of)
+
+    indexed = enumerate(part.items or (), start=part.start)
+    if location.is_local:
+        yield from (read(listed, index) for index, listed in indexed)
+        return
+    waiting: deque[Future[SourceItem]] = deque()
+    with ThreadPoolExecutor(_AHEAD) as pool:
+        for index, listed in indexed:
+            waiting.append(pool.submit(read, listed, index))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _read_item(
+    listed: ListedItem, index: int, *, location: Location, caption_of: Callable[[ListedItem], str | None]
+) -> SourceItem:
+    try:
+        data = read_image_file(location, listed.uri)
+        caption = caption_of(listed)
+    except SampleError as error:
+        return failed_item(listed.key, index, listed.uri, error)
+    return SourceItem(
+        key=listed.key,
+        index=index,
+        uri=listed.uri,
+        data=data,
+        caption=caption,
+        url=listed.url,
+        license=listed.license,
+        given=listed.regions,
+        given_size=(listed.width, listed.height) if listed.width and listed.height else None,
+    )

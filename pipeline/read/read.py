@@ -1,0 +1,95 @@
+"""Reading a unit: its samples in order, under their final keys, decoded ahead of the models by a few threads.
+
+What filter lists take away is told here: an image is not even decoded, a given region is marked for `select`.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import msgspec
+
+from pipeline.clock import StageClock
+from pipeline.failures import Failure
+from pipeline.plan.plan import UnitPart
+from pipeline.read import open_source
+from pipeline.read.base import SourceItem
+from pipeline.read.decode import decode
+from pipeline.read.exclusions import Exclusions, ReadSettings
+from pipeline.read.keys import with_prefix
+from pipeline.sample import Sample
+from schemas.reasons import Reason, Stage
+
+_AHEAD = 4
+"""Images decoded ahead, a thread: enough to bridge a model call, few enough to hold large images in memory."""
+_EXCLUDED = Failure(reason=Reason.EXCLUDED, stage=Stage.READ, message="a list of --filter takes the image away")
+
+
+def read_samples(
+    parts: Sequence[UnitPart], settings: ReadSettings, *, num_threads: int, clock: StageClock
+) -> Iterator[Sample]:
+    """Yield a unit's samples in order, each decoded or with the failure that ended it."""
+    waiting: deque[Future[Sample]] = deque()
+    with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
+        try:
+            for sample in clock.timed("read", _unique(_items(parts), settings.excluded)):
+                waiting.append(pool.submit(_decode, sample, settings))
+                if len(waiting) > num_threads * _AHEAD:
+                    yield _next(waiting, clock)
+            while waiting:
+                yield _next(waiting, clock)
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _next(waiting: deque[Future[Sample]], clock: StageClock) -> Sample:
+    with clock("decode"):
+        return waiting.popleft().result()
+
+
+def _decode(sample: Sample, settings: ReadSettings) -> Sample:
+    if sample.failure is None:
+        decoded = decode(sample.item, settings)
+        if isinstance(decoded, Failure):
+            sample.failure = decoded
+        else:
+            sample.image = decoded
+    sample.item = replace(sample.item, data=None)
+    return sample
+
+
+def _items(parts: Sequence[UnitPart]) -> Iterator[SourceItem]:
+    for part in parts:
+        for item in open_source(part.input.spec, part.input.kind).read(part.part):
+            yield replace(item, key=with_prefix(item.key, part.input.prefix))
+
+
+def _unique(items: Iterator[SourceItem], excluded: Exclusions) -> Iterator[Sample]:
+    """Yield a sample an item; one whose key was seen before in the unit has failed.
+
+    What is taken away is taken away, whatever else is wrong with it.
+    """
+    seen: dict[str, str] = {}
+    for item in items:
+        if item.key in excluded.images:
+            yield Sample(item=item, failure=_EXCLUDED)
+            continue
+        failure = item.failure
+        if failure is None and item.key in seen:
+            message = f"{item.uri} has the key of {seen[item.key]}"
+            failure = Failure(reason=Reason.DUPLICATE_KEY, stage=Stage.READ, message=message)
+        if failure is None:
+            seen[item.key] = item.uri
+        yield Sample(item=_without_regions(item, excluded), failure=failure)
+
+
+def _without_regions(item: SourceItem, excluded: Exclusions) -> SourceItem:
+    """Return the item with its given regions marked that are taken away."""
+    if not excluded.regions or not item.given:
+        return item
+    given = (
+        msgspec.structs.replace(region, excluded=(item.key, region.id) in excluded.regions) for region in item.given
+    )
+    return replace(item, given=tuple(given))

@@ -1,0 +1,125 @@
+"""How an INPUT is written: `[KIND:]PATH[?option=value&...]`, and how its kind is found where it is not written.
+
+Option values are taken as written, but `%26` and its like stand for characters that would end them.
+"""
+
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+from pipeline.read.base import SourceError
+from pipeline.read.location import Location
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+"""Files taken for images, in any case; decoding re-encodes those that a shard cannot hold."""
+
+_PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9_]*):(?!//|:)(.*)", re.DOTALL)
+_OPTIONS = re.compile(r"\?([A-Za-z_]+=[^&?]*(?:&[A-Za-z_]+=[^&?]*)*)$")
+_REMEDY = "name the kind in front, as in webdataset:PATH, folder:PATH, coco:PATH or parquet:PATH"
+
+
+def split_prefix(spec: str) -> tuple[str | None, str]:
+    """Split `kind:rest`; the kind is None where there is none (`s3://bucket` has none: that is a URL)."""
+    match = _PREFIX.fullmatch(spec)
+    return (match[1], match[2]) if match else (None, spec)
+
+
+def split_options(rest: str, known: Collection[str] | None = None) -> tuple[str, dict[str, str]]:
+    """Split `path?name=value&...` into the path and its options.
+
+    Raises SourceError for an option that is not in `known`, or named twice (`known` None takes any).
+    """
+    match = _OPTIONS.search(rest)
+    if match is None:
+        return rest, {}
+    options: dict[str, str] = {}
+    for name, _, value in (option.partition("=") for option in match[1].split("&")):
+        if known is not None and name not in known:
+            options_here = f"known here: {', '.join(sorted(known))}" if known else "this kind of input has none"
+            raise SourceError(f"{rest}: unknown option {name!r}; {options_here}")
+        if name in options:
+            raise SourceError(f"{rest}: option {name!r} is given twice")
+        options[name] = unquote(value)
+    return rest[: match.start()], options
+
+
+def canonical(spec: str) -> str:
+    """Return `spec` with a local path made absolute: the same input, whatever folder a worker or a resume starts in."""
+    kind, rest = split_prefix(spec)
+    path, options = rest, ""
+    if (match := _OPTIONS.search(rest)) is not None:
+        path, options = rest[: match.start()], match[0]
+    local = "://" not in path and "::" not in path and kind != "scenes"
+    path = str(Path(path).absolute()) if local else path
+    return f"{kind}:{path}{options}" if kind else path + options
+
+
+def is_tar(uri: str) -> bool:
+    """Return True for the name of a tar, compressed or not."""
+    return uri.lower().endswith(TAR_SUFFIXES)
+
+
+def tar_stem(uri: str) -> str:
+    """Return a tar's path without its suffix."""
+    suffix = next((suffix for suffix in TAR_SUFFIXES if uri.lower().endswith(suffix)), "")
+    return uri[: len(uri) - len(suffix)]
+
+
+def is_image(uri: str) -> bool:
+    """Return True for a name with an image suffix."""
+    return uri.lower().endswith(IMAGE_SUFFIXES)
+
+
+def is_parquet(uri: str) -> bool:
+    """Return True for the name of a Parquet file."""
+    return uri.lower().endswith(".parquet")
+
+
+def is_data(uri: str) -> bool:
+    """Return True unless a component begins with `_`: such folders hold a writer's own files (ours, Spark's)."""
+    return not any(part.startswith("_") for part in uri.split("/"))
+
+
+def detect_kind(path: str) -> str:
+    """Return the kind of INPUT that lies at `path` (no kind in front, no options).
+
+    Raises SourceError where nothing usable is there, or several kinds.
+    """
+    location = Location.of(path)
+    if location.name is not None and location.name.lower().endswith(".json"):
+        return "coco"
+    kinds = _kinds_among([file.uri for file in location.files()])
+    if not kinds:
+        raise SourceError(
+            f"{path}: found no tar (.tar, .tar.gz, .tgz), no .parquet and no image "
+            f"({', '.join(IMAGE_SUFFIXES)}); check the path, or {_REMEDY}"
+        )
+    if len(kinds) > 1:
+        found = " and ".join(f"{kind} ({example})" for kind, example in kinds.items())
+        raise SourceError(f"{path}: holds files of several kinds, {found}; {_REMEDY}")
+    return next(iter(kinds))
+
+
+def _kinds_among(uris: Iterable[str]) -> dict[str, str]:
+    """Return the kinds of input among the files, each with the first file that shows it.
+
+    A Parquet file named after a tar beside it (img2dataset's, or a shard's table) is that tar's.
+    """
+    uris = list(uris)
+    tars = {tar_stem(uri) for uri in uris if is_tar(uri)}
+    kinds: dict[str, str] = {}
+    for uri in uris:
+        if is_tar(uri) and is_data(uri):
+            kinds.setdefault("webdataset", uri)
+        elif is_parquet(uri) and is_data(uri) and not _belongs_to(uri, tars):
+            kinds.setdefault("parquet", uri)
+        elif is_image(uri):
+            kinds.setdefault("folder", uri)
+    return kinds
+
+
+def _belongs_to(uri: str, tar_stems: Collection[str]) -> bool:
+    path = PurePosixPath(uri)
+    return str(path.with_name(path.name.split(".")[0])) in tar_stems

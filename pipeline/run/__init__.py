@@ -1,0 +1,12 @@
+"""Running a job: a driver, an engine that schedules, workers that do the units, and what is left when they ended.
+
+job -> engine -> graph -> worker -> (annotate) ;  then finalise -> card
+
+job        the driver: plan, repair, run what is left until nothing is, finalise, count
+engine     the Beam runner and its options; graph: what Beam schedules, unit numbers alone
+worker     what one process does with a unit: lease it, load the models once, retry what passes
+lease      who works on a unit now
+log        what a run's units came to, in `_run/`; status: totals, from the markers
+finalise   the files of the data set as a whole; card: its README
+probe      measures a small run, for `plan --probe`
+"""

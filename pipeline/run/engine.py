@@ -1,0 +1,116 @@
+"""Running the graph on an engine: the local runners, pinned, and whatever Beam options after `--` name.
+
+Beam's own default runner is not used: it first tries to download another one. Runners that were seen to lose records
+without an error are refused.
+"""
+
+import contextlib
+import logging
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions, WorkerOptions
+from apache_beam.portability.api import beam_provision_api_pb2
+from apache_beam.runners.portability.fn_api_runner import fn_runner
+from apache_beam.runners.portability.portable_runner import JobServiceHandle
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+from pipeline.errors import EngineError, InterruptedRunError
+from pipeline.run.graph import build
+from pipeline.run.worker import WorkerSettings
+
+_LOCAL = {"DirectRunner", "FnApiRunner", "direct", ""}
+
+
+def check_options(beam_options: Sequence[str], workers: int) -> PipelineOptions:
+    """Return the parsed Beam options, with `workers` local processes. Raises EngineError for what must not be used."""
+    options = PipelineOptions(list(beam_options))
+    runner = options.view_as(StandardOptions).runner or ""
+    direct = options.view_as(DirectOptions)
+    if "Dask" in runner:
+        raise EngineError(f"--runner={runner}: Beam's DaskRunner loses records without an error; use another runner")
+    if direct.direct_running_mode == "multi_threading":
+        raise EngineError(
+            "--direct_running_mode=multi_threading loses records in about half of its runs without an error; "
+            "use --workers, which starts processes"
+        )
+    if runner in _LOCAL:
+        options.view_as(StandardOptions).runner = "DirectRunner"
+        if workers > 1:
+            direct.direct_running_mode = "multi_processing"
+            direct.direct_num_workers = workers
+            logs = options.view_as(WorkerOptions)  # whose default is a page of Beam's own steps for each process
+            logs.default_sdk_harness_log_level = logs.default_sdk_harness_log_level or "ERROR"
+    elif workers > 1:
+        raise EngineError(f"--workers is for this machine; give --runner={runner} its own options after --")
+    return options
+
+
+def run_graph(
+    units: Sequence[int], settings: WorkerSettings, options: PipelineOptions, wait: Callable[[threading.Thread], None]
+) -> None:
+    """Annotate `units` on the engine; `wait` is called with the thread that runs it, and returns when it has ended.
+
+    Raises InterruptedRunError if a local worker process ended early, and what the engine raises.
+    """
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    os.environ["PYTHONSAFEPATH"] = "1"  # a worker must not import a `pipeline/` of the folder it is started in
+    errors: list[BaseException] = []
+    thread = threading.Thread(target=_run, args=(units, settings, options, errors), name="engine", daemon=True)
+    with _noticing_dead_workers(errors):
+        thread.start()
+        while thread.is_alive() and not errors:
+            wait(thread)
+    if errors:
+        raise errors[0]
+
+
+def _run(units: Sequence[int], settings: WorkerSettings, options: PipelineOptions, errors: list[BaseException]) -> None:
+    # Worker processes inherit this: a Ctrl-C in the terminal reaches them too, and they have shards to finish.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        pipeline = beam.Pipeline(runner=_runner(options), options=options)
+        build(pipeline, units, settings)
+        pipeline.run().wait_until_finish()
+    except BaseException as error:  # noqa: BLE001 - handed to the thread that waits, which raises it
+        errors.append(error)
+
+
+def _runner(options: PipelineOptions) -> beam.runners.PipelineRunner | None:
+    """Return the local runner with the options its worker processes need, or None to let Beam make the one named."""
+    if options.view_as(StandardOptions).runner != "DirectRunner":
+        return None
+    environment = None
+    direct = options.view_as(DirectOptions)
+    if direct.direct_running_mode == "multi_processing":
+        # Beam's own command keeps a shell between driver and worker, which dies of a Ctrl-C that the worker withstands.
+        command = f"exec {shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
+        environment = SubprocessSDKEnvironment.from_command_string(command)
+        direct.direct_running_mode = "in_memory"  # else the runner puts its own environment in place of this one
+    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
+    provision = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
+    return fn_runner.FnApiRunner(environment, provision_info=fn_runner.ExtendedProvisionInfo(provision))
+
+
+@contextlib.contextmanager
+def _noticing_dead_workers(errors: list[BaseException]) -> Iterator[None]:
+    """Collect the error of Beam's thread beside a dead worker process, for which Beam itself would wait for ever."""
+    before = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if arguments.thread is not None and arguments.thread.name == "run_worker":
+            message = f"a worker process died ({arguments.exc_value}); killed for want of memory? Use fewer --workers"
+            errors.append(InterruptedRunError(message))
+        else:
+            before(arguments)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before

@@ -1,0 +1,131 @@
+"""The files of a data set as a whole, rewritten from the shards' markers whenever a job ends.
+
+dataset.json   totals, shards, provenance, keys that occur in several shards
+README.md      a card that lets `datasets.load_dataset(OUTPUT)` read mixed members with their types
+sizes.json     samples a tar, for open_clip;  index.json  the same for wids
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.plan.plan import Plan
+from pipeline.run.card import card
+from pipeline.run.status import Markers
+from pipeline.store.storage import Storage
+from schemas.hashes import fingerprint
+from schemas.names import CARD, DATASET_JSON, INDEX_JSON, SCHEMA_VERSION, SIZES_JSON, ShardName
+from schemas.records import ShardMarker
+
+_NUM_SHOWN = 20
+"""Repeated keys named in `dataset.json`."""
+_IS_SAMPLE = pc.field("region_id").is_null() & pc.field("tar_offset").is_valid()
+"""The rows of images that are in the tar."""
+
+
+def finalise(plan: Plan, markers: Markers) -> dict[str, Any]:
+    """Write the data set's own files and return the contents of `dataset.json`; they depend on the markers alone.
+
+    When `dataset.json` was made from the same shards already, no table is read again; and a file that holds what it
+    should is not written again.
+    """
+    storage = plan.storage
+    shards = list(markers)
+    state = fingerprint([[str(shard), marker.tar.sha256, marker.parquet.sha256] for shard, marker in shards])
+    current = _current(storage)
+    if current is not None and current["shards_sha256"] == state and current["num_units"] == plan.num_units:
+        dataset = current
+    else:
+        dataset = _dataset(plan, markers, shards, state)
+    _write(storage, SIZES_JSON, _pretty({shard.tar: marker.images.ok for shard, marker in shards}))
+    for split in plan.splits:
+        name = INDEX_JSON if split == plan.splits[0] else f"index-{split}.json"
+        _write(storage, name, _pretty(_wids_index([pair for pair in shards if pair[0].split == split])))
+    _write(storage, CARD, card(dataset, plan.splits).encode())
+    _write(storage, DATASET_JSON, _pretty(dataset))
+    return dataset
+
+
+def _write(storage: Storage, name: str, data: bytes) -> None:
+    """Write a file unless it has these contents: another job's older view of the shards may have replaced it."""
+    if storage.size(name) != len(data) or storage.read(name) != data:
+        storage.replace(name, data)
+
+
+def _current(storage: Storage) -> dict[str, Any] | None:
+    try:
+        current: dict[str, Any] = json.loads(storage.read(DATASET_JSON))
+    except FileNotFoundError:
+        return None
+    return current
+
+
+def _pretty(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _dataset(plan: Plan, markers: Markers, shards: list[tuple[ShardName, ShardMarker]], state: str) -> dict[str, Any]:
+    repeated = _repeated_keys(plan.storage, [shard for shard, _ in shards])
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "fingerprint": plan.fingerprint,
+        "complete": len(shards) == plan.num_units * len(plan.splits),
+        "num_units": plan.num_units,
+        "num_shards": len(shards),
+        "num_bytes": markers.totals.num_bytes,
+        "images": msgspec.to_builtins(markers.totals.images, order="deterministic"),
+        "regions": msgspec.to_builtins(markers.totals.regions, order="deterministic"),
+        "num_repeated_keys": len(repeated),
+        "repeated_keys": repeated[:_NUM_SHOWN],
+        "inputs": [{"spec": planned.spec, "prefix": planned.prefix, "kind": planned.kind} for planned in plan.inputs],
+        "configuration": plan.generations[0].configuration,
+        "provenance": _provenance([marker for _, marker in shards]),
+        "shards_sha256": state,
+        "shards": [str(shard) for shard, _ in shards],
+    }
+
+
+def _provenance(markers: list[ShardMarker]) -> list[dict[str, Any]]:
+    """Return the different provenances among the shards: more than one where library versions changed on the way."""
+    different = {fingerprint(marker.provenance): marker.provenance for marker in markers}
+    return [different[name] for name in sorted(different)]
+
+
+def _wids_index(shards: list[tuple[ShardName, ShardMarker]]) -> dict[str, Any]:
+    shard_list = [
+        {"url": shard.tar, "nsamples": marker.images.ok, "filesize": marker.tar.size} for shard, marker in shards
+    ]
+    return {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shard_list}
+
+
+def _repeated_keys(storage: Storage, shards: list[ShardName]) -> list[str]:
+    """Return the sorted keys of samples that lie in more than one shard, holding 8 bytes a key in memory."""
+    hashes = np.concatenate([np.zeros(0, np.uint64), *(_hashes(keys) for keys in _keys(storage, shards))])
+    values, counts = np.unique(hashes, return_counts=True)
+    suspects = values[counts > 1]
+    if not len(suspects):
+        return []
+    seen: dict[str, int] = {}
+    for keys in _keys(storage, shards):
+        for key in np.asarray(keys)[np.isin(_hashes(keys), suspects)].tolist():
+            seen[key] = seen.get(key, 0) + 1
+    return sorted(key for key, count in seen.items() if count > 1)
+
+
+def _keys(storage: Storage, shards: list[ShardName]) -> Iterator[list[str]]:
+    """Yield each shard's keys of samples that are in its tar."""
+    for shard in shards:
+        with storage.open(shard.parquet) as file:
+            rows = pq.read_table(file, columns=["key", "region_id", "tar_offset"], filters=_IS_SAMPLE)
+        yield rows.column("key").to_pylist()
+
+
+def _hashes(keys: list[str]) -> npt.NDArray[np.uint64]:
+    return np.array([int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest()) for key in keys], np.uint64)

@@ -1,0 +1,289 @@
+"""The driver of a job: plan, repair, run what is left on an engine until nothing is, finalise, count.
+
+It only ever trusts the markers: an engine that loses a unit, a worker that dies or a job killed at any moment leaves
+work that the next pass, or the next job, finds and does.
+"""
+
+import importlib
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import InterruptedRunError, WorkError
+from pipeline.models.batches import BatchReport
+from pipeline.models.licenses import check_permissive
+from pipeline.plan.check import check_plan
+from pipeline.plan.make import extend_plan, make_plan
+from pipeline.plan.plan import Plan, load_plan
+from pipeline.run import lease
+from pipeline.run.finalise import finalise
+from pipeline.run.log import Ending, RunLog
+from pipeline.run.status import Markers, Totals, units_to_do
+from pipeline.run.worker import WorkerSettings, drain_file
+from pipeline.settings import PlanSettings, Recipe, RunSettings
+from pipeline.store.commit import decided, roll_forward, sweep
+from pipeline.store.storage import Storage, StorageError, open_storage, storage_errors
+from pipeline.write.shards import BalanceError
+from schemas.names import LEASES_DIR, PROPOSALS_DIR, RUN_DIR, ShardName
+
+_POLL_S = 0.5
+_MAX_FRUITLESS_PASSES = 3
+_ERROR_OF: dict[Ending, type[Exception]] = {
+    Ending.STORAGE: StorageError,
+    Ending.UNBALANCED: BalanceError,
+    Ending.FAILED: WorkError,
+}
+_PLAN_DEFAULTS = PlanSettings()
+_RUN_DEFAULTS = RunSettings()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a job is, as its watcher sees it twice a second."""
+
+    plan: Plan
+    totals: Totals
+    num_units_done: int
+    num_images_in_hand: int
+    """Finished by workers whose shards are not there yet; the totals do not have them."""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """How a job ended."""
+
+    plan: Plan
+    totals: Totals
+    drained: bool
+    num_units_run: int
+    """Units that were left to do when the job began."""
+    seconds: dict[str, float]
+    """Worker time by stage of the flow, over the units of this run."""
+    batches: dict[str, BatchReport]
+    """What the models' batches came to, by stage, over the units of this run."""
+    wall_s: float
+    dataset: dict[str, Any]
+    """The contents of `dataset.json`."""
+
+
+class Drain:
+    """A request to end a run: workers finish the units they hold, and take no more."""
+
+    def __init__(self) -> None:
+        self._requested = threading.Event()
+
+    def request(self) -> None:
+        """Ask for the end of the run; harmless to repeat, from any thread."""
+        self._requested.set()
+
+    @property
+    def requested(self) -> bool:
+        """Whether it was asked for."""
+        return self._requested.is_set()
+
+
+def annotate(
+    inputs: Sequence[str],
+    output: str,
+    *,
+    recipe: Recipe,
+    plan: PlanSettings = _PLAN_DEFAULTS,
+    run: RunSettings = _RUN_DEFAULTS,
+    append: bool = False,
+    beam_options: Sequence[str] = (),
+    drain: Drain | None = None,
+    watch: Callable[[Progress], None] = lambda progress: None,
+) -> JobResult:
+    """Annotate `inputs` into the data set at `output`: plan it, or resume it where it stands.
+
+    `watch` is called from this thread while the job runs. Raises SourceError for an unusable input, PlanError when
+    OUTPUT belongs to another configuration or other inputs, LicenseError for models that `permissive_only` refuses,
+    EngineError for unusable Beam options, StorageError, and BalanceError if the totals do not balance.
+    """
+    started = time.monotonic()
+    if run.permissive_only:
+        check_permissive(recipe.licenses())
+    storage = open_storage(output)
+    with storage_errors(storage.url):
+        planned = _plan(storage, inputs, recipe, plan, append=append)
+        job = _Job(planned, recipe, run, beam_options, drain or Drain(), watch)
+        job.repair()
+        num_units_run = len(job.todo())
+        try:
+            job.run_until_done()
+        finally:
+            storage.remove(drain_file(job.run_id))  # the engine has ended: nobody looks for it any more
+        dataset = job.finalise()
+        job.clean_up()
+        _check_balance(planned, job.markers)
+        return JobResult(
+            plan=planned,
+            totals=job.markers.totals,
+            drained=job.drained,
+            num_units_run=num_units_run,
+            seconds=job.log.seconds(),
+            batches=job.log.batches(),
+            wall_s=time.monotonic() - started,
+            dataset=dataset,
+        )
+
+
+def _plan(storage: Storage, inputs: Sequence[str], recipe: Recipe, settings: PlanSettings, *, append: bool) -> Plan:
+    planned = load_plan(storage)
+    if planned is None:
+        return make_plan(storage, inputs, recipe, settings)
+    if append:
+        return extend_plan(planned, inputs, recipe, settings)
+    check_plan(planned, inputs, recipe, settings)
+    return planned
+
+
+def _check_balance(plan: Plan, markers: Markers) -> None:
+    totals = markers.totals
+    for name, counts in (("images", totals.images), ("regions", totals.regions)):
+        if not counts.balanced:
+            raise BalanceError(f"{plan.storage.url}: {name}: {counts} do not balance")
+    complete = not units_to_do(plan, markers)
+    if complete and plan.num_images is not None and totals.images.inputs < plan.num_images:
+        raise BalanceError(f"{plan.storage.url}: {plan.num_images} images were planned, {totals.images.inputs} came in")
+
+
+def _import_engine() -> Any:
+    """Import Beam, which takes seconds: a finished job must not; nor must its users read what it warns of itself."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        return importlib.import_module("pipeline.run.engine")
+    finally:
+        root.setLevel(level)
+
+
+class _Job:
+    """A job on a planned data set."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        recipe: Recipe,
+        run: RunSettings,
+        beam_options: Sequence[str],
+        drain: Drain,
+        watch: Callable[[Progress], None],
+    ) -> None:
+        self.plan = plan
+        self.markers = Markers(plan.storage)
+        self.drained = False
+        self._storage = plan.storage
+        self.run_id = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
+        self.log = RunLog(plan.storage, self.run_id)
+        self._settings = WorkerSettings(plan=plan, recipe=recipe, run=run, run_id=self.run_id)
+        self._beam_options = beam_options
+        self._drain = drain
+        self._watch = watch
+
+    def repair(self) -> None:
+        """Publish what was decided but not published when an earlier job was cut off."""
+        self.markers.refresh()
+        for name in sorted(decided(self._storage)):
+            shard = ShardName.parse(name)
+            if shard is not None and shard not in self.markers:
+                roll_forward(self._storage, name)
+
+    def todo(self) -> list[int]:
+        """Return the units that are not done."""
+        return units_to_do(self.plan, self.markers.refresh())
+
+    def run_until_done(self) -> None:
+        """Run what is left on the engine, again and again: a pass leaves units that other jobs hold."""
+        fruitless = 0
+        while (units := self.todo()) and not self._drain.requested:
+            self._run_pass(units)
+            left = self.todo()
+            self._raise_errors(left)
+            if len(left) < len(units) or self._wait_for_leases(left):
+                fruitless = 0
+            else:
+                fruitless += 1
+                self._check_storage()
+            if fruitless == _MAX_FRUITLESS_PASSES and not self._drain.requested:
+                raise InterruptedRunError(
+                    f"{fruitless} passes left the same {len(left)} units undone; see {RUN_DIR}/ in OUTPUT"
+                )
+        self.drained = bool(units)
+
+    def _run_pass(self, units: Sequence[int]) -> None:
+        engine = _import_engine()
+        options = engine.check_options(self._beam_options, self._settings.run.workers)
+        engine.run_graph(units, self._settings, options, self._wait)
+
+    def _wait(self, thread: threading.Thread) -> None:
+        """Show the progress until the engine's thread has ended or half a second is over."""
+        if self._drain.requested and not self.drained:
+            self.drained = True
+            self._storage.replace(drain_file(self.run_id), b"")
+        self._show("finishing what is in hand" if self.drained else "")
+        thread.join(_POLL_S)
+
+    def _show(self, note: str = "") -> None:
+        done = self.plan.num_units - len(self.todo())
+        self._watch(
+            Progress(
+                plan=self.plan,
+                totals=self.markers.totals,
+                num_units_done=done,
+                num_images_in_hand=lease.samples_in_hand(self._storage),
+                note=note,
+            )
+        )
+
+    def _wait_for_leases(self, units: Sequence[int]) -> bool:
+        """Wait until a unit that another job holds is done or free; False if none is held."""
+        held = [unit for unit in units if lease.is_held(self._storage, lease.unit_name(unit))]
+        while held and not self._drain.requested:
+            self._show(f"another job works on {len(held)} units")
+            time.sleep(_POLL_S)
+            still = [unit for unit in self.todo() if lease.is_held(self._storage, lease.unit_name(unit))]
+            if set(still) != set(held):
+                return True
+        return bool(held)
+
+    def _raise_errors(self, left: Sequence[int]) -> None:
+        """Raise what a worker of this run reported of a unit that is not done; of any, where it may hold for all."""
+        for event in self.log.events():
+            holds_for_all = bool(left) and event.ending is Ending.FAILED
+            if event.ending in _ERROR_OF and (event.unit in left or holds_for_all):
+                raise _ERROR_OF[event.ending](event.message)
+
+    def _check_storage(self) -> None:
+        """Write a file: where OUTPUT cannot be written (a full disk), workers could not report so."""
+        name = f"{RUN_DIR}/{self.run_id}.check"
+        self._storage.replace(name, b"writable\n")
+        self._storage.remove(name)
+
+    def finalise(self) -> dict[str, Any]:
+        """Write the data set's own files; again if another job has completed it meanwhile, and ours replaced its."""
+        plan = load_plan(self._storage) or self.plan  # another job may have appended to it
+        dataset = finalise(plan, self.markers.refresh())
+        if not dataset["complete"] and not units_to_do(plan, self.markers.refresh()):
+            dataset = finalise(plan, self.markers)
+        return dataset
+
+    def clean_up(self) -> None:
+        """Remove what only unfinished work needs, once there is none; what another job appends is not touched."""
+        if self.todo():
+            return
+        shards = [shard for shard, _ in self.markers]
+        files = (name for shard in shards for name in (shard.tar, shard.parquet, shard.marker))
+        sweep(self._storage, [*self.plan.own_files(), *files])
+        units = {lease.unit_name(unit) for unit in range(self.plan.num_units)}
+        for folder in (LEASES_DIR, PROPOSALS_DIR):
+            for name in self._storage.names(folder):
+                if name.partition(".")[0] in units:
+                    self._storage.remove(f"{folder}/{name}")
+            self._storage.remove_folder(folder)

@@ -1,0 +1,106 @@
+"""The log of a run, `_run/*.jsonl`: how workers left each unit, with times, hosts, attempts. No totals come from it."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+
+import msgspec
+
+from pipeline.models.batches import BatchReport
+from pipeline.store.storage import Storage
+from pipeline.write.shards import UnitReport
+from schemas.hashes import sha256
+from schemas.names import RUN_DIR
+
+
+class Ending(StrEnum):
+    """How a worker left a unit."""
+
+    DONE = "done"
+    LEASED = "leased"
+    """Another worker holds it."""
+    DRAINED = "drained"
+    """The run was asked to end."""
+    STORAGE = "storage"
+    """The source or OUTPUT could not be read or written."""
+    UNBALANCED = "unbalanced"
+    """Its counts do not add up."""
+    FAILED = "failed"
+    """The models could not be loaded or stopped working, or something else that is no storage trouble went wrong."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of `_run/*.jsonl`: times, hosts and attempts, which must not be in a shard."""
+
+    run: str
+    unit: int
+    ending: Ending
+    message: str = ""
+    host: str
+    pid: int
+    ended_at: float
+    """Seconds since the epoch."""
+    report: UnitReport | None = None
+
+
+_decode_event = msgspec.json.Decoder(Event).decode
+
+
+class RunLog:
+    """The events of one run: a file for each unit and process, so that no two writers share one."""
+
+    def __init__(self, storage: Storage, run_id: str) -> None:
+        self._storage = storage
+        self._run_id = run_id
+
+    def write(
+        self, unit: int, ending: Ending, *, stage: str, message: str = "", report: UnitReport | None = None
+    ) -> None:
+        """Add how this process left `unit` at a stage of the graph. Raises OSError where OUTPUT cannot be written."""
+        event = Event(
+            run=self._run_id,
+            unit=unit,
+            ending=ending,
+            message=message,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            ended_at=time.time(),
+            report=report,
+        )
+        host = sha256(event.host.encode())[:8]  # containers on several hosts may have equal process ids
+        name = f"{RUN_DIR}/{self._run_id}.unit-{unit:06d}.{stage}.{host}-{os.getpid()}.jsonl"
+        try:
+            self._storage.replace(name, msgspec.json.encode(event) + b"\n")
+        except OSError:
+            if ending is not Ending.STORAGE:  # where OUTPUT cannot be written, neither can this
+                raise
+
+    def events(self) -> Iterator[Event]:
+        """Yield what was written so far, in the order of the units."""
+        for name in self._storage.names(RUN_DIR):
+            if name.startswith(f"{self._run_id}.unit-"):
+                yield _decode_event(self._storage.read(f"{RUN_DIR}/{name}"))
+
+    def _reports(self) -> Iterator[UnitReport]:
+        return (event.report for event in self.events() if event.report is not None)
+
+    def seconds(self) -> dict[str, float]:
+        """Return the workers' time by stage of the flow."""
+        total: dict[str, float] = {}
+        for report in self._reports():
+            for stage, seconds in report.seconds.items():
+                total[stage] = total.get(stage, 0.0) + seconds
+        return total
+
+    def batches(self) -> dict[str, BatchReport]:
+        """Return what the models' batches came to, by stage."""
+        total: dict[str, BatchReport] = {}
+        for report in self._reports():
+            for stage, batches in report.batches.items():
+                if stage in total:
+                    total[stage].add(batches)
+                else:
+                    total[stage] = batches
+        return total

@@ -1,0 +1,204 @@
+"""What one worker process does with a unit: lease it, load the models once, retry what passes, report the rest."""
+
+import contextlib
+import errno
+import itertools
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipeline.annotate import Annotator
+from pipeline.caption import captioner_class
+from pipeline.errors import BrokenModelError, WorkError
+from pipeline.golden.answers import Ledger, check_models
+from pipeline.models.batches import Health
+from pipeline.models.device import Device, enter_thread
+from pipeline.plan.plan import Plan
+from pipeline.propose import proposer_class
+from pipeline.run.lease import Hold, hold, unit_name
+from pipeline.run.log import Ending, RunLog
+from pipeline.settings import Recipe, RunSettings
+from pipeline.store.commit import roll_forward
+from pipeline.store.storage import storage_errors
+from pipeline.write import proposals_file
+from pipeline.write.shards import BalanceError, UnitReport, shards_of
+from schemas.hashes import canonical_json
+from schemas.names import RUN_DIR
+from schemas.reasons import Stage
+
+_BOTH = (Stage.PROPOSE, Stage.CAPTION)
+_BROKEN_UNITS = 2
+"""In a row on which a model failed, from which on it is taken for the model."""
+_TRIES = 3
+_BACK_OFF_S = 2.0
+_PERMANENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+"""Errors that waiting does not cure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """What a worker is built from, wherever it runs."""
+
+    plan: Plan
+    recipe: Recipe
+    run: RunSettings
+    run_id: str
+    """Names this run in `_run/`."""
+
+
+_Ended = tuple[Ending, str, UnitReport | None]
+"""How a unit was left, with what message, and what it came to."""
+
+
+class Worker:
+    """Works on units, one at a time, whatever threads the engine has: models are not made to be called by several.
+
+    The models load with the first unit that is not done yet.
+    """
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._storage = settings.plan.storage
+        self._log = RunLog(self._storage, settings.run_id)
+        self._annotators: dict[tuple[Stage, ...], Annotator] = {}
+        self._working = threading.Lock()
+        self._num_broken = 0
+
+    def annotate(self, unit: int) -> Ending:
+        """Annotate and commit a unit."""
+        return self._attempt(unit, "annotate", lambda held: self._load(*_BOTH).annotate(unit, held.advance))
+
+    def propose(self, unit: int) -> Ending:
+        """Leave the unit's proposals for `caption`, unless they wait already."""
+        return self._attempt(unit, "propose", lambda _: self._propose(unit))
+
+    def caption(self, unit: int) -> Ending:
+        """Caption and commit a unit whose proposals wait."""
+        return self._attempt(unit, "caption", lambda held: self._caption(unit, held))
+
+    def _propose(self, unit: int) -> UnitReport | None:
+        return None if proposals_file.exists(self._storage, unit) else self._load(Stage.PROPOSE).propose(unit)
+
+    def _caption(self, unit: int, held: Hold) -> UnitReport | None:
+        if not proposals_file.exists(self._storage, unit):
+            return None  # its proposals are another worker's business: it is looked at again at the end
+        report = self._load(Stage.CAPTION).caption(unit, held.advance)
+        proposals_file.remove(self._storage, unit)
+        return report
+
+    def _load(self, *stages: Stage) -> Annotator:
+        """Return what annotates, with the models of these stages. Raises WorkError where they cannot be loaded."""
+        if stages not in self._annotators:
+            settings = self._settings
+            self._annotators[stages] = load_annotator(settings.plan, settings.recipe, settings.run, stages=stages)
+        return self._annotators[stages]
+
+    def _attempt(self, unit: int, stage: str, work: Callable[[Hold], UnitReport | None]) -> Ending:
+        """Do the work of a stage under the unit's lease, one unit at a time, and log how it ended."""
+        with self._working:
+            enter_thread()
+            ending, message, report = self._try(unit, work)
+            if message or report is not None:
+                self._log.write(unit, ending, stage=stage, message=message, report=report)
+        return ending
+
+    def _try(self, unit: int, work: Callable[[Hold], UnitReport | None]) -> "_Ended":
+        """Do the work; errors of storage are retried, all are reported: engines do not keep an error's type."""
+        for attempt in itertools.count(1):
+            try:
+                with storage_errors(self._storage.url):
+                    return self._under_lease(unit, work)
+            except OSError as error:
+                cause = error.__cause__
+                permanent = isinstance(cause, OSError) and cause.errno in _PERMANENT
+                if permanent or attempt == _TRIES:
+                    return Ending.STORAGE, str(error), None
+                time.sleep(_BACK_OFF_S * 2 ** (attempt - 1))
+            except BalanceError as error:
+                return Ending.UNBALANCED, str(error), None
+            except WorkError as error:
+                self._drain_unless_it_is_the_unit(error)
+                return Ending.FAILED, str(error), None
+        raise AssertionError("unreachable")
+
+    def _drain_unless_it_is_the_unit(self, error: WorkError) -> None:
+        """Ask the run's workers to take no further unit, where these would end in the same way.
+
+        A model that fails on a unit's items may do better on the next: two such units in a row make it the model.
+        """
+        self._num_broken = self._num_broken + 1 if isinstance(error, BrokenModelError) else _BROKEN_UNITS
+        if self._num_broken >= _BROKEN_UNITS:
+            with contextlib.suppress(OSError):  # the error itself is what matters
+                self._storage.replace(drain_file(self._settings.run_id), b"")
+
+    def _under_lease(self, unit: int, work: Callable[[Hold], UnitReport | None]) -> "_Ended":
+        if self._storage.size(drain_file(self._settings.run_id)) is not None:
+            return Ending.DRAINED, "", None
+        with hold(self._storage, unit_name(unit), self._settings.run.lease_timeout_s) as held:
+            if not held:
+                return Ending.LEASED, "", None
+            if self._is_done(unit):  # asked under the lease: its last holder may have just finished
+                return Ending.DONE, "", None
+            report = work(held)
+        self._num_broken = 0
+        return Ending.DONE, "", report
+
+    def _is_done(self, unit: int) -> bool:
+        return all(roll_forward(self._storage, str(shard)) for shard in shards_of(unit, self._settings.recipe).values())
+
+
+def load_annotator(plan: Plan, recipe: Recipe, run: RunSettings, *, stages: Collection[Stage] = _BOTH) -> Annotator:
+    """Return the annotator of a plan, the models of `stages` loaded and checked against the golden set.
+
+    Raises WorkError where they cannot be loaded, whatever the cause, and DriftError where they answer otherwise.
+    """
+    device = Device(name=run.device, torch_threads=run.torch_threads)
+    planned = plan.generations[0].configuration
+    try:
+        for stage in stages:
+            _check_weights(recipe, planned, stage)
+        proposer = captioner = None
+        if Stage.PROPOSE in stages:
+            proposer = proposer_class(recipe.proposer)(recipe.propose, device=device)
+        if Stage.CAPTION in stages:
+            captioner = captioner_class(recipe.captioner)(recipe.caption, device=device)
+    except WorkError:
+        raise
+    except Exception as error:  # libraries raise anything, OSError for a file that is odd too
+        raise WorkError(f"the models cannot be loaded: {type(error).__name__}: {error}") from error
+    golden_answers = check_models(
+        Ledger.of(plan.storage),
+        proposer,
+        captioner,
+        configuration=planned,
+        device=device,
+        allow_drift=run.allow_drift,
+    )
+    kinds = {Stage.PROPOSE: "proposer", Stage.CAPTION: "captioner"}
+    health = {stage: Health(has_answered=kind in golden_answers) for stage, kind in kinds.items()}
+    return Annotator(
+        plan=plan,
+        recipe=recipe,
+        run=run,
+        proposer=proposer,
+        captioner=captioner,
+        golden_answers=golden_answers,
+        health=health,
+    )
+
+
+def _check_weights(recipe: Recipe, planned: Mapping[str, Any], stage: Stage) -> None:
+    """Raise WorkError unless the model of a stage is, with its settings and weights, the one that was planned."""
+    kind: Literal["proposer", "captioner"] = "proposer" if stage is Stage.PROPOSE else "captioner"
+    if canonical_json(recipe.identity(kind)) != canonical_json(planned[kind]):
+        raise WorkError(
+            f"the {kind}'s weights found here are not those that the job was planned with: give a revision that is a "
+            "commit, and the same files to every machine"
+        )
+
+
+def drain_file(run_id: str) -> str:
+    """Return the name of the file whose existence asks the workers of a run to take no further unit."""
+    return f"{RUN_DIR}/{run_id}.drain"

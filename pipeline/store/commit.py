@@ -1,0 +1,138 @@
+"""Committing a shard exactly once, however many attempts race for it and wherever they are killed.
+
+    1. settle   the attempt's three files, durable in `_attempts/` under names made of their content
+    2. decide   one exclusive create of `_commit/SHARD.json`, which holds the chosen files' hashes
+    3. publish  tar, parquet and last the marker move to their final names
+
+The decision is the commit: after it, anybody can finish step 3, and only the chosen files will do. Content names make
+two attempts with equal bytes the same attempt, so the decision does not depend on who was first.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from pipeline.store.storage import TEMPORARY, Storage, StorageError
+from schemas.names import ATTEMPTS_DIR, COMMIT_DIR
+from schemas.records import FileDigest
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `_commit/NAME.json` says: the files that `NAME` consists of, the marker last."""
+
+    files: dict[str, FileDigest]
+    """By final name, in the order in which they are published."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedFile:
+    """A local file that an attempt has finished writing."""
+
+    path: Path
+    digest: FileDigest
+
+
+def commit(storage: Storage, name: str, files: Mapping[str, FinishedFile]) -> bool:
+    """Commit `files` (by final name, the marker last) as `name`; True if this attempt was chosen.
+
+    When another attempt was chosen, that one is published and this one's files are removed.
+    """
+    ours = Decision(files={final_name: file.digest for final_name, file in files.items()})
+    chosen = _settle(storage, name, files) and storage.decide(_decision_name(name), msgspec.json.encode(ours))
+    decision = ours if chosen else _read_decision(storage, name)
+    _publish(storage, name, decision)
+    for final_name, digest in ours.files.items():
+        if decision.files.get(final_name) != digest:
+            storage.remove(_attempt_name(final_name, digest))
+    return chosen
+
+
+def _settle(storage: Storage, name: str, files: Mapping[str, FinishedFile]) -> bool:
+    """Make the files durable in `_attempts/`; False if `name` was published meanwhile and they were swept away."""
+    try:
+        for final_name, file in files.items():
+            storage.settle(file.path, _attempt_name(final_name, file.digest))
+        storage.sync(ATTEMPTS_DIR)
+    except FileNotFoundError:
+        if storage.size(_decision_name(name)) is None:
+            raise
+        return False
+    return True
+
+
+def roll_forward(storage: Storage, name: str) -> bool:
+    """Finish publishing `name` if it was decided; True if it is committed when this returns."""
+    if storage.size(_decision_name(name)) is None:
+        return False
+    decision = _read_decision(storage, name)
+    marker, digest = list(decision.files.items())[-1]
+    if storage.size(marker) != digest.size:  # published last: with it there, so is the rest
+        _publish(storage, name, decision)
+    return True
+
+
+def sweep(storage: Storage, published: Iterable[str]) -> None:
+    """Remove from `_attempts/` what can be of no use: other attempts at `published` final names, temporary files.
+
+    Another job may be at work there. It loses nothing: whoever still attempts a published file finds that it came
+    second, and temporary files are written again.
+    """
+    useless = {TEMPORARY, *map(attempt_stem, published)}
+    for name in storage.names(ATTEMPTS_DIR):
+        if name.rpartition(".")[0] in useless:
+            storage.remove(f"{ATTEMPTS_DIR}/{name}")
+    storage.remove_folder(ATTEMPTS_DIR)
+
+
+def attempt_stem(final_name: str) -> str:
+    """Return the name in `_attempts/` of an attempt at `final_name`, up to the dot and 16 hex digits that end it."""
+    return final_name.replace("/", ".")
+
+
+def decided(storage: Storage) -> set[str]:
+    """Return the names of which a decision was made."""
+    return {name.removesuffix(".json") for name in storage.names(COMMIT_DIR)}
+
+
+def _publish(storage: Storage, name: str, decision: Decision) -> None:
+    *data, marker = decision.files.items()
+    for final_name, digest in data:
+        _publish_file(storage, name, final_name, digest)
+    storage.sync(_folder(marker[0]))
+    _publish_file(storage, name, *marker)
+    storage.sync(_folder(marker[0]))
+
+
+def _publish_file(storage: Storage, name: str, final_name: str, digest: FileDigest) -> None:
+    """Move one chosen file to its final name, unless it is there already."""
+    try:
+        storage.publish(_attempt_name(final_name, digest), final_name)
+    except FileNotFoundError:
+        if storage.size(final_name) != digest.size:
+            raise StorageError(
+                f"{storage.url}: {final_name} was committed with {digest.size} bytes and sha256 {digest.sha256}, but "
+                f"neither it nor its attempt is there; restore it from a copy, or remove {_decision_name(name)} "
+                f"to make {name} again"
+            ) from None
+
+
+def _read_decision(storage: Storage, name: str) -> Decision:
+    where = _decision_name(name)
+    try:
+        return msgspec.json.decode(storage.read(where), type=Decision)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise StorageError(f"{storage.url}: {where} is damaged ({error}); restore it from a copy") from error
+
+
+def _decision_name(name: str) -> str:
+    return f"{COMMIT_DIR}/{name}.json"
+
+
+def _attempt_name(final_name: str, digest: FileDigest) -> str:
+    return f"{ATTEMPTS_DIR}/{attempt_stem(final_name)}.{digest.sha256[:16]}"
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]

@@ -1,0 +1,141 @@
+"""Writing and committing the shards of one unit of work: one shard a split."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.clock import StageClock
+from pipeline.failures import Failure
+from pipeline.models.batches import BatchReport
+from pipeline.plan.plan import Plan
+from pipeline.sample import Sample
+from pipeline.settings import Recipe
+from pipeline.store.commit import FinishedFile, commit, roll_forward
+from pipeline.write.rows import image_record, table_rows
+from pipeline.write.shard_writer import HashingFile, ShardWriter
+from schemas.hashes import key_fraction
+from schemas.names import TRAIN, VAL, ShardName
+from schemas.reasons import Reason, Stage
+from schemas.records import Counts, ShardMarker, UnitSource, encode
+
+
+class BalanceError(AssertionError):
+    """Inputs are not ok + filtered + dead: a bug of ours. Commands exit 6 on it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitReport:
+    """What a unit came to, for the run's log; totals are read from the markers, never from here."""
+
+    unit: int
+    images: Counts = field(default_factory=Counts)
+    regions: Counts = field(default_factory=Counts)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time by stage of the flow."""
+    batches: dict[str, BatchReport] = field(default_factory=dict)
+    """By stage that a model works in."""
+
+
+def shards_of(unit: int, recipe: Recipe) -> dict[str, ShardName]:
+    """Return the shard of `unit` in each split."""
+    return {split: ShardName(split, unit) for split in recipe.splits}
+
+
+def commit_unit(
+    plan: Plan,
+    unit: int,
+    samples: Iterator[Sample],
+    recipe: Recipe,
+    *,
+    provenance: dict[str, Any],
+    clock: StageClock,
+) -> UnitReport:
+    """Write `samples` to the unit's shards and commit each that was not committed before.
+
+    Raises OSError on storage trouble, and BalanceError, before a shard is committed, if its counts do not add up.
+    """
+    storage, token = plan.storage, secrets.token_hex(8)
+    report = UnitReport(unit=unit, seconds=clock.seconds, batches=clock.batches)
+    with ExitStack() as stack:
+        writers = {}
+        for split, shard in shards_of(unit, recipe).items():
+            writers[split] = ShardWriter(shard, storage.scratch, token)
+            stack.callback(writers[split].abandon)
+        for sample in samples:
+            with clock("write"):
+                _write(sample, writers[_split(sample, recipe)], recipe)
+        with clock("commit"):
+            for writer in writers.values():
+                if roll_forward(storage, str(writer.shard)):
+                    continue
+                files = _finish(plan, unit, writer, provenance, token)
+                stack.callback(_unlink, files)
+                commit(storage, str(writer.shard), files)
+    for writer in writers.values():
+        report.images.add(writer.images)
+        report.regions.add(writer.regions)
+    return report
+
+
+def _split(sample: Sample, recipe: Recipe) -> str:
+    return VAL if recipe.val_fraction and key_fraction(sample.key, "val") < recipe.val_fraction else TRAIN
+
+
+def _write(sample: Sample, writer: ShardWriter, recipe: Recipe) -> None:
+    """Add a sample that is ok to the tar, and any sample's rows to the table."""
+    writer.images.inputs += 1
+    writer.regions.inputs += 0 if sample.proposals is None else len(sample.proposals.boxes)
+    names = {"proposer": recipe.proposer, "captioner": recipe.captioner}
+    tar_range = None
+    if sample.failure is None:
+        record = image_record(sample, **names)
+        if recipe.drop_empty and record.num_regions == 0:
+            message = "no region was left, and --drop-empty was given"
+            sample.failure = Failure(reason=Reason.NO_REGIONS, stage=Stage.CAPTION, message=message)
+        else:
+            assert sample.image is not None
+            tar_range = writer.add_sample(record, sample.image.stored, sample.image.suffix)
+    for row in table_rows(sample, writer.shard, tar_range=tar_range, **names):
+        writer.add_row(row)
+
+
+def _finish(
+    plan: Plan, unit: int, writer: ShardWriter, provenance: dict[str, Any], token: str
+) -> dict[str, FinishedFile]:
+    """Close the shard's files, check its counts, add its marker; returns the files by final name, the marker last."""
+    shard = writer.shard
+    files = writer.finish()
+    for kind, counts in (("images", writer.images), ("regions", writer.regions)):
+        if not counts.balanced:
+            raise BalanceError(f"{shard}: {kind}: {counts} do not balance; this is a bug, please report it")
+    marker = ShardMarker(
+        schema_version="1",
+        shard=str(shard),
+        fingerprint=plan.fingerprint,
+        images=writer.images,
+        regions=writer.regions,
+        tar=files[shard.tar].digest,
+        parquet=files[shard.parquet].digest,
+        sources=[
+            UnitSource(input=part.input.prefix, uri=part.part.uri, start=part.part.start, stop=part.part.stop)
+            for part in plan.unit(unit)
+        ],
+        provenance=provenance,
+    )
+    file = HashingFile(plan.storage.scratch / f"{shard.marker}.{token}")
+    try:
+        file.write(encode(marker))
+        files[shard.marker] = file.finish()
+    except OSError:
+        file.path.unlink()
+        raise
+    finally:
+        file.close()
+    return files
+
+
+def _unlink(files: dict[str, FinishedFile]) -> None:
+    for file in files.values():
+        file.path.unlink(missing_ok=True)

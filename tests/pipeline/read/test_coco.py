@@ -1,0 +1,111 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from pipeline.read import open_source
+from pipeline.read.base import GivenRegion, SourceError
+from schemas.reasons import Reason
+from tests.pipeline.read.source_builders import JPEG, read_all, reasons
+
+IMAGES = [
+    {"id": 7, "file_name": "b.jpg", "width": 40, "height": 30, "license": 1, "coco_url": "http://x/b.jpg"},
+    {"id": 3, "file_name": "a.jpg", "width": 20.0, "height": 10},
+]
+BOXES = [
+    {"id": 1, "image_id": 7, "category_id": 2, "bbox": [1, 2, 3, 4.5]},
+    {"id": 2, "image_id": 7, "category_id": 2, "bbox": [0, 0, 9, 9], "iscrowd": 1},
+    {"id": 3, "image_id": 7, "category_id": 5, "bbox": [-5, 0, 99, float("nan")], "score": 0.25, "caption": "far"},
+]
+CAPTIONS = [
+    {"id": 12, "image_id": 7, "caption": "later"},
+    {"id": 11, "image_id": 7, "caption": "first\n"},
+]
+
+
+def write(path: Path, **fields) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"images": IMAGES, "annotations": [], **fields}))
+    return path
+
+
+@pytest.fixture
+def instances(tmp_path) -> Path:
+    """An instances file beside its images."""
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(JPEG + name.encode())
+    categories = [{"id": 2, "name": "cat"}, {"id": 5, "name": "dog"}]
+    licenses = [{"id": 1, "name": "CC", "url": "http://cc"}]
+    return write(tmp_path / "instances.json", annotations=BOXES, categories=categories, licenses=licenses)
+
+
+def test_images_come_by_file_name_with_their_regions(instances):
+    a, b = read_all(str(instances))
+    assert (a.key, a.uri, a.data, a.given, a.given_size) == ("a", "a.jpg", JPEG + b"a.jpg", (), (20, 10))
+    assert (b.key, b.index, b.given_size, b.url, b.license) == ("b", 1, (40, 30), "http://x/b.jpg", "http://cc")
+    near, far = b.given
+    assert near == GivenRegion(box=(1, 2, 4, 6.5), label="cat")
+    assert (far.label, far.score, far.caption, far.box[:3]) == ("dog", 0.25, "far", (-5, 0, 94))
+    assert math.isnan(far.box[3])
+
+
+def test_captions_come_from_their_own_file_lowest_id_first(instances, tmp_path):
+    captions = write(tmp_path / "c" / "captions.json", annotations=CAPTIONS)
+    for option in (f"captions={captions}", "captions=c/captions.json"):
+        assert [item.caption for item in read_all(f"coco:{instances}?{option}")] == [None, "first"]
+
+
+def test_a_captions_file_may_know_more_images(instances, tmp_path):
+    images = [*IMAGES, {"id": 99, "file_name": "z.jpg"}]
+    captions = [*CAPTIONS, {"id": 1, "image_id": 99, "caption": "z"}]
+    path = write(tmp_path / "captions.json", images=images, annotations=captions)
+    assert [item.caption for item in read_all(f"{instances}?captions={path}")] == [None, "first"]
+
+
+def test_images_may_lie_elsewhere(instances, tmp_path):
+    folder = tmp_path / "train 2017"
+    folder.mkdir()
+    (tmp_path / "b.jpg").rename(folder / "b.jpg")
+    spec = f"coco:{instances}?images=train 2017"
+    assert reasons(read_all(spec)) == [Reason.MISSING, None]
+    files = {file.uri: file.size for file in open_source(spec).files()}
+    assert files == {str(instances): instances.stat().st_size, "a.jpg": 0, "b.jpg": len(JPEG) + 5}
+
+
+def test_remote_json_and_images(bucket, store, instances):
+    store.pipe("/bucket/instances.json", instances.read_bytes())
+    store.pipe("/bucket/images/b.jpg", JPEG)
+    assert reasons(read_all(f"{bucket}/instances.json?images=images")) == [Reason.MISSING, None]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"annotations": [{"id": 1, "image_id": 8, "caption": "x"}, {"id": 2, "image_id": 9, "caption": "x"}]}, "8, 9"),
+        ({"annotations": [{"id": 1, "image_id": 7}]}, "annotations[0] has neither"),
+        ({"annotations": [{"id": 1, "image_id": 7, "bbox": [1, 2, 3]}]}, "annotations[0].bbox"),
+        ({"annotations": BOXES, "categories": [{"id": 2, "name": "cat"}]}, "category 5"),
+        ({"images": [*IMAGES, IMAGES[0]]}, "used twice, such as 7"),
+        ({"images": [{"id": 1}]}, "file_name"),
+        ({"images": []}, "empty"),
+        ({"images": None}, "'images' and 'annotations'"),
+    ],
+)
+def test_a_broken_file_is_refused_with_the_place(tmp_path, fields, words):
+    path = write(tmp_path / "x.json", **fields)
+    with pytest.raises(SourceError) as caught:
+        read_all(f"coco:{path}")
+    assert words in str(caught.value)
+    assert "x.json" in str(caught.value)
+
+
+def test_captions_of_unknown_images_are_refused(instances, tmp_path):
+    path = write(tmp_path / "captions.json", annotations=[{"id": 1, "image_id": 404, "caption": "x"}])
+    with pytest.raises(SourceError, match=r"captions\.json.*404"):
+        read_all(f"{instances}?captions={path}")
+
+
+def test_a_folder_is_no_coco_input(tmp_path):
+    with pytest.raises(SourceError, match="one JSON file"):
+        open_source(f"coco:{tmp_path}")

@@ -1,0 +1,112 @@
+"""Which engines are refused, and that a worker process that dies ends the job instead of hanging it."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
+
+from pipeline.errors import EngineError, InterruptedRunError
+from pipeline.plan.make import make_plan
+from pipeline.run import engine, job
+from pipeline.run.engine import check_options, run_graph
+from pipeline.run.worker import WorkerSettings
+from pipeline.settings import PlanSettings, RunSettings
+from pipeline.store.storage import open_storage
+from tests.builders import digests, recipe, write_tars
+from tests.faults import jobs
+from tests.faults.fault_points import Fault
+
+
+@pytest.mark.parametrize(
+    ("options", "workers", "problem"),
+    [
+        (["--runner=DaskRunner"], 1, "loses records without an error; use another runner"),
+        (["--runner=apache_beam.runners.dask.dask_runner.DaskRunner"], 1, "loses records"),
+        (["--direct_running_mode=multi_threading"], 1, "loses records in about half of its runs.*use --workers"),
+        (["--runner=FlinkRunner"], 2, "--workers is for this machine; give --runner=FlinkRunner its own options"),
+    ],
+)
+def test_engines_that_lose_records_are_refused(options: Sequence[str], workers: int, problem: str) -> None:
+    with pytest.raises(EngineError, match=problem):
+        check_options(options, workers)
+
+
+@pytest.mark.parametrize("options", [[], ["--runner=DirectRunner"], ["--runner=FnApiRunner"], ["--runner=direct"]])
+@pytest.mark.parametrize(("workers", "mode"), [(1, "in_memory"), (3, "multi_processing")])
+def test_local_runners_are_pinned(options: Sequence[str], workers: int, mode: str) -> None:
+    checked = check_options(options, workers)
+    assert checked.view_as(StandardOptions).runner == "DirectRunner"
+    direct = checked.view_as(DirectOptions)
+    assert (direct.direct_running_mode, direct.direct_num_workers) == (mode, workers)
+    assert engine._runner(checked) is not None
+
+
+def test_another_runner_is_left_to_beam() -> None:
+    assert engine._runner(check_options(["--runner=FlinkRunner"], 1)) is None
+
+
+@pytest.fixture
+def tars(tmp_path: Path) -> Path:
+    """Three tars, for three shards."""
+    return write_tars(tmp_path / "tars", num_tars=3, num_images=4)
+
+
+@pytest.fixture
+def worker_settings(tars: Path, tmp_path: Path) -> WorkerSettings:
+    """What a worker of a planned job is built from."""
+    plan = make_plan(open_storage(str(tmp_path / "out")), [str(tars)], recipe(), PlanSettings())
+    return WorkerSettings(plan=plan, recipe=recipe(), run=RunSettings(), run_id="run")
+
+
+def _join(thread: threading.Thread) -> None:
+    thread.join()
+
+
+def test_the_graph_annotates_the_units_it_is_given(worker_settings: WorkerSettings, tmp_path: Path) -> None:
+    run_graph([0, 2], worker_settings, check_options([], 1), _join)
+    assert [path.name for path in sorted((tmp_path / "out").glob("train-*.tar"))] == [
+        "train-000000.tar",
+        "train-000002.tar",
+    ]
+
+
+def test_an_error_of_the_engine_reaches_the_caller(
+    worker_settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*arguments: object) -> None:
+        raise RuntimeError("the engine is broken")
+
+    monkeypatch.setattr(engine, "build", failing)
+    with pytest.raises(RuntimeError, match="the engine is broken"):
+        run_graph([0], worker_settings, check_options([], 1), _join)
+
+
+def test_the_thread_of_a_dead_worker_is_noticed_and_no_other(worker_settings: WorkerSettings) -> None:
+    errors: list[BaseException] = []
+    before = threading.excepthook
+
+    def die() -> None:
+        raise RuntimeError("Worker subprocess exited with return code -9")
+
+    with engine._noticing_dead_workers(errors):
+        thread = threading.Thread(target=die, name="run_worker")
+        thread.start()
+        thread.join()
+    assert threading.excepthook is before
+    (error,) = errors
+    assert isinstance(error, InterruptedRunError)
+    assert "return code -9" in str(error)
+    assert "--workers" in str(error)
+
+
+def test_a_killed_worker_process_ends_the_job_which_can_be_resumed(tars: Path, tmp_path: Path) -> None:
+    fault = Fault(operation="finish", target=r"train-000001\.tar\..*", when="before")
+    ended = jobs.run(tars, tmp_path / "out", "--workers", "2", fault=fault)
+    assert ended.code == 4, ended.text
+    assert "a worker process died" in ended.text
+    assert "INFO:apache_beam" not in ended.text, "Beam's own steps are not for our users"
+    for output in ("out", "undisturbed"):
+        job.annotate([str(tars)], str(tmp_path / output), recipe=recipe())
+    assert digests(tmp_path / "out") == digests(tmp_path / "undisturbed")

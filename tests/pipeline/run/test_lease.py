@@ -1,0 +1,161 @@
+"""Who may take a lease, and when."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.run import lease
+from pipeline.run.lease import hold, is_held, unit_name
+from pipeline.store.storage import Storage, open_storage
+
+LONG = 1000.0
+FILE = "_leases/unit-000007.json"
+NAME = unit_name(7)
+
+
+@pytest.fixture(params=["local", "object"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """An OUTPUT of each kind, empty."""
+    return open_storage(str(tmp_path / "out") if request.param == "local" else f"memory://{tmp_path.name}/out")
+
+
+def put(storage: Storage, **changes: Any) -> None:
+    """Write the lease of somebody on another host, who renewed it just now."""
+    holder = {"token": "theirs", "host": "elsewhere", "process": "1:1", "expires_at": time.time() + LONG}
+    storage.replace(FILE, json.dumps(holder | changes).encode())
+
+
+def takes(storage: Storage) -> bool:
+    with hold(storage, NAME, LONG) as held:
+        return held
+
+
+def this_host() -> str:
+    return lease._host()
+
+
+def test_a_lease_is_held_by_one_and_given_back(storage: Storage) -> None:
+    assert not is_held(storage, NAME)
+    with hold(storage, NAME, LONG) as held:
+        assert held
+        assert is_held(storage, NAME)
+        assert not takes(storage)
+        assert is_held(storage, NAME), "who did not get it must not give it back"
+    assert not is_held(storage, NAME)
+    assert storage.names("_leases") == []
+
+
+def test_it_is_given_back_after_an_error(storage: Storage) -> None:
+    with pytest.raises(ZeroDivisionError), hold(storage, NAME, LONG):
+        raise ZeroDivisionError
+    assert storage.names("_leases") == []
+
+
+def test_a_lease_of_another_host_holds_until_it_expires(storage: Storage) -> None:
+    put(storage)
+    assert is_held(storage, NAME)
+    assert not takes(storage)
+    put(storage, expires_at=time.time() - 1)
+    assert not is_held(storage, NAME)
+    assert takes(storage)
+
+
+def test_a_lease_of_a_process_that_is_gone_is_free_at_once(storage: Storage) -> None:
+    code = "from pipeline.run import lease; import os; print(lease._process(os.getpid()))"
+    gone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    put(storage, host=this_host(), process=gone)
+    assert not is_held(storage, NAME)
+    assert takes(storage)
+
+
+def test_a_process_number_that_was_given_again_is_another_process(storage: Storage) -> None:
+    put(storage, host=this_host(), process=f"{os.getpid()}:1")
+    assert not is_held(storage, NAME)
+
+
+def test_a_lease_of_a_living_process_of_this_host_holds(storage: Storage) -> None:
+    put(storage, host=this_host(), process=lease._process(os.getpid()))
+    assert is_held(storage, NAME)
+    assert not takes(storage)
+
+
+def test_a_zombie_holds_nothing(storage: Storage) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, text=True) as child:
+        put(storage, host=this_host(), process=lease._process(child.pid))
+        assert is_held(storage, NAME)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked how
+        assert not is_held(storage, NAME)
+
+
+def test_without_proc_a_process_is_known_by_its_number(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_proc(path: Path, *_: Any) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", no_proc)
+    assert this_host() == socket.gethostname()
+    put(storage, host=this_host(), process=f"{os.getpid()}:unknown")
+    assert is_held(storage, NAME)
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        child.wait()
+    put(storage, host=this_host(), process=f"{child.pid}:unknown")
+    assert not is_held(storage, NAME)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b'{"token": "t"}', b"\xff"])
+def test_a_lease_that_cannot_be_read_is_free(storage: Storage, data: bytes) -> None:
+    storage.replace(FILE, data)
+    assert not is_held(storage, NAME)
+    assert takes(storage)
+
+
+def wait_until(condition: Any) -> None:
+    while not condition():
+        time.sleep(0.002)
+
+
+def expiry(storage: Storage) -> float:
+    expires_at: float = json.loads(storage.read(FILE))["expires_at"]
+    return expires_at
+
+
+def test_a_lease_is_renewed(storage: Storage) -> None:
+    with hold(storage, NAME, 0.03):
+        first = expiry(storage)
+        wait_until(lambda: expiry(storage) > first)
+        assert expiry(storage) > first
+
+
+def test_a_lease_that_was_taken_over_is_left_alone(storage: Storage) -> None:
+    with hold(storage, NAME, 0.03):
+        renewer = next(thread for thread in threading.enumerate() if thread.name.endswith("(_renew)"))
+        put(storage)
+        renewer.join()
+    assert json.loads(storage.read(FILE))["token"] == "theirs"
+
+
+def test_a_lost_renewal_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = open_storage(str(tmp_path / "out"))
+    failures = iter([OSError("the store is away")])
+    replace = storage.replace
+
+    def replace_later(name: str, data: bytes) -> None:
+        for failure in failures:
+            raise failure
+        replace(name, data)
+
+    with ExitStack() as stack:
+        stack.enter_context(hold(storage, NAME, 0.03))
+        first = expiry(storage)
+        monkeypatch.setattr(storage, "replace", replace_later)
+        wait_until(lambda: expiry(storage) > first)
+    assert next(failures, None) is None

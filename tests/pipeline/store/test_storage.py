@@ -1,0 +1,209 @@
+"""The same promises of local folders and of object stores (memory:// stands for those)."""
+
+import errno
+import os
+import pickle
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from pipeline.store.storage import ObjectStorage, Storage, StorageError, open_storage, storage_errors
+
+
+@pytest.fixture(params=["local", "object"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    """An OUTPUT that does not exist yet."""
+    if request.param == "local":
+        yield open_storage(str(tmp_path / "out"))
+    else:
+        yield open_storage("memory://storage/out")
+        if fsspec.filesystem("memory").exists("/storage"):
+            fsspec.filesystem("memory").rm("/storage", recursive=True)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Storage:
+    """A local OUTPUT."""
+    return open_storage(str(tmp_path / "out"))
+
+
+def settled(storage: Storage, name: str, data: bytes) -> None:
+    storage.scratch.mkdir(parents=True, exist_ok=True)
+    path = storage.scratch / f"written.{os.getpid()}"
+    path.write_bytes(data)
+    storage.settle(path, name)
+    assert not path.exists()
+
+
+def test_nothing_is_there_at_first(storage: Storage) -> None:
+    assert storage.names("") == storage.names("_commit") == []
+    assert storage.size("a.json") is None
+    storage.remove("a.json")
+    storage.remove_folder("_attempts")
+    with pytest.raises(FileNotFoundError):
+        storage.read("a.json")
+    with pytest.raises(FileNotFoundError):
+        storage.open("a.json")
+
+
+def test_settle_then_publish_moves_a_file(storage: Storage) -> None:
+    settled(storage, "_attempts/a.0123", b"data")
+    storage.sync("_attempts")
+    storage.publish("_attempts/a.0123", "a.tar")
+    storage.sync("")
+    assert storage.read("a.tar") == b"data"
+    assert storage.names("_attempts") == []
+    assert storage.names("") == ["a.tar"]
+
+
+def test_publish_replaces_and_says_when_nothing_is_there(storage: Storage) -> None:
+    storage.replace("a.tar", b"old")
+    settled(storage, "_attempts/a.0123", b"new")
+    storage.publish("_attempts/a.0123", "a.tar")
+    assert storage.read("a.tar") == b"new"
+    with pytest.raises(FileNotFoundError):
+        storage.publish("_attempts/a.0123", "a.tar")
+    assert storage.read("a.tar") == b"new"
+
+
+def test_decide_is_for_the_first_alone(storage: Storage) -> None:
+    assert storage.decide("_commit/a.json", b"first")
+    assert not storage.decide("_commit/a.json", b"second")
+    assert storage.read("_commit/a.json") == b"first"
+
+
+def test_replace_changes_the_whole_content(storage: Storage) -> None:
+    storage.replace("_run/a", b"longer than the next")
+    storage.replace("_run/a", b"short")
+    assert storage.read("_run/a") == b"short"
+    assert storage.size("_run/a") == 5
+
+
+def test_open_reads_at_any_place(storage: Storage) -> None:
+    storage.replace("a", b"0123456789")
+    with storage.open("a") as file:
+        file.seek(4)
+        assert file.read(3) == b"456"
+
+
+def test_names_are_sorted_and_of_one_folder(storage: Storage) -> None:
+    for name in ("b", "a", "_run/c", "_run/deep/d"):
+        storage.replace(name, b"")
+    assert storage.names("") == ["a", "b"]
+    assert storage.names("_run") == ["c"]
+
+
+def test_a_folder_with_files_stays(storage: Storage) -> None:
+    storage.replace("_leases/a", b"held")
+    storage.remove_folder("_leases")
+    assert storage.read("_leases/a") == b"held"
+
+
+def test_survives_pickling(storage: Storage) -> None:
+    storage.replace("a", b"data")
+    assert pickle.loads(pickle.dumps(storage)).read("a") == b"data"
+
+
+def test_one_of_many_threads_decides(local: Storage) -> None:
+    together = threading.Barrier(8)
+
+    def decide(caller: int) -> bool:
+        together.wait()
+        return local.decide("_commit/a.json", b"%d" % caller)
+
+    with ThreadPoolExecutor(8) as pool:
+        chosen = list(pool.map(decide, range(8)))
+    assert chosen.count(True) == 1
+    assert local.read("_commit/a.json") == b"%d" % chosen.index(True)
+
+
+def test_temporary_files_do_not_stay(local: Storage) -> None:
+    local.decide("_commit/a.json", b"")
+    local.decide("_commit/a.json", b"")
+    local.replace("a", b"")
+    assert local.names("_attempts") == []
+
+
+def test_a_failed_write_leaves_no_temporary_file(local: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        local.replace("a", b"data")
+    assert local.names("_attempts") == local.names("") == []
+
+
+@pytest.mark.parametrize("operation", ["link", "replace"])
+def test_a_swept_temporary_file_is_written_again(
+    local: Storage, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    original, swept = getattr(os, operation), []
+
+    def sweep_first(temporary: Path, name: Path) -> None:
+        if not swept:
+            swept.append(temporary)
+            temporary.unlink()
+            temporary.parent.rmdir()
+        original(temporary, name)
+
+    monkeypatch.setattr(os, operation, sweep_first)
+    if operation == "link":
+        assert local.decide("_commit/a.json", b"data")
+    else:
+        local.replace("_commit/a.json", b"data")
+    assert swept
+    assert local.read("_commit/a.json") == b"data"
+
+
+def test_no_hard_links_is_said(local: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(source: Path, destination: Path) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(StorageError, match="no hard links; choose another OUTPUT"):
+        local.decide("_commit/a.json", b"")
+
+
+@pytest.mark.parametrize("in_the_way", ["out", "out/_commit"])
+def test_a_file_in_the_way_is_said(local: Storage, tmp_path: Path, in_the_way: str) -> None:
+    path = tmp_path / in_the_way
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+    with pytest.raises(StorageError, match="a file is in the way: choose another OUTPUT"), storage_errors(local.url):
+        local.decide("_commit/a.json", b"")
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.ENOSPC, "the disk is full: free space"),
+        (errno.EDQUOT, "the quota is used up"),
+        (errno.EROFS, "read-only: choose another OUTPUT"),
+        (errno.EACCES, "permission denied"),
+        (errno.EIO, "run the same command again once the cause is gone"),
+    ],
+)
+def test_storage_errors_say_what_to_do(code: int, remedy: str) -> None:
+    with pytest.raises(StorageError, match=f"^out/a.tar: .*{remedy}"), storage_errors("out"):
+        raise OSError(code, os.strerror(code), "out/a.tar")
+
+
+def test_storage_errors_pass_storage_errors_on() -> None:
+    with pytest.raises(StorageError, match=r"^as it was$"), storage_errors("out"):
+        raise StorageError("as it was")
+
+
+def test_an_unknown_protocol_is_a_storage_error() -> None:
+    with pytest.raises(StorageError, match=r"nosuch://bucket/out.*OUTPUT"):
+        open_storage("nosuch://bucket/out")
+
+
+def test_scratch_of_an_object_store_is_local(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pickled = pickle.dumps(ObjectStorage("memory://out"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert pickle.loads(pickled).scratch == tmp_path / f"fineclip-attempts-{os.getuid()}"

@@ -1,0 +1,333 @@
+"""The command line: recipes and flags to settings, whole commands to files and exit codes."""
+
+import json
+import multiprocessing
+import os
+import re
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+
+from fineclip import SUBCOMMANDS
+from tests.trainer.runs import write_data
+from tests.trainer.towers import EVA, VIT
+from trainer.cli.command import evaluate_main, train_main
+from trainer.cli.export import export_main
+from trainer.cli.options import parse_evaluate, parse_train
+from trainer.model.open import load_model, read_state
+from trainer.recipes import RECIPES, Recipe
+from trainer.run.checkpoints import load_checkpoint
+from trainer.settings import ModelSettings
+
+SMALL = [
+    "--image-size",
+    "32",
+    "--crop-size",
+    "16",
+    "--global-batch-size",
+    "6",
+    "--warmup-steps",
+    "2",
+    "--precision",
+    "fp32",
+    "--workers",
+    "0",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+    "--log-every",
+    "1",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_data(tmp_path_factory.mktemp("data"), val=4)
+
+
+@pytest.fixture(scope="module")
+def run_folder(folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    arguments = [
+        folder,
+        "--model",
+        VIT,
+        "--recipe",
+        "mini",
+        "--out",
+        str(out),
+        "--epochs",
+        "2",
+        "--alpha",
+        "0.5",
+        *SMALL,
+    ]
+    assert train_main(arguments) == 0
+    return out
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_s_defaults_are_the_recipe(name):
+    options = parse_train(["data", "--recipe", name, "--out", "run"])
+    assert options.recipe == RECIPES[name]()
+    assert json.loads(json.dumps(options.recipe.plain())) == options.recipe.plain()
+
+
+def test_the_paper_s_numbers():
+    base, large = RECIPES["vitb16"](), RECIPES["vitl14"]()
+    assert (base.order.global_batch_size, base.samples.max_regions, base.model.input_size) == (256, 20, (224, 224))
+    assert (large.order.global_batch_size, large.samples.max_regions, large.model.input_size) == (80, 5, (336, 336))
+    for recipe in (base, large):
+        optim = recipe.optim
+        assert (optim.lr, optim.weight_decay, optim.warmup_steps, optim.epochs) == (1e-5, 0.1, 1000, 10)
+        assert (recipe.loss.distill_weight, recipe.loss.region_weight, recipe.loss.teacher) == (1, 1, "live")
+
+
+def test_field_names_are_flags_of_their_own():
+    plain = Recipe().plain()
+    parts = [vars(part) for part in vars(Recipe()).values()]
+    assert sum(map(len, parts)) == len(plain)
+
+
+def test_flags_override_a_recipe():
+    arguments = [
+        "data",
+        "--recipe",
+        "vitb16",
+        "--out",
+        "run",
+        "--image-size",
+        "[224,320]",
+        "--duplicate-text",
+        "mask",
+        "--teacher",
+        "ema",
+    ]
+    more = [
+        "--official-quirks",
+        "8",
+        "--train-text",
+        "--max-regions",
+        "null",
+        "--overlay",
+        "a",
+        "--overlay",
+        "b",
+        "--filter",
+        "f.jsonl",
+        "--flip",
+        "true",
+    ]
+    options = parse_train(arguments + more)
+    recipe = options.recipe
+    assert recipe.model.input_size == (224, 320)
+    assert recipe.model.train_text
+    assert recipe.samples.flip
+    assert recipe.samples.max_regions is None
+    assert (recipe.loss.duplicate_text, recipe.loss.teacher, recipe.loss.official_quirks) == ("mask", "ema", 8)
+    assert (options.overlays, options.filters) == (("a", "b"), ("f.jsonl",))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data", "--out", "run", "--recipe", "none"], "invalid choice"),
+        (["data", "--out", "run", "--epochs", "0"], "out of range"),
+        (["data", "--out", "run", "--official-quirks", "1", "--max-regions", "null"], "max-regions"),
+        (["data", "--out", "run", "--log-every", "0"], "1 or more"),
+        (["data"], "out"),
+    ],
+)
+def test_wrong_usage_exits_2(arguments, message, capsys):
+    with pytest.raises(SystemExit) as exited:
+        parse_train(arguments)
+    assert exited.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_names_every_flag_with_its_default(capsys):
+    with pytest.raises(SystemExit) as exited:
+        parse_train(["--recipe", "vitl14", "--help"])
+    assert exited.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert all("--" + name.replace("_", "-") in text for name in Recipe().plain())
+    assert "Pixels that images are squashed to" in text
+    assert "336" in text
+
+
+def test_help_and_wrong_usage_need_no_extra():
+    code = "import sys; sys.modules.update(torch=None, open_clip=None, timm=None, PIL=None); import fineclip; "
+    code += "sys.exit(fineclip.main(sys.argv[1:]))"
+    for arguments, expected in ((["train", "--help"], 0), (["evaluate", "--help"], 0), (["train", "data"], 2)):
+        ran = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+        assert ran.returncode == expected, ran
+    ran = subprocess.run([sys.executable, "-c", code, "train", "data", "--out", "x"], capture_output=True, text=True)
+    assert ran.returncode == 2 and "pip install 'fineclip-regions[trainer]'" in ran.stderr
+
+
+def test_help_names_no_command_that_is_not_there(capsys):
+    for parse in (parse_train, parse_evaluate):
+        with pytest.raises(SystemExit):
+            parse(["--help"])
+    named = re.findall(r"fineclip ([a-z-]+)", capsys.readouterr().out)
+    assert named and set(named) <= set(SUBCOMMANDS)
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 2), (64, 4)])
+def test_workers_follow_the_cores_that_may_be_used(cores, expected, monkeypatch, capsys):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    assert parse_train(["data", "--out", "run"]).run.workers == expected
+    with pytest.raises(SystemExit):
+        parse_train(["--help"])
+    assert f"4 at most. (default: {expected})" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_and_what_is_made_of_it(run_folder, folder, tmp_path):
+    out = tmp_path / "metrics.json"
+    tasks = ["--task", "regions", "retrieval", "region-retrieval", "zeroshot"]
+    code = evaluate_main(
+        [str(run_folder), *tasks, "--data", folder, "--out", str(out), "--workers", "0", "--split", "val"]
+    )
+    assert code == 0
+    written = json.loads(out.read_text())
+    assert written["split"] == "val"
+    assert 0 <= written["regions"]["region_accuracy@1"] <= 1
+    assert written["region-retrieval"]["num_regions"] == 7
+    # The folder that the run exported, its checkpoint at that alpha, and an export of it are one model.
+    for source in (f"local-dir:{run_folder / 'model'}", str(run_folder / "model"), str(run_folder / "last.pt")):
+        again = tmp_path / "again.json"
+        flags = ["--image-size", "32", "--device", "cpu"]
+        assert evaluate_main([source, *tasks, "--data", folder, "--out", str(again), "--split", "val", *flags]) == 0
+        assert json.loads(again.read_text())["retrieval"] == written["retrieval"]
+
+
+def test_exports_average_with_the_start(run_folder, tmp_path):
+    trained = load_checkpoint(run_folder / "last.pt").model
+    start = load_model(ModelSettings(model=VIT, image_size=32, crop_size=16)).clip.state_dict()
+    model = open_clip.create_model(f"local-dir:{run_folder / 'model'}").state_dict()
+    name = "visual.conv1.weight"
+    assert torch.allclose(model[name], (trained[name] + start[name]) / 2, atol=1e-6)
+    assert not torch.equal(trained[name], start[name])
+    assert export_main([str(run_folder), str(tmp_path / "w.pt"), "--format", "open_clip", "--alpha", "1"]) == 0
+    assert torch.equal(read_state(str(tmp_path / "w.pt"))[name], trained[name])
+    assert export_main([str(run_folder), str(tmp_path / "w.pt"), "--format", "official"]) == 2
+
+
+def test_an_official_file_goes_in_and_out(folder, tmp_path):
+    flags = ["--model", EVA, "--recipe", "clip_vitb16", "--epochs", "1", *SMALL]
+    assert train_main([folder, "--out", str(tmp_path / "run"), "--pretrained", "null", *flags]) == 0
+    assert export_main([str(tmp_path / "run"), str(tmp_path / "official.pt"), "--format", "official"]) == 0
+    official = ["--pretrained", str(tmp_path / "official.pt")]
+    assert train_main([folder, "--out", str(tmp_path / "next"), *official, *flags]) == 0
+    before, after = (load_checkpoint(tmp_path / name / "last.pt") for name in ("run", "next"))
+    assert before.start_fingerprint != after.start_fingerprint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nowhere", "--out", "{tmp}", "--recipe", "mini"], 2, "no such folder"),
+        (["{data}", "--out", "{tmp}", "--recipe", "mini", "--model", "no-such"], 2, "no such model"),
+        (["{data}", "--out", "{tmp}", "--recipe", "mini", "--overlay", "blip2"], 2, "blip2"),
+        (["{data}", "--out", "{run}", "--recipe", "mini", "--lr", "1.0"], 3, "lr is 1.0, where it was"),
+        (["{data}", "--out", "{tmp}", "--recipe", "mini", "--device", "cuda"], 2, "no CUDA device"),
+    ],
+    ids=["data", "model", "overlay", "refused", "device"],
+)
+def test_exit_codes(arguments, code, message, folder, run_folder, tmp_path, capsys):
+    if "cuda" in arguments and torch.cuda.is_available():
+        arguments, code, message = ["nowhere", "--out", "{tmp}"], 2, "no such folder"
+    known = {"{data}": folder, "{tmp}": str(tmp_path), "{run}": str(run_folder)}
+    same = SMALL if "{run}" in arguments else ["--workers", "0"]
+    extra = ["--model", VIT, "--epochs", "2", "--alpha", "0.5"] if "{run}" in arguments else []
+    device = [] if "cuda" in arguments else ["--device", "cpu"]
+    assert train_main([known.get(a, a) for a in arguments] + extra + same + device) == code
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_evaluate_names_what_it_cannot_load(folder, tmp_path, capsys):
+    flags = ["--task", "retrieval", "--data", folder, "--out", str(tmp_path / "x.json")]
+    for source, message in ((str(tmp_path), "no checkpoint is there"), ("no-such:tag", "no such model")):
+        assert evaluate_main([source, *flags]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    assert evaluate_main([str(tmp_path / "best.pt"), *flags]) == 2
+    assert "best.pt is kept by runs with --eval-every alone" in " ".join(capsys.readouterr().err.split())
+    templates = tmp_path / "templates.txt"
+    templates.write_text("a photo\n")
+    assert evaluate_main([VIT, *flags, "--image-size", "32", "--templates", str(templates)]) == 2
+    assert "where the class name goes" in " ".join(capsys.readouterr().err.split())
+
+
+def test_evaluate_options():
+    options = parse_evaluate(
+        ["run", "--task", "regions", "zeroshot", "--data", "d", "--out", "o", "--region-feature", "crop"]
+    )
+    assert options.tasks == ("regions", "zeroshot")
+    assert options.settings.region_feature == "crop"
+
+
+def _as_launched(rank: int, port: int, arguments: list[str]) -> None:
+    """Run the module as a launcher does: its place among the processes is in the environment."""
+    torch.set_num_threads(1)
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()}, MASTER_ADDR="127.0.0.1")
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    sys.argv = ["trainer", *arguments]
+    runpy.run_module("trainer", run_name="__main__")
+
+
+def test_two_launched_processes_train_together(folder, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = ["train", folder, "--recipe", "mini", "--model", VIT, "--out", str(tmp_path / "run"), "--epochs", "1"]
+    context = multiprocessing.get_context("fork")
+    launched = [context.Process(target=_as_launched, args=(rank, port, [*arguments, *SMALL])) for rank in range(2)]
+    for process in launched:
+        process.start()
+    for process in launched:
+        process.join()
+    assert [process.exitcode for process in launched] == [0, 0]
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
+    assert (tmp_path / "run" / "skipped-1.jsonl").exists()
+
+
+def _in_a_group(arguments: list[str]) -> None:
+    os.setpgrp()
+    torch.set_num_threads(1)
+    sys.exit(train_main(arguments))
+
+
+def test_an_interrupt_finishes_the_step_and_the_same_command_goes_on(folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    arguments = [folder, "--recipe", "mini", "--model", VIT, "--out", str(out), "--epochs", "300", *SMALL]
+    arguments += ["--workers", "1"]
+    process = multiprocessing.get_context("fork").Process(target=_in_a_group, args=(arguments,))
+    process.start()
+    while process.is_alive() and not ((out / "metrics.jsonl").exists() and (out / "metrics.jsonl").stat().st_size):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    process.join()
+    assert process.exitcode == 4
+    done = load_checkpoint(out / "last.pt").step
+    assert 0 < done < 900
+    assert train_main([*arguments, "--stop-after", str(done + 1)]) == 0
+    assert "the command without --stop-after goes on" in " ".join(capsys.readouterr().err.split())
+    assert load_checkpoint(out / "last.pt").step == done + 1
+
+
+def test_the_module_lists_its_commands(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["trainer"])
+    with pytest.raises(SystemExit) as exited:
+        runpy.run_module("trainer", run_name="__main__")
+    assert exited.value.code == 2
+    assert "train|evaluate|export" in capsys.readouterr().err

@@ -1,0 +1,244 @@
+"""Whole runs: killed and resumed to the same bits, refused, stopped with a reason, and what they leave behind."""
+
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from rich.console import Console
+
+import trainer.run.checkpoints
+import trainer.run.loop
+from schemas.dataset import Dataset
+from tests.shards import tiny_sample, write_shard
+from tests.trainer.processes import run_processes
+from tests.trainer.runs import RECIPE, change, coloured, write_data
+from trainer.errors import RefusedError, StoppedError, TrainingError
+from trainer.recipes import Recipe
+from trainer.run.checkpoints import load_checkpoint
+from trainer.run.loop import train
+from trainer.run.settings import RunResult, RunSettings, StopRequest
+
+RUN = RunSettings(workers=0, log_every=1, checkpoint_every=2, device="cpu", threads=1)
+KEYS = (
+    "step samples_seen global_loss region_loss distill_loss loss lr images_per_s duplicate_rate".split()  # noqa: SIM905
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_data(tmp_path_factory.mktemp("data"), val=5)
+
+
+def run_training(folder: str, out: Path, recipe: Recipe = RECIPE, run: RunSettings = RUN, **options: Any) -> RunResult:
+    console = Console(file=io.StringIO())
+    return train(Dataset.open(folder), out, recipe, run, device=torch.device("cpu"), console=console, **options)
+
+
+def lines(out: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / name).read_text().splitlines()]
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    """Compare all but how fast it went, to the bit."""
+    assert [line | {"images_per_s": 0} for line in lines(found)] == [
+        line | {"images_per_s": 0} for line in lines(expected)
+    ]
+    ours, theirs = (load_checkpoint(folder / "last.pt") for folder in (found, expected))
+    assert (ours.step, ours.samples_seen, ours.best) == (theirs.step, theirs.samples_seen, theirs.best)
+    for name, tensor in theirs.model.items():
+        assert torch.equal(ours.model[name], tensor), name
+    for number, state in theirs.optimizer["state"].items():
+        assert all(torch.equal(ours.optimizer["state"][number][name], value) for name, value in state.items())
+    weights = Path("model") / "open_clip_model.safetensors"
+    assert (found / weights).read_bytes() == (expected / weights).read_bytes()
+
+
+def test_a_run_reports_and_exports(folder, tmp_path):
+    result = run_training(folder, tmp_path)
+    assert result.finished
+    assert result.step == 6
+    reported = lines(tmp_path)
+    assert [list(line) for line in reported] == [KEYS] * 6
+    assert [line["step"] for line in reported] == [1, 2, 3, 4, 5, 6]
+    assert [line["samples_seen"] for line in reported] == [6, 12, 13, 19, 25, 26]
+    assert all(line["loss"] > 0 and 0 < line["duplicate_rate"] <= 1 for line in reported if line["step"] % 3)
+    parts = [line["global_loss"] + line["region_loss"] + line["distill_loss"] for line in reported]
+    assert parts == pytest.approx([line["loss"] for line in reported], rel=1e-5)
+    assert reported[0]["lr"] == pytest.approx(RECIPE.optim.lr / 2)
+    model = open_clip.create_model(f"local-dir:{tmp_path / 'model'}")
+    assert torch.equal(model.logit_scale, load_checkpoint(tmp_path / "last.pt").model["logit_scale"])
+
+
+def test_an_absent_loss_is_null(folder, tmp_path):
+    run_training(folder, tmp_path, change(RECIPE, distill_weight=0.0, epochs=1))
+    assert {line["distill_loss"] for line in lines(tmp_path)} == {None}
+
+
+def kill_at(folder: str, out: Path, recipe: Recipe, run: RunSettings, *, when: Callable[[], bool] | None) -> None:
+    """Run in another process until `when` says so, then end it as a power cut would."""
+    process = multiprocessing.get_context("fork").Process(target=run_training, args=(folder, out, recipe, run))
+    process.start()
+    while process.is_alive() and not (when and when()):
+        time.sleep(0.002)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, signal.SIGKILL)
+    process.join()
+
+
+@pytest.mark.parametrize("changes", [{}, {"train_text": False, "teacher": "ema"}], ids=["trained text", "frozen text"])
+def test_killed_anywhere_and_resumed_it_is_the_same_to_the_bit(folder, tmp_path, monkeypatch, changes):
+    recipe = change(RECIPE, epochs=3, **changes)
+    run = replace(RUN, eval_every=5)
+    expected, found = tmp_path / "expected", tmp_path / "found"
+    run_training(folder, expected, recipe, run)
+    for seen in (1, 4, 7):
+        kill_at(folder, found, recipe, run, when=lambda seen=seen: _num_lines(found) >= seen)
+    _kill_in_a_write(monkeypatch, 1)
+    kill_at(folder, found, recipe, run, when=None)
+    monkeypatch.undo()
+    assert list(found.glob("*.partial"))
+    assert not (found / "model").exists()
+    assert run_training(folder, found, recipe, run).finished
+    assert_same_run(found, expected)
+    assert lines(found, "evaluation.jsonl") == lines(expected, "evaluation.jsonl")
+
+
+def _num_lines(out: Path) -> int:
+    path = out / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def _kill_in_a_write(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Let the process end itself half-way through its n-th checkpoint."""
+    save, calls = torch.save, []
+
+    def cut(content: Any, file: Any) -> None:
+        calls.append(1)
+        save(content, file)
+        if len(calls) == number:
+            file.truncate(1000)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(trainer.run.checkpoints.torch, "save", cut)
+
+
+def test_the_time_left_is_shown_once_it_is_known(folder, tmp_path):
+    said = io.StringIO()
+    console = Console(file=said, width=500)
+    train(Dataset.open(folder), tmp_path, RECIPE, RUN, device=torch.device("cpu"), console=console)
+    first, *others = [line for line in said.getvalue().splitlines() if "regions/s" in line]
+    assert first.endswith("regions/s") and len(others) == 5
+    assert all(line.endswith(" left") for line in others)
+
+
+def test_stopping_writes_a_checkpoint_and_goes_on(folder, tmp_path):
+    stop = StopRequest(requested=True)
+    stopped = run_training(folder, tmp_path / "found", stop=stop)
+    assert (stopped.step, stopped.finished) == (1, False)
+    assert run_training(folder, tmp_path / "found", run=replace(RUN, stop_after=4)).step == 4
+    run_training(folder, tmp_path / "found", run=replace(RUN, workers=2))
+    run_training(folder, tmp_path / "expected")
+    assert_same_run(tmp_path / "found", tmp_path / "expected")
+
+
+def test_a_finished_run_stays_as_it_is(folder, tmp_path):
+    run_training(folder, tmp_path)
+    before = lines(tmp_path)
+    assert run_training(folder, tmp_path).finished
+    assert lines(tmp_path) == before
+
+
+def test_other_settings_and_data_are_refused(folder, tmp_path):
+    out = tmp_path / "run"
+    run_training(folder, out, run=replace(RUN, stop_after=1))
+    with pytest.raises(RefusedError, match=r"lr is 0.5, where it was 0.001"):
+        run_training(folder, out, change(RECIPE, lr=0.5))
+    other = write_data(_made(tmp_path / "other"), (9, 5))
+    with pytest.raises(RefusedError, match="other data"):
+        run_training(other, out)
+
+
+def _made(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def test_a_damaged_checkpoint_is_named(folder, tmp_path):
+    run_training(folder, tmp_path, run=replace(RUN, stop_after=1))
+    (tmp_path / "last.pt").write_bytes((tmp_path / "last.pt").read_bytes()[:2000])
+    with pytest.raises(TrainingError, match=r"last.pt: not a checkpoint"):
+        run_training(folder, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(folder, tmp_path):
+    recipe = change(RECIPE, lr=1e30, clip_norm=None)
+    with pytest.raises(StoppedError, match=r"step [23]: the loss is nan; this process's images were key-\d+"):
+        run_training(folder, tmp_path, recipe, replace(RUN, checkpoint_every=1))
+    assert load_checkpoint(tmp_path / "last.pt").step < 3
+
+
+def test_unusable_samples_are_counted_and_too_many_stop(tmp_path):
+    samples = [coloured(tiny_sample(f"key-{i}"), i) for i in range(30)]
+    few = [replace(s, image=s.image[:50]) if i < 2 else s for i, s in enumerate(samples)]
+    write_shard(str(_made(tmp_path / "few")), few)
+    run_training(str(tmp_path / "few"), tmp_path / "run", change(RECIPE, epochs=1))
+    skipped = lines(tmp_path / "run", "skipped.jsonl")
+    assert {line["key"] for line in skipped} == {"key-0", "key-1"}
+    assert lines(tmp_path / "run")[-1]["samples_seen"] == 28
+    many = [replace(s, image=s.image[:50]) if i < 20 else s for i, s in enumerate(samples)]
+    write_shard(str(_made(tmp_path / "many")), many)
+    with pytest.raises(StoppedError, match=r"11 of \d+ samples cannot be used; the first: key-\d+: cannot be decoded"):
+        run_training(str(tmp_path / "many"), tmp_path / "run2", change(RECIPE, global_batch_size=1))
+    write_shard(str(_made(tmp_path / "all")), [replace(s, image=b"no image") for s in samples])
+    with pytest.raises(StoppedError, match=r"12 of 12 samples cannot be used; the first: key-\d+: cannot be decoded"):
+        run_training(str(tmp_path / "all"), tmp_path / "run3")
+
+
+def test_evaluation_while_training(folder, tmp_path):
+    result = run_training(folder, tmp_path, run=replace(RUN, eval_every=3))
+    reported = lines(tmp_path, "evaluation.jsonl")
+    assert [line["step"] for line in reported] == [0, 3, 6]
+    assert {"region_to_text_recall@1", "text_to_image_recall@5"} <= result.metrics.keys()
+    best = max(line["region_to_text_recall@1"] for line in reported)
+    assert load_checkpoint(tmp_path / "best.pt").best == best
+    with pytest.raises(TrainingError, match="no val shards"):
+        run_training(write_data(_made(tmp_path / "x")), tmp_path / "y", run=replace(RUN, eval_every=3))
+
+
+def test_tensorboard_files(folder, tmp_path):
+    run_training(folder, tmp_path, run=replace(RUN, tensorboard=True, stop_after=1))
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def _losses(folder: str, out: Path, recipe: Recipe) -> list[float]:
+    run_training(folder, out, recipe, replace(RUN, workers=1, eval_every=4, micro_batch_size=2))
+    return [line["loss"] for line in lines(out)]
+
+
+def test_two_processes_train_as_one(folder, tmp_path):
+    recipe = change(RECIPE, train_text=False)
+    first, second = run_processes(_losses, 2, folder, tmp_path / "two", recipe)
+    run_training(folder, tmp_path / "one", recipe, replace(RUN, eval_every=4))
+    assert first == second
+    assert first == pytest.approx([line["loss"] for line in lines(tmp_path / "one")], rel=1e-3)
+    two, one = (lines(tmp_path / name, "evaluation.jsonl") for name in ("two", "one"))
+    assert two[0] == one[0]
+
+
+def test_the_three_losses_fall(folder, tmp_path):
+    run_training(folder, tmp_path, change(RECIPE, epochs=15, lr=3e-3))
+    reported = [line for line in lines(tmp_path) if line["step"] % 3]
+    for name in ("global_loss", "region_loss", "distill_loss"):
+        first, last = (sum(line[name] for line in part) for part in (reported[:5], reported[-5:]))
+        assert last < 0.9 * first, name

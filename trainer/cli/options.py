@@ -1,0 +1,191 @@
+"""From command line to settings: flags, defaults and help come from the settings' dataclasses and their docstrings.
+
+The recipe is looked for first, because its values are the defaults that the other flags show and override.
+"""
+
+import argparse
+import dataclasses
+import inspect
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import docstring_parser
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from trainer.recipes import RECIPES, Recipe
+from trainer.run.settings import RunSettings
+from trainer.settings import TASKS, EvaluateSettings, Task
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+EXIT_CODES = """\
+exit codes:
+  0  done, or stopped where --stop-after says
+  1  stopped: the loss is not finite, or too many samples cannot be used
+  2  wrong usage or unusable input
+  3  refused: RUN belongs to other settings or data
+  4  interrupted by a signal, after a checkpoint; the same command goes on from there"""
+
+_DATA_FLAGS = {
+    "overlay": "Name of an overlay of DATA, whose columns (other captions, say) replace its own; several may be given.",
+    "filter": "Filter list (.parquet or .jsonl) of images and regions to leave out; may be given several times.",
+}
+_MAX_HELP_WIDTH = 110
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What `fineclip train` was asked."""
+
+    data: str
+    out: str
+    recipe: Recipe
+    run: RunSettings
+    overlays: tuple[str, ...]
+    filters: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """What `fineclip evaluate` was asked."""
+
+    checkpoint: str
+    data: str
+    out: str
+    tasks: tuple[Task, ...]
+    split: str
+    image_size: int | tuple[int, int] | None
+    templates: str | None
+    alpha: float | None
+    device: str
+    settings: EvaluateSettings
+    overlays: tuple[str, ...]
+    filters: tuple[str, ...]
+
+
+def parse_train(arguments: Sequence[str]) -> TrainOptions:
+    """Parse `fineclip train DATA --recipe NAME --out RUN`. Prints help or an error and raises SystemExit."""
+    name = _recipe_name(arguments)
+    recipe = RECIPES[name]()
+    summaries = "; ".join(f"{n}: {(inspect.getdoc(make) or '').splitlines()[0]}" for n, make in RECIPES.items())
+    parser = _parser("train", "fineclip train DATA --recipe NAME --out RUN [options]", "Train on region-text shards.")
+    parser.add_argument("data", metavar="DATA", help="data set of `fineclip annotate`: a folder or URL")
+    parser.add_argument("--recipe", choices=[*RECIPES], default=name, help=summaries)
+    parser.add_argument("--out", metavar="RUN", required=True, help="folder of the run; an interrupted one goes on")
+    _add_repeated(parser)
+    parts = {part.name: getattr(recipe, part.name) for part in dataclasses.fields(Recipe)}
+    for settings in (*parts.values(), RunSettings()):
+        _add_flat(parser, settings)
+    parsed = parser.parse_args(list(arguments))
+    try:
+        changed = {part: _flat(type(settings), parsed) for part, settings in parts.items()}
+        return TrainOptions(
+            data=parsed.data,
+            out=parsed.out,
+            recipe=Recipe(**changed),
+            run=_flat(RunSettings, parsed),
+            overlays=tuple(parsed.overlay),
+            filters=tuple(parsed.filter),
+        )
+    except ValueError as error:
+        parser.error(str(error))
+        raise AssertionError("unreachable") from error
+
+
+def parse_evaluate(arguments: Sequence[str]) -> EvaluateOptions:
+    """Parse `fineclip evaluate CHECKPOINT ...`. Prints help or an error and raises SystemExit."""
+    usage = "fineclip evaluate CHECKPOINT --task TASK --data PATH --out FILE.json [options]"
+    parser = _parser("evaluate", usage, "Measure a model on region-text shards.")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a run's folder or checkpoint, an open_clip folder, or MODEL:TAG or MODEL:FILE of open_clip",
+    )
+    parser.add_argument("--task", choices=[*TASKS], nargs="+", required=True, help="one or several")
+    parser.add_argument("--data", metavar="PATH", required=True, help="data set of `fineclip annotate`")
+    parser.add_argument("--out", metavar="FILE", required=True, help="JSON file to write the metrics to")
+    parser.add_argument("--split", choices=["train", "val"], default="train", help="shards to evaluate on")
+    parser.add_argument(
+        "--image-size",
+        type=int | tuple[int, int] | None,
+        default=None,
+        help="default: that of training, or the model's",
+    )
+    parser.add_argument(
+        "--templates", metavar="FILE", default=None, help="sentences with {} for a class name, a line each"
+    )
+    parser.add_argument(
+        "--alpha", type=float | None, default=None, help="share of a run's weights, the rest its start's"
+    )
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
+    _add_repeated(parser)
+    _add_flat(parser, EvaluateSettings())
+    parsed = parser.parse_args(list(arguments))
+    names = [field.name for field in dataclasses.fields(EvaluateOptions)]
+    own: dict[str, Any] = {name: parsed[name] for name in names if name in parsed}
+    repeated: dict[str, Any] = {
+        "tasks": tuple(parsed.task),
+        "overlays": tuple(parsed.overlay),
+        "filters": tuple(parsed.filter),
+    }
+    return EvaluateOptions(**own, **repeated, settings=_flat(EvaluateSettings, parsed))
+
+
+def _recipe_name(arguments: Sequence[str]) -> str:
+    early = argparse.ArgumentParser(prog="fineclip train", add_help=False, allow_abbrev=False)
+    early.add_argument("--recipe", choices=[*RECIPES], default=next(iter(RECIPES)))
+    return str(early.parse_known_args(list(arguments))[0].recipe)
+
+
+def _parser(command: str, usage: str, description: str) -> ArgumentParser:
+    return ArgumentParser(
+        prog=f"fineclip {command}",
+        usage=usage,
+        description=description,
+        epilog=EXIT_CODES,
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults other than "off" and "none", as wide as the terminal allows and a person can read."""
+
+    def __init__(self, prog: str) -> None:
+        columns = shutil.get_terminal_size().columns
+        super().__init__(prog, max_help_position=30, width=min(columns, _MAX_HELP_WIDTH) - 2)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        is_off = action.default is None or action.default is False or action.default == []
+        return action.help if is_off else super()._get_help_string(action)
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        return action.dest.upper()
+
+
+def _add_repeated(parser: ArgumentParser) -> None:
+    for name, text in _DATA_FLAGS.items():
+        parser.add_argument(f"--{name}", action="append", default=[], metavar="NAME", help=text)
+
+
+def _add_flat(parser: ArgumentParser, settings: Any) -> None:
+    """Add a flag for each field of a dataclass's instance: `--batch-size` for `batch_size`, its docstring as help."""
+    kind = type(settings)
+    documented = docstring_parser.parse_from_object(kind).params
+    helps = {entry.arg_name: (entry.description or "").replace("\n", " ").replace("`", "") for entry in documented}
+    hints = inspect.get_annotations(kind, eval_str=True)
+    for field in dataclasses.fields(kind):
+        flag, default = "--" + field.name.replace("_", "-"), getattr(settings, field.name)
+        parser.add_argument(flag, **_kind(hints[field.name]), default=default, help=helps[field.name])
+
+
+def _kind(hint: Any) -> Mapping[str, Any]:
+    # A flag alone turns a setting on; `--flag false` turns off what a recipe turned on.
+    return {"type": bool, "nargs": "?", "const": True} if hint is bool else {"type": hint}
+
+
+def _flat(kind: type[Any], parsed: Namespace) -> Any:
+    names: Iterable[str] = (field.name for field in dataclasses.fields(kind))
+    return kind(**{name: parsed[name] for name in names})

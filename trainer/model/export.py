@@ -1,0 +1,67 @@
+"""A trained model for others: weights under open_clip's names or the original EVA-CLIP's, or a `local-dir:` folder.
+
+Weights may be averaged with those that training started from (`alpha` of the trained ones), as CLIPSelf does.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from trainer.errors import TrainingError
+from trainer.model.eva_weights import State, to_original
+from trainer.model.open import LOCAL_DIR, LoadedModel
+
+ExportFormat = Literal["open_clip", "official", "local-dir"]
+
+CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+_WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth"}
+
+
+def average_weights(trained: Mapping[str, Tensor], start: Mapping[str, Tensor], alpha: float) -> State:
+    """Return `alpha` of the trained weights plus the rest of the start's, tensor by tensor.
+
+    Raises TrainingError for an `alpha` outside 0..1.
+    """
+    if not 0 <= alpha <= 1:
+        raise TrainingError(f"--alpha {alpha}: a share of the trained weights, from 0 to 1")
+    if alpha == 1:
+        return dict(trained)
+    return {
+        name: torch.lerp(start[name].float(), tensor.float(), alpha) if tensor.is_floating_point() else tensor
+        for name, tensor in trained.items()
+    }
+
+
+def export(state: Mapping[str, Tensor], model: LoadedModel, path: Path, kind: ExportFormat) -> None:
+    """Write a model's `state` to the file `path`, or for `local-dir` to the folder.
+
+    `model` says the architecture. Raises TrainingError where the format does not know it.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    if kind == "local-dir":
+        _export_folder(tensors, model, path)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "open_clip":
+        torch.save(tensors, path)
+        return
+    torch.save({"state_dict": to_original(tensors, model.clip)}, path)
+
+
+def _export_folder(tensors: State, model: LoadedModel, folder: Path) -> None:
+    """Write configuration, weights and, where the model came with one, its tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if model.name.startswith(LOCAL_DIR):
+        for file in sorted(Path(model.name.removeprefix(LOCAL_DIR)).iterdir()):
+            if file.is_file() and file.suffix not in _WEIGHT_SUFFIXES and file.name != "README.md":
+                shutil.copyfile(file, folder / file.name)
+    partial = folder / f"{WEIGHTS}.partial"
+    safetensors.torch.save_file(tensors, partial)
+    partial.replace(folder / WEIGHTS)
+    (folder / CONFIG).write_text(json.dumps(model.config, indent=2) + "\n", encoding="utf-8")

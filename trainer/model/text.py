@@ -1,0 +1,130 @@
+"""The texts of a batch: features from the cache where the text tower is frozen, tokens where it is trained."""
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from trainer.data.index import SampleIndex
+from trainer.loss.gather import rank, world_size
+from trainer.model.open import LoadedModel, Tokenize
+from trainer.model.student import encode_text
+from trainer.model.text_cache import TextCache, fill
+
+_ENCODE_TEXTS = 256
+"""Texts that a frozen tower embeds at a time."""
+
+
+def text_parameters(clip: nn.Module) -> list[nn.Parameter]:
+    """Return the text tower's parameters: all but the vision tower's and the temperature's."""
+    others = ("visual.", "logit_scale", "logit_bias")
+    return [parameter for name, parameter in clip.named_parameters() if not name.startswith(others)]
+
+
+def tower_fingerprint(model: LoadedModel) -> str:
+    """Return the sha256 of the text tower: its tensors by name, and what its tokenizer does."""
+    digest = sha256(model.tokenizer_fingerprint().encode())
+    for name, tensor in sorted(model.clip.state_dict().items()):
+        if not name.startswith(("visual.", "logit_")):
+            digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class FrozenText:
+    """Features of every text of an index, from a cache that was filled first."""
+
+    def __init__(
+        self,
+        index: SampleIndex,
+        model: LoadedModel,
+        cache_folder: str,
+        *,
+        device: torch.device,
+        regions: bool = True,
+        watch: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        """Embed what the cache lacks, each process its share. All processes must call it.
+
+        Without `regions`, only image captions are looked at. `watch` is told how many of how many texts are done.
+        """
+        texts, image_at, region_at = _distinct(index, regions)
+        digests = _digests(texts)
+        encode = _encoder(model, device)
+        self._cache = TextCache(cache_folder, tower=tower_fingerprint(model), dim=encode([""]).shape[1])
+        fill(
+            self._cache,
+            digests,
+            lambda positions: cast(list[str], texts.take(pa.array(positions)).to_pylist()),
+            encode,
+            rank=rank(),
+            world_size=world_size(),
+            watch=lambda done: watch(done, -(-len(texts) // world_size())),
+        )
+        if world_size() > 1:
+            dist.barrier()
+            self._cache.refresh()
+        rows = np.append(self._cache.rows(digests), -1)
+        self._image_rows, self._region_rows = rows[image_at], rows[region_at]
+
+    def features(self, image_index: Tensor, region_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `[c, D]` and `[n, D]` float32 features of the captions of images and of regions, on the host."""
+        pairs = ((image_index, self._image_rows), (region_index, self._region_rows))
+        image, region = (torch.from_numpy(self._cache.features(rows[index.numpy()])) for index, rows in pairs)
+        return image, region
+
+
+def _distinct(index: SampleIndex, regions: bool) -> tuple[pa.Array, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the distinct texts, and where each image's and each region's caption is among them (-1 for none)."""
+    num_images = len(index)
+    chunks = index.image_captions.chunks + (index.region_captions.chunks if regions else [])
+    encoded = pa.chunked_array(chunks, type=pa.string()).dictionary_encode().unify_dictionaries()
+    at = np.concatenate([chunk.indices.fill_null(-1).to_numpy().astype(np.int64) for chunk in encoded.chunks])
+    return encoded.chunk(0).dictionary, at[:num_images], at[num_images:]
+
+
+def _digests(texts: pa.Array) -> npt.NDArray[Any]:
+    """Return `[T, 32]` uint8: `hashes.text_sha256` of each text, as bytes."""
+    digests = (sha256(text.encode("utf-8", "surrogatepass")).digest() for text in _strings(texts))
+    return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32)
+
+
+def _strings(texts: pa.Array) -> Any:
+    portion = 1 << 16
+    for first in range(0, len(texts), portion):
+        yield from texts.slice(first, portion).to_pylist()
+
+
+def _encoder(model: LoadedModel, device: torch.device) -> Callable[[list[str]], npt.NDArray[np.float32]]:
+    """Return what embeds texts: `[T, D]` float32, normalised."""
+
+    def encode(texts: list[str]) -> npt.NDArray[np.float32]:
+        portions = [texts[first : first + _ENCODE_TEXTS] for first in range(0, len(texts), _ENCODE_TEXTS)]
+        with torch.inference_mode():
+            features = [encode_text(model.clip, model.tokenize(portion).to(device)) for portion in portions]
+            return cast(npt.NDArray[np.float32], torch.cat(features).float().cpu().numpy())
+
+    return encode
+
+
+class TrainedText:
+    """Tokens of the texts of a batch."""
+
+    def __init__(self, index: SampleIndex, tokenize: Tokenize) -> None:
+        """Read captions from `index`."""
+        self._index, self._tokenize = index, tokenize
+        self._length = tokenize([""]).shape[1]
+
+    def tokens(self, image_index: Tensor, region_index: Tensor) -> Tensor:
+        """Return `[c + n, L]` int64 tokens of the captions of images, then of regions, on the host."""
+        pairs = ((self._index.image_captions, image_index), (self._index.region_captions, region_index))
+        texts = [text for column, index in pairs for text in column.take(pa.array(index.numpy())).to_pylist()]
+        if not texts:
+            return torch.zeros(0, self._length, dtype=torch.int64)
+        return self._tokenize(texts)

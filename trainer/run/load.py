@@ -1,0 +1,75 @@
+"""A model from whatever names one: a run, its checkpoint, an open_clip folder, or open_clip's names."""
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+from trainer.errors import TrainingError
+from trainer.model.export import CONFIG, average_weights
+from trainer.model.open import LOCAL_DIR, LoadedModel, load_model, load_weights
+from trainer.run.checkpoints import BEST, LAST, load_checkpoint
+from trainer.settings import ModelSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedCheckpoint:
+    """A model with the settings that prepare its inputs."""
+
+    model: LoadedModel
+    settings: ModelSettings
+
+
+def load_any(
+    name: str, *, image_size: int | tuple[int, int] | None = None, alpha: float | None = None
+) -> LoadedCheckpoint:
+    """Load the model that `name` means.
+
+    `image_size` replaces that of the run, or the model's own; `alpha` the run's share of trained weights. Raises
+    TrainingError where nothing is found, or `alpha` is given for what is no run.
+    """
+    path = Path(name)
+    if (path / CONFIG).is_file():
+        return _fresh(ModelSettings(model=f"{LOCAL_DIR}{name}"), image_size, alpha)
+    if path.is_dir():
+        path = next((path / file for file in (BEST, LAST) if (path / file).exists()), path / LAST)
+    if path.suffix == ".pt" and ":" not in name:
+        return _of_run(path, image_size, alpha)
+    model, _, pretrained = name.partition(":")
+    if model == LOCAL_DIR.rstrip(":"):
+        model, pretrained = name, ""
+    return _fresh(ModelSettings(model=model, pretrained=pretrained or None), image_size, alpha)
+
+
+def _of_run(path: Path, image_size: int | tuple[int, int] | None, alpha: float | None) -> LoadedCheckpoint:
+    checkpoint = load_checkpoint(path)
+    known = {field.name for field in fields(ModelSettings)}
+    plain = {name: value for name, value in checkpoint.recipe.items() if name in known}
+    if isinstance(plain["image_size"], list):
+        plain["image_size"] = tuple(plain["image_size"])
+    settings = ModelSettings(**plain)
+    share = settings.alpha if alpha is None else alpha
+    # Weights of the start are needed only to average with; otherwise the architecture is enough.
+    start = settings if share != 1 else _without_weights(settings)
+    model = load_model(start, seed=int(checkpoint.recipe["seed"]))
+    state = average_weights(checkpoint.model, model.clip.state_dict(), share)
+    load_weights(model.clip, state, str(path))
+    return LoadedCheckpoint(model=model, settings=_sized(settings, image_size))
+
+
+def _without_weights(settings: ModelSettings) -> ModelSettings:
+    return replace(settings, pretrained=None)
+
+
+def _fresh(settings: ModelSettings, image_size: int | tuple[int, int] | None, alpha: float | None) -> LoadedCheckpoint:
+    if alpha is not None:
+        raise TrainingError(f"--alpha {alpha}: only a run knows the weights it started from; give its folder")
+    # The model's own size is known once it is built: any size of whole patches will do until then.
+    patches = replace(settings, image_size=16 * 14, crop_size=16 * 14)
+    model = load_model(patches)
+    native = tuple(cast(Any, model.clip.visual).image_size)
+    size = native if image_size is None else image_size
+    return LoadedCheckpoint(model=model, settings=replace(_sized(patches, size), crop_size=native[0]))
+
+
+def _sized(settings: ModelSettings, image_size: int | tuple[int, int] | None) -> ModelSettings:
+    return settings if image_size is None else replace(settings, image_size=image_size)
