@@ -25,11 +25,11 @@ from pipeline.propose.manual import Manual, ManualConfig
 from pipeline.run import job
 from pipeline.run.finalise import finalise
 from pipeline.run.status import Markers
-from pipeline.settings import PlanSettings, Recipe, RunSettings
+from pipeline.settings import Configuration, PlanSettings, RunSettings
 from pipeline.store.storage import open_storage
 
 _GOAL = 1.05
-_RECIPE = Recipe(proposer="manual", propose=ManualConfig(), captioner="rule", caption=RuleConfig())
+_RECIPE = Configuration(proposer="manual", propose=ManualConfig(), captioner="rule", caption=RuleConfig())
 
 
 @dataclass
@@ -51,7 +51,7 @@ class _Ways:
         plan = make_plan(storage, [self.source], _RECIPE, PlanSettings())
         annotator = Annotator(
             plan=plan,
-            recipe=_RECIPE,
+            configuration=_RECIPE,
             run=RunSettings(),
             proposer=Manual(ManualConfig()),
             captioner=Rule(RuleConfig()),
@@ -69,7 +69,7 @@ class _Ways:
         self._job(workers=2)
 
     def _job(self, workers: int) -> job.JobResult:
-        result = job.annotate([self.source], self.output, recipe=_RECIPE, run=RunSettings(workers=workers))
+        result = job.annotate([self.source], self.output, configuration=_RECIPE, run=RunSettings(workers=workers))
         self.shards_sha256.add(result.dataset["shards_sha256"])
         return result
 

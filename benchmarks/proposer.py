@@ -30,13 +30,11 @@ import torch
 from PIL import Image
 
 from benchmarks.report import Row, gpu_busy, measure, peak_gib, report
-from pipeline.images import DecodedImage
 from pipeline.models.batches import Batcher
 from pipeline.models.device import Device, leaves_cpu_free
-from pipeline.propose.base import Proposals
 from pipeline.propose.yolov9 import Yolov9, Yolov9Config, import_ultralytics
-from pipeline.read.base import SourceItem
 from pipeline.read.decode import DecodeSettings, decode
+from pipeline.sample import DecodedImage, Proposals, SourceItem
 from schemas.reasons import Stage
 
 _H200_IMAGES_PER_S = 1000.0

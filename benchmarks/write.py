@@ -21,10 +21,7 @@ import numpy as np
 import webdataset  # type: ignore[import-untyped]  # it ships stubs, but no py.typed
 
 from benchmarks.report import Row, measure, report
-from pipeline.images import DecodedImage
-from pipeline.propose.select import Selected
-from pipeline.read.base import SourceItem
-from pipeline.sample import RegionCaption, Sample
+from pipeline.sample import Candidate, DecodedImage, RegionCaption, Sample, SourceItem
 from pipeline.store.storage import LocalStorage
 from pipeline.write.rows import image_record, table_rows
 from pipeline.write.shard_writer import ShardWriter
@@ -107,15 +104,15 @@ def _sample(key: str, image: bytes) -> Sample:
     return Sample(item=item, image=decoded, selected=selected, captions=captions)
 
 
-def _selected(key: str) -> Iterator[Selected]:
+def _selected(key: str) -> Iterator[Candidate]:
     for number in range(_NUM_REGIONS):
-        yield Selected(
+        yield Candidate(
             region_id=f"{number:x}".rjust(8, "0") + key,
             box=(10.0 * number, 20.0, 200.5 + number, 300.0625),
             proposal_score=0.5,
             label="thing",
             count=1,
-            failure=None,
+            drop=None,
         )
 
 

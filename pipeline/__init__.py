@@ -10,5 +10,5 @@
     write, commit, lease, storage                              durable shards, committed once
     status, finalise, card     what is there, and the files of the data set as a whole
 
-In Python: `pipeline.run.job.annotate(inputs, output, recipe=...)` does what `fineclip annotate` does.
+In Python: `pipeline.run.job.annotate(inputs, output, configuration=...)` does what `fineclip annotate` does.
 """

@@ -13,20 +13,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from pipeline.caption.base import Caption, Captioner, Crop, PreparingCaptioner, UnevenCaptioner
+from pipeline.caption.base import Captioner, PreparingCaptioner, UnevenCaptioner
 from pipeline.caption.crop import cut
 from pipeline.caption.normalise import finished
 from pipeline.clock import StageClock
-from pipeline.failures import Failure
-from pipeline.images import DecodedImage
 from pipeline.models.batches import Batcher, Health
 from pipeline.models.device import leaves_cpu_free
 from pipeline.plan.plan import Plan
-from pipeline.propose.base import PreparingProposer, Proposals, Proposer
-from pipeline.propose.select import Selected, select, too_low_resolution
+from pipeline.propose.base import PreparingProposer, Proposer
+from pipeline.propose.select import select, too_low_resolution
 from pipeline.read.read import read_samples
-from pipeline.sample import RegionCaption, Sample
-from pipeline.settings import Recipe, RunSettings
+from pipeline.sample import Candidate, Caption, Crop, DecodedImage, Drop, Proposals, RegionCaption, Sample
+from pipeline.settings import Configuration, RunSettings
 from pipeline.write import proposals_file
 from pipeline.write.shards import UnitReport, commit_unit
 from schemas.reasons import Stage
@@ -47,13 +45,13 @@ def _ignore() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Annotator:
-    """Annotates units: the plan and recipe of a job with the models of a worker.
+    """Annotates units: the plan and configuration of a job with the models of a worker.
 
     `propose` needs the proposer alone and `caption` the captioner alone, so that two pools need not hold both.
     """
 
     plan: Plan
-    recipe: Recipe
+    configuration: Configuration
     run: RunSettings
     proposer: Proposer | None = None
     captioner: Captioner | None = None
@@ -72,7 +70,7 @@ class Annotator:
         """Leave the unit's proposals beside the data set, for `caption`; the report has times alone."""
         clock = StageClock()
         samples = self._propose(self._read(unit, clock), clock)
-        outcomes = ((sample.proposals, sample.failure) for sample in samples)
+        outcomes = ((sample.proposals, sample.drop) for sample in samples)
         proposals_file.save(self.plan.storage, unit, outcomes, provenance=self._provenance_of_proposer())
         return UnitReport(unit=unit, seconds=clock.seconds, batches=clock.batches)
 
@@ -85,10 +83,10 @@ class Annotator:
 
     def _read(self, unit: int, clock: StageClock) -> Iterator[Sample]:
         parts = self.plan.unit(unit)
-        for sample in read_samples(parts, self.recipe.read, num_threads=self.run.decode_threads, clock=clock):
+        for sample in read_samples(parts, self.configuration.read, num_threads=self.run.decode_threads, clock=clock):
             if sample.image is not None:
-                sample.failure = too_low_resolution(sample.image, self.recipe.select)
-                if sample.failure is not None:  # it may wait long for a batch of others: keep its size alone
+                sample.drop = too_low_resolution(sample.image, self.configuration.select)
+                if sample.drop is not None:  # it may wait long for a batch of others: keep its size alone
                     sample.image = replace(sample.image.released(), stored=b"")
             yield sample
 
@@ -99,8 +97,8 @@ class Annotator:
         waiting: deque[Sample] = deque()
         live = _ok(samples, waiting)
         for sample, proposals in clock.timed("propose", batcher.run(live)):
-            if isinstance(proposals, Failure):
-                sample.failure = proposals
+            if isinstance(proposals, Drop):
+                sample.drop = proposals
             else:
                 sample.proposals = proposals
             yield from _up_to(sample, waiting)
@@ -128,12 +126,12 @@ class Annotator:
     ) -> UnitReport:
         """Caption and commit the proposed samples; `proposer` is the provenance of what proposed them."""
         captioned = _announced(self._caption(self._select(samples, clock), clock), advance)
-        captioner = self._provenance(_loaded(self.captioner), self.recipe.caption, kind="captioner")
+        captioner = self._provenance(_loaded(self.captioner), self.configuration.caption, kind="captioner")
         provenance = {"proposer": proposer, "captioner": captioner}
-        return commit_unit(self.plan, unit, captioned, self.recipe, provenance=provenance, clock=clock)
+        return commit_unit(self.plan, unit, captioned, self.configuration, provenance=provenance, clock=clock)
 
     def _provenance_of_proposer(self) -> dict[str, Any]:
-        return self._provenance(_loaded(self.proposer), self.recipe.propose, kind="proposer")
+        return self._provenance(_loaded(self.proposer), self.configuration.propose, kind="proposer")
 
     def _provenance(self, model: Proposer | Captioner, config: Any, *, kind: str) -> dict[str, Any]:
         """Return what determines a model's output, with the terms it stands under."""
@@ -149,13 +147,13 @@ class Annotator:
 
     def _select_regions(self, sample: Sample, proposals: Proposals) -> None:
         image = _image(sample)
-        sample.selected = select(
+        sample.candidates = select(
             proposals,
-            self.recipe.select,
+            self.configuration.select,
             key=sample.key,
             width=image.width,
             height=image.height,
-            proposer=self.recipe.proposer,
+            proposer=self.configuration.proposer,
         )
 
     def _caption(self, samples: Iterator[Sample], clock: StageClock) -> Iterator[Sample]:
@@ -204,11 +202,11 @@ class Annotator:
             if len(waiting) >= _WINDOW:
                 return
 
-    def _crop(self, image: DecodedImage, region: Selected) -> Crop:
+    def _crop(self, image: DecodedImage, region: Candidate) -> Crop:
         assert region.box is not None
         return Crop(
             region_id=region.region_id,
-            pixels=cut(image, region.box, settings=self.recipe.crop),
+            pixels=cut(image, region.box, settings=self.configuration.crop),
             box=region.box,
             image_width=image.width,
             image_height=image.height,
@@ -240,7 +238,7 @@ def _ok(samples: Iterator[Sample], waiting: deque[Sample]) -> Iterator[Sample]:
     """Yield the samples that are still ok, and put all of them in `waiting`, which keeps their order."""
     for sample in samples:
         waiting.append(sample)
-        if sample.failure is None:
+        if sample.drop is None:
             yield sample
 
 
@@ -254,13 +252,13 @@ def _up_to(sample: Sample, waiting: deque[Sample]) -> Iterator[Sample]:
 
 
 def _with_proposals(samples: Iterator[Sample], saved: Iterable[proposals_file.Outcome]) -> Iterator[Sample]:
-    for sample, (proposals, failure) in zip(samples, saved, strict=True):
-        sample.proposals, sample.failure = proposals, failure
+    for sample, (proposals, drop) in zip(samples, saved, strict=True):
+        sample.proposals, sample.drop = proposals, drop
         yield sample
 
 
-def _region_caption(outcome: Caption | Failure, prompt: str | None) -> RegionCaption:
+def _region_caption(outcome: Caption | Drop, prompt: str | None) -> RegionCaption:
     outcome = finished(outcome, prompt)
-    if isinstance(outcome, Failure):
-        return RegionCaption(failure=outcome)
+    if isinstance(outcome, Drop):
+        return RegionCaption(drop=outcome)
     return RegionCaption(text=outcome.text, score=outcome.score)

@@ -19,7 +19,7 @@ def annotate(inputs: str | Sequence[str], output: str, **settings: Any) -> JobRe
     return job.annotate(
         options.inputs,
         options.output,
-        recipe=options.recipe,
+        configuration=options.configuration,
         plan=options.plan,
         run=options.run,
         append=options.append,

@@ -17,7 +17,7 @@ from schemas.names import SCHEMA_VERSION, TRAIN, VAL
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Configuration:
     """Everything that decides the bytes of the output, given the same input. Not: paths, devices, workers."""
 
     proposer: str
@@ -47,7 +47,7 @@ class Recipe:
         """The splits that every unit of work is written to."""
         return splits_of(self.val_fraction)
 
-    def configuration(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Return what is fingerprinted, as JSON values: settings, weights, algorithm and schema versions."""
         return {
             "schema_version": SCHEMA_VERSION,
@@ -58,7 +58,7 @@ class Recipe:
             "crop": dataclasses.asdict(self.crop),
             "val_fraction": self.val_fraction,
             "drop_empty": self.drop_empty,
-            **self.read.excluded.configuration(proposer=self.proposer),
+            **self.read.excluded.as_json(proposer=self.proposer),
         }
 
     def identity(self, kind: Literal["proposer", "captioner"]) -> dict[str, Any]:
@@ -73,8 +73,8 @@ class Recipe:
         return (*proposer.licenses(self.propose), *captioner.licenses(self.caption))
 
     def fingerprint(self) -> str:
-        """Return the sha256 of the canonical JSON of `configuration`."""
-        return fingerprint(self.configuration())
+        """Return the sha256 of the canonical JSON of `as_json`."""
+        return fingerprint(self.as_json())
 
 
 def splits_of(val_fraction: float) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Small sources, recipes and looks at an OUTPUT, shared by the tests of the pipeline."""
+"""Small sources, configurations and looks at an OUTPUT, shared by the tests of the pipeline."""
 
 import contextlib
 import hashlib
@@ -16,10 +16,9 @@ from PIL import Image
 
 import fineclip
 from pipeline.caption.rule import RuleConfig
-from pipeline.images import DecodedImage, Pixels
 from pipeline.propose.manual import ManualConfig
-from pipeline.read.base import GivenRegion, SourceItem
-from pipeline.settings import Recipe
+from pipeline.sample import DecodedImage, GivenRegion, Pixels, SourceItem
+from pipeline.settings import Configuration
 from schemas.names import DATASET_JSON, shard_of_marker
 from schemas.records import Counts, ShardMarker, decode_shard_marker
 
@@ -66,9 +65,9 @@ def write_tars(folder: Path, num_tars: int, num_images: int) -> Path:
     return folder
 
 
-def recipe(**changes: Any) -> Recipe:
-    """Return the recipe of `manual` + `rule`, with some fields changed."""
-    return Recipe(
+def configuration(**changes: Any) -> Configuration:
+    """Return the configuration of `manual` + `rule`, with some fields changed."""
+    return Configuration(
         **{
             "proposer": "manual",
             "propose": ManualConfig(),
@@ -90,7 +89,7 @@ def digests(output: Path) -> dict[str, str]:
 
 
 CHEAP = ("--proposer", "manual", "--captioner", "rule")
-"""Flags of `recipe()`: no weights and no search, the regions that the source brings."""
+"""Flags of `configuration()`: no weights and no search, the regions that the source brings."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,42 +1,17 @@
 """What a captioner is: crops in, sentences out. One backend a file, one class, one config, one line in `CAPTIONERS`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from pipeline.failures import Failure
-from pipeline.images import Pixels
 from pipeline.models.licenses import Licensed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Crop:
-    """The pixels of one region, and what is known of it."""
-
-    region_id: str
-    pixels: Pixels
-    """`[h, w, 3]` uint8 RGB, at least 1 x 1."""
-    box: tuple[float, float, float, float]
-    """The region's box: xyxy pixels of the stored image (the crop may be wider by `--crop.scale`)."""
-    image_width: int
-    image_height: int
-    label: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Caption:
-    """A sentence about a crop, as the model gave it."""
-
-    text: str
-    score: float | None
-    """The captioner's own measure; its provenance says which. None where it has none."""
+from pipeline.sample import Caption, Crop, Drop
 
 
 class Captioner(Protocol):
     """Describes regions. Built from its config (weights load in the constructor), then called batch by batch.
 
     `caption` is pure: the same crop and prompt give the same caption, alone or among any others. A captioner that
-    knows which crop went wrong returns a `Failure` in that crop's place; an exception is one of the whole batch, which
+    knows which crop went wrong returns a `Drop` in that crop's place; an exception is one of the whole batch, which
     is bisected for its cause; a WorkError stops the run.
     """
 
@@ -49,7 +24,7 @@ class Captioner(Protocol):
     prompt: str | None
     """What the model is asked about each crop; None where it is asked nothing."""
 
-    def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> Sequence[Caption | Failure]:
+    def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> Sequence[Caption | Drop]:
         """Return the caption of each crop, or why it has none, in order."""
 
     @staticmethod
@@ -74,7 +49,7 @@ class PreparingCaptioner(Captioner, Protocol):
         Called on another thread; keeps no state.
         """
 
-    def generate(self, prepared: Any) -> Sequence[Caption | Failure]:
+    def generate(self, prepared: Any) -> Sequence[Caption | Drop]:
         """Run the model on what `prepare` returned."""
 
 

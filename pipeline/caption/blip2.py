@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pipeline.backends import require
-from pipeline.caption.base import Caption, Crop
 from pipeline.caption.generation import Decoding, Dtype, check_dtype, load_model, tokens_and_scores, torch_dtype
 from pipeline.caption.pixels import to_device
 from pipeline.models.batches import padded_size
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import BITSANDBYTES, TRANSFORMERS, Licensed, model_license
 from pipeline.models.weights import ModelFiles, find_model
+from pipeline.sample import Caption, Crop
 
 _FLAG = "--caption.model"
 _MINI = "captioner"

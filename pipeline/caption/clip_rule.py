@@ -12,13 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pipeline.backends import require
-from pipeline.caption.base import Caption, Crop
 from pipeline.caption.concepts import Pool, filled, find_pool
-from pipeline.failures import Failure
 from pipeline.models.batches import padded_size
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import OPEN_CLIP, Licensed, model_license
 from pipeline.models.weights import ModelFiles, find_model
+from pipeline.sample import Caption, Crop, Drop
 from schemas.reasons import Reason, Stage
 
 _FLAG = "--caption.model"
@@ -100,8 +99,8 @@ class ClipRule:
     def _encode_text(self, prompts: list[str]) -> Any:
         return self._clip.model.encode_text(self._clip.tokenizer(prompts).to(self._device), normalize=True)
 
-    def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[Caption | Failure]:
-        """Return the caption of each crop, in order, or a Failure `low_confidence`. Prompts are not read."""
+    def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[Caption | Drop]:
+        """Return the caption of each crop, in order, or a Drop `low_confidence`. Prompts are not read."""
         return self.generate(self.prepare(crops, prompts))
 
     def prepare(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> _Prepared:
@@ -115,7 +114,7 @@ class ClipRule:
             pictures = pictures.pin_memory()
         return _Prepared(len(crops), pictures.to(self._device, non_blocking=True))
 
-    def generate(self, prepared: _Prepared) -> list[Caption | Failure]:
+    def generate(self, prepared: _Prepared) -> list[Caption | Drop]:
         """Return the caption of each prepared crop, in order, or why it has none."""
         import torch
 
@@ -128,10 +127,10 @@ class ClipRule:
             for index, confidence in zip(nearest.tolist(), confidences.tolist(), strict=True)
         ]
 
-    def _outcome(self, concept: str, confidence: float) -> Caption | Failure:
+    def _outcome(self, concept: str, confidence: float) -> Caption | Drop:
         if confidence < self.config.min_confidence:
             message = f"most likely {concept!r}, with a probability of {confidence:.3f}"
-            return Failure(reason=Reason.LOW_CONFIDENCE, stage=Stage.CAPTION, message=message)
+            return Drop(reason=Reason.LOW_CONFIDENCE, stage=Stage.CAPTION, message=message)
         return Caption(text=filled(self.config.template, concept), score=confidence)
 
     @staticmethod

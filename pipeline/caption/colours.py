@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.images import Pixels
+from pipeline.sample import Pixels
 
 # Several samples a name, because a name's pixels are no ball around one colour: shaded yellow is olive, dark orange is
 # brown. 8-bit sRGB; a pixel has the name of the sample nearest to it in CIE Lab.

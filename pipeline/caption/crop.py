@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from pipeline.images import DecodedImage, Pixels
+from pipeline.sample import DecodedImage, Pixels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,7 @@ import re
 import unicodedata
 from itertools import groupby
 
-from pipeline.caption.base import Caption
-from pipeline.failures import Failure
+from pipeline.sample import Caption, Drop
 from schemas.reasons import Reason, Stage
 
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -27,13 +26,13 @@ _LONG_WORD = 24
 _STUCK_WORD = re.compile(r"(.+?)\1{4,}")
 
 
-def finished(outcome: Caption | Failure, prompt: str | None = None) -> Caption | Failure:
+def finished(outcome: Caption | Drop, prompt: str | None = None) -> Caption | Drop:
     """Return the caption as it goes into a shard, or why it does not.
 
     The text is `normalised`, the score rounded to 1e-4. A text without a word is `empty_caption`, one that repeats
-    itself `repeated_caption`; a Failure passes through. `prompt` is what the captioner was asked.
+    itself `repeated_caption`; a Drop passes through. `prompt` is what the captioner was asked.
     """
-    if isinstance(outcome, Failure):
+    if isinstance(outcome, Drop):
         return outcome
     text = normalised(outcome.text, prompt)
     if not _WORD.search(text):
@@ -106,5 +105,5 @@ def _repeated_from(words: list[str], size: int, times: int) -> int | None:
     return None
 
 
-def _refused(reason: Reason, message: str) -> Failure:
-    return Failure(reason=reason, stage=Stage.CAPTION, message=message)
+def _refused(reason: Reason, message: str) -> Drop:
+    return Drop(reason=reason, stage=Stage.CAPTION, message=message)

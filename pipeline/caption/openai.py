@@ -23,13 +23,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from pipeline.backends import require
-from pipeline.caption.base import Caption, Crop
 from pipeline.caption.pixels import scaled
 from pipeline.caption.secrets import api_key, passwords, without_userinfo
-from pipeline.failures import Failure
-from pipeline.images import Pixels
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import OPENAI_CLIENT, Licensed, served_license
+from pipeline.sample import Caption, Crop, Drop, Pixels
 from schemas.reasons import Reason, Stage
 
 if TYPE_CHECKING:
@@ -171,7 +169,7 @@ class Openai:
         )
         self._server.start()
 
-    def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[Caption | Failure]:
+    def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[Caption | Drop]:
         """Return the caption of each crop, or why it has none, in order. Raises WorkError where the server is gone."""
         return self.generate(self.prepare(crops, prompts))
 
@@ -189,7 +187,7 @@ class Openai:
         data = base64.b64encode(encoded.getvalue()).decode()
         return _Request(region_id, f"data:image/{self.config.image_format};base64,{data}", prompt)
 
-    def generate(self, prepared: Sequence[_Request]) -> list[Caption | Failure]:
+    def generate(self, prepared: Sequence[_Request]) -> list[Caption | Drop]:
         """Return the answer to each request, or why it has none, in order. Raises WorkError where nobody answers."""
         pool = ThreadPoolExecutor(self.config.concurrency, thread_name_prefix="caption")
         try:
@@ -197,13 +195,13 @@ class Openai:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _outcome(self, request: _Request) -> Caption | Failure:
+    def _outcome(self, request: _Request) -> Caption | Drop:
         choice = self._server.ask(lambda: self._choice(request, self.config.max_new_tokens), request.region_id)
-        if isinstance(choice, Failure):
+        if isinstance(choice, Drop):
             return choice
         if choice.message.refusal:
             message = f"the model refuses: {self._server.without_secrets(choice.message.refusal)[:400]}"
-            return Failure(reason=Reason.MODEL_ERROR, stage=Stage.CAPTION, message=message)
+            return Drop(reason=Reason.MODEL_ERROR, stage=Stage.CAPTION, message=message)
         logs = [token.logprob for token in (choice.logprobs and choice.logprobs.content) or ()]
         return Caption(text=choice.message.content or "", score=math.exp(sum(logs) / len(logs)) if logs else None)
 

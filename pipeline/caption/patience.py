@@ -22,7 +22,7 @@ from typing import TypeVar
 import openai
 
 from pipeline.errors import WorkError
-from pipeline.failures import Failure
+from pipeline.sample import Drop
 from schemas.hashes import sha256
 from schemas.reasons import Reason, Stage
 
@@ -103,7 +103,7 @@ class PatientServer:
             text = text.replace(secret, "***")
         return text
 
-    def ask(self, request: Callable[[], Answer], item: str) -> Answer | Failure:
+    def ask(self, request: Callable[[], Answer], item: str) -> Answer | Drop:
         """Return what `request` returns, or why this item has no answer. Raises WorkError as the module's text says.
 
         `item` names it: the lengths of its waits are made from the name.
@@ -121,17 +121,17 @@ class PatientServer:
                 busy_s += self._pause(error, back_off_s(item, busy), busy_s)
             except openai.APIError as error:
                 failed_at = time.monotonic()
-                failure = Failure(reason=self._reason(error), stage=Stage.CAPTION, message=self._words(error))
+                drop = Drop(reason=self._reason(error), stage=Stage.CAPTION, message=self._words(error))
                 if not _may_pass(error):
-                    return failure
+                    return drop
                 self._sleep(error, back_off_s(item, failures + outages + 1))
                 if self._was_gone(item, failed_at, error):
                     outages += 1
-                    self._check_outages(outages, item, failure)
+                    self._check_outages(outages, item, drop)
                 else:
                     failures += 1
                     if failures > self._tries:
-                        return failure
+                        return drop
                 busy_s = 0.0
             else:
                 self._answered_at = time.monotonic()
@@ -145,10 +145,10 @@ class PatientServer:
             self._answered_at = time.monotonic()  # it refuses the probe: an answer too
         return self._outage_ended_at > failed_at
 
-    def _check_outages(self, outages: int, item: str, failure: Failure) -> None:
+    def _check_outages(self, outages: int, item: str, drop: Drop) -> None:
         if outages > _MOST_OUTAGES:
             raise WorkError(
-                f"{self._url} went away {outages} times while it was asked about region {item} ({failure.message}); "
+                f"{self._url} went away {outages} times while it was asked about region {item} ({drop.message}); "
                 "if that crop brings it down (--caption.concurrency 1 tells), leave the region out with --filter"
             ) from None
 

@@ -6,7 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.images import Pixels
+from pipeline.sample import Pixels
 
 
 def to_device(crops: Sequence[Pixels], device: str) -> list[Any]:

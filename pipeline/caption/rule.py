@@ -11,11 +11,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.caption.base import Caption, Crop
 from pipeline.caption.colours import COLOUR_NAMES, colour_indices
-from pipeline.images import Pixels
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import OURS, Licensed
+from pipeline.sample import Caption, Crop, Pixels
 from schemas.hashes import sha256
 
 _SAMPLES_A_SIDE = 24

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.backends import SettingError, require
-from pipeline.caption.base import Caption, Crop
 from pipeline.caption.generation import Decoding, Dtype, check_dtype, load_model, tokens_and_scores, torch_dtype
 from pipeline.caption.pixels import scaled
-from pipeline.images import Pixels
 from pipeline.models.batches import padded_size
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import BITSANDBYTES, TRANSFORMERS, Licensed, model_license, remote_code
 from pipeline.models.weights import ModelFiles, find_model
+from pipeline.sample import Caption, Crop, Pixels
 from schemas.hashes import sha256
 
 if TYPE_CHECKING:

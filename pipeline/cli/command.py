@@ -66,7 +66,7 @@ def _annotate(options: Options) -> int:
         result = job.annotate(
             options.inputs,
             options.output,
-            recipe=options.recipe,
+            configuration=options.configuration,
             plan=options.plan,
             run=options.run,
             append=options.append,
@@ -105,9 +105,9 @@ def _plan(options: Options) -> int:
     with storage_errors(storage.url):
         plan = load_plan(storage)
         if plan is None:
-            plan = make_plan(storage, options.inputs, options.recipe, options.plan)
+            plan = make_plan(storage, options.inputs, options.configuration, options.plan)
         else:
-            check_plan(plan, options.inputs, options.recipe, options.plan)
+            check_plan(plan, options.inputs, options.configuration, options.plan)
         todo = units_to_do(plan, Markers(storage).refresh())
     report.plan(Console(emoji=False), plan, todo)
     if options.probe.probe is not None and todo:
@@ -118,7 +118,7 @@ def _plan(options: Options) -> int:
 def _probe(options: Options, plan: Plan, todo: list[int], *, num_images: int) -> None:
     work = workload(plan, todo)
     with progress.probing(Console(emoji=False, stderr=True)) as watch:
-        measured = probe(plan, options.recipe, options.run, num_images=num_images, watch=watch)
+        measured = probe(plan, options.configuration, options.run, num_images=num_images, watch=watch)
     report.forecast(Console(emoji=False), forecast(measured, work), measured, options)
 
 
@@ -150,15 +150,15 @@ def _status(output: str) -> int:
 def _check_models(options: Options) -> None:
     """Raise what a backend lacks or may not be used for, before anything is written."""
     if options.run.permissive_only:
-        check_permissive(options.recipe.licenses())
+        check_permissive(options.configuration.licenses())
     _check_gpu(options)
-    options.recipe.fingerprint()  # finds the models, or says which is missing
+    options.configuration.fingerprint()  # finds the models, or says which is missing
 
 
 def _check_gpu(options: Options) -> None:
     """Raise DeviceError, with what it would cost, for the paper's models on a machine of their own without a GPU."""
     paper = PROFILES[PAPER]
-    ours = (options.recipe.proposer, options.recipe.captioner) == (paper.proposer, paper.captioner)
+    ours = (options.configuration.proposer, options.configuration.captioner) == (paper.proposer, paper.captioner)
     if options.profile == PAPER and ours and options.run.device == "auto" and num_gpus() == 0:
         for spec in options.inputs:
             open_source(spec)  # an input that is not there is told before what its models would cost

@@ -26,7 +26,7 @@ from pipeline.read.decode import DecodeSettings
 from pipeline.read.exclusions import ReadSettings, load_exclusions
 from pipeline.read.spec import split_options, split_prefix
 from pipeline.run.probe import ProbeSettings
-from pipeline.settings import PlanSettings, Recipe, RunSettings
+from pipeline.settings import Configuration, PlanSettings, RunSettings
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -59,7 +59,7 @@ class Options:
     inputs: tuple[str, ...]
     output: str
     profile: str
-    recipe: Recipe
+    configuration: Configuration
     plan: PlanSettings
     run: RunSettings
     probe: ProbeSettings
@@ -174,7 +174,7 @@ def _parser(command: str, description: str, names: dict[str, str]) -> ArgumentPa
         _add_flat(parser, settings)
     if command == _PLAN:
         _add_flat(parser, ProbeSettings)
-    _add_flat(parser, Recipe, only=("val_fraction", "drop_empty"))
+    _add_flat(parser, Configuration, only=("val_fraction", "drop_empty"))
     proposer, captioner = proposer_class(names["proposer"]), captioner_class(names["captioner"])
     classes = (DecodeSettings, SelectSettings, CropSettings, proposer.config_class, captioner.config_class)
     for group, settings in zip(_GROUPS, classes, strict=True):
@@ -247,7 +247,7 @@ def _options(settings: Namespace, names: dict[str, str], beam_options: Sequence[
     _check_output(inputs, output)
     checked = None if settings.append else inputs  # what was appended to has prefixes that only its plan knows
     excluded = load_exclusions(settings.filter, checked, proposer=names["proposer"])
-    recipe = Recipe(
+    configuration = Configuration(
         proposer=names["proposer"],
         propose=settings.propose,
         captioner=names["captioner"],
@@ -262,7 +262,7 @@ def _options(settings: Namespace, names: dict[str, str], beam_options: Sequence[
         inputs=tuple(inputs),
         output=output,
         profile=names["profile"],
-        recipe=recipe,
+        configuration=configuration,
         plan=_flat(PlanSettings, settings),
         run=_flat(RunSettings, settings),
         probe=_flat(ProbeSettings, settings) if "probe" in settings else ProbeSettings(),

@@ -218,7 +218,7 @@ def _describe(stage: str, batches: BatchReport, worked: float) -> str:
 
 def _tell_of_lists(console: Console, result: JobResult, options: Options) -> None:
     """Print how much of what filter lists take away was met: a list without effect is not silent."""
-    excluded, proposer = options.recipe.read.excluded, options.recipe.proposer
+    excluded, proposer = options.configuration.read.excluded, options.configuration.proposer
     named = {"images": len(excluded.images), "regions": len(excluded.regions) if proposer == GIVEN else 0}
     for kind, counts in (("images", result.totals.images), ("regions", result.totals.regions)):
         met = counts.filtered.get(Reason.EXCLUDED, 0)

@@ -8,9 +8,8 @@ import numpy as np
 from pipeline.doctor.findings import Findings, write_again
 from pipeline.doctor.members import TarSample
 from pipeline.doctor.rows import ShardRows
-from pipeline.failures import Failure
-from pipeline.read.base import SourceItem
 from pipeline.read.decode import DecodeSettings, decode
+from pipeline.sample import Drop, SourceItem
 from schemas.boxes import QUANTUM
 from schemas.folder import DatasetError
 from schemas.hashes import sha256, text_hash, text_sha256
@@ -77,7 +76,7 @@ class SampleCheck:
         # The job's own decoder: what it stored, it can read, and would leave as it is.
         item = SourceItem(key=sample.key, index=0, uri=name, data=sample.image.data)
         image = decode(item, _settings(record))
-        if isinstance(image, Failure):
+        if isinstance(image, Drop):
             self._error("image-decode", sample.key, f"{name} cannot be decoded: {image.message}")
             return
         if image.reencoded or image.suffix != sample.image.suffix:

@@ -15,14 +15,13 @@ from typing import Any
 import msgspec
 import platformdirs
 
-from pipeline.caption.base import Caption, Captioner, Crop
+from pipeline.caption.base import Captioner
 from pipeline.errors import WorkError
-from pipeline.failures import Failure
 from pipeline.golden.pictures import golden_crops, golden_images
-from pipeline.images import DecodedImage
 from pipeline.models.batches import Batcher
 from pipeline.models.device import Device
-from pipeline.propose.base import Proposals, Proposer
+from pipeline.propose.base import Proposer
+from pipeline.sample import Caption, Crop, DecodedImage, Drop, Proposals
 from pipeline.store.storage import Storage, StorageError, open_storage
 from schemas.hashes import fingerprint
 from schemas.names import PLAN_DIR
@@ -169,7 +168,7 @@ def check_models(
     """Let the models answer the golden set and compare; return a digest of the standing ones, for provenance.
 
     Models without weights have nothing that could drift, and those that run elsewhere are their server's business:
-    neither is asked. `configuration` is that of the recipe: what decides the answers, apart from the kind of hardware.
+    neither is asked. `configuration` is the planned one, as JSON: what decides the answers, apart from the hardware.
     Raises DriftError, and WorkError where a model cannot answer.
     """
     asked = {}
@@ -205,8 +204,8 @@ def _propose(proposer: Proposer) -> Answers:
     return Answers(boxes=boxes)
 
 
-def _best(model: str, outcome: Proposals | Failure) -> list[GoldenBox]:
-    if isinstance(outcome, Failure):
+def _best(model: str, outcome: Proposals | Drop) -> list[GoldenBox]:
+    if isinstance(outcome, Drop):
         raise WorkError(f"{model} cannot answer the golden set: {outcome.message}")
     rows = zip(outcome.boxes.tolist(), outcome.scores.tolist(), outcome.labels, strict=True)
     found = [GoldenBox(tuple(round(edge, 1) for edge in box), round(score, 3), label) for box, score, label in rows]
@@ -214,7 +213,7 @@ def _best(model: str, outcome: Proposals | Failure) -> list[GoldenBox]:
 
 
 def _caption(captioner: Captioner) -> Answers:
-    def call(crops: Sequence[Crop]) -> Sequence[Caption | Failure]:
+    def call(crops: Sequence[Crop]) -> Sequence[Caption | Drop]:
         return captioner.caption(crops, [captioner.prompt] * len(crops))
 
     batcher: Batcher[Crop, Caption] = Batcher(
@@ -224,8 +223,8 @@ def _caption(captioner: Captioner) -> Answers:
     return Answers(captions={crop.region_id: _text(captioner.name, outcome) for crop, outcome in outcomes})
 
 
-def _text(model: str, outcome: Caption | Failure) -> str:
-    if not isinstance(outcome, Failure):
+def _text(model: str, outcome: Caption | Drop) -> str:
+    if not isinstance(outcome, Drop):
         return " ".join(outcome.text.split())
     if STATUS_OF[outcome.reason] is Status.DEAD:
         raise WorkError(f"{model} cannot answer the golden set: {outcome.message}")

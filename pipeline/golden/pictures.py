@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from pipeline.caption.base import Crop
 from pipeline.caption.crop import CropSettings, cut
-from pipeline.images import DecodedImage
 from pipeline.read import open_source
 from pipeline.read.decode import DecodeSettings, decode
+from pipeline.sample import Crop, DecodedImage
 
 _SCENES = "scenes:4?seed=7&split=train"
 _PHOTOGRAPHS = f"folder:{Path(__file__).with_name('photographs')}"

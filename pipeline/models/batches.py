@@ -1,6 +1,6 @@
 """Calls a model batch by batch, keeps the order, and lets one bad item cost itself alone.
 
-items --batches of batch_size places, in stream order--> prepare (a batch ahead) --> call --> (item, result | Failure)
+items --batches of batch_size places, in stream order--> prepare (a batch ahead) --> call --> (item, result | Drop)
                  an error: bisect until the bad item is alone     out of memory: halve, remember, retry
 """
 
@@ -14,8 +14,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from pipeline.errors import BrokenModelError, WorkError
-from pipeline.failures import Failure, failure_of
 from pipeline.models.device import enter_thread, release_memory
+from pipeline.sample import Drop, drop_of
 from schemas.reasons import Reason, Stage
 
 _BROKEN_FROM_THE_START, _BROKEN_LATER = 8, 64
@@ -67,9 +67,9 @@ class Health:
     def is_broken_by(self, outcome: object) -> bool:
         """Return whether this outcome, after those before it, is that of a broken model.
 
-        A failure that the backend itself returned for an item is an answer about that item.
+        A drop that the backend itself returned for an item is an answer about that item.
         """
-        if not isinstance(outcome, Failure) or outcome.traceback_hash is None:
+        if not isinstance(outcome, Drop) or outcome.traceback_hash is None:
             self._has_answered = True
             self._last_origin, self.num_alike = None, 0
             return False
@@ -93,7 +93,7 @@ class Batcher(Generic[Item, Result]):
 
     def __init__(
         self,
-        call: Callable[[Any], Sequence[Result | Failure]],
+        call: Callable[[Any], Sequence[Result | Drop]],
         *,
         name: str,
         stage: Stage,
@@ -102,12 +102,12 @@ class Batcher(Generic[Item, Result]):
         cost: Callable[[Item], float] | None = None,
         health: Health | None = None,
     ) -> None:
-        """Wrap `call`, which returns one result an item, in order, or the failure of that item.
+        """Wrap `call`, which returns one result an item, in order, or the drop of that item.
 
         It is called with what `prepare` made of a batch, or without a `prepare` with the batch. `prepare` runs on a
         thread of its own, one batch ahead of the model. `cost` says how many of the `batch_size` places an item takes
         (1 by default). `health` is what is known of the model from before. `name` is the backend's, for errors; `stage`
-        goes into the failures. Raises ValueError for a `batch_size` below 1.
+        goes into the drops. Raises ValueError for a `batch_size` below 1.
         """
         if batch_size < 1:
             raise ValueError(f"{name}: batch_size must be at least 1, not {batch_size}")
@@ -120,7 +120,7 @@ class Batcher(Generic[Item, Result]):
         self._health = health or Health()
         self.report = BatchReport(batch_size=batch_size, learned_size=batch_size)
 
-    def run(self, items: Iterable[Item]) -> Iterator[tuple[Item, Result | Failure]]:
+    def run(self, items: Iterable[Item]) -> Iterator[tuple[Item, Result | Drop]]:
         """Yield each item with its result, or with why it has none, in the order of `items`.
 
         Lazy: one batch, and with a `prepare` one more, is taken from `items` and held at a time. Any Exception of the
@@ -173,11 +173,11 @@ class Batcher(Generic[Item, Result]):
             if waiting is not None:
                 yield waiting
 
-    def _unless_broken(self, outcomes: Iterator[Result | Failure]) -> Iterator[Result | Failure]:
+    def _unless_broken(self, outcomes: Iterator[Result | Drop]) -> Iterator[Result | Drop]:
         """Yield the outcomes; raise BrokenModelError where they tell of a model that is broken."""
         for outcome in outcomes:
             if self._health.is_broken_by(outcome):
-                assert isinstance(outcome, Failure)
+                assert isinstance(outcome, Drop)
                 times = f"{self._health.num_alike} items in a row in the same way"
                 raise BrokenModelError(
                     f"{self._name} failed on {times}, each alone: {outcome.message}; nothing of this shard was kept. "
@@ -185,7 +185,7 @@ class Batcher(Generic[Item, Result]):
                 )
             yield outcome
 
-    def _isolate(self, batch: list[Item], prepared: "_Prepared | None") -> Iterator[Result | Failure]:
+    def _isolate(self, batch: list[Item], prepared: "_Prepared | None") -> Iterator[Result | Drop]:
         """Yield the outcome of each item of a batch, in order; the parts still to do wait on a stack."""
         size_before = self.batch_size
         parts = [batch]
@@ -196,7 +196,7 @@ class Batcher(Generic[Item, Result]):
                 parts += [part[end:], part[:end]]
                 continue
             outcome = self._attempt(part, prepared if part is batch else None)
-            if not isinstance(outcome, Failure):
+            if not isinstance(outcome, Drop):
                 yield from outcome
                 continue
             out_of_memory = outcome.reason is Reason.OOM
@@ -217,15 +217,15 @@ class Batcher(Generic[Item, Result]):
         places = itertools.accumulate(map(self._cost, part))
         return min(max(1, sum(total <= self.batch_size for total in places)), len(part) - 1)
 
-    def _attempt(self, part: list[Item], prepared: "_Prepared | None") -> Sequence[Result | Failure] | Failure:
-        """Return the results of a part, or the failure of the part as a whole.
+    def _attempt(self, part: list[Item], prepared: "_Prepared | None") -> Sequence[Result | Drop] | Drop:
+        """Return the results of a part, or the drop of the part as a whole.
 
-        The error becomes a Failure here, so that no traceback keeps the model's tensors alive during the next attempt.
+        The error becomes a Drop here, so that no traceback keeps the model's tensors alive during the next attempt.
         """
         started = time.perf_counter()
         inputs = self._prepared(part) if prepared is None else prepared.take()
         self.report.waited_s += time.perf_counter() - started
-        if isinstance(inputs, Failure):
+        if isinstance(inputs, Drop):
             return inputs
         try:
             results = self._timed_call(inputs)
@@ -238,7 +238,7 @@ class Batcher(Generic[Item, Result]):
         return results
 
     def _prepared(self, part: list[Item]) -> Any:
-        """Return the call's argument for a part, or the Failure of preparing it."""
+        """Return the call's argument for a part, or the Drop of preparing it."""
         if self._prepare is None:
             return part
         try:
@@ -246,10 +246,10 @@ class Batcher(Generic[Item, Result]):
         except Exception as error:  # noqa: BLE001 - as above
             return self._failure_of(error)
 
-    def _failure_of(self, error: Exception) -> Failure:
-        return failure_of(error, _reason(error), self._stage)
+    def _failure_of(self, error: Exception) -> Drop:
+        return drop_of(error, _reason(error), self._stage)
 
-    def _timed_call(self, inputs: Any) -> Sequence[Result | Failure]:
+    def _timed_call(self, inputs: Any) -> Sequence[Result | Drop]:
         started = time.perf_counter()
         try:
             return self._call(inputs)
@@ -265,7 +265,7 @@ class _Prepared:
         self._future: Future[Any] | None = future
 
     def take(self) -> Any:
-        """Wait for the inputs, or their Failure."""
+        """Wait for the inputs, or their Drop."""
         future, self._future = self._future, None
         assert future is not None
         return future.result()

@@ -7,7 +7,7 @@ from pipeline.plan.listing import list_inputs, listing_sha256
 from pipeline.plan.plan import Plan
 from pipeline.read.base import SourceFile
 from pipeline.read.spec import canonical
-from pipeline.settings import PlanSettings, Recipe
+from pipeline.settings import Configuration, PlanSettings
 from pipeline.store.commit import decided
 from schemas.names import ShardName
 
@@ -16,10 +16,10 @@ class PlanError(ValueError):
     """OUTPUT belongs to another configuration or other inputs; the message shows the difference. Commands exit 3."""
 
 
-def check_plan(plan: Plan, inputs: Sequence[str], recipe: Recipe, settings: PlanSettings) -> None:
+def check_plan(plan: Plan, inputs: Sequence[str], configuration: Configuration, settings: PlanSettings) -> None:
     """Raise PlanError, showing the difference, unless OUTPUT's plan is that of these inputs and this configuration."""
     inputs = [canonical(spec) for spec in inputs]
-    check_configuration(plan, recipe)
+    check_configuration(plan, configuration)
     first = plan.generations[0]
     for flag, planned, wanted in (
         ("--shard-size", first.shard_size, settings.shard_size),
@@ -44,13 +44,13 @@ def _with_flag(flag: str, value: object) -> str:
     return f"without {flag}" if value in (None, False) else f"with {flag}" + ("" if value is True else f" {value}")
 
 
-def check_configuration(plan: Plan, recipe: Recipe) -> None:
+def check_configuration(plan: Plan, configuration: Configuration) -> None:
     """Raise PlanError, with the differences, unless OUTPUT was planned with this configuration."""
-    if plan.fingerprint == recipe.fingerprint():
+    if plan.fingerprint == configuration.fingerprint():
         return
     lines = [
         f"  {name}: {ours!r} in OUTPUT, {theirs!r} now"
-        for name, ours, theirs in differences(plan.generations[0].configuration, recipe.configuration())
+        for name, ours, theirs in differences(plan.generations[0].configuration, configuration.as_json())
     ]
     url = plan.storage.url
     has_shards = any(map(ShardName.parse, decided(plan.storage)))

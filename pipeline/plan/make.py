@@ -24,7 +24,7 @@ from pipeline.plan.plan import (
 from pipeline.read import open_source
 from pipeline.read.base import ListedItem, SourcePart
 from pipeline.read.spec import canonical
-from pipeline.settings import PlanSettings, Recipe
+from pipeline.settings import Configuration, PlanSettings
 from pipeline.store.commit import FinishedFile, attempt_stem, commit
 from pipeline.store.storage import Storage
 from pipeline.write.shard_writer import HashingFile
@@ -32,7 +32,7 @@ from schemas.hashes import canonical_json
 from schemas.names import CARD, DATASET_JSON, INDEX_JSON, PLAN_DIR, SIZES_JSON, ShardName
 
 
-def make_plan(storage: Storage, inputs: Sequence[str], recipe: Recipe, settings: PlanSettings) -> Plan:
+def make_plan(storage: Storage, inputs: Sequence[str], configuration: Configuration, settings: PlanSettings) -> Plan:
     """Plan a new data set of `inputs`, or take the plan that another job has just committed for the same.
 
     Raises SourceError for an unusable input, and PlanError when the other job planned something else.
@@ -40,10 +40,10 @@ def make_plan(storage: Storage, inputs: Sequence[str], recipe: Recipe, settings:
     _refuse_foreign_files(storage)
     inputs = [canonical(spec) for spec in inputs]
     wanted = list_inputs(inputs, taken=())
-    _commit_generation(storage, (), wanted, recipe, settings)
+    _commit_generation(storage, (), wanted, configuration, settings)
     plan = load_plan(storage)
     assert plan is not None
-    check_plan(plan, inputs, recipe, settings)
+    check_plan(plan, inputs, configuration, settings)
     return plan
 
 
@@ -58,12 +58,12 @@ def _refuse_foreign_files(storage: Storage) -> None:
         )
 
 
-def extend_plan(plan: Plan, inputs: Sequence[str], recipe: Recipe, settings: PlanSettings) -> Plan:
+def extend_plan(plan: Plan, inputs: Sequence[str], configuration: Configuration, settings: PlanSettings) -> Plan:
     """Add a generation for what `inputs` hold beyond the plan; the plan itself if they hold nothing new.
 
     Raises PlanError if a file that is planned already has changed, or the configuration is another.
     """
-    check_configuration(plan, recipe)
+    check_configuration(plan, configuration)
     limits = [generation.limit for generation in plan.generations if generation.limit is not None]
     if limits or settings.limit is not None:
         limit = limits[0] if limits else settings.limit
@@ -84,18 +84,18 @@ def extend_plan(plan: Plan, inputs: Sequence[str], recipe: Recipe, settings: Pla
             wanted.append(replace(listed, prefix=prefix, files=fresh))
     if not wanted:
         return plan
-    chosen = _commit_generation(plan.storage, plan.generations, wanted, recipe, settings)
+    chosen = _commit_generation(plan.storage, plan.generations, wanted, configuration, settings)
     extended = load_plan(plan.storage)
     assert extended is not None
     # where another job's generation was chosen, ours is planned again after it
-    return extended if chosen else extend_plan(extended, inputs, recipe, settings)
+    return extended if chosen else extend_plan(extended, inputs, configuration, settings)
 
 
 def _commit_generation(
     storage: Storage,
     earlier: Sequence[Generation],
     wanted: Sequence[ListedInput],
-    recipe: Recipe,
+    configuration: Configuration,
     settings: PlanSettings,
 ) -> bool:
     """Plan and commit the generation after `earlier`; False if another job's was chosen."""
@@ -105,7 +105,7 @@ def _commit_generation(
     try:
         for index, listed in enumerate(wanted):
             writer.add_input(index, listed, settings)
-        files = writer.finish(wanted, recipe, settings)
+        files = writer.finish(wanted, configuration, settings)
         return commit(storage, decision_name(number), files)
     finally:
         writer.abandon()
@@ -179,7 +179,9 @@ class _PlanWriter:
         self._next_group += 1
         return self._next_group - 1
 
-    def finish(self, wanted: Sequence[ListedInput], recipe: Recipe, settings: PlanSettings) -> dict[str, FinishedFile]:
+    def finish(
+        self, wanted: Sequence[ListedInput], configuration: Configuration, settings: PlanSettings
+    ) -> dict[str, FinishedFile]:
         """Close the tables and write the generation's JSON; returns the files by final name, the JSON last."""
         files = {}
         for name, table in self._tables.items():
@@ -187,8 +189,8 @@ class _PlanWriter:
             files[table_name(name, self._number)] = self._files[name].finish()
         generation = Generation(
             schema_version="1",
-            fingerprint=recipe.fingerprint(),
-            configuration=recipe.configuration(),
+            fingerprint=configuration.fingerprint(),
+            configuration=configuration.as_json(),
             inputs=[_planned(listed) for listed in wanted],
             shard_size=settings.shard_size,
             repack=settings.repack,

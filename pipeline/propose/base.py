@@ -1,37 +1,10 @@
 """What a proposer is: images in, boxes out. One backend a file, one class, one config, one line in `PROPOSERS`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
-
-from pipeline.images import DecodedImage
 from pipeline.models.licenses import Licensed
-from schemas.boxes import Boxes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Proposals:
-    """The boxes a proposer found in one image, in that image's frame (its stored pixels)."""
-
-    boxes: Boxes
-    """`[R, 4]` float32 xyxy pixels; `select` clips them and drops what is not a box, with a reason."""
-    scores: npt.NDArray[np.float32]
-    """`[R]` in [0, 1]; 1 for given boxes without a score."""
-    labels: tuple[str | None, ...]
-    """`R` class names, None where the proposer has no classes."""
-    masks: tuple[str | None, ...] | None = None
-    """`R` masks of the whole image in COCO's compressed run lengths; None where none were asked for."""
-    excluded: tuple[str | None, ...] | None = None
-    """`R` ids under which a filter list takes a given region away, None where it does not; None: it takes none away."""
-
-    def __post_init__(self) -> None:
-        count = len(self.boxes)
-        lengths = [len(column) for column in (self.labels, self.masks, self.excluded) if column is not None]
-        shapes = (self.boxes.shape[1:], self.scores.shape, {*lengths})
-        assert shapes == ((4,), (count,), {count}), shapes
+from pipeline.sample import DecodedImage, Proposals
 
 
 class Proposer(Protocol):

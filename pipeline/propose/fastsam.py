@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backends import require
-from pipeline.images import DecodedImage
 from pipeline.models.device import CPU, Device, same_threads
 from pipeline.models.licenses import ULTRALYTICS, Licensed, file_license
 from pipeline.models.weights import ModelFiles, check_pickled, find_file
-from pipeline.propose.base import Proposals
 from pipeline.propose.letterbox import Letterboxed, check_side
 from pipeline.propose.order import best_first
 from pipeline.propose.yolov9 import INSTALL_ULTRALYTICS, import_ultralytics, ultralytics_package
+from pipeline.sample import DecodedImage, Proposals
 from schemas.boxes import as_boxes
 
 if TYPE_CHECKING:  # planning must not import torch

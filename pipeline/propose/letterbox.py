@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.images import Pixels
+from pipeline.sample import Pixels
 from schemas.boxes import Boxes
 
 _GRAY = (114, 114, 114)

@@ -7,10 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.images import DecodedImage
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import OURS, Licensed
-from pipeline.propose.base import Proposals
+from pipeline.sample import DecodedImage, Proposals
 from schemas.boxes import as_boxes
 
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.images import Pixels
+from pipeline.sample import Pixels
 
 IntBoxes = npt.NDArray[np.int64]
 """`[R, 4]` int64 xyxy pixels, right and bottom exclusive."""

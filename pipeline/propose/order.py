@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.propose.base import Proposals
+from pipeline.sample import Proposals
 
 
 def best_first(proposals: Proposals) -> Proposals:

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from pipeline.backends import require
-from pipeline.images import DecodedImage
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import TORCHVISION, Licensed, file_license, published_license
 from pipeline.models.weights import ModelFiles, find_file, find_published
-from pipeline.propose.base import Proposals
 from pipeline.propose.letterbox import check_side, letterbox
 from pipeline.propose.order import best_first
+from pipeline.sample import DecodedImage, Proposals
 from schemas.boxes import Boxes, as_boxes
 
 if TYPE_CHECKING:  # planning must not import torch

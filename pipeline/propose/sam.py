@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from pipeline.backends import require
-from pipeline.images import DecodedImage, Pixels
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import TRANSFORMERS, Licensed, model_license
 from pipeline.models.weights import ModelFiles, find_model
-from pipeline.propose.base import Proposals
 from pipeline.propose.order import best_first
+from pipeline.sample import DecodedImage, Pixels, Proposals
 from schemas.boxes import as_boxes
 
 if TYPE_CHECKING:  # planning must not import torch

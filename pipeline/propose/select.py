@@ -23,9 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.failures import Failure
-from pipeline.images import DecodedImage
-from pipeline.propose.base import Proposals
+from pipeline.sample import Candidate, DecodedImage, Drop, Proposals
 from schemas import boxes as geometry
 from schemas.boxes import Boxes
 from schemas.hashes import region_id
@@ -65,30 +63,11 @@ class SelectSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selected:
-    """What became of one proposal, or (`count` above 1 or `box` None) of those that were not looked at."""
-
-    region_id: str
-    box: tuple[float, float, float, float] | None
-    """xyxy in pixels of the stored image, clipped, multiples of 1/16; as proposed where it is invalid or outside; None
-    for proposals not looked at."""
-    proposal_score: float | None
-    """In [0, 1], rounded to 1e-4; None where it is not finite, and for proposals not looked at."""
-    label: str | None
-    count: int
-    """How many proposals this stands for."""
-    failure: Failure | None
-    """Why it is not a region; None for a region."""
-    mask: str | None = None
-    """As proposed: of the whole image, in COCO's compressed run lengths."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Ranked:
     """The proposals looked at, best first; all arrays have `R` rows."""
 
     boxes: Boxes
-    """`[R, 4]` float32 as `Selected.box` says."""
+    """`[R, 4]` float32 as `Candidate.box` says."""
     scores: npt.NDArray[np.float64]
     """`[R]`, rounded."""
     labels: list[str | None]
@@ -100,17 +79,17 @@ class _Ranked:
     """The ids under which filter lists take rows away."""
 
 
-def too_low_resolution(image: DecodedImage, settings: SelectSettings) -> Failure | None:
-    """Return the failure of an image whose shorter side is below `min_image_side` pixels, or None."""
+def too_low_resolution(image: DecodedImage, settings: SelectSettings) -> Drop | None:
+    """Return the drop of an image whose shorter side is below `min_image_side` pixels, or None."""
     if min(image.width, image.height) >= settings.min_image_side:
         return None
     limit = f"--select.min_image_side {settings.min_image_side}"
-    return _failure(Reason.LOW_RESOLUTION, f"{image.width} x {image.height} pixels, shorter side below {limit}")
+    return _drop(Reason.LOW_RESOLUTION, f"{image.width} x {image.height} pixels, shorter side below {limit}")
 
 
 def select(
     proposals: Proposals, settings: SelectSettings, *, key: str, width: int, height: int, proposer: str
-) -> list[Selected]:
+) -> list[Candidate]:
     """Return what becomes of the proposals of image `key` (`width` x `height` pixels, the boxes' frame), best first.
 
     The counts of the results sum to the number of proposals. Pure: the proposals' own order does not matter.
@@ -118,15 +97,15 @@ def select(
     ranked, num_beyond = _rank(
         proposals, settings.max_proposals, key=key, width=width, height=height, proposer=proposer
     )
-    failures = _judge(ranked, settings)
+    drops = _judge(ranked, settings)
     results = [
-        Selected(
+        Candidate(
             region_id=ranked.ids[row],
             box=_as_tuple(ranked.boxes[row]),
             proposal_score=float(ranked.scores[row]) if np.isfinite(ranked.scores[row]) else None,
             label=ranked.labels[row],
             count=1,
-            failure=failures[row],
+            drop=drops[row],
             mask=ranked.masks[row],
         )
         for row in range(len(ranked.ids))
@@ -136,8 +115,8 @@ def select(
     return results
 
 
-def _failure(reason: Reason, message: str) -> Failure:
-    return Failure(reason=reason, stage=Stage.SELECT, message=message)
+def _drop(reason: Reason, message: str) -> Drop:
+    return Drop(reason=reason, stage=Stage.SELECT, message=message)
 
 
 def _as_tuple(box: Boxes) -> tuple[float, float, float, float]:
@@ -194,40 +173,40 @@ def _region_ids(boxes: Boxes, *, key: str, proposer: str) -> list[str]:
     return ids
 
 
-def _judge(ranked: _Ranked, settings: SelectSettings) -> list[Failure | None]:
-    """Return a failure, or None for a region, for each row: the rules of this module's docstring in their order."""
-    failures = [_judge_alone(ranked, row, settings) for row in range(len(ranked.ids))]
-    candidates = np.array([row for row, failure in enumerate(failures) if failure is None], dtype=np.intp)
+def _judge(ranked: _Ranked, settings: SelectSettings) -> list[Drop | None]:
+    """Return a drop, or None for a region, for each row: the rules of this module's docstring in their order."""
+    drops = [_judge_alone(ranked, row, settings) for row in range(len(ranked.ids))]
+    candidates = np.array([row for row, drop in enumerate(drops) if drop is None], dtype=np.intp)
     num_regions = 0
     for row, (better, iou) in zip(candidates, _nms(ranked.boxes[candidates], settings.max_iou), strict=True):
         if better is not None:
             better_id = ranked.ids[candidates[better]]
-            failures[row] = _failure(
+            drops[row] = _drop(
                 Reason.OVERLAP, f"IoU {iou:.2f} with region {better_id}, above --select.max_iou {settings.max_iou:g}"
             )
         elif num_regions == settings.max_regions:
-            failures[row] = _failure(Reason.OVER_LIMIT, f"ranked beyond --select.max_regions {settings.max_regions}")
+            drops[row] = _drop(Reason.OVER_LIMIT, f"ranked beyond --select.max_regions {settings.max_regions}")
         else:
             num_regions += 1
-    return failures
+    return drops
 
 
-def _judge_alone(ranked: _Ranked, row: int, settings: SelectSettings) -> Failure | None:
-    """Return the failure of a row by the rules that concern it alone, or None."""
+def _judge_alone(ranked: _Ranked, row: int, settings: SelectSettings) -> Drop | None:
+    """Return the drop of a row by the rules that concern it alone, or None."""
     box, score = ranked.boxes[row], ranked.scores[row]
     if ranked.excluded[row] is not None:
-        return _failure(Reason.EXCLUDED, f"a list of --filter takes region {ranked.excluded[row]} of the input away")
+        return _drop(Reason.EXCLUDED, f"a list of --filter takes region {ranked.excluded[row]} of the input away")
     if not ranked.valid[row]:
-        return _failure(Reason.INVALID_BOX, f"box {box.tolist()} with score {score:g} is not a box with a finite score")
+        return _drop(Reason.INVALID_BOX, f"box {box.tolist()} with score {score:g} is not a box with a finite score")
     if not ranked.inside[row]:
-        return _failure(Reason.OUTSIDE, f"box {box.tolist()} has no part inside the image")
+        return _drop(Reason.OUTSIDE, f"box {box.tolist()} has no part inside the image")
     box_width, box_height = (box[2:] - box[:2]).tolist()
     if min(box_width, box_height) < settings.min_side or min(box_width, box_height) <= 0:
-        return _failure(
+        return _drop(
             Reason.SMALL, f"{box_width:g} x {box_height:g} pixels, below --select.min_side {settings.min_side:g}"
         )
     if score < settings.min_score:
-        return _failure(Reason.LOW_SCORE, f"score {score:g}, below --select.min_score {settings.min_score:g}")
+        return _drop(Reason.LOW_SCORE, f"score {score:g}, below --select.min_score {settings.min_score:g}")
     return None
 
 
@@ -248,15 +227,15 @@ def _nms(boxes: Boxes, max_iou: float) -> list[tuple[int | None, float]]:
     return covered_by
 
 
-def _not_looked_at(count: int, max_proposals: int, *, key: str, proposer: str) -> Selected:
+def _not_looked_at(count: int, max_proposals: int, *, key: str, proposer: str) -> Candidate:
     """Return the one result of all proposals beyond `max_proposals`, named as a box of four NaN after all others."""
     nothing = np.full(4, np.nan, dtype=np.float32)
     message = f"{count} proposals ranked beyond --select.max_proposals {max_proposals} were not looked at"
-    return Selected(
+    return Candidate(
         region_id=region_id(key, nothing, proposer, max_proposals),
         box=None,
         proposal_score=None,
         label=None,
         count=count,
-        failure=_failure(Reason.OVER_LIMIT, message),
+        drop=_drop(Reason.OVER_LIMIT, message),
     )

@@ -15,11 +15,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.images import DecodedImage, Pixels
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import OPENCV, OURS, Licensed
-from pipeline.propose.base import Proposals
 from pipeline.propose.objectness import IntBoxes, area, objectness
+from pipeline.sample import DecodedImage, Pixels, Proposals
 from schemas.boxes import Boxes, as_boxes
 
 _MIN_SIDE = 4

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.images import DecodedImage, Pixels
 from pipeline.models.batches import padded_size
 from pipeline.propose.letterbox import Letterboxed, letterbox
+from pipeline.sample import DecodedImage, Pixels
 
 
 @dataclass(frozen=True, kw_only=True)

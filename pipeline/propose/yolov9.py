@@ -19,13 +19,12 @@ import numpy as np
 from PIL import Image
 
 from pipeline.backends import require
-from pipeline.images import DecodedImage
 from pipeline.models.device import CPU, Device, same_threads
 from pipeline.models.licenses import LIBREYOLO, ULTRALYTICS, Licensed, file_license, published_license
 from pipeline.models.weights import ModelFiles, WeightsNotFoundError, check_pickled, find_file, find_model
-from pipeline.propose.base import Proposals
 from pipeline.propose.letterbox import check_side
 from pipeline.propose.order import best_first
+from pipeline.sample import DecodedImage, Proposals
 from schemas.boxes import Boxes, as_boxes
 
 if TYPE_CHECKING:  # planning must not import torch

@@ -5,7 +5,7 @@
     folder, coco     sources that list their samples when planned (listed, captions)
     parquet          rows with image bytes (parquet_files)
     scenes           generated pictures whose truth is known
-    keys, items, parts   what all of them share: keys, failures and captions, cutting into shards
+    keys, items, parts   what all of them share: keys, drops and captions, cutting into shards
 
 Every class is built from the rest of its spec, after `kind:`; instances can be pickled.
 """
@@ -18,7 +18,7 @@ from pipeline.read.spec import detect_kind, split_options, split_prefix
 
 SOURCES: dict[str, str] = {
     "webdataset": "pipeline.read.webdataset:WebDataset",
-    "folder": "pipeline.read.folder:Folder",
+    "folder": "pipeline.read.folder:ImageFolder",
     "coco": "pipeline.read.coco:Coco",
     "parquet": "pipeline.read.parquet:Parquet",
     "scenes": "pipeline.read.scenes:Scenes",

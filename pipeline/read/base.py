@@ -6,30 +6,15 @@ INPUT --open_source--> Source --files--> what lies there (for the plan's record,
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import msgspec
 
-from pipeline.failures import Failure
+from pipeline.sample import GivenRegion, SourceItem
 
 
 class SourceError(ValueError):
     """An INPUT cannot be used; the message names it and says what to do. Commands exit 2 on it."""
-
-
-class GivenRegion(msgspec.Struct, frozen=True, kw_only=True):
-    """A region that the source brings with it (the `manual` proposals)."""
-
-    box: tuple[float, float, float, float]
-    """xyxy in pixels of the source image (see `SourceItem.given_size`); may hold NaN or lie outside, as given."""
-    label: str | None = None
-    score: float | None = None
-    caption: str | None = None
-    id: str | None = None
-    """Its id in the data set that is the source: what a filter list calls it by."""
-    excluded: bool = False
-    """Whether a filter list takes it away (`pipeline.read.read` finds out)."""
 
 
 class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,26 +55,6 @@ class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
     """The store's etag, or the modification time in ns of a local file."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SourceItem:
-    """One sample of a source, not decoded yet, or the failure that stands in its place."""
-
-    key: str
-    index: int
-    """Position in its file or list, from 0."""
-    uri: str
-    """The image's file or member, relative to the INPUT's root."""
-    data: bytes | None
-    """The image file's bytes; None when `failure` says why."""
-    caption: str | None = None
-    url: str | None = None
-    license: str | None = None
-    given: tuple[GivenRegion, ...] = ()
-    given_size: tuple[int, int] | None = None
-    """(width, height) that the annotation states; `given` boxes are in that frame. None: in the decoded image's."""
-    failure: Failure | None = None
-
-
 class Source(Protocol):
     """A kind of input. Instances are cheap, picklable through their spec, and hold no open files.
 
@@ -108,4 +73,4 @@ class Source(Protocol):
         """
 
     def read(self, part: SourcePart) -> Iterator[SourceItem]:
-        """Yield the part's samples in a fixed order, each exactly once; problems come as items with a `failure`."""
+        """Yield the part's samples in a fixed order, each exactly once; problems come as items with a `drop`."""

@@ -12,13 +12,14 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from pipeline.read.base import GivenRegion, ListedItem, SourceError, SourceFile, SourceItem, SourcePart
+from pipeline.read.base import ListedItem, SourceError, SourceFile, SourcePart
 from pipeline.read.items import stated_size, tidy_caption
 from pipeline.read.keys import keys_of_files
 from pipeline.read.listed import read_listed
 from pipeline.read.location import Location
 from pipeline.read.parts import list_parts
 from pipeline.read.spec import split_options
+from pipeline.sample import GivenRegion, SourceItem
 
 Id = int | str
 

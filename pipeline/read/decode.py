@@ -1,7 +1,7 @@
 """Source bytes to an upright 8-bit RGB image and the bytes to store, in one frame, with the given boxes moved along.
 
     SourceItem --decode--> DecodedImage   bytes kept, or re-encoded upright
-                       --> Failure        empty, too large, truncated, not decodable, annotated with another size
+                       --> Drop           empty, too large, truncated, not decodable, annotated with another size
 
 Bytes are kept untouched where any reader sees the same upright RGB pixels in them: 8-bit RGB JPEG, PNG or WebP with one
 frame, no transparency and no EXIF rotation. All else is re-encoded: PNG as PNG, the rest as JPEG.
@@ -16,9 +16,7 @@ import msgspec
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.failures import Failure, failure_of
-from pipeline.images import DecodedImage, Pixels
-from pipeline.read.base import GivenRegion, SourceItem
+from pipeline.sample import DecodedImage, Drop, GivenRegion, Pixels, SourceItem, drop_of
 from schemas.hashes import sha256
 from schemas.reasons import Reason, Stage
 
@@ -88,40 +86,40 @@ class _Stored:
     """EXIF orientation (1-8) of the source's raw pixels; the stored ones are upright."""
 
 
-def decode(item: SourceItem, settings: DecodeSettings) -> DecodedImage | Failure:
+def decode(item: SourceItem, settings: DecodeSettings) -> DecodedImage | Drop:
     """Return the image upright as `[H, W, 3]` uint8 RGB with the bytes to store, or why there is none.
 
-    An item that carries a failure gives that failure. Transparent pixels are composited over white, the first frame of
+    An item that carries a drop gives that drop. Transparent pixels are composited over white, the first frame of
     an animation is taken, 16 bits are reduced to the upper 8. Pixels are those of the stored bytes, so a model sees
     what every later reader of the shard sees. Raises nothing for bad input.
     """
-    if item.failure is not None:
-        return item.failure
-    assert item.data is not None, f"{item.key}: an item without a failure has data"
+    if item.drop is not None:
+        return item.drop
+    assert item.data is not None, f"{item.key}: an item without a drop has data"
     if not item.data:
-        return _failure(Reason.EMPTY_FILE, "the file has 0 bytes")
+        return _drop(Reason.EMPTY_FILE, "the file has 0 bytes")
     if len(item.data) > settings.max_bytes:
-        return _failure(Reason.TOO_LARGE, f"{len(item.data)} bytes, above --read.max_bytes {settings.max_bytes}")
+        return _drop(Reason.TOO_LARGE, f"{len(item.data)} bytes, above --read.max_bytes {settings.max_bytes}")
     try:
         stored = _store(item.data, settings.max_pixels)
     except UnidentifiedImageError:
         # Pillow's message holds a memory address, which would make equal runs write different rows.
-        return _failure(Reason.DECODE, f"none of {', '.join(FORMATS)}; the file begins with {item.data[:16]!r}")
+        return _drop(Reason.DECODE, f"none of {', '.join(FORMATS)}; the file begins with {item.data[:16]!r}")
     except _DECODE_ERRORS as error:
         reason = Reason.TRUNCATED if _is_truncated(item.data, error) else Reason.DECODE
-        return failure_of(error, reason, Stage.DECODE)
-    return stored if isinstance(stored, Failure) else _with_given(item, stored)
+        return drop_of(error, reason, Stage.DECODE)
+    return stored if isinstance(stored, Drop) else _with_given(item, stored)
 
 
-def _failure(reason: Reason, message: str) -> Failure:
-    return Failure(reason=reason, stage=Stage.DECODE, message=message)
+def _drop(reason: Reason, message: str) -> Drop:
+    return Drop(reason=reason, stage=Stage.DECODE, message=message)
 
 
-def _store(data: bytes, max_pixels: int) -> _Stored | Failure:
+def _store(data: bytes, max_pixels: int) -> _Stored | Drop:
     with Image.open(BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
         if width * height > max_pixels:
-            return _failure(Reason.TOO_LARGE, f"{width} x {height} pixels, above --read.max_pixels {max_pixels}")
+            return _drop(Reason.TOO_LARGE, f"{width} x {height} pixels, above --read.max_pixels {max_pixels}")
         orientation, turn = _load(image)
         if turn is None and _is_plain(image, data):
             suffix = _SUFFIX_OF_KEPT[str(image.format)]
@@ -210,9 +208,9 @@ def _is_truncated(data: bytes, error: BaseException) -> bool:
     return isinstance(error, EOFError) or "truncated" in str(error).lower()
 
 
-def _with_given(item: SourceItem, stored: _Stored) -> DecodedImage | Failure:
+def _with_given(item: SourceItem, stored: _Stored) -> DecodedImage | Drop:
     given = _given_upright(item, stored)
-    if isinstance(given, Failure):
+    if isinstance(given, Drop):
         return given
     return DecodedImage(
         item=replace(item, data=None),
@@ -227,7 +225,7 @@ def _with_given(item: SourceItem, stored: _Stored) -> DecodedImage | Failure:
     )
 
 
-def _given_upright(item: SourceItem, stored: _Stored) -> tuple[GivenRegion, ...] | Failure:
+def _given_upright(item: SourceItem, stored: _Stored) -> tuple[GivenRegion, ...] | Drop:
     """Return the given regions in the upright frame, or why their frame is unknown.
 
     Boxes stated for the upright size are upright. Only a size that is the upright one with its sides swapped, as EXIF
@@ -243,7 +241,7 @@ def _given_upright(item: SourceItem, stored: _Stored) -> tuple[GivenRegion, ...]
             for region in item.given
         )
     stated = " x ".join(map(str, item.given_size or ()))
-    return _failure(Reason.SIZE_MISMATCH, f"the annotation states {stated} pixels, the image has {width} x {height}")
+    return _drop(Reason.SIZE_MISMATCH, f"the annotation states {stated} pixels, the image has {width} x {height}")
 
 
 def _turn(

@@ -1,6 +1,6 @@
 """What `--filter` lists take away while annotating: images as they are read, given regions as they are selected.
 
-    FILE... --load_exclusions--> Exclusions --Recipe.read--> every worker, whatever its engine and machine
+    FILE... --load_exclusions--> Exclusions --Configuration.read--> every worker, whatever its engine and machine
                              --> an error where the inputs are shards of ours and a row names nothing in them
 
 Keys are those of OUTPUT: a lone INPUT's own, and with its prefix where there are several. Ids of regions are those of
@@ -41,7 +41,7 @@ class Exclusions:
     def __bool__(self) -> bool:
         return bool(self.images or self.regions)
 
-    def configuration(self, *, proposer: str) -> dict[str, Any]:
+    def as_json(self, *, proposer: str) -> dict[str, Any]:
         """Return what is fingerprinted: how much is taken away, and the sha256 of what. Empty where that is nothing.
 
         Equal for the same decisions in other words: as several lists, as Parquet, with notes.

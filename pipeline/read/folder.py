@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import ClassVar
 
-from pipeline.read.base import ListedItem, SourceError, SourceFile, SourceItem, SourcePart
+from pipeline.read.base import ListedItem, SourceError, SourceFile, SourcePart
 from pipeline.read.captions import match_captions, read_captions
 from pipeline.read.items import SampleError, decode_caption, read_file, tidy_caption
 from pipeline.read.keys import keys_of_files, without_extension
@@ -11,10 +11,11 @@ from pipeline.read.listed import read_listed
 from pipeline.read.location import Location
 from pipeline.read.parts import list_parts
 from pipeline.read.spec import IMAGE_SUFFIXES, is_image, split_options
+from pipeline.sample import SourceItem
 from schemas.reasons import Reason
 
 
-class Folder:
+class ImageFolder:
     """Images of a folder, of a glob, or a single one: `photos`, `photos/*.jpg`, `photos?captions=captions.csv`.
 
     With `captions=` the table alone gives captions; images it does not name have none, and images that only it names

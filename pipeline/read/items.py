@@ -1,14 +1,13 @@
-"""What all sources do alike with one sample: read its bytes, decode its caption, and turn problems into failures."""
+"""What all sources do alike with one sample: read its bytes, decode its caption, and turn problems into drops."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
 from typing import BinaryIO
 
-from pipeline.failures import Failure
-from pipeline.read.base import SourceItem
 from pipeline.read.keys import as_key
 from pipeline.read.location import Location
+from pipeline.sample import Drop, SourceItem
 from schemas.reasons import Reason, Stage
 
 MAX_MEMBER_BYTES = 256 * 2**20
@@ -16,21 +15,21 @@ MAX_MEMBER_BYTES = 256 * 2**20
 
 
 class SampleError(Exception):
-    """A sample cannot be used; becomes the failure of its item."""
+    """A sample cannot be used; becomes the drop of its item."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
     @property
-    def failure(self) -> Failure:
-        """The failure this error stands for."""
-        return Failure(reason=self.reason, stage=Stage.READ, message=str(self))
+    def drop(self) -> Drop:
+        """The drop this error stands for."""
+        return Drop(reason=self.reason, stage=Stage.READ, message=str(self))
 
 
 def failed_item(key: str, index: int, uri: str, error: SampleError) -> SourceItem:
     """Return the item that stands in place of a sample that cannot be used."""
-    return SourceItem(key=key, index=index, uri=uri, data=None, failure=error.failure)
+    return SourceItem(key=key, index=index, uri=uri, data=None, drop=error.drop)
 
 
 def failed_unit(uri: str, stem: str, index: int, error: SampleError) -> SourceItem:

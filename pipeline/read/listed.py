@@ -4,9 +4,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from pipeline.read.base import ListedItem, SourceItem, SourcePart
+from pipeline.read.base import ListedItem, SourcePart
 from pipeline.read.items import SampleError, failed_item, read_image_file
 from pipeline.read.location import Location
+from pipeline.sample import SourceItem
 
 _AHEAD = 16
 """Remote files requested ahead, so that a request's latency is not paid once an image."""

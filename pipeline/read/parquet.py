@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.read.base import SourceError, SourceFile, SourceItem, SourcePart
+from pipeline.read.base import SourceError, SourceFile, SourcePart
 from pipeline.read.items import (
     SampleError,
     check_not_empty,
@@ -26,6 +26,7 @@ from pipeline.read.location import Location
 from pipeline.read.parquet_files import DamagedParquetError, find_name, open_parquet
 from pipeline.read.parts import pack_parts
 from pipeline.read.spec import is_data, is_parquet, split_options
+from pipeline.sample import SourceItem
 from schemas.reasons import Reason
 
 _CANDIDATES = {

@@ -11,25 +11,23 @@ from dataclasses import replace
 import msgspec
 
 from pipeline.clock import StageClock
-from pipeline.failures import Failure
 from pipeline.plan.plan import UnitPart
 from pipeline.read import open_source
-from pipeline.read.base import SourceItem
 from pipeline.read.decode import decode
 from pipeline.read.exclusions import Exclusions, ReadSettings
 from pipeline.read.keys import with_prefix
-from pipeline.sample import Sample
+from pipeline.sample import Drop, Sample, SourceItem
 from schemas.reasons import Reason, Stage
 
 _AHEAD = 4
 """Images decoded ahead, a thread: enough to bridge a model call, few enough to hold large images in memory."""
-_EXCLUDED = Failure(reason=Reason.EXCLUDED, stage=Stage.READ, message="a list of --filter takes the image away")
+_EXCLUDED = Drop(reason=Reason.EXCLUDED, stage=Stage.READ, message="a list of --filter takes the image away")
 
 
 def read_samples(
     parts: Sequence[UnitPart], settings: ReadSettings, *, num_threads: int, clock: StageClock
 ) -> Iterator[Sample]:
-    """Yield a unit's samples in order, each decoded or with the failure that ended it."""
+    """Yield a unit's samples in order, each decoded or with the drop that ended it."""
     waiting: deque[Future[Sample]] = deque()
     with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
         try:
@@ -50,10 +48,10 @@ def _next(waiting: deque[Future[Sample]], clock: StageClock) -> Sample:
 
 
 def _decode(sample: Sample, settings: ReadSettings) -> Sample:
-    if sample.failure is None:
+    if sample.drop is None:
         decoded = decode(sample.item, settings)
-        if isinstance(decoded, Failure):
-            sample.failure = decoded
+        if isinstance(decoded, Drop):
+            sample.drop = decoded
         else:
             sample.image = decoded
     sample.item = replace(sample.item, data=None)
@@ -74,15 +72,15 @@ def _unique(items: Iterator[SourceItem], excluded: Exclusions) -> Iterator[Sampl
     seen: dict[str, str] = {}
     for item in items:
         if item.key in excluded.images:
-            yield Sample(item=item, failure=_EXCLUDED)
+            yield Sample(item=item, drop=_EXCLUDED)
             continue
-        failure = item.failure
-        if failure is None and item.key in seen:
+        drop = item.drop
+        if drop is None and item.key in seen:
             message = f"{item.uri} has the key of {seen[item.key]}"
-            failure = Failure(reason=Reason.DUPLICATE_KEY, stage=Stage.READ, message=message)
-        if failure is None:
+            drop = Drop(reason=Reason.DUPLICATE_KEY, stage=Stage.READ, message=message)
+        if drop is None:
             seen[item.key] = item.uri
-        yield Sample(item=_without_regions(item, excluded), failure=failure)
+        yield Sample(item=_without_regions(item, excluded), drop=drop)
 
 
 def _without_regions(item: SourceItem, excluded: Exclusions) -> SourceItem:

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from pipeline.read.base import GivenRegion
 from pipeline.read.items import SampleError, stated_size
+from pipeline.sample import GivenRegion
 from schemas.reasons import Reason
 
 

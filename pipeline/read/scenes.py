@@ -6,7 +6,8 @@ from urllib.parse import parse_qsl
 
 import cv2
 
-from pipeline.read.base import GivenRegion, SourceError, SourceFile, SourceItem, SourcePart
+from pipeline.read.base import SourceError, SourceFile, SourcePart
+from pipeline.sample import GivenRegion, SourceItem
 from pipeline.scenes.draw import Scene, draw_scene
 from pipeline.scenes.layout import SIDE_PX, VERSION
 from pipeline.scenes.words import SPLITS, Split

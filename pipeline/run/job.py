@@ -24,7 +24,7 @@ from pipeline.run.finalise import finalise
 from pipeline.run.log import Ending, RunLog
 from pipeline.run.status import Markers, Totals, units_to_do
 from pipeline.run.worker import WorkerSettings, drain_file
-from pipeline.settings import PlanSettings, Recipe, RunSettings
+from pipeline.settings import Configuration, PlanSettings, RunSettings
 from pipeline.store.commit import decided, roll_forward, sweep
 from pipeline.store.storage import Storage, StorageError, open_storage, storage_errors
 from pipeline.write.shards import BalanceError
@@ -91,7 +91,7 @@ def annotate(
     inputs: Sequence[str],
     output: str,
     *,
-    recipe: Recipe,
+    configuration: Configuration,
     plan: PlanSettings = _PLAN_DEFAULTS,
     run: RunSettings = _RUN_DEFAULTS,
     append: bool = False,
@@ -107,11 +107,11 @@ def annotate(
     """
     started = time.monotonic()
     if run.permissive_only:
-        check_permissive(recipe.licenses())
+        check_permissive(configuration.licenses())
     storage = open_storage(output)
     with storage_errors(storage.url):
-        planned = _plan(storage, inputs, recipe, plan, append=append)
-        job = _Job(planned, recipe, run, beam_options, drain or Drain(), watch)
+        planned = _plan(storage, inputs, configuration, plan, append=append)
+        job = _Job(planned, configuration, run, beam_options, drain or Drain(), watch)
         job.repair()
         num_units_run = len(job.todo())
         try:
@@ -133,13 +133,15 @@ def annotate(
         )
 
 
-def _plan(storage: Storage, inputs: Sequence[str], recipe: Recipe, settings: PlanSettings, *, append: bool) -> Plan:
+def _plan(
+    storage: Storage, inputs: Sequence[str], configuration: Configuration, settings: PlanSettings, *, append: bool
+) -> Plan:
     planned = load_plan(storage)
     if planned is None:
-        return make_plan(storage, inputs, recipe, settings)
+        return make_plan(storage, inputs, configuration, settings)
     if append:
-        return extend_plan(planned, inputs, recipe, settings)
-    check_plan(planned, inputs, recipe, settings)
+        return extend_plan(planned, inputs, configuration, settings)
+    check_plan(planned, inputs, configuration, settings)
     return planned
 
 
@@ -170,7 +172,7 @@ class _Job:
     def __init__(
         self,
         plan: Plan,
-        recipe: Recipe,
+        configuration: Configuration,
         run: RunSettings,
         beam_options: Sequence[str],
         drain: Drain,
@@ -182,7 +184,7 @@ class _Job:
         self._storage = plan.storage
         self.run_id = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
         self.log = RunLog(plan.storage, self.run_id)
-        self._settings = WorkerSettings(plan=plan, recipe=recipe, run=run, run_id=self.run_id)
+        self._settings = WorkerSettings(plan=plan, configuration=configuration, run=run, run_id=self.run_id)
         self._beam_options = beam_options
         self._drain = drain
         self._watch = watch

@@ -21,7 +21,7 @@ from pipeline.plan.plan import Plan, PlannedInput
 from pipeline.read import open_source
 from pipeline.read.base import SourceError
 from pipeline.run.worker import load_annotator
-from pipeline.settings import PlanSettings, Recipe, RunSettings
+from pipeline.settings import Configuration, PlanSettings, RunSettings
 from pipeline.store.storage import open_storage, storage_errors
 from pipeline.write.shards import shards_of
 
@@ -135,7 +135,7 @@ class Forecast:
 
 def probe(
     plan: Plan,
-    recipe: Recipe,
+    configuration: Configuration,
     run: RunSettings,
     *,
     num_images: int,
@@ -149,20 +149,20 @@ def probe(
     """
     wanted = num_images if plan.num_images is None else min(num_images, plan.num_images)
     with tempfile.TemporaryDirectory(prefix="fineclip-probe-") as folder, storage_errors(folder):
-        planned = _plan_probe(plan, recipe, wanted, Path(folder))
+        planned = _plan_probe(plan, configuration, wanted, Path(folder))
         started = time.perf_counter()
-        annotator = load_annotator(planned, recipe, run)
+        annotator = load_annotator(planned, configuration, run)
         load_s = time.perf_counter() - started
         return Measurement(
             units=tuple(_measure(annotator, watch))[1:],
             load_s=load_s,
-            batch_size=recipe.caption.batch_size,
+            batch_size=configuration.caption.batch_size,
             uses_gpu=_uses_gpu(),
             inputs=_probed_inputs(planned),
         )
 
 
-def _plan_probe(plan: Plan, recipe: Recipe, num_images: int, folder: Path) -> Plan:
+def _plan_probe(plan: Plan, configuration: Configuration, num_images: int, folder: Path) -> Plan:
     """Plan the probe; again, in smaller units, where the inputs turn out to hold fewer images than were wanted."""
     inputs = list(dict.fromkeys(planned.spec for planned in plan.inputs))
     if num_images < _LEAST:
@@ -170,9 +170,9 @@ def _plan_probe(plan: Plan, recipe: Recipe, num_images: int, folder: Path) -> Pl
             f"{', '.join(inputs)}: {num_images} images are too few for a probe, which needs {_LEAST}; leave --probe out"
         )
     settings = PlanSettings(limit=num_images, shard_size=max(1, round(num_images / _UNITS)))
-    planned = make_plan(open_storage(str(folder / f"{num_images}")), inputs, recipe, settings)
+    planned = make_plan(open_storage(str(folder / f"{num_images}")), inputs, configuration, settings)
     assert planned.num_images is not None  # a limit has tars walked
-    return planned if planned.num_images == num_images else _plan_probe(plan, recipe, planned.num_images, folder)
+    return planned if planned.num_images == num_images else _plan_probe(plan, configuration, planned.num_images, folder)
 
 
 def _measure(annotator: Annotator, watch: Callable[[int, int], None]) -> Iterator[MeasuredUnit]:
@@ -190,14 +190,16 @@ def _measure(annotator: Annotator, watch: Callable[[int, int], None]) -> Iterato
             regions=report.regions.inputs - report.regions.num_filtered,
             captions=report.regions.ok,
             dead=report.images.num_dead + report.regions.num_dead,
-            num_bytes=_bytes_of(plan, annotator.recipe, unit),
+            num_bytes=_bytes_of(plan, annotator.configuration, unit),
             wall_s=wall_s,
             seconds=dict(report.seconds),
         )
 
 
-def _bytes_of(plan: Plan, recipe: Recipe, unit: int) -> int:
-    names = [name for shard in shards_of(unit, recipe).values() for name in (shard.tar, shard.parquet, shard.marker)]
+def _bytes_of(plan: Plan, configuration: Configuration, unit: int) -> int:
+    names = [
+        name for shard in shards_of(unit, configuration).values() for name in (shard.tar, shard.parquet, shard.marker)
+    ]
     return sum(plan.storage.size(name) or 0 for name in names)
 
 

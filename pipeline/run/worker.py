@@ -19,7 +19,7 @@ from pipeline.plan.plan import Plan
 from pipeline.propose import proposer_class
 from pipeline.run.lease import Hold, hold, unit_name
 from pipeline.run.log import Ending, RunLog
-from pipeline.settings import Recipe, RunSettings
+from pipeline.settings import Configuration, RunSettings
 from pipeline.store.commit import roll_forward
 from pipeline.store.storage import storage_errors
 from pipeline.write import proposals_file
@@ -42,7 +42,7 @@ class WorkerSettings:
     """What a worker is built from, wherever it runs."""
 
     plan: Plan
-    recipe: Recipe
+    configuration: Configuration
     run: RunSettings
     run_id: str
     """Names this run in `_run/`."""
@@ -92,7 +92,9 @@ class Worker:
         """Return what annotates, with the models of these stages. Raises WorkError where they cannot be loaded."""
         if stages not in self._annotators:
             settings = self._settings
-            self._annotators[stages] = load_annotator(settings.plan, settings.recipe, settings.run, stages=stages)
+            self._annotators[stages] = load_annotator(
+                settings.plan, settings.configuration, settings.run, stages=stages
+            )
         return self._annotators[stages]
 
     def _attempt(self, unit: int, stage: str, work: Callable[[Hold], UnitReport | None]) -> Ending:
@@ -146,10 +148,14 @@ class Worker:
         return Ending.DONE, "", report
 
     def _is_done(self, unit: int) -> bool:
-        return all(roll_forward(self._storage, str(shard)) for shard in shards_of(unit, self._settings.recipe).values())
+        return all(
+            roll_forward(self._storage, str(shard)) for shard in shards_of(unit, self._settings.configuration).values()
+        )
 
 
-def load_annotator(plan: Plan, recipe: Recipe, run: RunSettings, *, stages: Collection[Stage] = _BOTH) -> Annotator:
+def load_annotator(
+    plan: Plan, configuration: Configuration, run: RunSettings, *, stages: Collection[Stage] = _BOTH
+) -> Annotator:
     """Return the annotator of a plan, the models of `stages` loaded and checked against the golden set.
 
     Raises WorkError where they cannot be loaded, whatever the cause, and DriftError where they answer otherwise.
@@ -158,12 +164,12 @@ def load_annotator(plan: Plan, recipe: Recipe, run: RunSettings, *, stages: Coll
     planned = plan.generations[0].configuration
     try:
         for stage in stages:
-            _check_weights(recipe, planned, stage)
+            _check_weights(configuration, planned, stage)
         proposer = captioner = None
         if Stage.PROPOSE in stages:
-            proposer = proposer_class(recipe.proposer)(recipe.propose, device=device)
+            proposer = proposer_class(configuration.proposer)(configuration.propose, device=device)
         if Stage.CAPTION in stages:
-            captioner = captioner_class(recipe.captioner)(recipe.caption, device=device)
+            captioner = captioner_class(configuration.captioner)(configuration.caption, device=device)
     except WorkError:
         raise
     except Exception as error:  # libraries raise anything, OSError for a file that is odd too
@@ -180,7 +186,7 @@ def load_annotator(plan: Plan, recipe: Recipe, run: RunSettings, *, stages: Coll
     health = {stage: Health(has_answered=kind in golden_answers) for stage, kind in kinds.items()}
     return Annotator(
         plan=plan,
-        recipe=recipe,
+        configuration=configuration,
         run=run,
         proposer=proposer,
         captioner=captioner,
@@ -189,10 +195,10 @@ def load_annotator(plan: Plan, recipe: Recipe, run: RunSettings, *, stages: Coll
     )
 
 
-def _check_weights(recipe: Recipe, planned: Mapping[str, Any], stage: Stage) -> None:
+def _check_weights(configuration: Configuration, planned: Mapping[str, Any], stage: Stage) -> None:
     """Raise WorkError unless the model of a stage is, with its settings and weights, the one that was planned."""
     kind: Literal["proposer", "captioner"] = "proposer" if stage is Stage.PROPOSE else "captioner"
-    if canonical_json(recipe.identity(kind)) != canonical_json(planned[kind]):
+    if canonical_json(configuration.identity(kind)) != canonical_json(planned[kind]):
         raise WorkError(
             f"the {kind}'s weights found here are not those that the job was planned with: give a revision that is a "
             "commit, and the same files to every machine"

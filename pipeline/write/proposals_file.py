@@ -6,13 +6,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pipeline.failures import Failure
-from pipeline.propose.base import Proposals
+from pipeline.sample import Drop, Proposals
 from pipeline.store.storage import Storage
 from schemas.names import PROPOSALS_DIR
 
-Outcome = tuple[Proposals | None, Failure | None]
-"""What a sample had after proposing: proposals, or the failure that ended it at or before that step."""
+Outcome = tuple[Proposals | None, Drop | None]
+"""What a sample had after proposing: proposals, or the drop that ended it at or before that step."""
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +22,7 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str | None, ...] = ()
     masks: tuple[str | None, ...] | None = None
     excluded: tuple[str | None, ...] | None = None
-    failure: Failure | None = None
+    drop: Drop | None = None
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,8 +35,8 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     def outcomes(self) -> Iterator[Outcome]:
         """Yield what each sample had, in order."""
         for entry in self.entries:
-            if entry.failure is not None:
-                yield None, entry.failure
+            if entry.drop is not None:
+                yield None, entry.drop
             else:
                 boxes, scores = np.frombuffer(entry.boxes, "<f4").reshape(-1, 4), np.frombuffer(entry.scores, "<f4")
                 proposals = Proposals(
@@ -70,9 +69,9 @@ def remove(storage: Storage, unit: int) -> None:
     storage.remove(_name(unit))
 
 
-def _entry(proposals: Proposals | None, failure: Failure | None) -> _Entry:
+def _entry(proposals: Proposals | None, drop: Drop | None) -> _Entry:
     if proposals is None:
-        return _Entry(failure=failure)
+        return _Entry(drop=drop)
     boxes, scores = proposals.boxes.astype("<f4"), proposals.scores.astype("<f4")
     return _Entry(
         boxes=boxes.tobytes(),

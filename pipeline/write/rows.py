@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from pipeline.failures import Failure
-from pipeline.propose.select import Selected
-from pipeline.sample import Sample
+from pipeline.sample import Candidate, Drop, Sample
 from schemas import hashes
 from schemas.names import ShardName
 from schemas.reasons import STATUS_OF, Status
@@ -20,11 +18,11 @@ _text_hash = lru_cache(maxsize=1024)(hashes.text_hash)
 def image_record(sample: Sample, *, proposer: str, captioner: str) -> ImageRecord:
     """Return the record of a sample that is ok: its regions are those with a caption, best first."""
     image, item = sample.image, sample.item
-    assert image is not None and sample.failure is None
+    assert image is not None and sample.drop is None
     regions = [
-        _region(selected, sample, proposer=proposer, captioner=captioner)
-        for selected in sample.regions
-        if sample.captions[selected.region_id].failure is None
+        _region(candidate, sample, proposer=proposer, captioner=captioner)
+        for candidate in sample.regions
+        if sample.captions[candidate.region_id].drop is None
     ]
     return ImageRecord(
         schema_version="1",
@@ -40,15 +38,15 @@ def image_record(sample: Sample, *, proposer: str, captioner: str) -> ImageRecor
     )
 
 
-def _region(selected: Selected, sample: Sample, *, proposer: str, captioner: str) -> Region:
-    caption = sample.captions[selected.region_id]
-    assert selected.box is not None and selected.proposal_score is not None
+def _region(candidate: Candidate, sample: Sample, *, proposer: str, captioner: str) -> Region:
+    caption = sample.captions[candidate.region_id]
+    assert candidate.box is not None and candidate.proposal_score is not None
     return Region(
-        id=selected.region_id,
-        box=selected.box,
-        label=selected.label,
+        id=candidate.region_id,
+        box=candidate.box,
+        label=candidate.label,
         proposer=proposer,
-        proposal_score=selected.proposal_score,
+        proposal_score=candidate.proposal_score,
         caption=caption.text,
         captioner=captioner,
         caption_score=caption.score,
@@ -59,7 +57,7 @@ def _region(selected: Selected, sample: Sample, *, proposer: str, captioner: str
 def table_rows(
     sample: Sample, shard: ShardName, *, proposer: str, captioner: str, tar_range: tuple[int, int] | None
 ) -> Iterator[RegionRow]:
-    """Yield the image's row, then a row for each of `sample.selected`.
+    """Yield the image's row, then a row for each of `sample.candidates`.
 
     `tar_range` is where the image's bytes begin in the tar and how many there are; None for an image that is not in it.
     """
@@ -74,32 +72,32 @@ def table_rows(
         "tar_size": tar_range[1] if tar_range else None,
         "shard": str(shard),
     }
-    yield RegionRow(**shared, **_ending(sample.failure))
-    for selected in sample.selected:
-        yield _region_row(selected, sample, shared, proposer=proposer, captioner=captioner)
+    yield RegionRow(**shared, **_ending(sample.drop))
+    for candidate in sample.candidates:
+        yield _region_row(candidate, sample, shared, proposer=proposer, captioner=captioner)
 
 
 def _region_row(
-    selected: Selected, sample: Sample, shared: dict[str, Any], *, proposer: str, captioner: str
+    candidate: Candidate, sample: Sample, shared: dict[str, Any], *, proposer: str, captioner: str
 ) -> RegionRow:
-    caption = sample.captions.get(selected.region_id)
-    failure = selected.failure or (caption.failure if caption else None)
-    x0, y0, x1, y1 = selected.box or (None, None, None, None)
+    caption = sample.captions.get(candidate.region_id)
+    drop = candidate.drop or (caption.drop if caption else None)
+    x0, y0, x1, y1 = candidate.box or (None, None, None, None)
     row = RegionRow(
         **shared,
-        **_ending(failure),
-        region_id=selected.region_id,
+        **_ending(drop),
+        region_id=candidate.region_id,
         x0=x0,
         y0=y0,
         x1=x1,
         y1=y1,
-        count=selected.count,
-        label=selected.label,
+        count=candidate.count,
+        label=candidate.label,
         proposer=proposer,
-        proposal_score=selected.proposal_score,
-        mask_rle=selected.mask,
+        proposal_score=candidate.proposal_score,
+        mask_rle=candidate.mask,
     )
-    if caption is not None and failure is None:
+    if caption is not None and drop is None:
         row.captioner = captioner
         row.caption = caption.text
         row.caption_score = caption.score
@@ -108,13 +106,13 @@ def _region_row(
     return row
 
 
-def _ending(failure: Failure | None) -> dict[str, Any]:
-    if failure is None:
+def _ending(drop: Drop | None) -> dict[str, Any]:
+    if drop is None:
         return {"status": Status.OK.value}
     return {
-        "status": STATUS_OF[failure.reason].value,
-        "reason": failure.reason.value,
-        "stage": failure.stage.value,
-        "message": failure.message,
-        "traceback_hash": failure.traceback_hash,
+        "status": STATUS_OF[drop.reason].value,
+        "reason": drop.reason.value,
+        "stage": drop.stage.value,
+        "message": drop.message,
+        "traceback_hash": drop.traceback_hash,
     }

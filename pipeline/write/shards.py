@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.clock import StageClock
-from pipeline.failures import Failure
 from pipeline.models.batches import BatchReport
 from pipeline.plan.plan import Plan
-from pipeline.sample import Sample
-from pipeline.settings import Recipe
+from pipeline.sample import Drop, Sample
+from pipeline.settings import Configuration
 from pipeline.store.commit import FinishedFile, commit, roll_forward
 from pipeline.write.rows import image_record, table_rows
 from pipeline.write.shard_writer import HashingFile, ShardWriter
@@ -38,16 +37,16 @@ class UnitReport:
     """By stage that a model works in."""
 
 
-def shards_of(unit: int, recipe: Recipe) -> dict[str, ShardName]:
+def shards_of(unit: int, configuration: Configuration) -> dict[str, ShardName]:
     """Return the shard of `unit` in each split."""
-    return {split: ShardName(split, unit) for split in recipe.splits}
+    return {split: ShardName(split, unit) for split in configuration.splits}
 
 
 def commit_unit(
     plan: Plan,
     unit: int,
     samples: Iterator[Sample],
-    recipe: Recipe,
+    configuration: Configuration,
     *,
     provenance: dict[str, Any],
     clock: StageClock,
@@ -60,12 +59,12 @@ def commit_unit(
     report = UnitReport(unit=unit, seconds=clock.seconds, batches=clock.batches)
     with ExitStack() as stack:
         writers = {}
-        for split, shard in shards_of(unit, recipe).items():
+        for split, shard in shards_of(unit, configuration).items():
             writers[split] = ShardWriter(shard, storage.scratch, token)
             stack.callback(writers[split].abandon)
         for sample in samples:
             with clock("write"):
-                _write(sample, writers[_split(sample, recipe)], recipe)
+                _write(sample, writers[_split(sample, configuration)], configuration)
         with clock("commit"):
             for writer in writers.values():
                 if roll_forward(storage, str(writer.shard)):
@@ -79,21 +78,21 @@ def commit_unit(
     return report
 
 
-def _split(sample: Sample, recipe: Recipe) -> str:
-    return VAL if recipe.val_fraction and key_fraction(sample.key, "val") < recipe.val_fraction else TRAIN
+def _split(sample: Sample, configuration: Configuration) -> str:
+    return VAL if configuration.val_fraction and key_fraction(sample.key, "val") < configuration.val_fraction else TRAIN
 
 
-def _write(sample: Sample, writer: ShardWriter, recipe: Recipe) -> None:
+def _write(sample: Sample, writer: ShardWriter, configuration: Configuration) -> None:
     """Add a sample that is ok to the tar, and any sample's rows to the table."""
     writer.images.inputs += 1
     writer.regions.inputs += 0 if sample.proposals is None else len(sample.proposals.boxes)
-    names = {"proposer": recipe.proposer, "captioner": recipe.captioner}
+    names = {"proposer": configuration.proposer, "captioner": configuration.captioner}
     tar_range = None
-    if sample.failure is None:
+    if sample.drop is None:
         record = image_record(sample, **names)
-        if recipe.drop_empty and record.num_regions == 0:
+        if configuration.drop_empty and record.num_regions == 0:
             message = "no region was left, and --drop-empty was given"
-            sample.failure = Failure(reason=Reason.NO_REGIONS, stage=Stage.CAPTION, message=message)
+            sample.drop = Drop(reason=Reason.NO_REGIONS, stage=Stage.CAPTION, message=message)
         else:
             assert sample.image is not None
             tar_range = writer.add_sample(record, sample.image.stored, sample.image.suffix)

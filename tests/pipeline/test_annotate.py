@@ -16,15 +16,12 @@ from hypothesis import strategies as st
 
 from pipeline import annotate
 from pipeline.annotate import Annotator
-from pipeline.caption.base import Caption, Crop
 from pipeline.caption.rule import Rule, RuleConfig
-from pipeline.failures import Failure
-from pipeline.images import DecodedImage
 from pipeline.plan.make import make_plan
-from pipeline.propose.base import Proposals
 from pipeline.propose.manual import Manual, ManualConfig
 from pipeline.propose.select import SelectSettings
-from pipeline.settings import PlanSettings, Recipe, RunSettings
+from pipeline.sample import Caption, Crop, DecodedImage, Drop, Proposals
+from pipeline.settings import Configuration, PlanSettings, RunSettings
 from pipeline.store.commit import commit
 from pipeline.store.storage import open_storage
 from pipeline.write import proposals_file
@@ -33,7 +30,7 @@ from schemas.dataset import Dataset
 from schemas.hashes import key_fraction
 from schemas.reasons import Reason, Stage
 from schemas.records import decode_shard_marker
-from tests.builders import Members, digests, jpeg, members, recipe, write_tar
+from tests.builders import Members, configuration, digests, jpeg, members, write_tar
 
 
 class FakeCaptioner(Rule):
@@ -87,13 +84,13 @@ def make(tmp_path: Path) -> Make:
     def make(samples: Sequence[Members], output: str = "out", **changes: Any) -> Annotator:
         parts = {"proposer": Manual(ManualConfig()), "captioner": Rule(RuleConfig())}
         parts |= {name: changes.pop(name) for name in tuple(parts) if name in changes}
-        settings: Recipe = recipe(**changes)
+        settings: Configuration = configuration(**changes)
         source = tmp_path / "source" / "00000.tar"
         if not source.exists():
             write_tar(source, samples)
         storage = open_storage(str(tmp_path / output))
         plan = make_plan(storage, [str(source.parent)], settings, PlanSettings())
-        return Annotator(plan=plan, recipe=settings, run=RunSettings(), **parts)
+        return Annotator(plan=plan, configuration=settings, run=RunSettings(), **parts)
 
     return make
 
@@ -344,8 +341,8 @@ numbers = st.floats(width=32, allow_nan=True, allow_infinity=True)
 proposals = st.lists(
     st.tuples(st.tuples(numbers, numbers, numbers, numbers), numbers, st.none() | st.text(max_size=5)), max_size=4
 )
-failures = st.builds(
-    Failure,
+drops = st.builds(
+    Drop,
     reason=st.sampled_from(Reason),
     stage=st.sampled_from(Stage),
     message=st.text(max_size=20),
@@ -354,15 +351,15 @@ failures = st.builds(
 
 
 @settings(max_examples=50, deadline=None)
-@given(outcomes=st.lists(proposals | failures, max_size=5))
+@given(outcomes=st.lists(proposals | drops, max_size=5))
 def test_a_sidecar_gives_back_exactly_what_it_was_given(outcomes: list[Any]) -> None:
     storage = open_storage("memory://sidecars")
     wanted: list[proposals_file.Outcome] = [
-        (None, outcome) if isinstance(outcome, Failure) else (_proposals(outcome), None) for outcome in outcomes
+        (None, outcome) if isinstance(outcome, Drop) else (_proposals(outcome), None) for outcome in outcomes
     ]
     proposals_file.save(storage, 3, iter(wanted), provenance={"name": "fake"})
     loaded = list(proposals_file.load(storage, 3).outcomes())
-    assert [failure for _, failure in loaded] == [failure for _, failure in wanted]
+    assert [drop for _, drop in loaded] == [drop for _, drop in wanted]
     for (found, _), (given_, _) in zip(loaded, wanted, strict=True):
         assert (found is None) == (given_ is None)
         if found is not None and given_ is not None:

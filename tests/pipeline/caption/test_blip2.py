@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.caption.base import Crop, PreparingCaptioner
+from pipeline.caption.base import PreparingCaptioner
 from pipeline.caption.blip2 import Blip2, Blip2Config
 from pipeline.models.licenses import BITSANDBYTES
 from pipeline.models.weights import WeightsNotFoundError
+from pipeline.sample import Crop
 from tests.random_captioners import random_blip2_t5
 from tests.random_models import random_blip2
 

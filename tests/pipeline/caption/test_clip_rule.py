@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.caption.base import Caption, Crop, PreparingCaptioner
+from pipeline.caption.base import PreparingCaptioner
 from pipeline.caption.clip_rule import ClipRule, ClipRuleConfig
 from pipeline.caption.concepts import filled, find_pool
-from pipeline.failures import Failure
+from pipeline.sample import Caption, Crop, Drop
 from pipeline.scenes.draw import draw_scene
 from schemas.reasons import STATUS_OF, Reason, Stage, Status
 
@@ -84,7 +84,7 @@ def test_batch_mates_change_nothing(captioner: ClipRule, crops: dict[str, Crop])
 def test_an_unsure_guess_filters_the_region(captioner: ClipRule, crops: dict[str, Crop]) -> None:
     unsure = ClipRule(_config(temperature=10.0))
     (outcome,) = unsure.caption(list(crops.values())[:1], [None])
-    assert isinstance(outcome, Failure)
+    assert isinstance(outcome, Drop)
     assert (outcome.reason, outcome.stage) == (Reason.LOW_CONFIDENCE, Stage.CAPTION)
     assert STATUS_OF[outcome.reason] is Status.FILTERED
     assert "probability of 0.0" in outcome.message

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.caption.crop import CropSettings, cut
-from pipeline.images import DecodedImage
+from pipeline.sample import DecodedImage
 from tests.builders import decoded_image
 
 WIDTH, HEIGHT = 30, 20

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.caption.base import Caption, Crop
 from pipeline.caption.normalise import finished, normalised, repetition
 from pipeline.caption.rule import Rule, RuleConfig
-from pipeline.failures import Failure
+from pipeline.sample import Caption, Crop, Drop
 from pipeline.scenes.words import every_region_caption
 from schemas.reasons import STATUS_OF, Reason, Stage, Status
 
@@ -81,7 +80,7 @@ def test_a_prompt_is_cut_off_at_a_word_s_end_only() -> None:
 )
 def test_a_stuck_model_is_caught(text: str) -> None:
     outcome = finished(Caption(text=text, score=0.9))
-    assert isinstance(outcome, Failure)
+    assert isinstance(outcome, Drop)
     assert (outcome.reason, outcome.stage) == (Reason.REPEATED_CAPTION, Stage.CAPTION)
     assert STATUS_OF[outcome.reason] is Status.DEAD
 
@@ -107,7 +106,7 @@ def test_speech_that_only_looks_repeated_passes(text: str) -> None:
 @pytest.mark.parametrize("text", ["", " \n", '""', "Assistant:", "...", "\u200b", PROMPT, "<|im_end|>"])
 def test_a_text_without_words_is_empty(text: str) -> None:
     outcome = finished(Caption(text=text, score=0.5), PROMPT)
-    assert isinstance(outcome, Failure)
+    assert isinstance(outcome, Drop)
     assert outcome.reason is Reason.EMPTY_CAPTION
     assert repr(text) in outcome.message
 
@@ -135,5 +134,5 @@ def test_what_the_rule_says_passes_unchanged() -> None:
 
 
 def test_failures_pass_through() -> None:
-    failure = Failure(reason=Reason.TIMEOUT, stage=Stage.CAPTION, message="gone")
-    assert finished(failure, PROMPT) is failure
+    drop = Drop(reason=Reason.TIMEOUT, stage=Stage.CAPTION, message="gone")
+    assert finished(drop, PROMPT) is drop

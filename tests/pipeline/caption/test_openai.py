@@ -17,11 +17,10 @@ import openai
 import pytest
 
 from pipeline.caption import patience
-from pipeline.caption.base import Caption, Crop
 from pipeline.caption.openai import Openai, OpenaiConfig
 from pipeline.caption.patience import RateLimit, back_off_s, retry_after_s
 from pipeline.errors import WorkError
-from pipeline.failures import Failure
+from pipeline.sample import Caption, Crop, Drop
 from schemas.reasons import Reason, Stage
 from tests.caption_server import MODEL, Answer, Asked, FakeCaptionServer, caption_of
 
@@ -58,7 +57,7 @@ def _crops(count: int) -> list[Crop]:
     ]
 
 
-def _caption(captioner: Openai, crops: list[Crop]) -> list[Caption | Failure]:
+def _caption(captioner: Openai, crops: list[Crop]) -> list[Caption | Drop]:
     return captioner.caption(crops, [captioner.prompt] * len(crops))
 
 
@@ -212,17 +211,17 @@ def test_a_server_that_stays_too_busy_stops_the_run(server: FakeCaptionServer) -
 def test_a_crop_that_the_server_refuses_is_dead_alone(server: FakeCaptionServer) -> None:
     server.fault = lambda asked: Answer(status=400) if _height(asked) == 42 else None
     outcomes = _caption(_captioner(server), _crops(5))
-    (failure,) = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-    assert outcomes.index(failure) == 2
-    assert (failure.reason, failure.message) == (Reason.MODEL_ERROR, "400: a fault on request")
-    assert failure.traceback_hash is None
+    (drop,) = [outcome for outcome in outcomes if isinstance(outcome, Drop)]
+    assert outcomes.index(drop) == 2
+    assert (drop.reason, drop.message) == (Reason.MODEL_ERROR, "400: a fault on request")
+    assert drop.traceback_hash is None
     assert sum(_height(asked) == 42 for asked in server.crops) == 1
 
 
 def test_a_refusal_in_words_is_a_failure_of_no_traceback(server: FakeCaptionServer) -> None:
     server.fault = lambda asked: None if asked.is_test_image else Answer(body=_completion(refusal="I will not"))
-    (failure,) = _caption(_captioner(server), _crops(1))
-    assert failure == Failure(
+    (drop,) = _caption(_captioner(server), _crops(1))
+    assert drop == Drop(
         reason=Reason.MODEL_ERROR, stage=Stage.CAPTION, message="the model refuses: I will not", traceback_hash=None
     )
 
@@ -250,10 +249,10 @@ def test_an_answer_that_is_no_completion_is_a_failed_attempt_of_its_crop(
 ) -> None:
     server.fault = lambda asked: Answer(body=body) if _height(asked) == 42 else None
     outcomes = _caption(_captioner(server, tries=2), _crops(5))
-    (failure,) = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-    assert outcomes.index(failure) == 2
-    assert (failure.reason, failure.traceback_hash) == (Reason.MODEL_ERROR, None)
-    assert message in failure.message
+    (drop,) = [outcome for outcome in outcomes if isinstance(outcome, Drop)]
+    assert outcomes.index(drop) == 2
+    assert (drop.reason, drop.traceback_hash) == (Reason.MODEL_ERROR, None)
+    assert message in drop.message
     assert Counter(_height(asked) for asked in server.crops) == {40: 1, 41: 1, 42: 3, 43: 1, 44: 1}
 
 
@@ -284,7 +283,7 @@ def test_a_crop_on_which_the_server_fails_again_and_again_is_dead_alone(
     server.fault = lambda asked: fault if _height(asked) == 40 else None
     captioner = _captioner(server, tries=2, request_timeout_s=0.5)
     outcomes = _caption(captioner, _crops(3))
-    assert isinstance(outcomes[0], Failure)
+    assert isinstance(outcomes[0], Drop)
     assert outcomes[0].reason is reason
     assert all(isinstance(outcome, Caption) for outcome in outcomes[1:])
     assert sum(_height(asked) == 40 for asked in server.crops) >= 3

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.caption.base import Crop
 from pipeline.caption.colours import COLOUR_NAMES
 from pipeline.caption.rule import Rule, RuleConfig
+from pipeline.sample import Crop
 
 RULE = Rule(RuleConfig())
 IDS = [f"{number:016x}" for number in range(64)]

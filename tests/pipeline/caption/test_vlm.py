@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.caption.base import Crop, PreparingCaptioner, UnevenCaptioner
+from pipeline.caption.base import PreparingCaptioner, UnevenCaptioner
 from pipeline.caption.vlm import Vlm, VlmConfig
 from pipeline.models.weights import WeightsNotFoundError
+from pipeline.sample import Crop
 from tests.random_captioners import random_blip2_t5, random_llava, random_qwen2_vl
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

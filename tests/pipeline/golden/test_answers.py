@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.caption.base import Caption, Crop
 from pipeline.caption.rule import Rule, RuleConfig
 from pipeline.errors import WorkError
 from pipeline.golden.answers import (
@@ -20,10 +19,9 @@ from pipeline.golden.answers import (
     check_models,
 )
 from pipeline.golden.pictures import golden_crops, golden_images
-from pipeline.images import DecodedImage
 from pipeline.models.device import CPU
-from pipeline.propose.base import Proposals
 from pipeline.propose.manual import Manual, ManualConfig
+from pipeline.sample import Caption, Crop, DecodedImage, Proposals
 from pipeline.store.storage import StorageError, open_storage
 from schemas.boxes import as_boxes
 from tests.builders import read_markers, run

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import BrokenModelError, WorkError
-from pipeline.failures import Failure
 from pipeline.models.batches import Batcher, BatchReport, Health
+from pipeline.sample import Drop
 from schemas.reasons import Reason, Stage
 
 
@@ -69,10 +69,10 @@ def test_one_poison_in_512_costs_itself_alone_and_few_calls():
     outcomes = list(batcher(model, 512).run(range(512)))
     assert [item for item, _ in outcomes] == list(range(512))
     assert [result for item, result in outcomes if item != 300] == [2 * n for n in range(512) if n != 300]
-    failure = outcomes[300][1]
-    assert isinstance(failure, Failure)
-    assert (failure.reason, failure.stage) == (Reason.MODEL_ERROR, Stage.CAPTION)
-    assert failure.message == "ValueError: bad pixels"
+    drop = outcomes[300][1]
+    assert isinstance(drop, Drop)
+    assert (drop.reason, drop.stage) == (Reason.MODEL_ERROR, Stage.CAPTION)
+    assert drop.message == "ValueError: bad pixels"
     assert len(model.sizes) == 2 * 9 + 1
 
 
@@ -82,7 +82,7 @@ def test_exactly_the_bad_items_fail_in_order(num_items, batch_size, bad):
     outcomes = list(runner.run(range(num_items)))
     assert [item for item, _ in outcomes] == list(range(num_items))
     for item, result in outcomes:
-        assert isinstance(result, Failure) if item in bad else result == 2 * item
+        assert isinstance(result, Drop) if item in bad else result == 2 * item
     assert runner.batch_size == batch_size
 
 
@@ -114,7 +114,7 @@ def test_one_item_too_large_for_memory_does_not_shrink_later_batches(monster):
     model = FakeModel(out_of_memory_above(99, frozenset({monster})))
     runner = batcher(model, 16)
     outcomes = list(runner.run(range(48)))
-    assert [item for item, result in outcomes if isinstance(result, Failure)] == [monster]
+    assert [item for item, result in outcomes if isinstance(result, Drop)] == [monster]
     assert runner.batch_size == 16
     assert model.sizes[-2:] == [16, 16]
 
@@ -218,7 +218,7 @@ def test_a_model_that_breaks_later_stops_the_work_later():
         return list(batch)
 
     outcomes = [outcome for _, outcome in batcher(breaking, 5).run(range(10 + 63))]
-    assert sum(isinstance(outcome, Failure) for outcome in outcomes) == 63
+    assert sum(isinstance(outcome, Drop) for outcome in outcomes) == 63
     with pytest.raises(WorkError, match="64 items in a row"):
         list(batcher(breaking, 5).run(range(10 + 64)))
 
@@ -231,13 +231,13 @@ def test_what_was_seen_of_a_model_holds_for_later_units():
             raise RuntimeError("bad pixels")
         return list(batch)
 
-    def unit(health: Health) -> list[int | Failure]:
+    def unit(health: Health) -> list[int | Drop]:
         runner = Batcher(breaking, name="fake", stage=Stage.CAPTION, batch_size=4, health=health)
         return [outcome for _, outcome in runner.run(range(20))]
 
     with pytest.raises(BrokenModelError, match="8 items in a row"):
         unit(Health())
-    assert sum(isinstance(outcome, Failure) for outcome in unit(Health(has_answered=True))) == 8
+    assert sum(isinstance(outcome, Drop) for outcome in unit(Health(has_answered=True))) == 8
 
 
 def test_errors_in_a_row_are_counted_over_small_units():
@@ -255,9 +255,9 @@ def test_errors_in_a_row_are_counted_over_small_units():
 
 
 def test_answers_between_errors_show_that_a_model_works():
-    low = Failure(reason=Reason.LOW_CONFIDENCE, stage=Stage.CAPTION, message="0.04")
+    low = Drop(reason=Reason.LOW_CONFIDENCE, stage=Stage.CAPTION, message="0.04")
 
-    def call(batch: Sequence[int]) -> list[int | Failure]:
+    def call(batch: Sequence[int]) -> list[int | Drop]:
         if any(number % 10 == 0 for number in batch):
             raise RuntimeError("bad crop")
         return [low] * len(batch)
@@ -277,7 +277,7 @@ def test_a_gpu_that_is_lost_stops_the_work_at_once():
 
 
 def test_what_a_backend_refuses_is_no_sign_that_it_is_broken():
-    refusal = Failure(reason=Reason.MODEL_ERROR, stage=Stage.CAPTION, message="the server refuses the picture")
+    refusal = Drop(reason=Reason.MODEL_ERROR, stage=Stage.CAPTION, message="the server refuses the picture")
     outcomes = [outcome for _, outcome in batcher(lambda batch: [refusal] * len(batch), 8).run(range(100))]
     assert outcomes == [refusal] * 100
 
@@ -287,7 +287,7 @@ def test_a_few_items_that_all_fail_are_bad_items():
         raise RuntimeError("bad crop")
 
     outcomes = [outcome for _, outcome in batcher(bad, 8).run(range(7))]
-    assert [isinstance(outcome, Failure) for outcome in outcomes] == [True] * 7
+    assert [isinstance(outcome, Drop) for outcome in outcomes] == [True] * 7
 
 
 def test_inputs_prepared_ahead_are_let_go_before_a_smaller_batch_is_tried():
@@ -384,14 +384,14 @@ def test_two_batches_at_most_are_taken_ahead():
 
 
 def test_one_item_can_fail_by_itself_without_bisection():
-    failure = Failure(reason=Reason.EMPTY_CAPTION, stage=Stage.CAPTION, message="nothing")
+    drop = Drop(reason=Reason.EMPTY_CAPTION, stage=Stage.CAPTION, message="nothing")
     calls = []
 
-    def call(batch: Sequence[int]) -> list[int | Failure]:
+    def call(batch: Sequence[int]) -> list[int | Drop]:
         calls.append(len(batch))
-        return [failure if number == 2 else number for number in batch]
+        return [drop if number == 2 else number for number in batch]
 
-    assert [outcome for _, outcome in batcher(call, 4).run(range(4))] == [0, 1, failure, 3]
+    assert [outcome for _, outcome in batcher(call, 4).run(range(4))] == [0, 1, drop, 3]
     assert calls == [4]
 
 

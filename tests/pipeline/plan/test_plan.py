@@ -15,10 +15,10 @@ from pipeline.plan.make import extend_plan, make_plan
 from pipeline.plan.plan import Plan, load_plan
 from pipeline.propose.select import SelectSettings
 from pipeline.read.base import SourceError
-from pipeline.settings import PlanSettings, Recipe
+from pipeline.settings import Configuration, PlanSettings
 from pipeline.store.commit import sweep
 from pipeline.store.storage import Storage, StorageError, open_storage
-from tests.builders import digests, members, recipe, write_photos, write_tar, write_tars
+from tests.builders import configuration, digests, members, write_photos, write_tar, write_tars
 
 
 @pytest.fixture
@@ -39,16 +39,16 @@ def photos(tmp_path: Path) -> Path:
     return write_photos(tmp_path / "photos", 5)
 
 
-def make(storage: Storage, *inputs: Path, settings: Recipe | None = None, **changes: Any) -> Plan:
-    return make_plan(storage, [str(path) for path in inputs], settings or recipe(), PlanSettings(**changes))
+def make(storage: Storage, *inputs: Path, settings: Configuration | None = None, **changes: Any) -> Plan:
+    return make_plan(storage, [str(path) for path in inputs], settings or configuration(), PlanSettings(**changes))
 
 
 def extend(plan: Plan, *inputs: Path, **changes: Any) -> Plan:
-    return extend_plan(plan, [str(path) for path in inputs], recipe(), PlanSettings(**changes))
+    return extend_plan(plan, [str(path) for path in inputs], configuration(), PlanSettings(**changes))
 
 
-def check(plan: Plan, *inputs: Path, settings: Recipe | None = None, **changes: Any) -> None:
-    check_plan(plan, [str(path) for path in inputs], settings or recipe(), PlanSettings(**changes))
+def check(plan: Plan, *inputs: Path, settings: Configuration | None = None, **changes: Any) -> None:
+    check_plan(plan, [str(path) for path in inputs], settings or configuration(), PlanSettings(**changes))
 
 
 def ranges(plan: Plan) -> list[list[tuple[str, str, int, int | None]]]:
@@ -61,7 +61,7 @@ def test_tars_make_a_shard_each(storage: Storage, tars: Path) -> None:
     plan = make(storage, tars)
     assert ranges(plan) == [[("", "00000.tar", 0, None)], [("", "00001.tar", 0, None)]]
     assert plan.num_images is None
-    assert plan.fingerprint == recipe().fingerprint()
+    assert plan.fingerprint == configuration().fingerprint()
 
 
 def test_repacked_tars_are_cut_across_files(storage: Storage, tars: Path) -> None:
@@ -147,14 +147,14 @@ def test_an_input_named_twice_is_refused(storage: Storage, tars: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "difference"),
     [
-        (recipe(caption=RuleConfig(batch_size=7)), r"captioner\.settings\.batch_size: 64 in OUTPUT, 7 now"),
-        (recipe(select=SelectSettings(max_iou=0.5)), r"select\.max_iou: 0\.7 in OUTPUT, 0\.5 now"),
-        (recipe(drop_empty=True), "drop_empty: False in OUTPUT, True now"),
-        (recipe(val_fraction=0.1), r"val_fraction: 0\.0 in OUTPUT, 0\.1 now"),
+        (configuration(caption=RuleConfig(batch_size=7)), r"captioner\.settings\.batch_size: 64 in OUTPUT, 7 now"),
+        (configuration(select=SelectSettings(max_iou=0.5)), r"select\.max_iou: 0\.7 in OUTPUT, 0\.5 now"),
+        (configuration(drop_empty=True), "drop_empty: False in OUTPUT, True now"),
+        (configuration(val_fraction=0.1), r"val_fraction: 0\.0 in OUTPUT, 0\.1 now"),
     ],
 )
 def test_another_configuration_is_refused_with_the_difference(
-    storage: Storage, tars: Path, settings: Recipe, difference: str
+    storage: Storage, tars: Path, settings: Configuration, difference: str
 ) -> None:
     plan = make(storage, tars)
     with pytest.raises(PlanError, match=difference) as refused:
@@ -327,4 +327,4 @@ def test_append_does_not_go_with_limit(storage: Storage, tars: Path) -> None:
     """What a limit left out is among the planned files, so an append could not tell that it is missing."""
     plan = make(storage, tars, limit=2)
     with pytest.raises(PlanError, match="--append and --limit 2 do not go together"):
-        extend_plan(plan, [str(tars)], recipe(), PlanSettings())
+        extend_plan(plan, [str(tars)], configuration(), PlanSettings())

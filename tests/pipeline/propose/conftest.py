@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.images import DecodedImage, Pixels
 from pipeline.propose.fastsam import FastSam, FastSamConfig
 from pipeline.propose.rpn import Rpn, RpnConfig
 from pipeline.propose.sam import Sam, SamConfig
 from pipeline.propose.yolov9 import Yolov9, Yolov9Config
+from pipeline.sample import DecodedImage, Pixels
 from tests.builders import decoded_image
 from tests.random_models import random_fastsam, random_rpn, random_sam, random_yolov9
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.images import DecodedImage, Pixels
 from pipeline.models.device import CPU
 from pipeline.models.weights import WeightsNotFoundError
 from pipeline.propose.fastsam import FastSam, FastSamConfig
+from pipeline.sample import DecodedImage, Pixels
 
 MakeImage = Callable[..., DecodedImage]
 

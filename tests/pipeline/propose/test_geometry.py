@@ -14,12 +14,12 @@ import pytest
 import torch
 from pycocotools import mask as coco
 
-from pipeline.images import DecodedImage, Pixels
-from pipeline.propose.base import PreparingProposer, Proposals
+from pipeline.propose.base import PreparingProposer
 from pipeline.propose.fastsam import FastSam
 from pipeline.propose.rpn import Rpn
 from pipeline.propose.sam import Sam
 from pipeline.propose.yolov9 import Yolov9
+from pipeline.sample import DecodedImage, Pixels, Proposals
 from schemas.boxes import as_boxes
 
 MakeImage = Callable[..., DecodedImage]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.propose.manual import Manual, ManualConfig
-from pipeline.read.base import GivenRegion
+from pipeline.sample import GivenRegion
 
 PIXELS = np.zeros((4, 6, 3), dtype=np.uint8)
 

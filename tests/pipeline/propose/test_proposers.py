@@ -6,8 +6,8 @@ import pytest
 
 from pipeline.backends import load_backend
 from pipeline.propose import PROPOSERS, proposer_class
-from pipeline.propose.base import Proposals
 from pipeline.propose.order import best_first
+from pipeline.sample import Proposals
 from schemas.boxes import as_boxes
 
 

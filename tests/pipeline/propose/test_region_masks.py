@@ -4,10 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.propose.base import Proposals
 from pipeline.propose.select import SelectSettings, select
-from pipeline.read.base import SourceItem
-from pipeline.sample import RegionCaption, Sample
+from pipeline.sample import Proposals, RegionCaption, Sample, SourceItem
 from pipeline.store.storage import open_storage
 from pipeline.write import proposals_file, rows
 from schemas.boxes import as_boxes
@@ -53,7 +51,7 @@ def test_without_masks_there_are_none() -> None:
 def test_the_table_holds_the_masks() -> None:
     image = decoded_image(np.zeros((64, 64, 3), np.uint8))
     sample = Sample(item=SourceItem(key="k", index=0, uri="k.png", data=None), image=image)
-    sample.selected = select(PROPOSALS, SelectSettings(), key="k", width=64, height=64, proposer="p")
+    sample.candidates = select(PROPOSALS, SelectSettings(), key="k", width=64, height=64, proposer="p")
     sample.captions = {region.region_id: RegionCaption(text="a thing") for region in sample.regions}
     shard = ShardName(split="train", index=0)
     table = list(rows.table_rows(sample, shard, proposer="p", captioner="c", tar_range=(0, 1)))

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import get_model
 from torchvision.models.detection.image_list import ImageList
 
-from pipeline.images import DecodedImage, Pixels
 from pipeline.models.state import WeightsError
 from pipeline.models.weights import WeightsNotFoundError
 from pipeline.propose.rpn import Rpn, RpnConfig
+from pipeline.sample import DecodedImage, Pixels
 from schemas.boxes import as_boxes
 
 MakeImage = Callable[..., DecodedImage]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.images import DecodedImage, Pixels
 from pipeline.models.weights import WeightsNotFoundError
 from pipeline.propose.sam import Sam, SamConfig
+from pipeline.sample import DecodedImage, Pixels
 
 MakeImage = Callable[..., DecodedImage]
 

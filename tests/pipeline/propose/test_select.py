@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.images import DecodedImage
-from pipeline.propose.base import Proposals
-from pipeline.propose.select import Selected, SelectSettings, select, too_low_resolution
+from pipeline.propose.select import SelectSettings, select, too_low_resolution
+from pipeline.sample import Candidate, DecodedImage, Proposals
 from schemas import boxes as geometry
 from schemas.hashes import region_id
 from schemas.reasons import STATUS_OF, Reason, Stage, Status
@@ -26,16 +25,16 @@ def proposals(rows: list[tuple]) -> Proposals:
     )
 
 
-def run(rows: list[tuple], **options: object) -> list[Selected]:
+def run(rows: list[tuple], **options: object) -> list[Candidate]:
     return select(proposals(rows), SelectSettings(**options), key="k", width=WIDTH, height=HEIGHT, proposer="p")
 
 
-def reasons(results: list[Selected]) -> list[Reason | None]:
-    return [result.failure.reason if result.failure else None for result in results]
+def reasons(results: list[Candidate]) -> list[Reason | None]:
+    return [result.drop.reason if result.drop else None for result in results]
 
 
-def kept(results: list[Selected]) -> list[Selected]:
-    return [result for result in results if result.failure is None]
+def kept(results: list[Candidate]) -> list[Candidate]:
+    return [result for result in results if result.drop is None]
 
 
 def test_regions_come_best_first_clipped_and_quantised():
@@ -72,7 +71,7 @@ def test_rules_of_one_proposal(row, reason):
     (result,) = run([row], min_score=0.5)
     assert reasons([result]) == [reason]
     if reason:
-        assert result.failure.stage is Stage.SELECT
+        assert result.drop.stage is Stage.SELECT
         assert (STATUS_OF[reason] is Status.DEAD) == (reason is Reason.INVALID_BOX)
 
 
@@ -92,7 +91,7 @@ def test_a_worse_box_that_overlaps_names_the_better_one():
     best, worse, apart = run([((0, 0, 40, 40), 0.5), ((0, 0, 42, 40), 0.9), ((50, 0, 90, 40), 0.1)])
     assert reasons([best, worse, apart]) == [None, Reason.OVERLAP, None]
     assert best.box == (0, 0, 42, 40)
-    assert worse.failure.message == f"IoU 0.95 with region {best.region_id}, above --select.max_iou 0.7"
+    assert worse.drop.message == f"IoU 0.95 with region {best.region_id}, above --select.max_iou 0.7"
 
 
 def test_labels_do_not_protect_from_overlap():
@@ -126,8 +125,8 @@ def test_proposals_beyond_the_limit_are_one_counted_result():
     *looked_at, rest = run([*rows, ((0, 0, math.nan, 0), 1.0)], max_proposals=3)
     assert reasons(looked_at) == [None] * 3
     assert (rest.count, rest.box, rest.proposal_score, rest.label) == (3, None, None, None)
-    assert rest.failure.reason is Reason.OVER_LIMIT
-    assert "3 proposals" in rest.failure.message and "--select.max_proposals 3" in rest.failure.message
+    assert rest.drop.reason is Reason.OVER_LIMIT
+    assert "3 proposals" in rest.drop.message and "--select.max_proposals 3" in rest.drop.message
 
 
 def test_equal_boxes_have_ids_of_their_own():
@@ -233,7 +232,7 @@ def test_the_others_come_out_as_if_nothing_were_excluded(rows, options, excluded
     others, gone = results[: len(rows)], results[len(rows) :]
     assert str(others) == str(run(rows, **options))
     assert reasons(gone) == [Reason.EXCLUDED] * len(excluded)
-    assert sorted(name for name in ids if name) == sorted(result.failure.message.split()[6] for result in gone)
+    assert sorted(name for name in ids if name) == sorted(result.drop.message.split()[6] for result in gone)
 
 
 def test_thousands_of_proposals():
@@ -251,9 +250,9 @@ def image(width: int, height: int) -> DecodedImage:
 
 @pytest.mark.parametrize("size", [(31, 500), (500, 31)])
 def test_images_with_a_short_side_are_filtered(size):
-    failure = too_low_resolution(image(*size), SelectSettings())
-    assert (failure.reason, failure.stage) == (Reason.LOW_RESOLUTION, Stage.SELECT)
-    assert "--select.min_image_side 32" in failure.message
+    drop = too_low_resolution(image(*size), SelectSettings())
+    assert (drop.reason, drop.stage) == (Reason.LOW_RESOLUTION, Stage.SELECT)
+    assert "--select.min_image_side 32" in drop.message
     assert too_low_resolution(image(32, 32), SelectSettings()) is None
 
 

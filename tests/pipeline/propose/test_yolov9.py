@@ -11,14 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.failures import Failure
-from pipeline.images import DecodedImage, Pixels
 from pipeline.minis.detector import load
 from pipeline.models.state import WeightsError
 from pipeline.models.weights import WeightsNotFoundError
 from pipeline.propose.yolov9 import Yolov9, Yolov9Config
-from pipeline.read.base import SourceItem
 from pipeline.read.decode import DecodeSettings, decode
+from pipeline.sample import DecodedImage, Drop, Pixels, SourceItem
 from schemas.reasons import Reason
 from tests.random_models import random_libreyolo, random_yolov9
 
@@ -45,9 +43,9 @@ def test_there_is_one_result_an_image_within_its_limits(
 def test_the_engine_leaves_pillow_as_it_was() -> None:
     """Ultralytics' own `Image.open` raises ModuleNotFoundError for bytes that are no image."""
     item = SourceItem(key="k", index=0, uri="k.jpg", data=b"no image")
-    failure = decode(item, DecodeSettings())
-    assert isinstance(failure, Failure)
-    assert failure.reason is Reason.DECODE
+    drop = decode(item, DecodeSettings())
+    assert isinstance(drop, Drop)
+    assert drop.reason is Reason.DECODE
 
 
 def test_a_pickled_checkpoint_must_be_named_by_its_hash(tmp_path: Path) -> None:

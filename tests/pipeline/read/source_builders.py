@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipeline.read import open_source
-from pipeline.read.base import Source, SourceItem
+from pipeline.read.base import Source
+from pipeline.sample import SourceItem
 from schemas.reasons import Reason
 
 JPEG = b"\xff\xd8\xff\xe0 not decoded here"
@@ -42,4 +43,4 @@ def read_all(source: Source | str, shard_size: int = 1000, repack: bool = False)
 
 def reasons(items: Iterable[SourceItem]) -> list[Reason | None]:
     """The reason of each item's failure, None for a good one."""
-    return [item.failure.reason if item.failure else None for item in items]
+    return [item.drop.reason if item.drop else None for item in items]

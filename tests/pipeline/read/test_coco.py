@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.read import open_source
-from pipeline.read.base import GivenRegion, SourceError
+from pipeline.read.base import SourceError
+from pipeline.sample import GivenRegion
 from schemas.reasons import Reason
 from tests.pipeline.read.source_builders import JPEG, read_all, reasons
 

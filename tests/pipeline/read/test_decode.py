@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from pipeline.failures import Failure
-from pipeline.images import DecodedImage
-from pipeline.read.base import GivenRegion, SourceItem
 from pipeline.read.decode import DecodeSettings, decode
+from pipeline.sample import DecodedImage, Drop, GivenRegion, SourceItem
 from schemas.hashes import sha256
 from schemas.reasons import Reason, Stage
 
@@ -55,11 +53,11 @@ def decoded(data: bytes, **fields: object) -> DecodedImage:
     return image
 
 
-def failed(data: bytes, settings: DecodeSettings | None = None, **fields: object) -> Failure:
-    failure = decode(item(data, **fields), settings or DecodeSettings())
-    assert isinstance(failure, Failure)
-    assert failure.stage is Stage.DECODE
-    return failure
+def failed(data: bytes, settings: DecodeSettings | None = None, **fields: object) -> Drop:
+    drop = decode(item(data, **fields), settings or DecodeSettings())
+    assert isinstance(drop, Drop)
+    assert drop.stage is Stage.DECODE
+    return drop
 
 
 def extent_of_red(pixels: np.ndarray) -> tuple[float, float, float, float]:
@@ -243,9 +241,9 @@ def test_bad_given_boxes_pass_through_a_turn_as_bad_boxes():
 @pytest.mark.parametrize("size", [(WIDTH + 1, HEIGHT), (HEIGHT, WIDTH)])
 def test_an_annotation_of_another_size_fails_where_there_are_boxes(size):
     data = encoded(raw_image(), "PNG")
-    failure = failed(data, given=(GivenRegion(box=BOX),), given_size=size)
-    assert failure.reason is Reason.SIZE_MISMATCH
-    assert f"{size[0]} x {size[1]}" in failure.message and f"{WIDTH} x {HEIGHT}" in failure.message
+    drop = failed(data, given=(GivenRegion(box=BOX),), given_size=size)
+    assert drop.reason is Reason.SIZE_MISMATCH
+    assert f"{size[0]} x {size[1]}" in drop.message and f"{WIDTH} x {HEIGHT}" in drop.message
     assert decoded(data, given_size=size).given == ()
 
 
@@ -264,9 +262,9 @@ def test_unreadable_exif_is_upright(junk):
 def test_too_many_pixels_are_refused_by_the_header_alone():
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(b""))
-    failure = failed(data)
-    assert failure.reason is Reason.TOO_LARGE
-    assert "20000 x 20000" in failure.message and "--read.max_pixels" in failure.message
+    drop = failed(data)
+    assert drop.reason is Reason.TOO_LARGE
+    assert "20000 x 20000" in drop.message and "--read.max_pixels" in drop.message
     assert failed(data, DecodeSettings(max_pixels=400_000_000)).reason is Reason.TRUNCATED  # now it is decoded
 
 
@@ -275,8 +273,8 @@ def test_the_limits_themselves_are_allowed():
     pixels = WIDTH * HEIGHT
     assert isinstance(decode(item(data), DecodeSettings(max_pixels=pixels, max_bytes=len(data))), DecodedImage)
     assert failed(data, DecodeSettings(max_pixels=pixels - 1)).reason is Reason.TOO_LARGE
-    failure = failed(data, DecodeSettings(max_bytes=len(data) - 1))
-    assert failure.reason is Reason.TOO_LARGE and "--read.max_bytes" in failure.message
+    drop = failed(data, DecodeSettings(max_bytes=len(data) - 1))
+    assert drop.reason is Reason.TOO_LARGE and "--read.max_bytes" in drop.message
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
@@ -289,14 +287,14 @@ def test_cut_files_are_truncated(kind, part):
 
 def test_empty_and_foreign_files():
     assert failed(b"").reason is Reason.EMPTY_FILE
-    failure = failed(b"<!DOCTYPE html><html>not found</html>")
-    assert failure.reason is Reason.DECODE
-    assert "<!DOCTYPE html>" in failure.message and " at 0x" not in failure.message
+    drop = failed(b"<!DOCTYPE html><html>not found</html>")
+    assert drop.reason is Reason.DECODE
+    assert "<!DOCTYPE html>" in drop.message and " at 0x" not in drop.message
 
 
 def test_postscript_is_not_run():
-    failure = failed(encoded(raw_image(), "EPS"))
-    assert failure.reason is Reason.DECODE and failure.message.startswith("none of JPEG, PNG")
+    drop = failed(encoded(raw_image(), "EPS"))
+    assert drop.reason is Reason.DECODE and drop.message.startswith("none of JPEG, PNG")
 
 
 def test_broken_webp_of_the_right_length_is_not_truncated():
@@ -306,13 +304,13 @@ def test_broken_webp_of_the_right_length_is_not_truncated():
 
 
 def test_pixels_without_a_range_are_refused():
-    failure = failed(encoded(Image.new("F", (4, 4), 0.5), "TIFF"))
-    assert failure.reason is Reason.DECODE and "mode F" in failure.message
+    drop = failed(encoded(Image.new("F", (4, 4), 0.5), "TIFF"))
+    assert drop.reason is Reason.DECODE and "mode F" in drop.message
 
 
 def test_an_item_that_failed_before_gives_its_failure():
-    failure = Failure(reason=Reason.MISSING, stage=Stage.READ, message="gone")
-    assert decode(item(None, failure=failure), DecodeSettings()) is failure
+    drop = Drop(reason=Reason.MISSING, stage=Stage.READ, message="gone")
+    assert decode(item(None, drop=drop), DecodeSettings()) is drop
 
 
 @pytest.mark.parametrize("name", ["max_pixels", "max_bytes"])

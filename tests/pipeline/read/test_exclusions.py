@@ -20,12 +20,12 @@ from tests.builders import (
     CHEAP,
     annotate,
     check_balance,
+    configuration,
     data_files,
     image_rows,
     members,
     read_markers,
     read_rows,
-    recipe,
     run,
     write_photos,
     write_tar,
@@ -147,11 +147,11 @@ def test_a_list_that_takes_nothing_away_changes_nothing(shards: Path, tmp_path: 
 
 
 def test_regions_of_a_list_decide_nothing_for_proposers_that_find_their_own(bad_region: tuple[str, str]) -> None:
-    plain = recipe(proposer="selective_search")
+    plain = configuration(proposer="selective_search")
     read = ReadSettings(excluded=Exclusions(regions=frozenset({bad_region})))
-    assert recipe(proposer="selective_search", read=read).configuration() == plain.configuration()
-    assert recipe(read=read).fingerprint() != recipe().fingerprint()
-    assert "filter" not in recipe().configuration()
+    assert configuration(proposer="selective_search", read=read).as_json() == plain.as_json()
+    assert configuration(read=read).fingerprint() != configuration().fingerprint()
+    assert "filter" not in configuration().as_json()
 
 
 def test_regions_that_do_not_matter_are_named(shards: Path, marks: Path, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_what_is_wrong_with_an_image_is_its_failure(photos, monkeypatch):
     (photos / "sub" / "a.jpg").write_bytes(b"")
     found = [item for (part,) in shards for item in source.read(part)]
     assert reasons(found) == [Reason.MISSING, Reason.CAPTION_ENCODING, Reason.EMPTY_FILE]
-    assert {item.failure.stage for item in found} == {Stage.READ}
+    assert {item.drop.stage for item in found} == {Stage.READ}
     monkeypatch.setattr(items, "MAX_MEMBER_BYTES", 3)
     assert Reason.TOO_LARGE in reasons(read_all(str(photos)))
 

@@ -61,7 +61,7 @@ def test_hugging_face_structs(tmp_path):
     ]
     found = read_all(f"parquet:{write(tmp_path / 'x.parquet', image=column)}")
     assert reasons(found) == [None, None, Reason.MISSING, Reason.NO_IMAGE, Reason.NO_IMAGE, Reason.EMPTY_FILE]
-    assert {item.failure.stage for item in found[2:]} == {Stage.READ}
+    assert {item.drop.stage for item in found[2:]} == {Stage.READ}
     assert [item.data for item in found[:2]] == [JPEG, JPEG]
 
 
@@ -115,7 +115,7 @@ def test_damage_inside_a_file_ends_it_with_one_row(tmp_path):
     path.write_bytes(bytes(data))
     found = list(open_source(str(path)).read(part))
     assert [item.key for item in found] == ["x-00000000", "x-00000001", "x-truncated"]
-    assert "from row 2 on" in found[2].failure.message
+    assert "from row 2 on" in found[2].drop.message
 
 
 def test_nothing_readable_is_refused(tmp_path):

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.read.base import SourceError, SourceItem
+from pipeline.read.base import SourceError
 from pipeline.read.scenes import Scenes
+from pipeline.sample import SourceItem
 from pipeline.scenes.draw import draw_scene
 from pipeline.scenes.words import parse_region_caption
 from schemas.boxes import as_boxes, is_valid

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.read import items, open_source
-from pipeline.read.base import GivenRegion, SourceError
+from pipeline.read.base import SourceError
 from pipeline.read.keys import as_key
+from pipeline.sample import GivenRegion
 from schemas.reasons import Reason, Stage
 from tests.pipeline.read.source_builders import JPEG, read_all, reasons, sample, tar_bytes
 
@@ -54,7 +55,7 @@ def test_a_name_splits_at_the_first_dot_and_keeps_its_folder(tmp_path):
     found = read_all(str(write(tmp_path, "x.tar", members)))
     assert [item.key for item in found] == [as_key("v1.0/a"), as_key("v2.0/a"), "b"]
     assert reasons(found) == [None, None, Reason.NO_IMAGE]
-    assert "b.v2.jpg" in found[2].failure.message
+    assert "b.v2.jpg" in found[2].drop.message
 
 
 def test_capitals_and_unicode_in_names(tmp_path):
@@ -89,8 +90,8 @@ def test_a_name_used_twice_gives_two_items_of_one_key(tmp_path):
 )
 def test_what_is_wrong_with_a_sample_is_its_failure(tmp_path, members, reason, words):
     item = only(tmp_path, members)
-    assert (item.key, item.data, item.failure.reason, item.failure.stage) == ("a", None, reason, Stage.READ)
-    assert words in item.failure.message
+    assert (item.key, item.data, item.drop.reason, item.drop.stage) == ("a", None, reason, Stage.READ)
+    assert words in item.drop.message
 
 
 def test_a_huge_member_is_not_read(tmp_path, monkeypatch):
@@ -152,7 +153,7 @@ def test_a_cut_tar_yields_what_is_whole_and_one_row_for_the_rest(tmp_path):
         found = read_all(str(tmp_path / "x.tar"))
         assert [(i.key, i.index) for i in found] == [("000", 0), ("001", 1), ("x-truncated", 2)]
         assert reasons(found) == [None, None, Reason.TRUNCATED]
-        assert "002." in found[2].failure.message
+        assert "002." in found[2].drop.message
         assert [i.data for i in found[:2]] == [JPEG + b"000", JPEG + b"001"]
 
 
@@ -195,7 +196,7 @@ def test_a_cut_gzip_stream_is_a_cut_tar(tmp_path):
     (tmp_path / "x.tgz").write_bytes(gzip.compress(tar_bytes(members))[:10_000])
     found = read_all(str(tmp_path / "x.tgz"))
     assert [item.key for item in found] == ["000", "x-truncated"]
-    assert "gzip" in found[1].failure.message
+    assert "gzip" in found[1].drop.message
 
 
 def test_remote_tars_are_read(bucket, store):
@@ -236,7 +237,7 @@ def test_samples_that_the_sidecar_lists_and_the_tar_lacks_are_reported(tmp_path,
     sidecar(tmp_path, [{"key": f"00{n}"} for n in range(5)])
     found = read_all(str(tmp_path), repack=repack)
     assert [item.key for item in found] == ["000", "001", "002", "00000-truncated"]
-    assert "2 of 5 samples are missing" in found[3].failure.message
+    assert "2 of 5 samples are missing" in found[3].drop.message
 
 
 def test_samples_beyond_the_sidecar_are_read_or_refused_but_never_lost(tmp_path):

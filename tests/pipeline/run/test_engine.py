@@ -14,7 +14,7 @@ from pipeline.run.engine import check_options, run_graph
 from pipeline.run.worker import WorkerSettings
 from pipeline.settings import PlanSettings, RunSettings
 from pipeline.store.storage import open_storage
-from tests.builders import digests, recipe, write_tars
+from tests.builders import configuration, digests, write_tars
 from tests.faults import jobs
 from tests.faults.fault_points import Fault
 
@@ -56,8 +56,8 @@ def tars(tmp_path: Path) -> Path:
 @pytest.fixture
 def worker_settings(tars: Path, tmp_path: Path) -> WorkerSettings:
     """What a worker of a planned job is built from."""
-    plan = make_plan(open_storage(str(tmp_path / "out")), [str(tars)], recipe(), PlanSettings())
-    return WorkerSettings(plan=plan, recipe=recipe(), run=RunSettings(), run_id="run")
+    plan = make_plan(open_storage(str(tmp_path / "out")), [str(tars)], configuration(), PlanSettings())
+    return WorkerSettings(plan=plan, configuration=configuration(), run=RunSettings(), run_id="run")
 
 
 def _join(thread: threading.Thread) -> None:
@@ -108,5 +108,5 @@ def test_a_killed_worker_process_ends_the_job_which_can_be_resumed(tars: Path, t
     assert "a worker process died" in ended.text
     assert "INFO:apache_beam" not in ended.text, "Beam's own steps are not for our users"
     for output in ("out", "undisturbed"):
-        job.annotate([str(tars)], str(tmp_path / output), recipe=recipe())
+        job.annotate([str(tars)], str(tmp_path / output), configuration=configuration())
     assert digests(tmp_path / "out") == digests(tmp_path / "undisturbed")

@@ -25,7 +25,7 @@ from pipeline.store.storage import LocalStorage, StorageError, open_storage
 from pipeline.write.shards import BalanceError
 from schemas.dataset import Dataset
 from schemas.names import ShardName
-from tests.builders import check_balance, digests, members, recipe, write_tar, write_tars
+from tests.builders import check_balance, configuration, digests, members, write_tar, write_tars
 
 Run = Callable[..., JobResult]
 
@@ -58,7 +58,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def annotate(inputs: Sequence[Path], output: Path | str, **changes: Any) -> JobResult:
-    changes.setdefault("recipe", recipe())
+    changes.setdefault("configuration", configuration())
     return job.annotate([str(path) for path in inputs], str(output), **changes)
 
 
@@ -173,7 +173,7 @@ def test_another_configuration_is_refused_and_touches_nothing(tars: Path, output
     annotate([tars], output)
     before = digests(output)
     with pytest.raises(PlanError, match="drop_empty"):
-        annotate([tars], output, recipe=recipe(drop_empty=True))
+        annotate([tars], output, configuration=configuration(drop_empty=True))
     assert digests(output) == before
 
 
@@ -223,7 +223,7 @@ def test_a_job_that_is_drained_at_once_does_nothing(tars: Path, output: Path) ->
 
 def test_a_unit_that_another_job_holds_is_waited_for(tars: Path, output: Path, undisturbed: dict[str, str]) -> None:
     storage = open_storage(str(output))
-    make.make_plan(storage, [str(tars)], recipe(), PlanSettings())
+    make.make_plan(storage, [str(tars)], configuration(), PlanSettings())
     notes: list[str] = []
     theirs = lease.hold(storage, lease.unit_name(1), 1000)
     assert theirs.__enter__()
@@ -282,17 +282,17 @@ def test_dataset_json_counts_shards_that_another_job_finishes_meanwhile(
 def test_transient_trouble_of_the_store_is_tried_again(
     tars: Path, output: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failures = [OSError(errno.EIO, os.strerror(errno.EIO))] * 2
+    drops = [OSError(errno.EIO, os.strerror(errno.EIO))] * 2
     settle = LocalStorage.settle
 
     def settle_later(self: LocalStorage, path: Path, name: str) -> None:
-        if "train-000001.parquet" in name and failures:
-            raise failures.pop()
+        if "train-000001.parquet" in name and drops:
+            raise drops.pop()
         settle(self, path, name)
 
     monkeypatch.setattr(LocalStorage, "settle", settle_later)
     annotate([tars], output)
-    assert failures == []
+    assert drops == []
     assert digests(output) == undisturbed
 
 

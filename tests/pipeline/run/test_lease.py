@@ -145,12 +145,12 @@ def test_a_lease_that_was_taken_over_is_left_alone(storage: Storage) -> None:
 
 def test_a_lost_renewal_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = open_storage(str(tmp_path / "out"))
-    failures = iter([OSError("the store is away")])
+    drops = iter([OSError("the store is away")])
     replace = storage.replace
 
     def replace_later(name: str, data: bytes) -> None:
-        for failure in failures:
-            raise failure
+        for drop in drops:
+            raise drop
         replace(name, data)
 
     with ExitStack() as stack:
@@ -158,4 +158,4 @@ def test_a_lost_renewal_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monke
         first = expiry(storage)
         monkeypatch.setattr(storage, "replace", replace_later)
         wait_until(lambda: expiry(storage) > first)
-    assert next(failures, None) is None
+    assert next(drops, None) is None

@@ -13,7 +13,7 @@ from pipeline.read.base import SourceError
 from pipeline.run.probe import MeasuredUnit, Measurement, ProbeSettings, Workload, forecast, probe, rate, workload
 from pipeline.settings import PlanSettings, RunSettings
 from pipeline.store.storage import open_storage
-from tests.builders import CHEAP, members, read_markers, recipe, run, write_photos, write_tar, write_tars
+from tests.builders import CHEAP, configuration, members, read_markers, run, write_photos, write_tar, write_tars
 
 
 def unit(images: int, wall_s: float, commit_s: float = 0.0, **changes: Any) -> MeasuredUnit:
@@ -39,7 +39,9 @@ def work(images: int, units: int = 1) -> Workload:
 
 
 def make(output: Path, *inputs: Path, **changes: Any) -> Plan:
-    return make_plan(open_storage(str(output)), [str(path) for path in inputs], recipe(), PlanSettings(**changes))
+    return make_plan(
+        open_storage(str(output)), [str(path) for path in inputs], configuration(), PlanSettings(**changes)
+    )
 
 
 def test_a_rate_of_equal_units_has_the_interval_of_student_s_t():
@@ -121,7 +123,7 @@ def test_a_probe_measures_all_but_its_first_unit_and_leaves_nothing_behind(
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     plan = make(tmp_path / "out", write_tars(tmp_path / "tars", 2, 12))
     seen: list[tuple[int, int]] = []
-    found = probe(plan, recipe(), RunSettings(), num_images=18, watch=lambda *progress: seen.append(progress))
+    found = probe(plan, configuration(), RunSettings(), num_images=18, watch=lambda *progress: seen.append(progress))
     assert [(each.images, each.regions, each.captions, each.dead) for each in found.units] == [(2, 4, 4, 0)] * 8
     assert all(each.num_bytes > 2 * 3000 and each.wall_s >= sum(each.seconds.values()) > 0 for each in found.units)
     assert found.images == 16
@@ -133,13 +135,13 @@ def test_a_probe_measures_all_but_its_first_unit_and_leaves_nothing_behind(
 
 def test_a_probe_of_more_than_there_is_takes_all_in_smaller_units(tmp_path: Path):
     plan = make(tmp_path / "out", write_tars(tmp_path / "tars", 1, 6))  # not counted: the plan does not know of 6
-    assert [each.images for each in probe(plan, recipe(), RunSettings(), num_images=500).units] == [1] * 5
+    assert [each.images for each in probe(plan, configuration(), RunSettings(), num_images=500).units] == [1] * 5
 
 
 def test_too_few_images_are_refused_by_name(tmp_path: Path):
     plan = make(tmp_path / "out", write_photos(tmp_path / "photos", 2))
     with pytest.raises(SourceError, match="photos: 2 images are too few for a probe, which needs 3"):
-        probe(plan, recipe(), RunSettings(), num_images=64)
+        probe(plan, configuration(), RunSettings(), num_images=64)
 
 
 @pytest.mark.parametrize(
