@@ -5,8 +5,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from pipeline.models.batches import BatchReport
-
 _T = TypeVar("_T")
 
 
@@ -15,8 +13,6 @@ class StageClock:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self.batches: dict[str, BatchReport] = {}
-        """What the batches of a model came to, by the stage that it works in."""
         self._stack: list[str] = []
         self._since = time.perf_counter()
 

@@ -1,9 +1,10 @@
 """The pixels of one region, as a captioner sees them."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.sample import DecodedImage, Pixels
+from pipeline.sample import Crop, DecodedImage, Pixels, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +17,20 @@ class CropSettings:
     def __post_init__(self) -> None:
         if not 0 < self.scale < math.inf:
             raise ValueError(f"--crop.scale must be a positive number, not {self.scale}")
+
+
+def crops_of(sample: Sample, settings: CropSettings) -> Iterator[Crop]:
+    """Yield the crop of each region of a sample, in the regions' order."""
+    for region in sample.regions:
+        assert sample.image is not None and region.box is not None
+        yield Crop(
+            region_id=region.region_id,
+            pixels=cut(sample.image, region.box, settings=settings),
+            box=region.box,
+            image_width=sample.image.width,
+            image_height=sample.image.height,
+            label=region.label,
+        )
 
 
 def cut(image: DecodedImage, box: tuple[float, float, float, float], *, settings: CropSettings) -> Pixels:

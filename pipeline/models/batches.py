@@ -7,6 +7,7 @@ items --batches of batch_size places, in stream order--> prepare (a batch ahead)
 import itertools
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
@@ -24,7 +25,26 @@ _LOST = ("cuda error", "device-side assert", "cudnn_status", "cublas_status")
 """What messages say when a GPU's context is gone: whatever is asked next in this process fails too."""
 
 Item = TypeVar("Item")
+Group = TypeVar("Group")
 Result = TypeVar("Result")
+
+
+class _Slot(Generic[Group]):
+    """A group whose items are with the model, or still to come."""
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.num_left = 0
+        """Items listed whose outcome is not there yet."""
+        self.is_listed = False
+        """Whether no more items will come."""
+
+    @property
+    def is_done(self) -> bool:
+        return self.is_listed and self.num_left == 0
+
+
+_Batch = list[tuple[_Slot[Group], Item]]
 
 
 class BatchReport(msgspec.Struct, kw_only=True):
@@ -121,42 +141,94 @@ class Batcher(Generic[Item, Result]):
         self.report = BatchReport(batch_size=batch_size, learned_size=batch_size)
 
     def run(self, items: Iterable[Item]) -> Iterator[tuple[Item, Result | Drop]]:
-        """Yield each item with its result, or with why it has none, in the order of `items`.
+        """Yield each item with its result, or with why it has none, in order; as `run_groups` does it."""
+        outcomes: deque[Result | Drop] = deque()
 
-        Lazy: one batch, and with a `prepare` one more, is taken from `items` and held at a time. Any Exception of the
+        def take(group: Item, item: Item, outcome: Result | Drop) -> None:
+            outcomes.append(outcome)
+
+        for item in self.run_groups(items, lambda item: (item,), take):
+            yield item, outcomes.popleft()
+            del item  # or it would be held while the next batch is read
+
+    def run_groups(
+        self,
+        groups: Iterable[Group],
+        items: Callable[[Group], Iterable[Item]],
+        take: Callable[[Group, Item, Result | Drop], None],
+        *,
+        window: int | None = None,
+    ) -> Iterator[Group]:
+        """Yield each group, in order, once `take` was given the outcome of each of its items.
+
+        Batches are filled across groups. One that is not full goes to the model when `window` groups have ended since
+        its first item: a count of groups, whatever was read ahead. A group without items goes on when those before it
+        have.
+
+        Lazy: one batch, and with a `prepare` one more, is taken from `groups` and held at a time. Any Exception of the
         call is taken for one of the model: its batch is bisected until the items that raise it are alone. A WorkError
-        is one of the whole work, and passes through, as errors of `items` do. Raises RuntimeError, naming the backend,
+        is one of the whole work, and passes through, as errors of `groups` do. Raises RuntimeError, naming the backend,
         where the number of results is not that of items.
         """
-        for batch, prepared in self._ahead(self._batches(items)):
-            outcomes = list(self._unless_broken(self._isolate(batch, prepared)))
-            self.report.items += len(batch)
-            self.report.learned_size = self.batch_size
-            yield from zip(batch, outcomes, strict=True)
-            del batch, prepared, outcomes  # or they would be held while the next batch is read
+        waiting: deque[_Slot[Group]] = deque()
+        for batch, prepared in self._ahead(self._filled(groups, items, waiting, window)):
+            if batch:
+                outcomes = list(self._unless_broken(self._isolate([item for _, item in batch], prepared)))
+                self.report.items += len(batch)
+                self.report.learned_size = self.batch_size
+                for (slot, item), outcome in zip(batch, outcomes, strict=True):
+                    take(slot.group, item, outcome)
+                    slot.num_left -= 1
+                del slot, item, outcome, outcomes
+            del batch, prepared  # or they would be held while the next batch is read
+            while waiting and waiting[0].is_done:
+                yield waiting.popleft().group
 
-    def _batches(self, items: Iterable[Item]) -> Iterator[list[Item]]:
-        """Yield the items in batches that take at most `batch_size` places, or are of one item."""
-        batch: list[Item] = []
-        places = 0.0
-        for item in items:
-            cost = self._cost(item)
-            if batch and places + cost > self.batch_size:
+    def _filled(
+        self,
+        groups: Iterable[Group],
+        items: Callable[[Group], Iterable[Item]],
+        waiting: "deque[_Slot[Group]]",
+        window: int | None,
+    ) -> Iterator["_Batch[Group, Item]"]:
+        """Yield batches that take at most `batch_size` places or are of one item; an empty one where a group can go on.
+
+        Each group begun is put into `waiting`.
+        """
+        batch: _Batch[Group, Item] = []
+        places, num_ended = 0.0, 0
+        for group in groups:
+            slot = _Slot(group)
+            waiting.append(slot)
+            for item in items(group):
+                cost = self._cost(item)
+                if batch and places + cost > self.batch_size:
+                    yield batch
+                    batch, places, num_ended = [], 0.0, 0
+                slot.num_left += 1
+                batch.append((slot, item))
+                del item
+                places += cost
+                if places >= self.batch_size:
+                    yield batch
+                    batch, places, num_ended = [], 0.0, 0
+            del group
+            slot.is_listed = True
+            num_ended += bool(batch)
+            if batch and window is not None and num_ended >= window:
                 yield batch
-                batch, places = [], 0.0
-            batch.append(item)
-            del item
-            places += cost
-            if places >= self.batch_size:
-                yield batch
-                batch, places = [], 0.0
+                batch, places, num_ended = [], 0.0, 0
+            if waiting and waiting[0].is_done:
+                yield []
         if batch:
             yield batch
 
     def _places(self, batch: Sequence[Item]) -> float:
         return sum(map(self._cost, batch))
 
-    def _ahead(self, batches: Iterator[list[Item]]) -> Iterator[tuple[list[Item], "_Prepared | None"]]:
+    def _ahead(
+        self, batches: Iterator["_Batch[Group, Item]"]
+    ) -> Iterator[tuple["_Batch[Group, Item]", "_Prepared | None"]]:
         """Yield each batch with its inputs, which a thread prepares while the model has the batch before it."""
         if self._prepare is None:
             for batch in batches:
@@ -164,9 +236,11 @@ class Batcher(Generic[Item, Result]):
                 del batch
             return
         with ThreadPoolExecutor(1, thread_name_prefix="prepare", initializer=enter_thread) as pool:
-            waiting: tuple[list[Item], _Prepared] | None = None
+            waiting: tuple[_Batch[Group, Item], _Prepared | None] | None = None
             for batch in batches:
-                started = batch, _Prepared(pool.submit(self._prepared, batch))
+                inputs = [item for _, item in batch]
+                started = batch, _Prepared(pool.submit(self._prepared, inputs)) if batch else None
+                del batch, inputs
                 if waiting is not None:
                     yield waiting
                 waiting = started

@@ -18,7 +18,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.read.base import ListedItem, SourceFile, SourcePart
+from pipeline.read.base import ListedItem, SourceFile, SourcePart, UnitPart
 from pipeline.settings import splits_of
 from pipeline.store.commit import roll_forward
 from pipeline.store.storage import Storage, StorageError
@@ -79,14 +79,6 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnitPart:
-    """A source range of a unit."""
-
-    input: PlannedInput
-    part: SourcePart
-
-
-@dataclass(frozen=True, kw_only=True)
 class Plan:
     """The plan of a data set: its generations, and lazily their tables."""
 
@@ -137,7 +129,8 @@ class Plan:
         for row in rows:
             items = None if row["item_group"] is None else self._items(number, row["item_group"])
             part = SourcePart(uri=row["uri"], start=row["start"], stop=row["stop"], items=items)
-            parts.append(UnitPart(input=inputs[row["input"]], part=part))
+            planned = inputs[row["input"]]
+            parts.append(UnitPart(spec=planned.spec, kind=planned.kind, prefix=planned.prefix, part=part))
         return parts
 
     def _rows_by_unit(self, number: int) -> dict[int, list[dict[str, Any]]]:

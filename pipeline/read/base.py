@@ -44,6 +44,17 @@ class SourcePart(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[ListedItem, ...] | None = None
 
 
+class UnitPart(msgspec.Struct, frozen=True, kw_only=True):
+    """A source range of a unit, with what opens the source."""
+
+    spec: str
+    """INPUT as given on the command line."""
+    kind: str
+    prefix: str
+    """Put before the keys of this input; "" for a lone input."""
+    part: SourcePart
+
+
 class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file of a source as it was when planned: a change of size or etag is a change of input."""
 

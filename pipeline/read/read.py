@@ -4,15 +4,14 @@ What filter lists take away is told here: an image is not even decoded, a given 
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import msgspec
 
-from pipeline.clock import StageClock
-from pipeline.plan.plan import UnitPart
 from pipeline.read import open_source
+from pipeline.read.base import UnitPart
 from pipeline.read.decode import decode
 from pipeline.read.exclusions import Exclusions, ReadSettings
 from pipeline.read.keys import with_prefix
@@ -24,27 +23,41 @@ _AHEAD = 4
 _EXCLUDED = Drop(reason=Reason.EXCLUDED, stage=Stage.READ, message="a list of --filter takes the image away")
 
 
-def read_samples(
-    parts: Sequence[UnitPart], settings: ReadSettings, *, num_threads: int, clock: StageClock
-) -> Iterator[Sample]:
-    """Yield a unit's samples in order, each decoded or with the drop that ended it."""
+def read_items(parts: Sequence[UnitPart], excluded: Exclusions) -> Iterator[Sample]:
+    """Yield the samples of a unit's parts in order, not decoded yet; one whose key was seen before is dropped.
+
+    What is taken away is taken away, whatever else is wrong with it.
+    """
+    seen: dict[str, str] = {}
+    for part in parts:
+        for item in open_source(part.spec, part.kind).read(part.part):
+            item = replace(item, key=with_prefix(item.key, part.prefix))
+            if item.key in excluded.images:
+                yield Sample(item=item, drop=_EXCLUDED)
+                continue
+            drop = item.drop
+            if drop is None and item.key in seen:
+                message = f"{item.uri} has the key of {seen[item.key]}"
+                drop = Drop(reason=Reason.DUPLICATE_KEY, stage=Stage.READ, message=message)
+            if drop is None:
+                seen[item.key] = item.uri
+            yield Sample(item=_without_regions(item, excluded), drop=drop)
+
+
+def decoded_ahead(samples: Iterable[Sample], settings: ReadSettings, *, num_threads: int) -> Iterator[Sample]:
+    """Yield the samples in order, each decoded, by a few threads ahead, or with the drop that ended it."""
     waiting: deque[Future[Sample]] = deque()
     with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
         try:
-            for sample in clock.timed("read", _unique(_items(parts), settings.excluded)):
+            for sample in samples:
                 waiting.append(pool.submit(_decode, sample, settings))
                 if len(waiting) > num_threads * _AHEAD:
-                    yield _next(waiting, clock)
+                    yield waiting.popleft().result()
             while waiting:
-                yield _next(waiting, clock)
+                yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _next(waiting: deque[Future[Sample]], clock: StageClock) -> Sample:
-    with clock("decode"):
-        return waiting.popleft().result()
 
 
 def _decode(sample: Sample, settings: ReadSettings) -> Sample:
@@ -56,31 +69,6 @@ def _decode(sample: Sample, settings: ReadSettings) -> Sample:
             sample.image = decoded
     sample.item = replace(sample.item, data=None)
     return sample
-
-
-def _items(parts: Sequence[UnitPart]) -> Iterator[SourceItem]:
-    for part in parts:
-        for item in open_source(part.input.spec, part.input.kind).read(part.part):
-            yield replace(item, key=with_prefix(item.key, part.input.prefix))
-
-
-def _unique(items: Iterator[SourceItem], excluded: Exclusions) -> Iterator[Sample]:
-    """Yield a sample an item; one whose key was seen before in the unit has failed.
-
-    What is taken away is taken away, whatever else is wrong with it.
-    """
-    seen: dict[str, str] = {}
-    for item in items:
-        if item.key in excluded.images:
-            yield Sample(item=item, drop=_EXCLUDED)
-            continue
-        drop = item.drop
-        if drop is None and item.key in seen:
-            message = f"{item.uri} has the key of {seen[item.key]}"
-            drop = Drop(reason=Reason.DUPLICATE_KEY, stage=Stage.READ, message=message)
-        if drop is None:
-            seen[item.key] = item.uri
-        yield Sample(item=_without_regions(item, excluded), drop=drop)
 
 
 def _without_regions(item: SourceItem, excluded: Exclusions) -> SourceItem:

@@ -211,7 +211,7 @@ def _uses_gpu() -> bool:
 
 def _probed_inputs(plan: Plan) -> tuple[str, ...]:
     parts = (part for unit in range(plan.num_units) for part in plan.unit(unit))
-    return tuple(dict.fromkeys(part.input.spec for part in parts))
+    return tuple(dict.fromkeys(part.spec for part in parts))
 
 
 def workload(plan: Plan, todo: Sequence[int]) -> Workload:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pipeline.sample import Drop, Proposals
+from pipeline.sample import Drop, Proposals, Sample
 from pipeline.store.storage import Storage
 from schemas.names import PROPOSALS_DIR
 
@@ -31,6 +31,12 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     provenance: dict[str, Any]
     """Of the proposer, which the caption stage does not load."""
     entries: list[_Entry]
+
+    def given_to(self, samples: Iterator[Sample]) -> Iterator[Sample]:
+        """Yield the unit's samples, each with what it had after proposing."""
+        for sample, (proposals, drop) in zip(samples, self.outcomes(), strict=True):
+            sample.proposals, sample.drop = proposals, drop
+            yield sample
 
     def outcomes(self) -> Iterator[Outcome]:
         """Yield what each sample had, in order."""

@@ -50,13 +50,12 @@ def commit_unit(
     *,
     provenance: dict[str, Any],
     clock: StageClock,
-) -> UnitReport:
-    """Write `samples` to the unit's shards and commit each that was not committed before.
+) -> tuple[Counts, Counts]:
+    """Write `samples` to the unit's shards, commit each that was not committed before; return the counts of both.
 
     Raises OSError on storage trouble, and BalanceError, before a shard is committed, if its counts do not add up.
     """
-    storage, token = plan.storage, secrets.token_hex(8)
-    report = UnitReport(unit=unit, seconds=clock.seconds, batches=clock.batches)
+    storage, token, images, regions = plan.storage, secrets.token_hex(8), Counts(), Counts()
     with ExitStack() as stack:
         writers = {}
         for split, shard in shards_of(unit, configuration).items():
@@ -73,9 +72,9 @@ def commit_unit(
                 stack.callback(_unlink, files)
                 commit(storage, str(writer.shard), files)
     for writer in writers.values():
-        report.images.add(writer.images)
-        report.regions.add(writer.regions)
-    return report
+        images.add(writer.images)
+        regions.add(writer.regions)
+    return images, regions
 
 
 def _split(sample: Sample, configuration: Configuration) -> str:
@@ -118,7 +117,7 @@ def _finish(
         tar=files[shard.tar].digest,
         parquet=files[shard.parquet].digest,
         sources=[
-            UnitSource(input=part.input.prefix, uri=part.part.uri, start=part.part.start, stop=part.part.stop)
+            UnitSource(input=part.prefix, uri=part.part.uri, start=part.part.start, stop=part.part.stop)
             for part in plan.unit(unit)
         ],
         provenance=provenance,

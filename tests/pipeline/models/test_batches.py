@@ -430,3 +430,56 @@ def test_the_report_says_what_was_learned_and_how_busy_the_model_was():
     assert report.model_s > 0
     report.add(BatchReport(batch_size=16, learned_size=2, items=6, calls=3))
     assert (report.learned_size, report.items, report.calls) == (2, 40, 14)
+
+
+def run_groups(sizes: list[int], batch_size: int, window: int | None, *, ahead: bool) -> tuple[list[int], list[int]]:
+    """Return the groups as they came out and the sizes of the batches; checks what each group was given."""
+    model, got = FakeModel(), []
+    runner: Batcher = Batcher(
+        model,
+        prepare=list if ahead else None,
+        name="fake",
+        stage=Stage.CAPTION,
+        batch_size=batch_size,
+    )
+    outcomes: dict[int, list[tuple[int, int]]] = {number: [] for number in range(len(sizes))}
+    groups = runner.run_groups(
+        range(len(sizes)),
+        lambda group: (10 * group + number for number in range(sizes[group])),
+        lambda group, item, outcome: outcomes[group].append((item, outcome)),
+        window=window,
+    )
+    for group in groups:
+        items = [10 * group + number for number in range(sizes[group])]
+        assert outcomes[group] == [(item, 2 * item) for item in items]
+        got.append(group)
+    return got, model.sizes
+
+
+@given(
+    sizes=st.lists(st.integers(0, 9), max_size=30),
+    batch_size=st.integers(1, 12),
+    window=st.none() | st.integers(1, 6),
+)
+def test_groups_come_out_in_order_and_batches_do_not_depend_on_looking_ahead(sizes, batch_size, window):
+    got, batches = run_groups(sizes, batch_size, window, ahead=False)
+    assert got == list(range(len(sizes)))
+    assert sum(batches) == sum(sizes)
+    assert run_groups(sizes, batch_size, window, ahead=True) == (got, batches)
+
+
+def test_a_batch_is_not_kept_waiting_for_more_than_a_window_of_groups():
+    _, batches = run_groups([1, 0, 0, 0, 1, 0, 1, 0, 1], 64, 3, ahead=False)
+    assert batches == [1, 2, 1]
+
+
+def test_a_group_without_items_goes_on_at_once_where_none_waits():
+    drawn = []
+
+    def groups():
+        for number in range(6):
+            drawn.append(number)
+            yield number
+
+    stream = batcher(FakeModel(), 4).run_groups(groups(), lambda group: (), lambda group, item, outcome: None)
+    assert next(stream) == 0 and drawn == [0]

@@ -54,7 +54,7 @@ def check(plan: Plan, *inputs: Path, settings: Configuration | None = None, **ch
 def ranges(plan: Plan) -> list[list[tuple[str, str, int, int | None]]]:
     """Each unit's parts, as (prefix, uri, start, stop)."""
     units = [plan.unit(unit) for unit in range(plan.num_units)]
-    return [[(part.input.prefix, part.part.uri, part.part.start, part.part.stop) for part in unit] for unit in units]
+    return [[(part.prefix, part.part.uri, part.part.start, part.part.stop) for part in unit] for unit in units]
 
 
 def test_tars_make_a_shard_each(storage: Storage, tars: Path) -> None:

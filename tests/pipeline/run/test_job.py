@@ -15,7 +15,7 @@ from pipeline.errors import EngineError, InterruptedRunError
 from pipeline.plan import make
 from pipeline.plan.check import PlanError
 from pipeline.plan.plan import load_plan
-from pipeline.read.read import read_samples
+from pipeline.read.read import read_items
 from pipeline.run import job, lease
 from pipeline.run.job import Drain, JobResult, Progress
 from pipeline.run.log import Ending
@@ -383,9 +383,9 @@ def test_fewer_images_than_planned_are_an_error(tmp_path: Path, output: Path, mo
     source = write_tars(tmp_path / "tars", num_tars=1, num_images=4)
 
     def losing(*arguments: Any, **named: Any) -> list[Any]:
-        return list(read_samples(*arguments, **named))[1:]
+        return list(read_items(*arguments, **named))[1:]
 
-    monkeypatch.setattr("pipeline.annotate.read_samples", losing)
+    monkeypatch.setattr("pipeline.annotate.read_items", losing)
     with pytest.raises(BalanceError, match="4 images were planned, 3 came in"):
         annotate([source], output, plan=PlanSettings(limit=4))
 
