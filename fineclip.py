@@ -1,12 +1,19 @@
 """The `fineclip` command: finds the subcommand's module by name and imports nothing else.
 
-So `fineclip --help` is instant, and a missing extra is reported by the one subcommand that needs it.
+So `fineclip --help` is instant, and a missing extra is reported by the one subcommand that needs it. Errors that a
+person can act on carry their exit code (`exit_code` on the class); they are printed here, without a traceback.
 """
 
+import difflib
 import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+_USAGE = 2
 
 
 @dataclass(frozen=True)
@@ -14,7 +21,7 @@ class _Subcommand:
     target: str
     """Where its `main(arguments) -> exit code` is: "module:function"."""
     extra: str
-    """The extra that holds its dependencies."""
+    """The extra that holds its dependencies; "" for those that a plain installation has."""
     summary: str
 
 
@@ -25,13 +32,19 @@ SUBCOMMANDS = {
     "train-mini": _Subcommand("pipeline.minis.command:main", "trainer", "train a small detector, captioner or CLIP"),
     "train": _Subcommand("trainer.cli.command:train_main", "trainer", "train FineCLIP, CLIPSelf, RegionCLIP or CLIP"),
     "evaluate": _Subcommand("trainer.cli.command:evaluate_main", "trainer", "measure a model on a data set"),
-    "status": _Subcommand("pipeline.cli.command:status_main", "pipeline", "count what a data set holds now"),
+    "status": _Subcommand("pipeline.cli.status:status_main", "", "count what a data set holds now"),
     "view": _Subcommand("pipeline.viewer.command:view_main", "viewer", "look at boxes and captions in the browser"),
     "sheet": _Subcommand("pipeline.viewer.command:sheet_main", "viewer", "write a contact sheet, one HTML file"),
     "doctor": _Subcommand(
-        "pipeline.doctor.command:doctor_main", "pipeline", "check that a data set is whole and will train"
+        "pipeline.doctor.command:doctor_main", "viewer", "check that a data set is whole and will train"
     ),
 }
+
+
+class ShadowedPackageError(ImportError):
+    """Python would import somebody else's package of our name; the message says which, and what to do."""
+
+    exit_code = _USAGE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,23 +54,62 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name in ("-h", "--help", "help"):
         sys.stdout.write(_usage())
         return 0
+    if name == "--version":
+        sys.stdout.write(f"fineclip {_version()}\n")
+        return 0
     if name not in SUBCOMMANDS:
-        sys.stderr.write(f"fineclip: there is no subcommand {name!r}\n\n{_usage()}")
-        return 2
+        near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        sys.stderr.write(f"fineclip: there is no subcommand {name!r}{meant}\n\n{_usage()}")
+        return _USAGE
     subcommand = SUBCOMMANDS[name]
     module, function = subcommand.target.split(":")
     try:
+        for package in ("schemas", module.partition(".")[0]):
+            check_own(package)
         run = getattr(importlib.import_module(module), function)
         code: int = run(arguments[1:])
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] in ("pipeline", "trainer", "schemas"):
             raise
+        distribution = f"fineclip-regions[{subcommand.extra}]" if subcommand.extra else "fineclip-regions"
         sys.stderr.write(
-            f"fineclip {name}: the package {error.name!r} is missing; "
-            f"install it with: pip install 'fineclip-regions[{subcommand.extra}]'\n"
+            f"fineclip {name}: the package {error.name!r} is missing; install it with: pip install '{distribution}'\n"
         )
-        return 2
+        return _USAGE
+    except Exception as error:
+        exit_code = getattr(error, "exit_code", _USAGE if isinstance(error, ImportError) else None)
+        if not isinstance(exit_code, int):
+            raise
+        _print_error(str(error))
+        return exit_code
     return code
+
+
+def check_own(package: str) -> None:
+    """Raise ShadowedPackageError where the package that Python would import does not lie beside this module."""
+    spec = importlib.util.find_spec(package)
+    ours = Path(__file__).resolve().parent / package
+    places = [] if spec is None else [Path(place).resolve() for place in spec.submodule_search_locations or ()]
+    if ours not in places:
+        found = "nothing" if spec is None else (spec.origin or ", ".join(map(str, places)))
+        raise ShadowedPackageError(
+            f"the package {package!r} that Python finds is {found}, not ours in {ours}: another installed package has "
+            f"its name, or a {package}.py or {package}/ lies in this folder. Install fineclip-regions into an "
+            "environment of its own, and run `fineclip` from another folder"
+        )
+
+
+def _print_error(message: str) -> None:
+    red, end = ("\033[1;31m", "\033[0m") if sys.stderr.isatty() else ("", "")
+    sys.stderr.write(f"{red}fineclip: {message}{end}\n")
+
+
+def _version() -> str:
+    try:
+        return metadata.version("fineclip-regions")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
 
 
 def _usage() -> str:

@@ -22,6 +22,8 @@ def load_backend(registry: Mapping[str, str], kind: str, name: str) -> type[Any]
 class SettingError(ValueError):
     """What a backend's setting names cannot be used; the message names the flag. Commands exit 2 on it."""
 
+    exit_code = 2
+
 
 _AT_LEAST_ONE = ("batch_size", "max_proposals", "image_side")
 _SHARES = ("min_score", "max_iou", "min_stability")

@@ -1,12 +1,28 @@
-"""Errors of running a job, apart from the engine module: raising or catching one must not import Beam."""
+"""Exit codes, and the errors of running a job, apart from the engine module: raising one must not import Beam."""
+
+EXIT_CODES = """\
+exit codes:
+  0  done and balanced
+  1  more dead than --max-dead
+  2  wrong usage or unusable input
+  3  refused: OUTPUT belongs to another configuration or other inputs
+  4  interrupted and drained; the same command goes on from there
+  5  OUTPUT cannot be read or written
+  6  totals do not balance
+  7  the engine or a model's server failed; the same command goes on from there"""
+"""What every command's help ends with."""
 
 
 class EngineError(ValueError):
     """The Beam options ask for something that this job must not run on. Commands exit 2 on it."""
 
+    exit_code = 2
+
 
 class WorkError(RuntimeError):
     """The models cannot be loaded, or fail on everything they are given. Commands exit 2 on it."""
+
+    exit_code = 2
 
 
 class BrokenModelError(WorkError):
@@ -14,4 +30,6 @@ class BrokenModelError(WorkError):
 
 
 class InterruptedRunError(RuntimeError):
-    """The engine ended before its work was done; the same command goes on from there. Commands exit 4 on it."""
+    """The engine ended before its work was done; the same command goes on from there. Commands exit 7 on it."""
+
+    exit_code = 7

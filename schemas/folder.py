@@ -27,6 +27,8 @@ _NOT_LISTED = {"http", "https"}
 class DatasetError(ValueError):
     """A data set cannot be read; the message names the file, and what to do. Commands exit 2 on it."""
 
+    exit_code = 2
+
 
 class _Descriptor:
     """An open file, closed when its last holder lets go: leaving the cache never closes it under a reader."""

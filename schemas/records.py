@@ -24,6 +24,8 @@ _KEY = re.compile(KEY_PATTERN)
 class RecordError(ValueError):
     """A record breaks the schema; the message names the file or key, the field, and what was expected."""
 
+    exit_code = 2
+
 
 class ImageSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where an image came from."""

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_the_paper_s_models_say_what_they_would_cost_without_a_gpu(
     outcome = run("annotate", photos, tmp_path / "out")
     assert outcome.code == 2
     words = " ".join(outcome.err.split())
-    assert re.search(r"at least [\d,]+ s and 31 GB of memory", words)
+    assert re.search(r"[\d,]+ s per image, .* and 31 GB of memory", words)
     assert "--profile weightless" in words
     assert not (tmp_path / "out").exists()
 
@@ -97,16 +98,19 @@ WRONG = {
     "": "give at least one INPUT, and OUTPUT last",
     "photos": "give at least one INPUT, and OUTPUT last",
     "photos out --bogus 3": "unrecognized arguments: --bogus",
-    "photos out --shard-size many": "many",
+    "photos out --sheld-size 3": "did you mean --shard-size?",
+    "photos out --select.max-regions 3": "did you mean --select.max_regions?",
+    "photos out --propose.model x": "(a setting of yolov9, fastsam, rpn, sam: choose one with --proposer)",
+    "photos out --shard-size many": "--shard-size is 'many', but must be a whole number",
     "photos out --shard-size 0": "--shard-size is 0, but must be at least 1",
     "photos out --limit 0": "--limit is 0, but must be at least 1",
     "photos out --workers 0": "--workers is 0, but must be at least 1",
     "photos out --max-dead 3": "--max-dead is 3.0, but must be between 0 and 1",
     "photos out --val-fraction 1": "--val-fraction is 1.0, but must be at least 0 and below 1",
     "photos out --select.max_iou 7": "--select.max_iou must be between 0 and 1, not 7.0",
-    "photos out --proposer yolo": "unknown proposer 'yolo'; known:",
-    "photos out --captioner gpt": "unknown captioner 'gpt'; known:",
-    "photos out --profile none": "unknown profile 'none'; known:",
+    "photos out --proposer yolo": "unknown proposer 'yolo'; did you mean 'yolov9'? (known:",
+    "photos out --captioner gpt": "unknown captioner 'gpt' (known:",
+    "photos out --profile papr": "unknown profile 'papr'; did you mean 'paper'? (known:",
     "photos out --captione rule": "--captione",
     "photos out --propose.working_side 3": "--propose.working_side",
     "photos out --config nowhere.yaml": "--config nowhere.yaml: No such file or directory",
@@ -152,7 +156,7 @@ def test_files_of_somebody_else_are_not_overwritten(photos: Path, tmp_path: Path
 def test_an_unknown_subcommand_is_exit_code_2():
     outcome = run("anotate")
     assert outcome.code == 2
-    assert "there is no subcommand 'anotate'" in outcome.err
+    assert "there is no subcommand 'anotate'; did you mean 'annotate'?" in outcome.err
     assert "usage: fineclip SUBCOMMAND" in outcome.err
 
 
@@ -162,9 +166,9 @@ CONFIGS = {
     "shard_size: many": "many",
     "[1, 2]": "holds no settings",
     "a: [": "while parsing",
-    "profile: none": "unknown profile 'none'; known:",
-    "proposer: yolo": "unknown proposer 'yolo'; known:",
-    "proposer: [manual]": "unknown proposer ['manual']; known:",
+    "profile: none": "unknown profile 'none' (known:",
+    "proposer: yolo": "unknown proposer 'yolo'; did you mean 'yolov9'? (known:",
+    "proposer: [manual]": "unknown proposer ['manual']; did you mean 'manual'? (known:",
 }
 
 
@@ -242,7 +246,7 @@ def test_status_of_nothing_says_so(tmp_path: Path, exists: bool):
 def test_status_takes_one_folder(arguments: tuple[str, ...]):
     outcome = run("status", *arguments)
     assert outcome.code == 2
-    assert "usage: fineclip status OUTPUT" in outcome.err
+    assert "usage: fineclip status [-h] OUTPUT" in outcome.err
 
 
 def test_plan_shows_the_work_and_annotate_takes_the_plan(photos: Path, tmp_path: Path):
@@ -309,6 +313,24 @@ def test_progress_in_a_log_is_lines_and_the_table_fits_80_columns(tmp_path: Path
     words = " ".join(table.split())
     assert "images 2 2 0 0" in words and "regions 8 4 4 0" in words
     assert "2 regions filtered: small a side of the box is below --select.min_side" in words
+
+
+def test_the_version_is_that_of_the_installed_package():
+    assert run("--version").out == f"fineclip {metadata.version('fineclip-regions')}\n"
+
+
+@pytest.mark.parametrize("package", ["schemas", "pipeline", "trainer"])
+@pytest.mark.parametrize("form", ["{}.py", "{}/__init__.py"])
+def test_another_package_of_our_name_is_noticed(tmp_path: Path, package: str, form: str):
+    path = tmp_path / form.format(package)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("raise SystemExit('somebody else')")
+    code = "import sys; sys.path.insert(0, '.'); import fineclip; sys.exit(fineclip.main(sys.argv[1:]))"
+    name = "train" if package == "trainer" else "status"
+    ran = subprocess.run([sys.executable, "-c", code, name, "x"], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert f"the package '{package}' that Python finds is {path}, not ours" in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 def test_help_imports_neither_beam_nor_numpy():

@@ -6,20 +6,20 @@ found first, because their own configs are part of the parser (`--propose.*` and
 
 import argparse
 import dataclasses
-import inspect
+import difflib
 import os
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import docstring_parser
 import yaml
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import Namespace
 
 from pipeline.caption import CAPTIONERS, captioner_class
 from pipeline.caption.crop import CropSettings
+from pipeline.cli.flags import GROUPS, FlagParser, HelpFormatter, add_flat
 from pipeline.cli.profiles import DEFAULT_PROFILE, PROFILES
+from pipeline.errors import EXIT_CODES
 from pipeline.propose import PROPOSERS, proposer_class
 from pipeline.propose.select import SelectSettings
 from pipeline.read.decode import DecodeSettings
@@ -27,18 +27,6 @@ from pipeline.read.exclusions import ReadSettings, load_exclusions
 from pipeline.read.spec import split_options, split_prefix
 from pipeline.run.probe import ProbeSettings
 from pipeline.settings import Configuration, PlanSettings, RunSettings
-
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
-
-EXIT_CODES = """\
-exit codes:
-  0  done and balanced
-  1  more dead than --max-dead
-  2  wrong usage or unusable input
-  3  refused: OUTPUT belongs to another configuration or other inputs
-  4  interrupted and drained; the same command goes on from there
-  5  OUTPUT cannot be read or written
-  6  totals do not balance"""
 
 _CHOICES: dict[str, Collection[str]] = {"profile": PROFILES, "proposer": PROPOSERS, "captioner": CAPTIONERS}
 _PLAN = "plan"
@@ -48,8 +36,6 @@ _FILTER_HELP = (
     "given several times. Keys are those of OUTPUT, ids of regions those of INPUT's records: they matter to manual "
     "alone, other proposers find regions of their own."
 )
-_GROUPS = ("read", "select", "crop", "propose", "caption")
-_MAX_HELP_WIDTH = 110
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -146,17 +132,19 @@ def _load_config(path: Path) -> dict[str, Any]:
 
 def _known_name(kind: str, name: Any) -> str:
     if name not in [*_CHOICES[kind]]:
-        raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(sorted(_CHOICES[kind]))}")
+        near = difflib.get_close_matches(str(name), _CHOICES[kind], n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown {kind} {name!r}{meant} (known: {', '.join(sorted(_CHOICES[kind]))})")
     return str(name)
 
 
-def _parser(command: str, description: str, names: dict[str, str]) -> ArgumentParser:
-    parser = ArgumentParser(
+def _parser(command: str, description: str, names: dict[str, str]) -> FlagParser:
+    parser = FlagParser(
         prog=f"fineclip {command}",
         usage=_usage(command),
         description=description,
         epilog=EXIT_CODES,
-        formatter_class=_Formatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
         print_config="--print-config",
     )
@@ -171,19 +159,19 @@ def _parser(command: str, description: str, names: dict[str, str]) -> ArgumentPa
     parser.add_argument("--append", action="store_true", help="Take new inputs into an existing OUTPUT.")
     parser.add_argument("--filter", action="append", default=[], metavar="FILE", help=_FILTER_HELP)
     for settings in (PlanSettings, RunSettings):
-        _add_flat(parser, settings)
+        add_flat(parser, settings)
     if command == _PLAN:
-        _add_flat(parser, ProbeSettings)
-    _add_flat(parser, Configuration, only=("val_fraction", "drop_empty"))
+        add_flat(parser, ProbeSettings)
+    add_flat(parser, Configuration, only=("val_fraction", "drop_empty"))
     proposer, captioner = proposer_class(names["proposer"]), captioner_class(names["captioner"])
     classes = (DecodeSettings, SelectSettings, CropSettings, proposer.config_class, captioner.config_class)
-    for group, settings in zip(_GROUPS, classes, strict=True):
+    for group, settings in zip(GROUPS, classes, strict=True):
         parser.add_class_arguments(settings, group)
     parser.set_defaults(_profile_defaults(names))
     return parser
 
 
-def _add_choices(parser: ArgumentParser, names: dict[str, str]) -> None:
+def _add_choices(parser: FlagParser, names: dict[str, str]) -> None:
     profiles = "; ".join(f"{name}: {profile.summary}" for name, profile in PROFILES.items())
     helps = {
         "profile": f"A proposer and a captioner with the settings that suit them. {profiles}.",
@@ -201,41 +189,6 @@ def _profile_defaults(names: dict[str, str]) -> dict[str, Any]:
     return {
         name: value for name, value in profile.defaults.items() if names[suits[name]] == getattr(profile, suits[name])
     }
-
-
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults other than "off" and "none", as wide as the terminal allows and a person can read."""
-
-    def __init__(self, prog: str) -> None:
-        columns = shutil.get_terminal_size().columns
-        super().__init__(prog, max_help_position=30, width=min(columns, _MAX_HELP_WIDTH) - 2)
-
-    def add_argument(self, action: argparse.Action) -> None:
-        """Leave out the flags that jsonargparse adds for a whole group, such as `--select FILE`."""
-        if action.dest not in _GROUPS:
-            super().add_argument(action)
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        is_off = action.default is None or action.default is False or action.default == []
-        return action.help if is_off else super()._get_help_string(action)
-
-    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
-        return action.dest.rpartition(".")[2].upper()
-
-
-def _add_flat(parser: ArgumentParser, settings: type[Any], only: Sequence[str] | None = None) -> None:
-    """Add a flag for each field of a dataclass: `--shard-size` for `shard_size`, its docstring as help."""
-    documented = docstring_parser.parse_from_object(settings).params
-    helps = {entry.arg_name: (entry.description or "").replace("\n", " ").replace("`", "") for entry in documented}
-    hints = inspect.get_annotations(settings, eval_str=True)
-    for field in dataclasses.fields(settings):
-        if only is not None and field.name not in only:
-            continue
-        flag = "--" + field.name.replace("_", "-")
-        if hints[field.name] is bool:
-            parser.add_argument(flag, action="store_true", help=helps[field.name])
-        else:
-            parser.add_argument(flag, type=hints[field.name], default=field.default, help=helps[field.name])
 
 
 def _options(settings: Namespace, names: dict[str, str], beam_options: Sequence[str]) -> Options:

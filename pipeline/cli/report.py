@@ -1,4 +1,4 @@
-"""What a person sees at the end: the tables of `annotate`, `plan` (with its probe) and `status`."""
+"""What a person sees at the end: the tables of `annotate` and of `plan` with its probe."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -7,14 +7,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.cli.counts import print_counts, size_of
 from pipeline.cli.options import Options
 from pipeline.models.batches import BatchReport
 from pipeline.plan.plan import Plan
 from pipeline.read.exclusions import GIVEN
 from pipeline.run.job import JobResult
 from pipeline.run.probe import Forecast, Interval, Measurement
-from pipeline.run.status import Totals
-from schemas.reasons import MEANING_OF, Reason, Stage
+from schemas.reasons import Reason, Stage
 
 _NOTABLE = 0.1
 """Share of the time from which on a stage is worth a remark."""
@@ -22,7 +22,7 @@ _NOTABLE = 0.1
 
 def closing(console: Console, result: JobResult, options: Options) -> None:
     """Print what `annotate` came to: counts by status and reason, rates, where the time went, what to do next."""
-    _print_counts(console, result.totals)
+    print_counts(console, result.totals)
     if result.num_units_run == 0:
         console.print(f"Nothing to do: all {result.plan.num_units:,} units were done.", highlight=False)
     else:
@@ -40,22 +40,12 @@ def closing(console: Console, result: JobResult, options: Options) -> None:
     console.print(f"Data set: {options.output}", highlight=False, markup=False, soft_wrap=True)
 
 
-def status(console: Console, plan: Plan, totals: Totals, todo: list[int]) -> None:
-    """Print what a data set holds now."""
-    _print_counts(console, totals)
-    state = "complete" if not todo else f"{len(todo):,} of {plan.num_units:,} units are still to do"
-    held = f"{totals.num_shards:,} shards, {_size(totals.num_bytes)}; {state}."
-    console.print(f"{plan.storage.url}: {held}", highlight=False, markup=False, soft_wrap=True)
-    if not totals.balanced:
-        console.print("The totals do not balance: this is a bug, please report it.", style="bold red")
-
-
 def plan(console: Console, planned: Plan, todo: list[int]) -> None:
     """Print the inputs of a plan and the work in it."""
     table = Table("input", "kind", "prefix", "files", "size", box=None, pad_edge=False)
     table.columns[0].overflow = "fold"
     for entry in planned.inputs:
-        table.add_row(Text(entry.spec), entry.kind, entry.prefix or "-", f"{entry.num_files:,}", _size(entry.bytes))
+        table.add_row(Text(entry.spec), entry.kind, entry.prefix or "-", f"{entry.num_files:,}", size_of(entry.bytes))
     console.print(table)
     images = "unknown until read" if planned.num_images is None else f"{planned.num_images:,}"
     shards = planned.num_units * len(planned.splits)
@@ -101,7 +91,7 @@ def _forecast_table(predicted: Forecast, measured: Measurement, price: float | N
     table.add_row("images", _rough(work.images) if work.is_estimated else f"{work.images:,}", "", about)
     for name, amount in (("regions", predicted.regions), ("captions", predicted.captions)):
         add(name, amount, _rough, f"{amount.value * per_image:.2f} an image")
-    add("output", predicted.num_bytes, _size, f"{_size(predicted.num_bytes.value * per_image)} an image")
+    add("output", predicted.num_bytes, size_of, f"{size_of(predicted.num_bytes.value * per_image)} an image")
     table.add_row("shards", f"{work.shards:,}", "", "")
     hours = "GPU-hours" if measured.uses_gpu else "machine-hours"
     add(hours, predicted.seconds.times(1 / 3600), _rough, f"{_duration(predicted.per_image_s.value)} an image")
@@ -158,33 +148,6 @@ def _duration(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / unit:.3g} {name}"
     return f"{seconds / 86400:,.1f} days"
-
-
-def _print_counts(console: Console, totals: Totals) -> None:
-    table = Table("", "inputs", "ok", "filtered", "dead", box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, counts in (("images", totals.images), ("regions", totals.regions)):
-        numbers = (counts.inputs, counts.ok, counts.num_filtered, counts.num_dead)
-        table.add_row(name, *(f"{number:,}" for number in numbers))
-    console.print(table)
-    _print_reasons(console, totals)
-
-
-def _print_reasons(console: Console, totals: Totals) -> None:
-    """Print a line a reason, most frequent first: how many, what for, and what the reason means."""
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(justify="right")
-    for _ in ("reason", "meaning"):
-        table.add_column()
-    for name, counts in (("images", totals.images), ("regions", totals.regions)):
-        for status_name, by_reason in (("filtered", counts.filtered), ("dead", counts.dead)):
-            for reason, count in sorted(by_reason.items(), key=lambda pair: (-pair[1], pair[0])):
-                table.add_row(f"{count:,}", f"{name} {status_name}: {reason}", MEANING_OF[Reason(reason)])
-    if table.row_count:
-        console.print()
-        console.print(table)
-    console.print()
 
 
 def _print_times(console: Console, result: JobResult) -> None:
@@ -245,11 +208,3 @@ def _warn_of_versions(console: Console, result: JobResult) -> None:
             f"Warning: the shards were made by {number} different versions of libraries or models; bytes may differ"
         )
         console.print(f"{warning} (dataset.json, provenance).", style="yellow", highlight=False, markup=False)
-
-
-def _size(num_bytes: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:,.1f} TB"

@@ -317,7 +317,9 @@ class Batcher(Generic[Item, Result]):
             return part
         try:
             return self._prepare(part)
-        except Exception as error:  # noqa: BLE001 - as above
+        except WorkError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as below
             return self._failure_of(error)
 
     def _failure_of(self, error: Exception) -> Drop:

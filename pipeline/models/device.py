@@ -15,6 +15,8 @@ from dataclasses import dataclass
 class DeviceError(ValueError):
     """The device asked for is not there, or taken; the message says what to do. Commands exit 2 on it."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Device:

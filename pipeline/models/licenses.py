@@ -16,6 +16,8 @@ from pipeline.models.weights import origin_of
 class LicenseError(ValueError):
     """A model or code path is not permissively licensed, and --permissive-only was given. Commands exit 2 on it."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Licensed:

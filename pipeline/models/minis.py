@@ -15,6 +15,8 @@ REPEATS = "repeats.json"
 class MiniError(ValueError):
     """A mini is unknown or not installed; the message says what there is."""
 
+    exit_code = 2
+
 
 def mini_folder(name: str) -> Path:
     """Return the folder of a shipped mini (`detector`, `captioner` or `clip`). Raises MiniError."""

@@ -37,6 +37,8 @@ _TWINS = {
 class WeightsNotFoundError(ValueError):
     """A model's files are not to be had; the message names the flag that takes a local path. Commands exit 2 on it."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFiles:

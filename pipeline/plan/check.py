@@ -15,6 +15,8 @@ from schemas.names import ShardName
 class PlanError(ValueError):
     """OUTPUT belongs to another configuration or other inputs; the message shows the difference. Commands exit 3."""
 
+    exit_code = 3
+
 
 def check_plan(plan: Plan, inputs: Sequence[str], configuration: Configuration, settings: PlanSettings) -> None:
     """Raise PlanError, showing the difference, unless OUTPUT's plan is that of these inputs and this configuration."""

@@ -16,6 +16,8 @@ from pipeline.sample import GivenRegion, SourceItem
 class SourceError(ValueError):
     """An INPUT cannot be used; the message names it and says what to do. Commands exit 2 on it."""
 
+    exit_code = 2
+
 
 class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
     """A sample known when planning: stored in the plan, so that workers need not read the source's index again."""

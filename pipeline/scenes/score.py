@@ -6,7 +6,6 @@ whose box matches an object.
 
 import argparse
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -77,18 +76,13 @@ def scene_of_key(key: str) -> Scene:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run `fineclip score DATA` and return its exit code."""
+    """Run `fineclip score DATA` and return its exit code. Raises errors that carry theirs."""
     parser = argparse.ArgumentParser(prog="fineclip score", description=_DESCRIPTION, allow_abbrev=False)
     parser.add_argument("data", metavar="DATA", help="a data set made from scenes:N: a folder, or a URL")
     parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="may be given several times")
     parser.add_argument("--filter", action="append", default=[], metavar="FILE", help="a filter list; several may be")
     options = parser.parse_args(arguments)
-    try:
-        figures = score(Dataset.open(options.data, overlays=options.overlay, filters=options.filter))
-    except DatasetError as error:
-        sys.stderr.write(f"fineclip score: {error}\n")
-        return 2
-    _print(Console(emoji=False), figures)
+    _print(Console(emoji=False), score(Dataset.open(options.data, overlays=options.overlay, filters=options.filter)))
     return 0
 
 

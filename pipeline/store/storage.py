@@ -37,6 +37,8 @@ _CONDITIONAL_PUT = {"s3", "gs", "memory"}
 class StorageError(OSError):
     """OUTPUT cannot be read or written; the message names the file and what to do. Commands exit 5 on it."""
 
+    exit_code = 5
+
 
 class Storage(Protocol):
     """The operations on OUTPUT. Failures of the store raise OSError."""

@@ -23,6 +23,8 @@ from schemas.records import Counts, ShardMarker, UnitSource, encode
 class BalanceError(AssertionError):
     """Inputs are not ok + filtered + dead: a bug of ours. Commands exit 6 on it."""
 
+    exit_code = 6
+
 
 @dataclass(frozen=True, kw_only=True)
 class UnitReport:

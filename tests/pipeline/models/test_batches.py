@@ -483,3 +483,12 @@ def test_a_group_without_items_goes_on_at_once_where_none_waits():
 
     stream = batcher(FakeModel(), 4).run_groups(groups(), lambda group: (), lambda group, item, outcome: None)
     assert next(stream) == 0 and drawn == [0]
+
+
+def test_a_work_error_while_preparing_stops_the_work():
+    def prepare(batch: Sequence[int]) -> list[int]:
+        raise WorkError("the server is gone")
+
+    runner: Batcher = Batcher(FakeModel(), prepare=prepare, name="fake", stage=Stage.CAPTION, batch_size=4)
+    with pytest.raises(WorkError, match="gone"):
+        list(runner.run(range(10)))
