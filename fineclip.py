@@ -7,13 +7,16 @@ person can act on carry their exit code (`exit_code` on the class); they are pri
 import difflib
 import importlib
 import importlib.util
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
-_USAGE = 2
+_USAGE, _INTERRUPTED = 2, 4
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def run() -> NoReturn:
+    """Run the command and end the process with its exit code.
+
+    Where Beam ran, the interpreter is not taken down: threads that Beam left in C++ abort the process then, now and
+    again, after all is written.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a command has a handler of its own
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        _print_error("interrupted")
+        code = _INTERRUPTED
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "apache_beam" in sys.modules:
+        os._exit(code)
+    sys.exit(code)
+
+
 def check_own(package: str) -> None:
     """Raise ShadowedPackageError where the package that Python would import does not lie beside this module."""
     spec = importlib.util.find_spec(package)
@@ -121,4 +143,4 @@ def _usage() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -84,5 +84,5 @@ setup(
         "viewer": VIEWER,
         "dev": DEV + OPENAI,
     },
-    entry_points={"console_scripts": ["fineclip=fineclip:main"]},
+    entry_points={"console_scripts": ["fineclip=fineclip:run"]},
 )

@@ -1,8 +1,6 @@
 """`python -m pipeline` is `fineclip`."""
 
-import sys
-
-from fineclip import main
+from fineclip import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -28,22 +28,23 @@ DONE, TOO_MANY_DEAD, INTERRUPTED = 0, 1, 4
 
 def annotate_main(arguments: Sequence[str]) -> int:
     """Run `fineclip annotate` and return its exit code. Raises errors that carry theirs."""
-    options = parse("annotate", "Propose regions, caption them and write region-text shards.", arguments)
-    _check_models(options)
     console = Console(emoji=False, stderr=True)
     drain = job.Drain()
-    with _draining_on_signals(drain, console), progress.Bar(console) as bar:
-        result = job.annotate(
-            options.inputs,
-            options.output,
-            configuration=options.configuration,
-            plan=options.plan,
-            run=options.run,
-            append=options.append,
-            beam_options=options.beam_options,
-            drain=drain,
-            watch=bar.show,
-        )
+    with _draining_on_signals(drain, console):
+        options = parse("annotate", "Propose regions, caption them and write region-text shards.", arguments)
+        _check_models(options)
+        with progress.Bar(console) as bar:
+            result = job.annotate(
+                options.inputs,
+                options.output,
+                configuration=options.configuration,
+                plan=options.plan,
+                run=options.run,
+                append=options.append,
+                beam_options=options.beam_options,
+                drain=drain,
+                watch=bar.show,
+            )
     report.closing(Console(emoji=False), result, options)
     if result.drained:
         console.print("Interrupted: the shards in hand were finished. The same command goes on from here.")

@@ -8,7 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.run.job import Progress as JobProgress
+from pipeline.run.watch import Progress as JobProgress
 
 _LOG_EVERY_S = 10.0
 

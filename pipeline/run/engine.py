@@ -4,13 +4,16 @@ Beam's own default runner is not used: it first tries to download another one. R
 without an error are refused.
 """
 
+import argparse
 import contextlib
+import difflib
 import logging
 import os
 import shlex
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 
 import apache_beam as beam
@@ -18,11 +21,14 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
+from apache_beam.runners.runner import create_runner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
+from apache_beam.utils import interactive_utils
 
 from pipeline.errors import EngineError, InterruptedRunError
 from pipeline.run.graph import build
 from pipeline.run.worker import WorkerSettings
+from schemas.names import RUN_DIR
 
 _LOCAL = {"DirectRunner", "FnApiRunner", "direct", ""}
 
@@ -32,6 +38,7 @@ def check_options(beam_options: Sequence[str], workers: int) -> PipelineOptions:
     options = PipelineOptions(list(beam_options))
     runner = options.view_as(StandardOptions).runner or ""
     direct = options.view_as(DirectOptions)
+    _check_names(options, beam_options, is_local=runner in _LOCAL)
     if "Dask" in runner:
         raise EngineError(f"--runner={runner}: Beam's DaskRunner loses records without an error; use another runner")
     if direct.direct_running_mode == "multi_threading":
@@ -46,9 +53,32 @@ def check_options(beam_options: Sequence[str], workers: int) -> PipelineOptions:
             direct.direct_num_workers = workers
             logs = options.view_as(WorkerOptions)  # whose default is a page of Beam's own steps for each process
             logs.default_sdk_harness_log_level = logs.default_sdk_harness_log_level or "ERROR"
-    elif workers > 1:
+        return options
+    if workers > 1:
         raise EngineError(f"--workers is for this machine; give --runner={runner} its own options after --")
+    try:
+        create_runner(runner)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise EngineError(f"--runner={runner}: {error}") from error
     return options
+
+
+def _check_names(options: PipelineOptions, given: Sequence[str], *, is_local: bool) -> None:
+    """Raise EngineError for an option that Beam does not know: it would be ignored without a word.
+
+    Engines behind a job server have options of their own, so with them only what looks misspelt is refused.
+    """
+
+    def check(parser: argparse.ArgumentParser) -> None:
+        _, unknown = parser.parse_known_args(list(given))
+        known = [option for action in parser._actions for option in action.option_strings]
+        for name in (argument.partition("=")[0] for argument in unknown if argument.startswith("-")):
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.6 if is_local else 0.85)
+            if is_local or near:
+                meant = f"; did you mean {near[0]}?" if near else ""
+                raise EngineError(f"{name}: Beam knows no such option{meant}")
+
+    options.get_all_options(add_extra_args_fn=check)
 
 
 def run_graph(
@@ -56,7 +86,7 @@ def run_graph(
 ) -> None:
     """Annotate `units` on the engine; `wait` is called with the thread that runs it, and returns when it has ended.
 
-    Raises InterruptedRunError if a local worker process ended early, and what the engine raises.
+    Raises InterruptedRunError where the engine fails or a local worker process ended early.
     """
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     os.environ["PYTHONSAFEPATH"] = "1"  # a worker must not import a `pipeline/` of the folder it is started in
@@ -66,13 +96,23 @@ def run_graph(
         thread.start()
         while thread.is_alive() and not errors:
             wait(thread)
-    if errors:
+    if errors and isinstance(errors[0], InterruptedRunError):
         raise errors[0]
+    if errors:
+        where = f"{RUN_DIR}/{settings.run_id}.engine.txt"
+        settings.plan.storage.replace(where, "".join(traceback.format_exception(errors[0])).encode())
+        first_line = (str(errors[0]).strip() or "no message").splitlines()[0]
+        raise InterruptedRunError(
+            f"the engine failed: {type(errors[0]).__name__}: {first_line}; {where} in OUTPUT has its traceback. "
+            "The same command goes on from here"
+        ) from errors[0]
 
 
 def _run(units: Sequence[int], settings: WorkerSettings, options: PipelineOptions, errors: list[BaseException]) -> None:
     # Worker processes inherit this: a Ctrl-C in the terminal reaches them too, and they have shards to finish.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    # In a notebook Beam would import its interactive runner, which needs packages of its own and writes into the cell.
+    beam.pipeline.is_in_ipython = interactive_utils.is_in_ipython = lambda: False
     try:
         pipeline = beam.Pipeline(runner=_runner(options), options=options)
         build(pipeline, units, settings)
@@ -104,7 +144,7 @@ def _noticing_dead_workers(errors: list[BaseException]) -> Iterator[None]:
 
     def hook(arguments: threading.ExceptHookArgs) -> None:
         if arguments.thread is not None and arguments.thread.name == "run_worker":
-            message = f"a worker process died ({arguments.exc_value}); killed for want of memory? Use fewer --workers"
+            message = f"a worker process died ({arguments.exc_value}); probably out of memory: use fewer --workers"
             errors.append(InterruptedRunError(message))
         else:
             before(arguments)

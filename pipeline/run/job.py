@@ -23,6 +23,7 @@ from pipeline.run import lease
 from pipeline.run.finalise import finalise
 from pipeline.run.log import Ending, RunLog
 from pipeline.run.status import Markers, Totals, units_to_do
+from pipeline.run.watch import Progress, Watch
 from pipeline.run.worker import WorkerSettings, drain_file
 from pipeline.settings import Configuration, PlanSettings, RunSettings
 from pipeline.store.commit import decided, roll_forward, sweep
@@ -39,18 +40,6 @@ _ERROR_OF: dict[Ending, type[Exception]] = {
 }
 _PLAN_DEFAULTS = PlanSettings()
 _RUN_DEFAULTS = RunSettings()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a job is, as its watcher sees it twice a second."""
-
-    plan: Plan
-    totals: Totals
-    num_units_done: int
-    num_images_in_hand: int
-    """Finished by workers whose shards are not there yet; the totals do not have them."""
-    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +176,7 @@ class _Job:
         self._settings = WorkerSettings(plan=plan, configuration=configuration, run=run, run_id=self.run_id)
         self._beam_options = beam_options
         self._drain = drain
-        self._watch = watch
+        self._watch = Watch(plan, self.markers, watch)
 
     def repair(self) -> None:
         """Publish what was decided but not published when an earlier job was cut off."""
@@ -225,30 +214,18 @@ class _Job:
         engine.run_graph(units, self._settings, options, self._wait)
 
     def _wait(self, thread: threading.Thread) -> None:
-        """Show the progress until the engine's thread has ended or half a second is over."""
+        """Hand a drain on to the workers, show the progress, and wait half a second for the engine's thread."""
         if self._drain.requested and not self.drained:
             self.drained = True
             self._storage.replace(drain_file(self.run_id), b"")
-        self._show("finishing what is in hand" if self.drained else "")
+        self._watch.show("finishing what is in hand" if self.drained else "")
         thread.join(_POLL_S)
-
-    def _show(self, note: str = "") -> None:
-        done = self.plan.num_units - len(self.todo())
-        self._watch(
-            Progress(
-                plan=self.plan,
-                totals=self.markers.totals,
-                num_units_done=done,
-                num_images_in_hand=lease.samples_in_hand(self._storage),
-                note=note,
-            )
-        )
 
     def _wait_for_leases(self, units: Sequence[int]) -> bool:
         """Wait until a unit that another job holds is done or free; False if none is held."""
         held = [unit for unit in units if lease.is_held(self._storage, lease.unit_name(unit))]
         while held and not self._drain.requested:
-            self._show(f"another job works on {len(held)} units")
+            self._watch.show(f"another job works on {len(held)} units")
             time.sleep(_POLL_S)
             still = [unit for unit in self.todo() if lease.is_held(self._storage, lease.unit_name(unit))]
             if set(still) != set(held):
@@ -256,7 +233,7 @@ class _Job:
         return bool(held)
 
     def _raise_errors(self, left: Sequence[int]) -> None:
-        """Raise what a worker of this run reported of a unit that is not done; of any, where it may hold for all."""
+        """Raise the first error of an unfinished unit; a model error counts for every unit."""
         for event in self.log.events():
             holds_for_all = bool(left) and event.ending is Ending.FAILED
             if event.ending in _ERROR_OF and (event.unit in left or holds_for_all):

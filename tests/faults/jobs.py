@@ -32,7 +32,8 @@ def start(source: Path, output: Path, *flags: str, fault: Fault | None = None) -
     """Start `fineclip annotate` in a process group of its own, as a terminal would."""
     environment = dict(os.environ)
     if fault is not None:
-        environment["PYTHONPATH"] = str(_HERE / "site")
+        others = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
+        environment["PYTHONPATH"] = os.pathsep.join([str(_HERE / "site"), *others])
         environment["FINECLIP_FAULT_MODULES"] = str(_HERE)
         environment["FINECLIP_FAULT"] = msgspec.json.encode(fault).decode()
     return subprocess.Popen(
@@ -54,6 +55,13 @@ def finish(process: subprocess.Popen[str]) -> Ended:
         text, _ = process.communicate()
         raise AssertionError(f"the job hangs; it said:\n{text}") from None
     return Ended(process.returncode, text)
+
+
+def catches(process: subprocess.Popen[str], number: int) -> bool:
+    """Whether the process has a handler for the signal, as Linux tells."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    caught = next(line.split()[1] for line in lines if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def workers_of(pid: int) -> list[int]:

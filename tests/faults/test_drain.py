@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -81,6 +82,22 @@ def test_the_second_signal_ends_at_once(
     assert not (output / "train-000000.json").exists()
     resumed = jobs.run(source, output)
     assert resumed.code == 0, resumed.text
+    assert digests(output) == undisturbed
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("wait_s", [0.0, 0.3, 0.7, 1.2, 2.0])
+def test_the_first_signal_works_in_every_phase(
+    start: Start, source: Path, output: Path, undisturbed: dict[str, str], number: int, wait_s: float
+) -> None:
+    process = start(source, output)
+    jobs.wait_until(lambda: jobs.catches(process, signal.SIGTERM), process)  # our own code has begun
+    time.sleep(wait_s)
+    process.send_signal(number)
+    ended = jobs.finish(process)
+    assert ended.code in (0, 4), ended.text
+    assert "Traceback" not in ended.text
+    assert jobs.run(source, output).code == 0
     assert digests(output) == undisturbed
 
 

@@ -25,10 +25,17 @@ from tests.faults.fault_points import Fault
         (["--runner=DaskRunner"], 1, "loses records without an error; use another runner"),
         (["--runner=apache_beam.runners.dask.dask_runner.DaskRunner"], 1, "loses records"),
         (["--direct_running_mode=multi_threading"], 1, "loses records in about half of its runs.*use --workers"),
+        (["--runer=FlinkRunner"], 1, r"^--runer: Beam knows no such option; did you mean --runner\?$"),
+        (["--runner=FlinkRunner", "--flink_mastr=x"], 1, "--flink_mastr: .* did you mean --flink_master"),
+        (["--runner=FlinkRuner"], 1, "--runner=FlinkRuner: Unexpected pipeline runner"),
+        (["--runner=no.such.Runner"], 1, "--runner=no.such.Runner: No module named 'no'"),
+        (["--bogus"], 1, "--bogus: Beam knows no such option"),
         (["--runner=FlinkRunner"], 2, "--workers is for this machine; give --runner=FlinkRunner its own options"),
     ],
 )
-def test_engines_that_lose_records_are_refused(options: Sequence[str], workers: int, problem: str) -> None:
+def test_engines_that_lose_records_and_unknown_ones_are_refused(
+    options: Sequence[str], workers: int, problem: str
+) -> None:
     with pytest.raises(EngineError, match=problem):
         check_options(options, workers)
 
@@ -79,8 +86,10 @@ def test_an_error_of_the_engine_reaches_the_caller(
         raise RuntimeError("the engine is broken")
 
     monkeypatch.setattr(engine, "build", failing)
-    with pytest.raises(RuntimeError, match="the engine is broken"):
+    with pytest.raises(InterruptedRunError, match=r"the engine failed: RuntimeError: the engine is broken; _run/run"):
         run_graph([0], worker_settings, check_options([], 1), _join)
+    kept = worker_settings.plan.storage.read("_run/run.engine.txt").decode()
+    assert "in failing" in kept and "the engine is broken" in kept
 
 
 def test_the_thread_of_a_dead_worker_is_noticed_and_no_other(worker_settings: WorkerSettings) -> None:
@@ -104,7 +113,7 @@ def test_the_thread_of_a_dead_worker_is_noticed_and_no_other(worker_settings: Wo
 def test_a_killed_worker_process_ends_the_job_which_can_be_resumed(tars: Path, tmp_path: Path) -> None:
     fault = Fault(operation="finish", target=r"train-000001\.tar\..*", when="before")
     ended = jobs.run(tars, tmp_path / "out", "--workers", "2", fault=fault)
-    assert ended.code == 4, ended.text
+    assert ended.code == 7, ended.text
     assert "a worker process died" in ended.text
     assert "INFO:apache_beam" not in ended.text, "Beam's own steps are not for our users"
     for output in ("out", "undisturbed"):
