@@ -21,8 +21,7 @@ PIPELINE = [
     "torch>=2.14",
     "torchvision>=0.29",
     "transformers>=5",
-    # scipy for the probe's intervals; both are what libreyolo imports, which is installed with --no-deps, since its own
-    # dependencies would bring a second OpenCV
+    # what libreyolo imports, which is installed with --no-deps, since its own dependencies would bring a second OpenCV
     "requests>=2.25",
     "scipy>=1.7",
     "open_clip_torch>=3.2",

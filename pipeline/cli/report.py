@@ -13,7 +13,7 @@ from pipeline.models.batches import BatchReport
 from pipeline.plan.plan import Plan
 from pipeline.read.exclusions import GIVEN
 from pipeline.run.job import JobResult
-from pipeline.run.probe import Forecast, Interval, Measurement
+from pipeline.run.probe import Forecast, Measurement, Range
 from schemas.reasons import Reason, Stage
 
 _NOTABLE = 0.1
@@ -67,10 +67,9 @@ def forecast(console: Console, predicted: Forecast, measured: Measurement, optio
     console.print(
         f"Bottleneck: {stage}, {share:.0%} of the time" + (f"; then {then}." if then else "."), highlight=False
     )
-    warm_up = f"after a unit to warm up (models loaded in {measured.load_s:.1f} s)"
     console.print(
-        f"Measured here: {measured.images:,} images in {len(measured.units)} units, {warm_up}. The intervals come "
-        "from the spread of the units; they hold if the rest is like these first images.",
+        f"Measured here: {measured.images:,} images in {len(measured.units)} stretches throughout the inputs, after "
+        f"one to warm up (models loaded in {measured.load_s:.1f} s). The ranges go from the lowest to the highest.",
         highlight=False,
     )
     for note in _notes(predicted, measured, options):
@@ -78,23 +77,23 @@ def forecast(console: Console, predicted: Forecast, measured: Measurement, optio
 
 
 def _forecast_table(predicted: Forecast, measured: Measurement, price: float | None) -> Table:
-    table = Table("", "expected", "95% interval", "", box=None, pad_edge=False)
+    table = Table("", "expected", "lowest - highest", "", box=None, pad_edge=False)
     for column in table.columns[1:3]:
         column.justify = "right"
     work = predicted.work
     per_image = 1 / max(work.images, 1)
 
-    def add(name: str, amount: Interval, show: Callable[[float], str], note: str) -> None:
+    def add(name: str, amount: Range, show: Callable[[float], str], note: str) -> None:
         table.add_row(name, show(amount.value), f"{show(amount.low)} - {show(amount.high)}", note)
 
     about = "estimated" if work.is_estimated else ""
     table.add_row("images", _rough(work.images) if work.is_estimated else f"{work.images:,}", "", about)
     for name, amount in (("regions", predicted.regions), ("captions", predicted.captions)):
-        add(name, amount, _rough, f"{amount.value * per_image:.2f} an image")
-    add("output", predicted.num_bytes, size_of, f"{size_of(predicted.num_bytes.value * per_image)} an image")
+        add(name, amount, _rough, f"{amount.value * per_image:.2f} per image")
+    add("output", predicted.num_bytes, size_of, f"{size_of(predicted.num_bytes.value * per_image)} per image")
     table.add_row("shards", f"{work.shards:,}", "", "")
     hours = "GPU-hours" if measured.uses_gpu else "machine-hours"
-    add(hours, predicted.seconds.times(1 / 3600), _rough, f"{_duration(predicted.per_image_s.value)} an image")
+    add(hours, predicted.seconds.times(1 / 3600), _rough, f"{_duration(predicted.per_image_s.value)} per image")
     if price is not None:
         add("cost", predicted.seconds.times(price / 3600), _money, f"at {_money(price)} an hour")
     add("ETA", predicted.seconds, _duration, "with one worker process")
@@ -102,17 +101,17 @@ def _forecast_table(predicted: Forecast, measured: Measurement, price: float | N
 
 
 def _notes(predicted: Forecast, measured: Measurement, options: Options) -> Iterator[str]:
-    """Yield what makes the forecast worse than its intervals."""
+    """Yield what makes the forecast worse than its ranges."""
     if predicted.dead_fraction > options.run.max_dead:
         yield (
             f"{predicted.dead_fraction:.1%} of the probe are dead, more than --max-dead {options.run.max_dead:.2%}; "
             f"annotate with --limit {measured.images} shows the reasons."
         )
     if predicted.work.is_estimated:
-        yield "the number of images is estimated; it moves all else, and no interval knows of it."
+        yield "the number of images is estimated; it moves all else, and no range knows of it."
     rest = len(options.inputs) - len(measured.inputs)
     if rest > 0:
-        yield f"the probe saw {', '.join(measured.inputs)} alone; {rest} other inputs are taken to be like it."
+        yield f"the probe saw {', '.join(measured.inputs)} alone; {rest} other inputs are taken to be like them."
     a_unit = sum(unit.regions for unit in measured.units) / len(measured.units)
     wanted = math.ceil(measured.images * measured.batch_size / max(a_unit, 1e-9) / 10) * 10
     captions_count = dict(predicted.shares).get("caption", 0.0) > _NOTABLE
@@ -153,7 +152,7 @@ def _duration(seconds: float) -> str:
 def _print_times(console: Console, result: JobResult) -> None:
     images, regions = result.totals.images, result.totals.regions
     per_image = regions.ok / images.ok if images.ok else 0
-    summary = f"{result.wall_s:.1f} s in all; {per_image:.1f} regions an image"
+    summary = f"{result.wall_s:.1f} s in all; {per_image:.1f} regions per image"
     if result.num_units_run == result.plan.num_units:  # the totals hold what earlier runs did too
         summary += f"; {images.inputs / result.wall_s:,.1f} images/s, {regions.ok / result.wall_s:,.1f} regions/s"
     console.print(f"{summary}.", highlight=False)

@@ -1,34 +1,35 @@
-"""Probing: annotate the first images of the inputs here, with the job's own models, and extrapolate to the whole plan.
+"""Probing: annotate some images of the inputs here, with the job's own models, and extrapolate to the whole plan.
 
-    first N images --plan--> about nine units in a temporary OUTPUT --annotate one by one--> MeasuredUnit
-    the first unit warms the models up and is not counted          the others --forecast--> Forecast
+    N images in nine stretches throughout the plan --annotate one by one, in a temporary OUTPUT--> MeasuredUnit
+    the first stretch warms the models up and is not counted           the others --forecast--> Forecast
 
-The interval rests on how much the units differ among themselves. It knows nothing of images that are unlike the first.
+The range is that of the stretches: the lowest and the highest rate seen among them, about their median.
 """
 
 import math
+import statistics
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+import msgspec
 
 from pipeline.annotate import Annotator
-from pipeline.plan.make import make_plan
 from pipeline.plan.plan import Plan, PlannedInput
 from pipeline.read import open_source
-from pipeline.read.base import SourceError
+from pipeline.read.base import SourceError, UnitPart
 from pipeline.run.worker import load_annotator
-from pipeline.settings import Configuration, PlanSettings, RunSettings
+from pipeline.settings import Configuration, RunSettings
 from pipeline.store.storage import open_storage, storage_errors
 from pipeline.write.shards import shards_of
 
-_UNITS = 9
-"""Units that a probe is cut into, about: one to warm up and eight to measure."""
+_STRETCHES = 9
+"""One to warm up and eight to measure, or fewer where there are few images."""
 _LEAST = 3
-"""Images: one to warm up, and two units of one image, without which there is no spread."""
+"""Images: one to warm up, and two stretches of one image, without which there is no range."""
 _COMMIT = "commit"
 """The stage whose time goes by the shard, not by the image."""
 
@@ -38,15 +39,15 @@ class ProbeSettings:
     """Whether `plan` also measures what the job would take, and at what price."""
 
     probe: int | None = None
-    """Annotate the first so many images here, with these models, and extrapolate to the whole job."""
+    """Annotate so many images here, from all over the inputs, with these models, and extrapolate to the whole job."""
     price_per_hour: float | None = None
     """What an hour of this machine costs, in your currency: the probe then tells what the job would."""
 
     def __post_init__(self) -> None:
         if self.probe is not None and self.probe < _LEAST:
             raise ValueError(
-                f"--probe is {self.probe}, but must be at least {_LEAST}: one image warms the models up, and an "
-                "interval needs two more (64 or more tell something)"
+                f"--probe is {self.probe}, but must be at least {_LEAST}: one image warms the models up, and a "
+                "range needs two more (64 or more tell something)"
             )
         if self.price_per_hour is not None and self.probe is None:
             raise ValueError("--price-per-hour prices what a probe measured: give --probe N too")
@@ -55,21 +56,21 @@ class ProbeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interval:
-    """An estimate with the 95 % interval about it."""
+class Range:
+    """An estimate, the median of the stretches, between the lowest and the highest of them."""
 
     value: float
     low: float
     high: float
 
-    def times(self, factor: float, *, plus: float = 0.0) -> "Interval":
+    def times(self, factor: float, *, plus: float = 0.0) -> "Range":
         """Return the estimate of `factor` times the quantity, `plus` a constant that is taken as known."""
-        return Interval(value=self.value * factor + plus, low=self.low * factor + plus, high=self.high * factor + plus)
+        return Range(value=self.value * factor + plus, low=self.low * factor + plus, high=self.high * factor + plus)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredUnit:
-    """What one unit of the probe came to."""
+    """What one stretch of the probe came to, a unit of its own."""
 
     images: int
     """That came in, those that failed included."""
@@ -121,11 +122,11 @@ class Forecast:
     """What the work would take, on one worker process of this machine."""
 
     work: Workload
-    regions: Interval
-    captions: Interval
-    num_bytes: Interval
-    seconds: Interval
-    per_image_s: Interval
+    regions: Range
+    captions: Range
+    num_bytes: Range
+    seconds: Range
+    per_image_s: Range
     """Seconds an image, its share of the commits left out."""
     shares: tuple[tuple[str, float], ...]
     """Share of the predicted time, 0 to 1, by stage, largest first: the first is the bottleneck."""
@@ -141,77 +142,122 @@ def probe(
     num_images: int,
     watch: Callable[[int, int], None] = lambda done, planned: None,
 ) -> Measurement:
-    """Annotate the first `num_images` images of the plan's inputs into a temporary OUTPUT, and measure.
+    """Annotate `num_images` images from throughout the plan into a temporary OUTPUT, and measure.
 
     `watch` is called with the images done and planned. Where the inputs hold fewer, all are probed. Raises SourceError
     where they hold too few to measure, WorkError where the models cannot be loaded or fail on everything, and
     StorageError where the folder for temporary files cannot be written.
     """
-    wanted = num_images if plan.num_images is None else min(num_images, plan.num_images)
+    stretches = _stretches(plan, num_images)
     with tempfile.TemporaryDirectory(prefix="fineclip-probe-") as folder, storage_errors(folder):
-        planned = _plan_probe(plan, configuration, wanted, Path(folder))
+        planned = _Sampled(storage=open_storage(folder), generations=plan.generations, stretches=stretches)
         started = time.perf_counter()
         annotator = load_annotator(planned, configuration, run)
         load_s = time.perf_counter() - started
+        units = tuple(_measured(annotator, len(stretches), num_images, watch))[1:]
+        torch = sys.modules.get("torch")
         return Measurement(
-            units=tuple(_measure(annotator, watch))[1:],
+            units=units,
             load_s=load_s,
             batch_size=configuration.caption.batch_size,
-            uses_gpu=_uses_gpu(),
-            inputs=_probed_inputs(planned),
+            # what `auto` came to, not what was asked for
+            uses_gpu=torch is not None and bool(torch.cuda.is_initialized()),
+            inputs=tuple(dict.fromkeys(part.spec for stretch in stretches for part in stretch)),
         )
 
 
-def _plan_probe(plan: Plan, configuration: Configuration, num_images: int, folder: Path) -> Plan:
-    """Plan the probe; again, in smaller units, where the inputs turn out to hold fewer images than were wanted."""
-    inputs = list(dict.fromkeys(planned.spec for planned in plan.inputs))
-    if num_images < _LEAST:
-        raise SourceError(
-            f"{', '.join(inputs)}: {num_images} images are too few for a probe, which needs {_LEAST}; leave --probe out"
-        )
-    settings = PlanSettings(limit=num_images, shard_size=max(1, round(num_images / _UNITS)))
-    planned = make_plan(open_storage(str(folder / f"{num_images}")), inputs, configuration, settings)
-    assert planned.num_images is not None  # a limit has tars walked
-    return planned if planned.num_images == num_images else _plan_probe(plan, configuration, planned.num_images, folder)
+@dataclass(frozen=True, kw_only=True)
+class _Sampled(Plan):
+    """A plan whose units are stretches of another's, with an OUTPUT of its own."""
+
+    stretches: tuple[tuple[UnitPart, ...], ...]
+
+    def unit(self, unit: int) -> list[UnitPart]:
+        """Return a stretch."""
+        return list(self.stretches[unit])
 
 
-def _measure(annotator: Annotator, watch: Callable[[int, int], None]) -> Iterator[MeasuredUnit]:
-    plan = annotator.plan
-    assert plan.num_images is not None
+def _stretches(plan: Plan, num_images: int) -> tuple[tuple[UnitPart, ...], ...]:
+    """Return up to nine stretches of samples, `num_images` together, spread evenly over the plan's units.
+
+    Where many tars were not counted, a stretch is the beginning of one. Raises SourceError where there are too few.
+    """
+    if plan.num_images is None and plan.num_units > _STRETCHES:
+        count = min(_STRETCHES, num_images)
+        sizes = [num_images // count + (number < num_images % count) for number in range(count)]
+        units = [plan.unit(number * plan.num_units // count) for number in range(count)]
+        return tuple(tuple(_first_samples(unit, size)) for unit, size in zip(units, sizes, strict=True))
+    parts = [part for unit in range(plan.num_units) for part in plan.unit(unit)]
+    if plan.num_images is None:
+        parts = [
+            UnitPart(spec=planned.spec, kind=planned.kind, prefix=planned.prefix, part=part)
+            for planned in plan.inputs
+            for shard in open_source(planned.spec, planned.kind).parts(plan.shard_size, True)  # walks the tars
+            for part in shard
+        ]
+    total = sum(part.part.stop - part.part.start for part in parts if part.part.stop is not None)
+    wanted = min(num_images, total)
+    if wanted < _LEAST:
+        inputs = ", ".join(dict.fromkeys(planned.spec for planned in plan.inputs))
+        raise SourceError(f"{inputs}: {total} images are too few for a probe, which needs {_LEAST}; leave --probe out")
+    count = min(_STRETCHES, wanted)
+    sizes = [wanted // count + (number < wanted % count) for number in range(count)]
+    starts = [number * (total - wanted) // (count - 1) + sum(sizes[:number]) for number in range(count)]
+    return tuple(tuple(_samples(parts, start, size)) for start, size in zip(starts, sizes, strict=True))
+
+
+def _samples(parts: Sequence[UnitPart], start: int, size: int) -> Iterator[UnitPart]:
+    """Yield the ranges that hold the `size` samples from the `start`th of counted parts on."""
+    for part in parts:
+        assert part.part.stop is not None
+        length = part.part.stop - part.part.start
+        if start < length and size > 0:
+            taken = min(size, length - start)
+            yield _range_of(part, start, taken)
+            size -= taken
+        start = max(0, start - length)
+
+
+def _first_samples(unit: Sequence[UnitPart], size: int) -> Iterator[UnitPart]:
+    for part in unit:
+        if size <= 0:
+            return
+        length = size if part.part.stop is None else part.part.stop - part.part.start
+        yield _range_of(part, 0, min(size, length))
+        size -= length
+
+
+def _range_of(part: UnitPart, start: int, size: int) -> UnitPart:
+    """Return `size` samples of a part, from its `start`th on."""
+    items = None if part.part.items is None else part.part.items[start : start + size]
+    first = part.part.start + start
+    cut = msgspec.structs.replace(part.part, start=first, stop=first + size, items=items)
+    return msgspec.structs.replace(part, part=cut)
+
+
+def _measured(
+    annotator: Annotator, count: int, num_images: int, watch: Callable[[int, int], None]
+) -> Iterator[MeasuredUnit]:
     done = 0
-    for unit in range(plan.num_units):
+    for unit in range(count):
         started = time.perf_counter()
         report = annotator.annotate(unit)
         wall_s = time.perf_counter() - started
         done += report.images.inputs
-        watch(done, plan.num_images)
+        watch(done, num_images)
+        shards = shards_of(unit, annotator.configuration).values()
+        files = [name for shard in shards for name in (shard.tar, shard.parquet, shard.marker)]
+        if report.images.inputs == 0:
+            continue
         yield MeasuredUnit(
             images=report.images.inputs,
             regions=report.regions.inputs - report.regions.num_filtered,
             captions=report.regions.ok,
             dead=report.images.num_dead + report.regions.num_dead,
-            num_bytes=_bytes_of(plan, annotator.configuration, unit),
+            num_bytes=sum(annotator.plan.storage.size(name) or 0 for name in files),
             wall_s=wall_s,
             seconds=dict(report.seconds),
         )
-
-
-def _bytes_of(plan: Plan, configuration: Configuration, unit: int) -> int:
-    names = [
-        name for shard in shards_of(unit, configuration).values() for name in (shard.tar, shard.parquet, shard.marker)
-    ]
-    return sum(plan.storage.size(name) or 0 for name in names)
-
-
-def _uses_gpu() -> bool:
-    """Return whether this process has put anything on a CUDA device: what `auto` came to, not what was asked for."""
-    torch = sys.modules.get("torch")
-    return torch is not None and bool(torch.cuda.is_initialized())
-
-
-def _probed_inputs(plan: Plan) -> tuple[str, ...]:
-    parts = (part for unit in range(plan.num_units) for part in plan.unit(unit))
-    return tuple(dict.fromkeys(part.spec for part in parts))
 
 
 def workload(plan: Plan, todo: Sequence[int]) -> Workload:
@@ -221,21 +267,21 @@ def workload(plan: Plan, todo: Sequence[int]) -> Workload:
     hold as many images a byte.
     """
     share = len(todo) / plan.num_units if plan.num_units else 0.0
-    images = plan.num_images if plan.num_images is not None else _estimate_images(plan)
+    images: float
+    if plan.num_images is not None:
+        images = plan.num_images
+    else:
+        sizes: dict[str, dict[str, int]] = {}
+        for planned, file in plan.files():
+            sizes.setdefault(planned.spec, {})[file.uri] = file.size
+        inputs = {planned.spec: planned for planned in plan.inputs}
+        images = sum(_images_of(planned, sizes[spec], plan.shard_size) for spec, planned in inputs.items())
     return Workload(
         images=round(images * share),
         is_estimated=plan.num_images is None or share < 1,
         units=len(todo),
         shards=len(todo) * len(plan.splits),
     )
-
-
-def _estimate_images(plan: Plan) -> int:
-    sizes: dict[str, dict[str, int]] = {}
-    for planned, file in plan.files():
-        sizes.setdefault(planned.spec, {})[file.uri] = file.size
-    inputs = {planned.spec: planned for planned in plan.inputs}
-    return round(sum(_images_of(planned, sizes[spec], plan.shard_size) for spec, planned in inputs.items()))
 
 
 def _images_of(planned: PlannedInput, sizes: dict[str, int], shard_size: int) -> float:
@@ -279,19 +325,10 @@ def forecast(measured: Measurement, work: Workload) -> Forecast:
     )
 
 
-def rate(amounts: Sequence[float], images: Sequence[int]) -> Interval:
-    """Return `amounts` an image over at least two units, with the interval that Student's t gives from their spread.
-
-    A ratio estimate: units of equal size give the plain interval of the mean of their own rates.
-    """
-    from scipy.stats import t  # type: ignore[import-untyped]  # takes half a second
-
-    count, total = len(images), sum(images)
-    ratio = sum(amounts) / total
-    squares = sum((amount - ratio * number) ** 2 for amount, number in zip(amounts, images, strict=True))
-    error = math.sqrt(squares / (count * (count - 1))) / (total / count)
-    half = float(t.ppf(0.975, count - 1)) * error
-    return Interval(value=ratio, low=max(0.0, ratio - half), high=ratio + half)
+def rate(amounts: Sequence[float], images: Sequence[int]) -> Range:
+    """Return `amounts` per image: the median of the stretches' own rates, and the lowest and highest of them."""
+    rates = [amount / number for amount, number in zip(amounts, images, strict=True)]
+    return Range(value=statistics.median(rates), low=min(rates), high=max(rates))
 
 
 def _shares(measured: Measurement, work: Workload, commit_s: float) -> tuple[tuple[str, float], ...]:

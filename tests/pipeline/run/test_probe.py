@@ -1,4 +1,4 @@
-"""Probing: a ratio and its interval by hand, what is extrapolated by what, and the command end to end."""
+"""Probing: a rate and its range by hand, what is extrapolated by what, and the command end to end."""
 
 import re
 import tempfile
@@ -13,7 +13,7 @@ from pipeline.read.base import SourceError
 from pipeline.run.probe import MeasuredUnit, Measurement, ProbeSettings, Workload, forecast, probe, rate, workload
 from pipeline.settings import PlanSettings, RunSettings
 from pipeline.store.storage import open_storage
-from tests.builders import CHEAP, configuration, members, read_markers, run, write_photos, write_tar, write_tars
+from tests.builders import CHEAP, configuration, jpeg, members, read_markers, run, write_photos, write_tar, write_tars
 
 
 def unit(images: int, wall_s: float, commit_s: float = 0.0, **changes: Any) -> MeasuredUnit:
@@ -44,20 +44,9 @@ def make(output: Path, *inputs: Path, **changes: Any) -> Plan:
     )
 
 
-def test_a_rate_of_equal_units_has_the_interval_of_student_s_t():
-    found = rate([10.0, 12.0, 14.0], [10, 10, 10])
-    # mean 1.2, standard error 0.2 / sqrt(3) = 0.11547, t(0.975; 2) = 4.302653
-    assert found.value == pytest.approx(1.2)
-    assert found.high == pytest.approx(1.2 + 4.302653 * 0.2 / 3**0.5, rel=1e-6)
-    assert found.low == pytest.approx(1.2 - 4.302653 * 0.2 / 3**0.5, rel=1e-6)
-
-
-def test_a_rate_weighs_units_by_their_images_and_does_not_go_below_zero():
-    found = rate([10.0, 2.0], [10, 1])
-    # 12 / 11; residuals 10 - 120/11 and 2 - 12/11, both 10/11; error sqrt(2 * (10/11)^2 / 2) / 5.5
-    assert found.value == pytest.approx(12 / 11)
-    assert found.high == pytest.approx(12 / 11 + 12.706205 * (10 / 11) / 5.5, rel=1e-6)
-    assert found.low == 0
+def test_a_rate_is_the_median_of_the_stretches_between_their_extremes():
+    found = rate([10.0, 60.0, 14.0], [10, 40, 10])
+    assert (found.value, found.low, found.high) == (1.4, 1.0, 1.5)
 
 
 def test_commits_count_by_the_unit_loading_once_and_all_else_by_the_image():
@@ -133,9 +122,21 @@ def test_a_probe_measures_all_but_its_first_unit_and_leaves_nothing_behind(
     assert read_markers(tmp_path / "out") == []
 
 
-def test_a_probe_of_more_than_there_is_takes_all_in_smaller_units(tmp_path: Path):
+def test_a_probe_of_more_than_there_is_takes_all_in_smaller_stretches(tmp_path: Path):
     plan = make(tmp_path / "out", write_tars(tmp_path / "tars", 1, 6))  # not counted: the plan does not know of 6
     assert [each.images for each in probe(plan, configuration(), RunSettings(), num_images=500).units] == [1] * 5
+
+
+def test_a_probe_looks_all_over_the_inputs(tmp_path: Path):
+    tars = tmp_path / "tars"
+    for number in range(20):  # ten times as many bytes in the last tars
+        image = jpeg(number, *((32, 32) if number < 10 else (320, 320)))
+        write_tar(tars / f"{number:02}.tar", (members(f"k{number}-{index}", image=image) for index in range(4)))
+    plan = make(tmp_path / "out", tars)
+    found = probe(plan, configuration(), RunSettings(), num_images=18)
+    sizes = [each.num_bytes for each in found.units]
+    assert max(sizes[4:]) > 2 * max(sizes[:3])
+    assert [each.images for each in found.units] == [2] * 8
 
 
 def test_too_few_images_are_refused_by_name(tmp_path: Path):
@@ -167,19 +168,19 @@ def test_the_command_shows_what_the_job_would_take_and_cost(tmp_path: Path):
     words = " ".join(outcome.out.split())
     assert "3 shards, images: 30; 3 of 3 units to do." in words
     for pattern in (
-        r"images 30 regions [\d.]+ [\d.]+ - [\d.]+ [\d.]+ an image captions",
-        r"output [\d.]+ [KM]B [\d.]+ [KM]?B - [\d.]+ [KM]B [\d.]+ KB an image shards 3 machine-hours [\d.]+",
+        r"images 30 regions [\d.]+ [\d.]+ - [\d.]+ [\d.]+ per image captions",
+        r"output [\d.]+ [KM]B [\d.]+ [KM]?B - [\d.]+ [KM]B [\d.]+ KB per image shards 3 machine-hours [\d.]+",
         r"cost [\d.]+ [\d.]+ - [\d.]+ at 1,000.00 an hour",
         r"ETA [\d.]+ (ms|s|min) .* with one worker process",
         r"Bottleneck: propose, \d+% of the time; then",
-        "Measured here: 5 images in 5 units",
+        "Measured here: 5 images in 5 stretches",
     ):
         assert re.search(pattern, words), (pattern, words)
     assert read_markers(tmp_path / "out") == []
     assert run("annotate", photos, tmp_path / "out", *flags).code == 0  # the plan that was probed is taken
 
 
-def test_the_command_says_what_its_intervals_do_not_know(tmp_path: Path):
+def test_the_command_says_what_its_ranges_do_not_know(tmp_path: Path):
     tars = write_tars(tmp_path / "tars", 1, 5)
     broken = write_tar(tmp_path / "b.tar", (members(f"k{index}", image=b"not an image") for index in range(5)))
     flags = (*CHEAP, "--workers", "2", "--probe", "8")
@@ -188,8 +189,9 @@ def test_the_command_says_what_its_intervals_do_not_know(tmp_path: Path):
     assert re.search(r"Note: [\d.]+% of the probe are dead, more than --max-dead 1.00%", words)
     assert "the number of images is estimated" in words
     assert "--workers 2 at best divides the time by 2" in words
-    first = " ".join(run("plan", tars, broken, tmp_path / "out", *CHEAP, "--probe", "4").out.split())
-    assert "1 other inputs are taken to be like it" in first
+    many = [write_tars(tmp_path / f"more{number}", 1, 3) for number in range(12)]
+    some = " ".join(run("plan", *many, tmp_path / "most", *CHEAP, "--probe", "4").out.split())
+    assert re.search(r"the probe saw .*more0, .*more3.* alone; 8 other inputs are taken to be like them", some)
 
 
 def test_only_plan_probes_and_a_finished_data_set_does_not(tmp_path: Path):
