@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-faults test-browser lint format bench clean
+.PHONY: demo test test-faults test-envs test-browser lint format bench clean
 
 demo: .venv/pipeline.installed
 	rm -rf demo
@@ -14,11 +14,15 @@ demo: .venv/pipeline.installed
 	@echo "Look at them: $(BIN)/fineclip view demo/photographs"
 
 test: .venv/dev.installed
-	$(BIN)/pytest -m "not faults and not browser"
+	$(BIN)/pytest -m "not faults and not browser and not envs"
 
 # Kills real jobs at named points and at seeded times, and resumes them: minutes.
 test-faults: .venv/dev.installed
 	$(BIN)/pytest -m faults --timeout 600
+
+# The wheel and the notebook in clean environments, which are installed: minutes.
+test-envs: .venv/dev.installed
+	$(BIN)/pytest -m envs --timeout 900 tests/envs
 
 # Drives the viewer in Debian's Chromium (apt-get install chromium); nothing else is downloaded.
 test-browser: .venv/dev.installed

@@ -27,7 +27,7 @@ class Bar:
             TimeRemainingColumn(),
             TextColumn("{task.fields[rates]}"),
             console=console,
-            disable=not console.is_terminal,
+            disable=not (console.is_terminal or console.is_jupyter),
             transient=True,
         )
         self._task = self._progress.add_task("annotate", total=None, done="", rates="")
