@@ -1,14 +1,20 @@
 """From images to shards of region-text pairs.
 
-    plan -> read -> propose -> select -> crop -> caption -> write -> commit
+    plan -> read -> propose -> caption -> write          one unit of work: annotate.py
 
-    options, command, report   the command line: settings in, tables out
-    job, engine, graph         the driver, the Beam runner, the graph of unit numbers
-    worker, annotate, unit     what a worker does with one unit of work
-    plan, planning, sources/   which samples make which shard
-    read, decode, propose/, select, crop, caption/, batches    the steps of the flow
-    write, commit, lease, storage                              durable shards, committed once
-    status, finalise, card     what is there, and the files of the data set as a whole
+    annotate    one unit, the flow in a row; sample: all that flows through it
+    settings    what decides the output, how it is cut, how it is run; backends: finds a class by its name
+    plan/       which samples make which unit
+    read/       sources, and decoding
+    propose/    boxes, and which of them become regions
+    caption/    crops, and what is said of them
+    write/      rows, records and shards
+    store/      durable files and the commit
+    run/        the driver, the engine, the workers, leases, logs
+    cli/        the command line; api: the same for notebooks
+    models/     weights, devices, batches, licences; golden/: what models are known to answer
+    scenes/     drawn pictures whose truth is known; minis/: small models trained on them
+    doctor/     checks a data set; viewer/: shows it
 
-In Python: `pipeline.run.job.annotate(inputs, output, configuration=...)` does what `fineclip annotate` does.
+Imports point down this list's flow: `cli` and `run` know the steps, no step knows them.
 """
