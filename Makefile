@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-faults test-envs test-browser lint format bench clean
+.PHONY: demo test test-faults test-engines test-envs test-browser lint format bench clean
 
 demo: .venv/pipeline.installed
 	rm -rf demo
@@ -14,11 +14,15 @@ demo: .venv/pipeline.installed
 	@echo "Look at them: $(BIN)/fineclip view demo/photographs"
 
 test: .venv/dev.installed
-	$(BIN)/pytest -m "not faults and not browser and not envs"
+	$(BIN)/pytest -m "not faults and not browser and not envs and not engines"
 
 # Kills real jobs at named points and at seeded times, and resumes them: minutes.
 test-faults: .venv/dev.installed
 	$(BIN)/pytest -m faults --timeout 600
+
+# The same job on engines that are started and ended here, on loopback: minutes.
+test-engines: .venv/dev.installed
+	$(BIN)/pytest -m engines --timeout 600
 
 # The wheel and the notebook in clean environments, which are installed: minutes.
 test-envs: .venv/dev.installed

@@ -42,6 +42,8 @@ OPENAI = ["openai>=3"]
 """The client of `--captioner openai`, which speaks to any OpenAI-compatible server."""
 ULTRALYTICS = ["ultralytics-opencv-headless>=8.4"]
 """AGPL-3.0. Imported by `--propose.engine ultralytics` alone."""
+RAY = ["ray>=2.60"]
+"""`--engine ray`: without its dashboard, which `ray job submit` needs (`pip install 'ray[default]'`)."""
 DEV = [
     "datasets>=4",
     "hypothesis>=6.100",
@@ -80,8 +82,9 @@ setup(
         "trainer": TRAINER,
         "openai": OPENAI,
         "ultralytics": ULTRALYTICS,
+        "ray": RAY,
         "viewer": VIEWER,
-        "dev": DEV + OPENAI,
+        "dev": DEV + OPENAI + RAY,
     },
     entry_points={"console_scripts": ["fineclip=fineclip:run"]},
 )

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pipeline.run.engine  # noqa: F401 - imports Beam, ahead of the clock
+import pipeline.run.beam_engine  # noqa: F401 - imports Beam, ahead of the clock
 from benchmarks.report import Row, measure, report
 from benchmarks.tars import make_tars
 from pipeline.annotate import Annotator

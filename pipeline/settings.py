@@ -108,10 +108,12 @@ class PlanSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """How a job is run. Changing any of these changes no byte of the output."""
+    """How a job is run: none of it is in the fingerprint. Of these `torch_threads` alone can change a byte."""
 
+    engine: Literal["beam", "ray"] = "beam"
+    """What schedules the work: Beam and its runners, or Ray. The engine's own options stand after `--`."""
     workers: int = 1
-    """Worker processes on this machine (the direct runner; other engines take Beam options after `--`)."""
+    """Worker processes on this machine; on other machines the engine's own options say how many."""
     two_pools: bool = False
     """Propose every shard before any is captioned, as two Beam stages that can run on different machines."""
     decode_threads: int = 2

@@ -41,7 +41,7 @@ def annotate_main(arguments: Sequence[str]) -> int:
                 plan=options.plan,
                 run=options.run,
                 append=options.append,
-                beam_options=options.beam_options,
+                engine_options=options.engine_options,
                 drain=drain,
                 watch=bar.show,
             )

@@ -50,20 +50,20 @@ class Options:
     run: RunSettings
     probe: ProbeSettings
     append: bool
-    beam_options: tuple[str, ...]
+    engine_options: tuple[str, ...]
 
 
 def parse(command: str, description: str, arguments: Sequence[str]) -> Options:
-    """Parse the arguments of `fineclip command INPUT... OUTPUT [options] [-- BEAM OPTIONS]`.
+    """Parse the arguments of `fineclip command INPUT... OUTPUT [options] [-- ENGINE OPTIONS]`.
 
     Prints help or an error and raises SystemExit (0 or 2) as argparse does.
     """
-    arguments, beam_options = _split_at_dashes(arguments)
+    arguments, engine_options = _split_at_dashes(arguments)
     names = _chosen_names(command, arguments)
     parser = _parser(command, description, names)
     parsed = parser.parse_args(list(arguments))
     try:
-        return _options(parser.instantiate(parsed), names, beam_options)
+        return _options(parser.instantiate(parsed), names, engine_options)
     except ValueError as error:
         parser.error(str(error))
         raise AssertionError("unreachable") from error
@@ -79,7 +79,7 @@ def from_settings(inputs: Sequence[str], output: str, settings: Mapping[str, Any
         parsed = parser.parse_object({**settings, "paths": [*inputs, output]})
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
-    return _options(parser.instantiate(parsed), names, beam_options=())
+    return _options(parser.instantiate(parsed), names, engine_options=())
 
 
 def _split_at_dashes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -89,7 +89,7 @@ def _split_at_dashes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _usage(command: str) -> str:
-    return f"fineclip {command} INPUT [INPUT ...] OUTPUT [options] [-- BEAM OPTIONS]"
+    return f"fineclip {command} INPUT [INPUT ...] OUTPUT [options] [-- ENGINE OPTIONS]"
 
 
 def _chosen_names(command: str, arguments: Sequence[str]) -> dict[str, str]:
@@ -191,7 +191,7 @@ def _profile_defaults(names: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _options(settings: Namespace, names: dict[str, str], beam_options: Sequence[str]) -> Options:
+def _options(settings: Namespace, names: dict[str, str], engine_options: Sequence[str]) -> Options:
     *inputs, output = settings.paths or [""]
     if not inputs:
         raise ValueError("give at least one INPUT, and OUTPUT last")
@@ -220,7 +220,7 @@ def _options(settings: Namespace, names: dict[str, str], beam_options: Sequence[
         run=_flat(RunSettings, settings),
         probe=_flat(ProbeSettings, settings) if "probe" in settings else ProbeSettings(),
         append=settings.append,
-        beam_options=tuple(beam_options),
+        engine_options=tuple(engine_options),
     )
 
 

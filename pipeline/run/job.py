@@ -4,8 +4,6 @@ It only ever trusts the markers: an engine that loses a unit, a worker that dies
 work that the next pass, or the next job, finds and does.
 """
 
-import importlib
-import logging
 import secrets
 import threading
 import time
@@ -20,6 +18,7 @@ from pipeline.plan.check import check_plan
 from pipeline.plan.make import extend_plan, make_plan
 from pipeline.plan.plan import Plan, load_plan
 from pipeline.run import lease
+from pipeline.run.engines import load_engine
 from pipeline.run.finalise import finalise
 from pipeline.run.log import Ending, RunLog
 from pipeline.run.status import Markers, Totals, units_to_do
@@ -84,7 +83,7 @@ def annotate(
     plan: PlanSettings = _PLAN_DEFAULTS,
     run: RunSettings = _RUN_DEFAULTS,
     append: bool = False,
-    beam_options: Sequence[str] = (),
+    engine_options: Sequence[str] = (),
     drain: Drain | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> JobResult:
@@ -92,7 +91,7 @@ def annotate(
 
     `watch` is called from this thread while the job runs. Raises SourceError for an unusable input, PlanError when
     OUTPUT belongs to another configuration or other inputs, LicenseError for models that `permissive_only` refuses,
-    EngineError for unusable Beam options, StorageError, and BalanceError if the totals do not balance.
+    EngineError for unusable options of the engine, StorageError, and BalanceError if the totals do not balance.
     """
     started = time.monotonic()
     if run.permissive_only:
@@ -100,7 +99,7 @@ def annotate(
     storage = open_storage(output)
     with storage_errors(storage.url):
         planned = _plan(storage, inputs, configuration, plan, append=append)
-        job = _Job(planned, configuration, run, beam_options, drain or Drain(), watch)
+        job = _Job(planned, configuration, run, engine_options, drain or Drain(), watch)
         job.repair()
         num_units_run = len(job.todo())
         try:
@@ -144,17 +143,6 @@ def _check_balance(plan: Plan, markers: Markers) -> None:
         raise BalanceError(f"{plan.storage.url}: {plan.num_images} images were planned, {totals.images.inputs} came in")
 
 
-def _import_engine() -> Any:
-    """Import Beam, which takes seconds: a finished job must not; nor must its users read what it warns of itself."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        return importlib.import_module("pipeline.run.engine")
-    finally:
-        root.setLevel(level)
-
-
 class _Job:
     """A job on a planned data set."""
 
@@ -163,7 +151,7 @@ class _Job:
         plan: Plan,
         configuration: Configuration,
         run: RunSettings,
-        beam_options: Sequence[str],
+        engine_options: Sequence[str],
         drain: Drain,
         watch: Callable[[Progress], None],
     ) -> None:
@@ -174,7 +162,7 @@ class _Job:
         self.run_id = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
         self.log = RunLog(plan.storage, self.run_id)
         self._settings = WorkerSettings(plan=plan, configuration=configuration, run=run, run_id=self.run_id)
-        self._beam_options = beam_options
+        self._engine_options = engine_options
         self._drain = drain
         self._watch = Watch(plan, self.markers, watch)
 
@@ -209,9 +197,9 @@ class _Job:
         self.drained = bool(units)
 
     def _run_pass(self, units: Sequence[int]) -> None:
-        engine = _import_engine()
-        options = engine.check_options(self._beam_options, self._settings.run.workers)
-        engine.run_graph(units, self._settings, options, self._wait)
+        engine = load_engine(self._settings.run.engine)
+        options = engine.check_options(self._engine_options, self._settings.run)
+        engine.run_units(units, self._settings, options, self._wait)
 
     def _wait(self, thread: threading.Thread) -> None:
         """Hand a drain on to the workers, show the progress, and wait half a second for the engine's thread."""

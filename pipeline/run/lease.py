@@ -79,6 +79,19 @@ def samples_in_hand(storage: Storage) -> int:
     return sum(holder.num_done for holder in holders if holder is not None and not _is_over(holder))
 
 
+def this_holder() -> tuple[str, str]:
+    """Return the host and the process that leases taken here name."""
+    return _host(), _process(os.getpid())
+
+
+def free(storage: Storage, name: str, holder: tuple[str, str]) -> None:
+    """Remove the lease of `name` if this holder has it: for whoever knows that the holder is dead."""
+    path = f"{LEASES_DIR}/{name}.json"
+    held = _read(storage, path)
+    if held is not None and (held.host, held.process) == holder:
+        storage.remove(path)
+
+
 def _take(storage: Storage, path: str, token: str, timeout_s: float) -> bool:
     data = msgspec.json.encode(_holder(token, timeout_s))
     if storage.decide(path, data):

@@ -91,7 +91,7 @@ def test_a_finished_job_does_not_start_an_engine(
     tars: Path, output: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     annotate([tars], output)
-    monkeypatch.setattr(job, "_import_engine", None)
+    monkeypatch.setattr(job, "load_engine", None)
     assert annotate([tars], output).num_units_run == 0
     assert digests(output) == undisturbed
 
@@ -128,7 +128,7 @@ def test_a_decided_shard_is_published_without_work(
     for name in ("train-000001.parquet", "train-000001.json"):
         digest = json.loads((output / "_commit/train-000001.json").read_text())["files"][name]["sha256"]
         (output / name).rename(output / "_attempts" / f"{name}.{digest[:16]}")
-    monkeypatch.setattr(job, "_import_engine", None)
+    monkeypatch.setattr(job, "load_engine", None)
     assert annotate([tars], output).num_units_run == 0
     assert digests(output) == undisturbed
 
@@ -390,9 +390,9 @@ def test_fewer_images_than_planned_are_an_error(tmp_path: Path, output: Path, mo
         annotate([source], output, plan=PlanSettings(limit=4))
 
 
-def test_beam_options_are_checked_before_any_work(tars: Path, output: Path) -> None:
+def test_engine_options_are_checked_before_any_work(tars: Path, output: Path) -> None:
     with pytest.raises(EngineError, match="DaskRunner"):
-        annotate([tars], output, beam_options=["--runner=DaskRunner"])
+        annotate([tars], output, engine_options=["--runner=DaskRunner"])
     assert shards(output) == []
 
 

@@ -9,8 +9,8 @@ from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
 from pipeline.errors import EngineError, InterruptedRunError
 from pipeline.plan.make import make_plan
-from pipeline.run import engine, job
-from pipeline.run.engine import check_options, run_graph
+from pipeline.run import beam_engine, job
+from pipeline.run.beam_engine import check_options, run_units
 from pipeline.run.worker import WorkerSettings
 from pipeline.settings import PlanSettings, RunSettings
 from pipeline.store.storage import open_storage
@@ -37,21 +37,21 @@ def test_engines_that_lose_records_and_unknown_ones_are_refused(
     options: Sequence[str], workers: int, problem: str
 ) -> None:
     with pytest.raises(EngineError, match=problem):
-        check_options(options, workers)
+        check_options(options, RunSettings(workers=workers))
 
 
 @pytest.mark.parametrize("options", [[], ["--runner=DirectRunner"], ["--runner=FnApiRunner"], ["--runner=direct"]])
 @pytest.mark.parametrize(("workers", "mode"), [(1, "in_memory"), (3, "multi_processing")])
 def test_local_runners_are_pinned(options: Sequence[str], workers: int, mode: str) -> None:
-    checked = check_options(options, workers)
+    checked = check_options(options, RunSettings(workers=workers))
     assert checked.view_as(StandardOptions).runner == "DirectRunner"
     direct = checked.view_as(DirectOptions)
     assert (direct.direct_running_mode, direct.direct_num_workers) == (mode, workers)
-    assert engine._runner(checked) is not None
+    assert beam_engine._runner(checked) is not None
 
 
 def test_another_runner_is_left_to_beam() -> None:
-    assert engine._runner(check_options(["--runner=FlinkRunner"], 1)) is None
+    assert beam_engine._runner(check_options(["--runner=FlinkRunner"], RunSettings())) is None
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def _join(thread: threading.Thread) -> None:
 
 
 def test_the_graph_annotates_the_units_it_is_given(worker_settings: WorkerSettings, tmp_path: Path) -> None:
-    run_graph([0, 2], worker_settings, check_options([], 1), _join)
+    run_units([0, 2], worker_settings, check_options([], RunSettings()), _join)
     assert [path.name for path in sorted((tmp_path / "out").glob("train-*.tar"))] == [
         "train-000000.tar",
         "train-000002.tar",
@@ -85,9 +85,9 @@ def test_an_error_of_the_engine_reaches_the_caller(
     def failing(*arguments: object) -> None:
         raise RuntimeError("the engine is broken")
 
-    monkeypatch.setattr(engine, "build", failing)
+    monkeypatch.setattr(beam_engine, "build", failing)
     with pytest.raises(InterruptedRunError, match=r"the engine failed: RuntimeError: the engine is broken; _run/run"):
-        run_graph([0], worker_settings, check_options([], 1), _join)
+        run_units([0], worker_settings, check_options([], RunSettings()), _join)
     kept = worker_settings.plan.storage.read("_run/run.engine.txt").decode()
     assert "in failing" in kept and "the engine is broken" in kept
 
@@ -99,7 +99,7 @@ def test_the_thread_of_a_dead_worker_is_noticed_and_no_other(worker_settings: Wo
     def die() -> None:
         raise RuntimeError("Worker subprocess exited with return code -9")
 
-    with engine._noticing_dead_workers(errors):
+    with beam_engine._noticing_dead_workers(errors):
         thread = threading.Thread(target=die, name="run_worker")
         thread.start()
         thread.join()

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions, WorkerOptions
@@ -26,16 +26,18 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from apache_beam.utils import interactive_utils
 
 from pipeline.errors import EngineError, InterruptedRunError
+from pipeline.run.engines import Wait
 from pipeline.run.graph import build
 from pipeline.run.worker import WorkerSettings
+from pipeline.settings import RunSettings
 from schemas.names import RUN_DIR
 
 _LOCAL = {"DirectRunner", "FnApiRunner", "direct", ""}
 
 
-def check_options(beam_options: Sequence[str], workers: int) -> PipelineOptions:
-    """Return the parsed Beam options, with `workers` local processes. Raises EngineError for what must not be used."""
-    options = PipelineOptions(list(beam_options))
+def check_options(beam_options: Sequence[str], run: RunSettings) -> PipelineOptions:
+    """Return Beam's options, with `run.workers` local processes. Raises EngineError for what must not be used."""
+    options, workers = PipelineOptions(list(beam_options)), run.workers
     runner = options.view_as(StandardOptions).runner or ""
     direct = options.view_as(DirectOptions)
     _check_names(options, beam_options, is_local=runner in _LOCAL)
@@ -81,9 +83,7 @@ def _check_names(options: PipelineOptions, given: Sequence[str], *, is_local: bo
     options.get_all_options(add_extra_args_fn=check)
 
 
-def run_graph(
-    units: Sequence[int], settings: WorkerSettings, options: PipelineOptions, wait: Callable[[threading.Thread], None]
-) -> None:
+def run_units(units: Sequence[int], settings: WorkerSettings, options: PipelineOptions, wait: Wait) -> None:
     """Annotate `units` on the engine; `wait` is called with the thread that runs it, and returns when it has ended.
 
     Raises InterruptedRunError where the engine fails or a local worker process ended early.
