@@ -2,7 +2,7 @@
 
     1. settle   the attempt's three files, durable in `_attempts/` under names made of their content
     2. decide   one exclusive create of `_commit/SHARD.json`, which holds the chosen files' hashes
-    3. publish  tar, parquet and last the marker move to their final names
+    3. publish  tar, parquet and last the marker get their final names
 
 The decision is the commit: after it, anybody can finish step 3, and only the chosen files will do. Content names make
 two attempts with equal bytes the same attempt, so the decision does not depend on who was first.
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.store.storage import TEMPORARY, Storage, StorageError
+from pipeline.store.local import TEMPORARY
+from pipeline.store.storage import Storage, StorageError
 from schemas.names import ATTEMPTS_DIR, COMMIT_DIR
 from schemas.records import FileDigest
 
@@ -35,17 +36,15 @@ class FinishedFile:
 
 
 def commit(storage: Storage, name: str, files: Mapping[str, FinishedFile]) -> bool:
-    """Commit `files` (by final name, the marker last) as `name`; True if this attempt was chosen.
+    """Commit `files` (by final name, the marker last) as `name`; True if they are what was chosen.
 
-    When another attempt was chosen, that one is published and this one's files are removed.
+    When an attempt with other bytes was chosen, that one is published and this one's files are removed.
     """
     ours = Decision(files={final_name: file.digest for final_name, file in files.items()})
     chosen = _settle(storage, name, files) and storage.decide(_decision_name(name), msgspec.json.encode(ours))
     decision = ours if chosen else _read_decision(storage, name)
     _publish(storage, name, decision)
-    for final_name, digest in ours.files.items():
-        if decision.files.get(final_name) != digest:
-            storage.remove(_attempt_name(final_name, digest))
+    storage.remove(*sorted({*_attempt_names(ours), *_attempt_names(decision)}))
     return chosen
 
 
@@ -64,12 +63,14 @@ def _settle(storage: Storage, name: str, files: Mapping[str, FinishedFile]) -> b
 
 def roll_forward(storage: Storage, name: str) -> bool:
     """Finish publishing `name` if it was decided; True if it is committed when this returns."""
-    if storage.size(_decision_name(name)) is None:
+    try:
+        decision = _read_decision(storage, name)
+    except FileNotFoundError:
         return False
-    decision = _read_decision(storage, name)
     marker, digest = list(decision.files.items())[-1]
     if storage.size(marker) != digest.size:  # published last: with it there, so is the rest
         _publish(storage, name, decision)
+        storage.remove(*_attempt_names(decision))
     return True
 
 
@@ -80,9 +81,8 @@ def sweep(storage: Storage, published: Iterable[str]) -> None:
     second, and temporary files are written again.
     """
     useless = {TEMPORARY, *map(attempt_stem, published)}
-    for name in storage.names(ATTEMPTS_DIR):
-        if name.rpartition(".")[0] in useless:
-            storage.remove(f"{ATTEMPTS_DIR}/{name}")
+    found = [name for name in storage.names(ATTEMPTS_DIR) if name.rpartition(".")[0] in useless]
+    storage.remove(*(f"{ATTEMPTS_DIR}/{name}" for name in found))
     storage.remove_folder(ATTEMPTS_DIR)
 
 
@@ -106,7 +106,7 @@ def _publish(storage: Storage, name: str, decision: Decision) -> None:
 
 
 def _publish_file(storage: Storage, name: str, final_name: str, digest: FileDigest) -> None:
-    """Move one chosen file to its final name, unless it is there already."""
+    """Give one chosen file its final name, unless it has it already."""
     try:
         storage.publish(_attempt_name(final_name, digest), final_name)
     except FileNotFoundError:
@@ -132,6 +132,10 @@ def _decision_name(name: str) -> str:
 
 def _attempt_name(final_name: str, digest: FileDigest) -> str:
     return f"{ATTEMPTS_DIR}/{attempt_stem(final_name)}.{digest.sha256[:16]}"
+
+
+def _attempt_names(decision: Decision) -> list[str]:
+    return [_attempt_name(final_name, digest) for final_name, digest in decision.files.items()]
 
 
 def _folder(name: str) -> str:
