@@ -32,6 +32,7 @@ class ObjectStorage:
         self.url = url.rstrip("/")
         self._fs: Any
         self._fs, self._root = fsspec.core.url_to_fs(self.url)
+        self._has_answered = False
         self._is_s3 = "s3" in self._fs.protocol
 
     @property
@@ -43,21 +44,24 @@ class ObjectStorage:
         return f"{self._root}/{name}" if name else str(self._root)
 
     def _ask(self, name: str, operation: Any, *arguments: Any, **options: Any) -> Any:
-        """Do an operation of the store on `name`, again where it fails and may not the next time.
+        """Do an operation of the store on `name`; again where it fails and may not the next time.
 
         Raises FileNotFoundError and FileExistsError as they are. Whatever else the store's library raises, OSError or
-        not, is a StorageError.
+        not, is a StorageError. A store that has never answered is not waited for longer than its library does.
         """
 
         def ask() -> Any:
             try:
-                return operation(*arguments, **options)
+                answer = operation(*arguments, **options)
             except _ANSWERS:
+                self._has_answered = True
                 raise
             except Exception as error:
                 raise in_words(error, f"{self.url}/{name}") from error
+            self._has_answered = True
+            return answer
 
-        return retried(ask, answers=_ANSWERS)
+        return retried(ask, answers=_ANSWERS) if self._has_answered else ask()
 
     def check(self) -> None:
         """Create an object twice: the second time must be refused, or two jobs could mix their files.
