@@ -21,7 +21,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class _Silent(WSGIRequestHandler):
-    def log(self, type: str, message: str, *args: Any) -> None:
+    def log(self, *arguments: Any) -> None:
         pass
 
 

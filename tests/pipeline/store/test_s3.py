@@ -152,7 +152,7 @@ def test_no_credentials_are_a_sentence(server: S3Server, monkeypatch: pytest.Mon
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", "/nonexistent")
     forget_s3fs()
-    with pytest.raises(StorageError, match="NoCredentialsError: .*; give the store's credentials") as raised:
+    with pytest.raises(StorageError, match=r"NoCredentialsError: .*; give the store's credentials") as raised:
         open_storage(f"s3://{BUCKET}/out").read("a")
     assert not raised.value.may_pass
     assert server.asked == []
