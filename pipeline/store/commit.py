@@ -1,7 +1,7 @@
 """Committing a shard exactly once, however many attempts race for it and wherever they are killed.
 
-    1. settle   the attempt's three files, durable in `_attempts/` under names made of their content
-    2. decide   one exclusive create of `_commit/SHARD.json`, which holds the chosen files' hashes
+    1. settle   the attempt's files, durable in `_attempts/` under names made of their content
+    2. decide   one exclusive create of `_commit/SHARD.json`, with the hashes of the chosen files and the marker itself
     3. publish  tar, parquet and last the marker get their final names
 
 The decision is the commit: after it, anybody can finish step 3, and only the chosen files will do. Content names make
@@ -25,6 +25,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     files: dict[str, FileDigest]
     """By final name, in the order in which they are published."""
+    marker: str | None = None
+    """The marker's contents, so that it need not be settled; None: it lies in `_attempts/`, as the other files do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,37 +42,42 @@ def commit(storage: Storage, name: str, files: Mapping[str, FinishedFile]) -> bo
 
     When an attempt with other bytes was chosen, that one is published and this one's files are removed.
     """
-    ours = Decision(files={final_name: file.digest for final_name, file in files.items()})
-    chosen = _settle(storage, name, files) and storage.decide(_decision_name(name), msgspec.json.encode(ours))
-    decision = ours if chosen else _read_decision(storage, name)
+    try:
+        ours = _settle(storage, files)
+    except FileNotFoundError:  # unless `name` was published meanwhile and our files were swept away
+        decision, chosen = _decision(storage, name), False
+        if decision is None:
+            raise
+    else:
+        chosen = storage.decide(_decision_name(name), msgspec.json.encode(ours))
+        decision = ours if chosen else _read_decision(storage, name)
     _publish(storage, name, decision)
-    storage.remove(*sorted({*_attempt_names(ours), *_attempt_names(decision)}))
+    digests = {final_name: file.digest for final_name, file in files.items()}
+    storage.remove(*sorted({*_attempt_names(digests), *_attempt_names(decision.files)}))
     return chosen
 
 
-def _settle(storage: Storage, name: str, files: Mapping[str, FinishedFile]) -> bool:
-    """Make the files durable in `_attempts/`; False if `name` was published meanwhile and they were swept away."""
-    try:
-        for final_name, file in files.items():
-            storage.settle(file.path, _attempt_name(final_name, file.digest))
-        storage.sync(ATTEMPTS_DIR)
-    except FileNotFoundError:
-        if storage.size(_decision_name(name)) is None:
-            raise
-        return False
-    return True
+def _settle(storage: Storage, files: Mapping[str, FinishedFile]) -> Decision:
+    """Make the files durable in `_attempts/`, and return the decision for them, which holds the marker."""
+    *data, (_, marker) = files.items()
+    for final_name, file in data:
+        storage.settle(file.path, _attempt_name(final_name, file.digest))
+    storage.sync(ATTEMPTS_DIR)
+    digests = {final_name: file.digest for final_name, file in files.items()}
+    decision = Decision(files=digests, marker=marker.path.read_text(encoding="utf-8"))
+    marker.path.unlink()
+    return decision
 
 
 def roll_forward(storage: Storage, name: str) -> bool:
     """Finish publishing `name` if it was decided; True if it is committed when this returns."""
-    try:
-        decision = _read_decision(storage, name)
-    except FileNotFoundError:
+    decision = _decision(storage, name)
+    if decision is None:
         return False
     marker, digest = list(decision.files.items())[-1]
     if storage.size(marker) != digest.size:  # published last: with it there, so is the rest
         _publish(storage, name, decision)
-        storage.remove(*_attempt_names(decision))
+        storage.remove(*_attempt_names(decision.files))
     return True
 
 
@@ -101,8 +108,11 @@ def _publish(storage: Storage, name: str, decision: Decision) -> None:
     for final_name, digest in data:
         _publish_file(storage, name, final_name, digest)
     storage.sync(_folder(marker[0]))
-    _publish_file(storage, name, *marker)
-    storage.sync(_folder(marker[0]))
+    if decision.marker is None:
+        _publish_file(storage, name, *marker)
+        storage.sync(_folder(marker[0]))
+    else:
+        storage.replace(marker[0], decision.marker.encode())
 
 
 def _publish_file(storage: Storage, name: str, final_name: str, digest: FileDigest) -> None:
@@ -116,6 +126,14 @@ def _publish_file(storage: Storage, name: str, final_name: str, digest: FileDige
                 f"neither it nor its attempt is there; restore it from a copy, or remove {_decision_name(name)} "
                 f"to make {name} again"
             ) from None
+
+
+def _decision(storage: Storage, name: str) -> Decision | None:
+    """Return the decision on `name`, or None where there is none yet."""
+    try:
+        return _read_decision(storage, name)
+    except FileNotFoundError:
+        return None
 
 
 def _read_decision(storage: Storage, name: str) -> Decision:
@@ -134,8 +152,8 @@ def _attempt_name(final_name: str, digest: FileDigest) -> str:
     return f"{ATTEMPTS_DIR}/{attempt_stem(final_name)}.{digest.sha256[:16]}"
 
 
-def _attempt_names(decision: Decision) -> list[str]:
-    return [_attempt_name(final_name, digest) for final_name, digest in decision.files.items()]
+def _attempt_names(files: Mapping[str, FileDigest]) -> list[str]:
+    return [_attempt_name(final_name, digest) for final_name, digest in files.items()]
 
 
 def _folder(name: str) -> str:
