@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.store.errors import StorageError
 from pipeline.store.scratch import scratch_token
 from schemas.names import ATTEMPTS_DIR
+from schemas.store_errors import StorageError
 
 TEMPORARY = "small"
 """What the names of temporary files in `_attempts/` begin with."""

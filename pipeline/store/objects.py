@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 import fsspec
 
 from pipeline.store import s3
-from pipeline.store.errors import StorageError, in_words, retried
 from schemas.names import ATTEMPTS_DIR
+from schemas.store_errors import StorageError, in_words, retried
 
 _ANSWERS = (FileNotFoundError, FileExistsError)
 """Errors that answer a question: they are not the store's trouble."""

@@ -17,9 +17,9 @@ from typing import BinaryIO, Protocol, TypeVar
 
 import fsspec
 
-from pipeline.store.errors import StorageError, retried, storage_errors
 from pipeline.store.local import LocalStorage
 from pipeline.store.objects import ObjectStorage
+from schemas.store_errors import StorageError, retried, storage_errors
 
 __all__ = [
     "LocalStorage",

@@ -52,7 +52,7 @@ def output(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits are short."""
-    monkeypatch.setattr("pipeline.store.errors._BACK_OFF_S", 0.001)
+    monkeypatch.setattr("schemas.store_errors._BACK_OFF_S", 0.001)
     monkeypatch.setattr(job, "_POLL_S", 0.01)
 
 

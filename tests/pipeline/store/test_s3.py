@@ -1,13 +1,14 @@
 """OUTPUT on S3: moto's server and the real client, with real errors of servers, networks and logins."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from pipeline.store.storage import Storage, StorageError, open_storage, storage_errors
+from schemas.folder import Folder
 from tests.pipeline.store.s3_server import BUCKET, S3Server, Trouble, forget_s3fs, point_s3fs_at, serve
 
 
@@ -35,9 +36,17 @@ def storage(server: S3Server) -> Storage:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither we nor the client try long."""
-    monkeypatch.setattr("pipeline.store.errors._BACK_OFF_S", 0.001)
+    monkeypatch.setattr("schemas.store_errors._BACK_OFF_S", 0.001)
     monkeypatch.setattr("s3fs.core.S3FileSystem.retries", 1)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+
+
+def _without_credentials(patch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        patch.delenv(name)
+    patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    patch.setenv("HOME", "/nonexistent")
+    forget_s3fs()
 
 
 def settled(storage: Storage, name: str, data: bytes, folder: Path) -> None:
@@ -147,15 +156,27 @@ def test_nobody_listening_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_no_credentials_are_a_sentence(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("HOME", "/nonexistent")
-    forget_s3fs()
+    _without_credentials(monkeypatch)
     with pytest.raises(StorageError, match=r"NoCredentialsError: .*; give the store's credentials") as raised:
         open_storage(f"s3://{BUCKET}/out").read("a")
     assert not raised.value.may_pass
     assert server.asked == []
+
+
+@pytest.mark.parametrize("read", ["sizes", "size", "read", "read_range", "stream", "table"])
+def test_readers_of_a_data_set_say_so_too(server: S3Server, monkeypatch: pytest.MonkeyPatch, read: str) -> None:
+    _without_credentials(monkeypatch)
+    folder = Folder(f"s3://{BUCKET}/out")
+    reads: dict[str, Callable[[], object]] = {
+        "sizes": folder.sizes,
+        "size": lambda: folder.size("a"),
+        "read": lambda: folder.read(["a"]),
+        "read_range": lambda: folder.read_range("a", offset=0, size=1),
+        "stream": lambda: folder.stream("a").__enter__(),
+        "table": lambda: folder.table("a", columns=[], check=lambda *_: None),
+    }
+    with pytest.raises(StorageError, match="give the store's credentials"):
+        reads[read]()
 
 
 def test_a_bucket_that_is_not_there_is_a_sentence(server: S3Server) -> None:

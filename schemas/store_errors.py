@@ -1,4 +1,4 @@
-"""What goes wrong with OUTPUT: in sentences that say what to do, and tried again where it may pass."""
+"""What goes wrong with a data set's store: in sentences that say what to do, and tried again where it may pass."""
 
 import contextlib
 import errno
@@ -72,6 +72,22 @@ def storage_errors(url: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise in_words(error, str(error.filename or url)) from error
+
+
+@contextlib.contextmanager
+def library_errors(where: str) -> Iterator[None]:
+    """Turn what a store's library raises of its own, and is no OSError, into a StorageError that names `where`.
+
+    ValueError and Python's other built-in errors are not the store's: they go through, as OSErrors do.
+    """
+    try:
+        yield
+    except (OSError, ValueError):
+        raise
+    except Exception as error:
+        if type(error).__module__ == "builtins":
+            raise
+        raise in_words(error, where) from error
 
 
 def retried(operation: Callable[[], _Result], *, answers: tuple[type[OSError], ...] = ()) -> _Result:
