@@ -74,8 +74,7 @@ class Annotator:
         clock, proposing = StageClock(), self._proposing()
         read = self._read(unit, clock)
         proposed = _propose(read, proposing, clock)
-        outcomes = ((sample.proposals, sample.drop) for sample in proposed)
-        proposals_file.save(self.plan.storage, unit, outcomes, provenance=self._provenance_of_proposer())
+        proposals_file.save(self.plan.storage, unit, proposed, provenance=self._provenance_of_proposer())
         return UnitReport(unit=unit, seconds=clock.seconds, batches={"propose": proposing.report})
 
     def caption(self, unit: int, advance: Advance = _ignore) -> UnitReport:

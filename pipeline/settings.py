@@ -122,7 +122,7 @@ class RunSettings:
     """Where the models run: auto (CUDA where there is one), cpu, cuda or cuda:N."""
     torch_threads: int = 1
     """CPU threads of torch in each worker; results depend on it in the last digits, so it does not follow the cores."""
-    lease_timeout_s: float = 120.0
+    lease_timeout_s: float = 60.0
     """Seconds after which the shard of a worker that stopped renewing its lease goes to another."""
     max_dead: float = 0.01
     """Share of dead images or regions above which the job ends with exit code 1."""

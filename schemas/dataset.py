@@ -81,6 +81,7 @@ class Dataset:
     ) -> None:
         """Use `Dataset.open`, which finds the parts."""
         self.markers = markers
+        self._shards = {str(shard): shard for shard in markers}
         self._folder = folder
         self._overlays = tuple(overlays)
         self._filter_digests = [filter_list.sha256 for filter_list in filters]
@@ -117,7 +118,7 @@ class Dataset:
     @property
     def shards(self) -> tuple[ShardName, ...]:
         """The shards, sorted by split and number."""
-        return tuple(self.markers)
+        return tuple(self._shards.values())
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -210,12 +211,11 @@ class Dataset:
         return list(self.columns if columns is None else columns)
 
     def _check_shards(self, shards: Iterable[ShardName | str] | None) -> list[ShardName]:
-        named = {str(shard): shard for shard in self.markers}
-        wanted = list(named) if shards is None else [str(shard) for shard in shards]
-        unknown = [stem for stem in wanted if stem not in named]
+        wanted = list(self._shards) if shards is None else [str(shard) for shard in shards]
+        unknown = [stem for stem in wanted if stem not in self._shards]
         if unknown:
-            raise DatasetError(f"{self._folder.url}: no shard {', '.join(unknown)} among the {len(named)} here")
-        return [named[stem] for stem in wanted]
+            raise DatasetError(f"{self._folder.url}: no shard {', '.join(unknown)} among the {len(self._shards)} here")
+        return [self._shards[stem] for stem in wanted]
 
     def _kept_rows(self, shard: ShardName, columns: Sequence[str]) -> pa.Table:
         table = self._joined_rows(shard, columns)

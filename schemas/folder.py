@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from schemas.store_errors import StorageError, library_errors
+
 WHOLE_FILE = 8 << 20
 """Bytes a remote file is fetched by when it is read from end to end."""
 ONE_SAMPLE = 256 << 10
@@ -94,7 +96,8 @@ class Folder:
             return None
         fs.invalidate_cache(self._root)
         try:
-            entries = fs.ls(self._root, detail=True)
+            with library_errors(self.url):
+                entries = fs.ls(self._root, detail=True)
         except NotImplementedError:
             return None
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -104,16 +107,19 @@ class Folder:
     def size(self, name: str) -> int | None:
         """Return a file's size in bytes, or None when it is not there."""
         try:
-            return cast(int, self.fs.info(self.path(name))["size"])
+            with library_errors(self.where(name)):
+                return cast(int, self.fs.info(self.path(name))["size"])
         except FileNotFoundError:
             return None
 
     def read(self, names: Sequence[str]) -> list[bytes | None]:
         """Return the contents of small files, None for those that are not there; remote ones are read at once."""
-        contents = self.fs.cat_ranges([self.path(name) for name in names], None, None, on_error="return")
-        for content in contents:
+        with library_errors(self.url):
+            contents = self.fs.cat_ranges([self.path(name) for name in names], None, None, on_error="return")
+        for name, content in zip(names, contents, strict=True):
             if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
-                raise content
+                with library_errors(self.where(name)):
+                    raise content
         return [None if isinstance(content, FileNotFoundError) else content for content in contents]
 
     def read_range(self, name: str, *, offset: int, size: int) -> bytes:
@@ -124,7 +130,8 @@ class Folder:
                 descriptor = self._descriptor(path)  # held: another thread may push it out of the cache
                 data = os.pread(descriptor.number, size, offset)
             else:
-                data = self.fs.cat_file(path, start=offset, end=offset + size)
+                with library_errors(self.where(name)):
+                    data = self.fs.cat_file(path, start=offset, end=offset + size)
         except FileNotFoundError as error:
             raise self._missing(name) from error
         if len(data) != size:
@@ -141,10 +148,11 @@ class Folder:
         Raises DatasetError when it is not there.
         """
         try:
-            file = self.fs.open(self.path(name), "rb", block_size=fetch_size)
+            with library_errors(self.where(name)):
+                file = self.fs.open(self.path(name), "rb", block_size=fetch_size)
         except FileNotFoundError as error:
             raise self._missing(name) from error
-        with file:
+        with file, library_errors(self.where(name)):
             file.seek(offset)
             yield file
 
@@ -168,11 +176,14 @@ class Folder:
         local = isinstance(self.fs, LocalFileSystem)
         try:
             # Arrow reads a local path itself, without a call back into Python for every range.
-            opened = nullcontext(self.path(name)) if local else self.fs.open(self.path(name), "rb")
-            with opened as source, pq.ParquetFile(source, pre_buffer=not local) as file:
-                yield file
+            with library_errors(self.where(name)):
+                opened = nullcontext(self.path(name)) if local else self.fs.open(self.path(name), "rb")
+                with opened as source, pq.ParquetFile(source, pre_buffer=not local) as file:
+                    yield file
         except FileNotFoundError as error:
             raise self._missing(name) from error
+        except (StorageError, PermissionError):
+            raise
         except (pa.ArrowInvalid, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the store's own trouble; Arrow's complaints about contents have no number

@@ -1,6 +1,5 @@
 """Planning: cutting inputs into units of work, and extending a plan."""
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -26,6 +25,7 @@ from pipeline.read.base import ListedItem, SourcePart
 from pipeline.read.spec import canonical
 from pipeline.settings import Configuration, PlanSettings
 from pipeline.store.commit import FinishedFile, attempt_stem, commit
+from pipeline.store.scratch import scratch_token
 from pipeline.store.storage import Storage
 from pipeline.write.shard_writer import HashingFile
 from schemas.hashes import canonical_json
@@ -120,7 +120,7 @@ class _PlanWriter:
         self._next_group = 0
         self._left: int | None = None
         self._num_images: int | None = 0
-        token = secrets.token_hex(8)
+        token = scratch_token()
         self._marker = f"{PLAN_DIR}/{decision_name(number)}.json"
         self._marker_path = storage.scratch / f"{attempt_stem(self._marker)}.{token}"
         schemas = {"files": FILES_SCHEMA, "units": UNITS_SCHEMA, "items": ITEMS_SCHEMA}

@@ -6,8 +6,8 @@ sizes.json     samples a tar, for open_clip;  index.json  the same for wids
 """
 
 import hashlib
+import io
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -19,13 +19,15 @@ import pyarrow.parquet as pq
 from pipeline.plan.plan import Plan
 from pipeline.run.card import card
 from pipeline.run.status import Markers
-from pipeline.store.storage import Storage
+from pipeline.store.storage import Storage, in_parallel
 from schemas.hashes import fingerprint
 from schemas.names import CARD, DATASET_JSON, INDEX_JSON, SCHEMA_VERSION, SIZES_JSON, ShardName
 from schemas.records import ShardMarker
 
 _NUM_SHOWN = 20
 """Repeated keys named in `dataset.json`."""
+_AT_ONCE = 8 << 20
+"""Bytes up to which a remote table is fetched whole: one request, where columns take several."""
 _IS_SAMPLE = pc.field("region_id").is_null() & pc.field("tar_offset").is_valid()
 """The rows of images that are in the tar."""
 
@@ -39,9 +41,9 @@ def finalise(plan: Plan, markers: Markers) -> dict[str, Any]:
     storage = plan.storage
     shards = list(markers)
     state = fingerprint([[str(shard), marker.tar.sha256, marker.parquet.sha256] for shard, marker in shards])
-    current = _current(storage)
-    if current is not None and current["shards_sha256"] == state and current["num_units"] == plan.num_units:
-        dataset = current
+    current = json.loads(_read(storage, DATASET_JSON) or b"{}")
+    if current.get("shards_sha256") == state and current["num_units"] == plan.num_units:
+        dataset: dict[str, Any] = current
     else:
         dataset = _dataset(plan, markers, shards, state)
     _write(storage, SIZES_JSON, _pretty({shard.tar: marker.images.ok for shard, marker in shards}))
@@ -55,16 +57,15 @@ def finalise(plan: Plan, markers: Markers) -> dict[str, Any]:
 
 def _write(storage: Storage, name: str, data: bytes) -> None:
     """Write a file unless it has these contents: another job's older view of the shards may have replaced it."""
-    if storage.size(name) != len(data) or storage.read(name) != data:
+    if _read(storage, name) != data:
         storage.replace(name, data)
 
 
-def _current(storage: Storage) -> dict[str, Any] | None:
+def _read(storage: Storage, name: str) -> bytes | None:
     try:
-        current: dict[str, Any] = json.loads(storage.read(DATASET_JSON))
+        return storage.read(name)
     except FileNotFoundError:
         return None
-    return current
 
 
 def _pretty(value: Any) -> bytes:
@@ -72,7 +73,7 @@ def _pretty(value: Any) -> bytes:
 
 
 def _dataset(plan: Plan, markers: Markers, shards: list[tuple[ShardName, ShardMarker]], state: str) -> dict[str, Any]:
-    repeated = _repeated_keys(plan.storage, [shard for shard, _ in shards])
+    repeated = _repeated_keys(plan.storage, shards)
     return {
         "schema_version": SCHEMA_VERSION,
         "fingerprint": plan.fingerprint,
@@ -105,26 +106,29 @@ def _wids_index(shards: list[tuple[ShardName, ShardMarker]]) -> dict[str, Any]:
     return {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shard_list}
 
 
-def _repeated_keys(storage: Storage, shards: list[ShardName]) -> list[str]:
+def _repeated_keys(storage: Storage, shards: list[tuple[ShardName, ShardMarker]]) -> list[str]:
     """Return the sorted keys of samples that lie in more than one shard, holding 8 bytes a key in memory."""
-    hashes = np.concatenate([np.zeros(0, np.uint64), *(_hashes(keys) for keys in _keys(storage, shards))])
-    values, counts = np.unique(hashes, return_counts=True)
+    by_shard = list(in_parallel(storage, lambda shard: _hashes(_keys(storage, *shard)), shards))
+    values, counts = np.unique(np.concatenate([np.zeros(0, np.uint64), *by_shard]), return_counts=True)
     suspects = values[counts > 1]
     if not len(suspects):
         return []
     seen: dict[str, int] = {}
-    for keys in _keys(storage, shards):
-        for key in np.asarray(keys)[np.isin(_hashes(keys), suspects)].tolist():
-            seen[key] = seen.get(key, 0) + 1
+    for shard, hashes in zip(shards, by_shard, strict=True):
+        suspected = np.isin(hashes, suspects)
+        if suspected.any():
+            for key in np.asarray(_keys(storage, *shard))[suspected].tolist():
+                seen[key] = seen.get(key, 0) + 1
     return sorted(key for key, count in seen.items() if count > 1)
 
 
-def _keys(storage: Storage, shards: list[ShardName]) -> Iterator[list[str]]:
-    """Yield each shard's keys of samples that are in its tar."""
-    for shard in shards:
-        with storage.open(shard.parquet) as file:
-            rows = pq.read_table(file, columns=["key", "region_id", "tar_offset"], filters=_IS_SAMPLE)
-        yield rows.column("key").to_pylist()
+def _keys(storage: Storage, shard: ShardName, marker: ShardMarker) -> list[str]:
+    """Return the keys of a shard's samples that are in its tar."""
+    at_once = not storage.is_local and marker.parquet.size <= _AT_ONCE
+    with io.BytesIO(storage.read(shard.parquet)) if at_once else storage.open(shard.parquet) as file:
+        rows = pq.read_table(file, columns=["key", "region_id", "tar_offset"], filters=_IS_SAMPLE)
+    keys: list[str] = rows.column("key").to_pylist()
+    return keys
 
 
 def _hashes(keys: list[str]) -> npt.NDArray[np.uint64]:

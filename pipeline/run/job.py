@@ -26,6 +26,7 @@ from pipeline.run.watch import Progress, Watch
 from pipeline.run.worker import WorkerSettings, drain_file
 from pipeline.settings import Configuration, PlanSettings, RunSettings
 from pipeline.store.commit import decided, roll_forward, sweep
+from pipeline.store.scratch import sweep_scratch
 from pipeline.store.storage import Storage, StorageError, open_storage, storage_errors
 from pipeline.write.shards import BalanceError
 from schemas.names import LEASES_DIR, PROPOSALS_DIR, RUN_DIR, ShardName
@@ -98,6 +99,7 @@ def annotate(
         check_permissive(configuration.licenses())
     storage = open_storage(output)
     with storage_errors(storage.url):
+        storage.check()
         planned = _plan(storage, inputs, configuration, plan, append=append)
         job = _Job(planned, configuration, run, engine_options, drain or Drain(), watch)
         job.repair()
@@ -168,6 +170,7 @@ class _Job:
 
     def repair(self) -> None:
         """Publish what was decided but not published when an earlier job was cut off."""
+        sweep_scratch(self._storage.scratch)
         self.markers.refresh()
         for name in sorted(decided(self._storage)):
             shard = ShardName.parse(name)
@@ -243,6 +246,7 @@ class _Job:
 
     def clean_up(self) -> None:
         """Remove what only unfinished work needs, once there is none; what another job appends is not touched."""
+        sweep_scratch(self._storage.scratch)
         if self.todo():
             return
         shards = [shard for shard, _ in self.markers]

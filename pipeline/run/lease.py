@@ -1,24 +1,27 @@
 """Leases: one worker at a time on a shard, as a saving of work and not as a safeguard (`commit` is the safeguard).
 
 A lease is a file that its holder renews from a thread. It is free to take when it has run out, or when its holder was a
-process of this host that is gone: so a job that was killed can be resumed at once.
+process of this host that is gone: so a job that was killed can be resumed at once. One that ends later than its holder
+can have meant is of a clock that goes wrong, and is free too.
 """
 
 import contextlib
 import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 
-from pipeline.store.storage import Storage
+from pipeline.store.process import host, is_gone, process
+from pipeline.store.storage import Storage, in_parallel
 from schemas.names import LEASES_DIR
 
 _NOTE_EVERY_S = 1.0
+"""How often a holder says how far it is, where that costs no request."""
+_SLACK_S = 5.0
+"""By which the clocks of two hosts may differ."""
 
 
 class _Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,8 +30,17 @@ class _Holder(msgspec.Struct, frozen=True, kw_only=True):
     process: str
     expires_at: float
     """Seconds since the epoch, by the holder's clock."""
+    timeout_s: float
+    """For how long the holder takes the lease at a time."""
     num_done: int = 0
     """Samples that the holder has finished so far: what a progress bar shows before the shard is there."""
+
+    def seconds_left(self) -> float | None:
+        """Return for how long the lease holds unless it is renewed; None for one that is free."""
+        left = self.expires_at - time.time()
+        if not 0 <= left <= self.timeout_s + _SLACK_S:
+            return None
+        return None if self.host == host() and is_gone(self.process) else left
 
 
 class Hold:
@@ -45,21 +57,19 @@ class Hold:
 @contextlib.contextmanager
 def hold(storage: Storage, name: str, timeout_s: float) -> Iterator[Hold | None]:
     """Hold the lease of `name` for the body, renewed every third of `timeout_s`; yields None if another holds it."""
-    token = secrets.token_hex(8)
-    path = f"{LEASES_DIR}/{name}.json"
-    if not _take(storage, path, token, timeout_s):
+    lease = _Lease(storage, f"{LEASES_DIR}/{name}.json", timeout_s)
+    if not lease.take():
         yield None
         return
     held, stop = Hold(), threading.Event()
-    renewer = threading.Thread(target=_renew, args=(storage, path, token, timeout_s, held, stop), daemon=True)
+    renewer = threading.Thread(target=lease.keep, args=(held, stop), name="renewer", daemon=True)
     renewer.start()
     try:
         yield held
     finally:
         stop.set()
         renewer.join()
-        if _token_of(storage, path) == token:
-            storage.remove(path)
+        lease.give_back()
 
 
 def unit_name(unit: int) -> str:
@@ -67,21 +77,27 @@ def unit_name(unit: int) -> str:
     return f"unit-{unit:06d}"
 
 
+def seconds_left(storage: Storage, name: str) -> float | None:
+    """Return for how many seconds the lease of `name` holds unless it is renewed; None if no live worker holds it."""
+    holder = _read(storage, f"{LEASES_DIR}/{name}.json")
+    return None if holder is None else holder.seconds_left()
+
+
 def is_held(storage: Storage, name: str) -> bool:
     """Return whether a live worker holds the lease of `name`."""
-    holder = _read(storage, f"{LEASES_DIR}/{name}.json")
-    return holder is not None and not _is_over(holder)
+    return seconds_left(storage, name) is not None
 
 
 def samples_in_hand(storage: Storage) -> int:
     """Return how many samples the holders of all leases have finished, of units that are not done."""
-    holders = [_read(storage, f"{LEASES_DIR}/{name}") for name in storage.names(LEASES_DIR)]
-    return sum(holder.num_done for holder in holders if holder is not None and not _is_over(holder))
+    paths = [f"{LEASES_DIR}/{name}" for name in storage.names(LEASES_DIR)]
+    holders = in_parallel(storage, lambda path: _read(storage, path), paths)
+    return sum(holder.num_done for holder in holders if holder is not None and holder.seconds_left() is not None)
 
 
 def this_holder() -> tuple[str, str]:
     """Return the host and the process that leases taken here name."""
-    return _host(), _process(os.getpid())
+    return host(), process(os.getpid())
 
 
 def free(storage: Storage, name: str, holder: tuple[str, str]) -> None:
@@ -92,38 +108,61 @@ def free(storage: Storage, name: str, holder: tuple[str, str]) -> None:
         storage.remove(path)
 
 
-def _take(storage: Storage, path: str, token: str, timeout_s: float) -> bool:
-    data = msgspec.json.encode(_holder(token, timeout_s))
-    if storage.decide(path, data):
-        return True
-    holder = _read(storage, path)
-    if holder is not None and not _is_over(holder):
-        return False
-    storage.remove(path)
-    return storage.decide(path, data)
+class _Lease:
+    """A lease as its holder has it."""
 
+    def __init__(self, storage: Storage, path: str, timeout_s: float) -> None:
+        self._storage, self._path, self._timeout_s = storage, path, timeout_s
+        self._token = secrets.token_hex(8)
+        self._expires_at = 0.0
+        self._lost = False
 
-def _renew(storage: Storage, path: str, token: str, timeout_s: float, held: Hold, stop: threading.Event) -> None:
-    """Renew the lease in time, and sooner where its holder has got on, until stopped or robbed of it."""
-    noted, renew_at = 0, time.monotonic() + timeout_s / 3
-    while not stop.wait(min(timeout_s / 3, _NOTE_EVERY_S)):
-        if held.num_done == noted and time.monotonic() < renew_at:
-            continue
-        with contextlib.suppress(OSError):  # a lease lost to a storage error costs work done twice, nothing else
-            if _token_of(storage, path) != token:
-                return
-            noted, renew_at = held.num_done, time.monotonic() + timeout_s / 3
-            storage.replace(path, msgspec.json.encode(_holder(token, timeout_s, noted)))
+    def take(self) -> bool:
+        """Take the lease; False if another holds it."""
+        if self._storage.decide(self._path, self._renewed()):
+            return True
+        holder = _read(self._storage, self._path)
+        if holder is not None and holder.seconds_left() is not None:
+            return False
+        self._storage.remove(self._path)
+        return self._storage.decide(self._path, self._renewed())
 
+    def keep(self, held: Hold, stop: threading.Event) -> None:
+        """Renew the lease in time until stopped or robbed of it; locally, whenever its holder has got on too."""
+        renew_every = self._timeout_s / 3
+        look_every = min(renew_every, _NOTE_EVERY_S) if self._storage.is_local else renew_every
+        noted, renew_at = 0, time.monotonic() + renew_every
+        while not stop.wait(look_every):
+            if held.num_done == noted and time.monotonic() < renew_at:
+                continue
+            with contextlib.suppress(OSError):  # a lease lost to a storage error costs work done twice, nothing else
+                if not self._is_ours():
+                    self._lost = True
+                    return
+                noted, renew_at = held.num_done, time.monotonic() + renew_every
+                self._storage.replace(self._path, self._renewed(noted))
 
-def _holder(token: str, timeout_s: float, num_done: int = 0) -> _Holder:
-    return _Holder(
-        token=token,
-        host=_host(),
-        process=_process(os.getpid()),
-        expires_at=time.time() + timeout_s,
-        num_done=num_done,
-    )
+    def give_back(self) -> None:
+        """Remove the lease unless another has it: one that has run out may have been taken since."""
+        if not self._lost and (time.time() < self._expires_at or self._is_ours()):
+            self._storage.remove(self._path)
+
+    def _is_ours(self) -> bool:
+        holder = _read(self._storage, self._path)
+        return holder is not None and holder.token == self._token
+
+    def _renewed(self, num_done: int = 0) -> bytes:
+        self._expires_at = time.time() + self._timeout_s
+        return msgspec.json.encode(
+            _Holder(
+                token=self._token,
+                host=host(),
+                process=process(os.getpid()),
+                expires_at=self._expires_at,
+                timeout_s=self._timeout_s,
+                num_done=num_done,
+            )
+        )
 
 
 def _read(storage: Storage, path: str) -> _Holder | None:
@@ -132,42 +171,3 @@ def _read(storage: Storage, path: str) -> _Holder | None:
         return msgspec.json.decode(storage.read(path), type=_Holder)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
-
-
-def _token_of(storage: Storage, path: str) -> str | None:
-    holder = _read(storage, path)
-    return holder.token if holder else None
-
-
-def _is_over(holder: _Holder) -> bool:
-    if holder.expires_at < time.time():
-        return True
-    return holder.host == _host() and _process(int(holder.process.split(":")[0])) != holder.process
-
-
-def _host() -> str:
-    """Return a name for this boot of this host, so that a restarted machine does not respect its old leases."""
-    with contextlib.suppress(OSError):
-        return f"{socket.gethostname()}:{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
-    return socket.gethostname()
-
-
-def _process(pid: int) -> str:
-    """Return `pid:start`, where start tells the process from a later one with the same number; "pid:" if it is gone."""
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        alive = _is_alive(pid)
-        return f"{pid}:unknown" if alive else f"{pid}:"
-    state, start_ticks = after_name[0], after_name[19]
-    return f"{pid}:" if state in "ZX" else f"{pid}:{start_ticks}"
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

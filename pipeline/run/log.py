@@ -9,7 +9,7 @@ from enum import StrEnum
 import msgspec
 
 from pipeline.models.batches import BatchReport
-from pipeline.store.storage import Storage
+from pipeline.store.storage import Storage, in_parallel
 from pipeline.write.shards import UnitReport
 from schemas.hashes import sha256
 from schemas.names import RUN_DIR
@@ -54,6 +54,7 @@ class RunLog:
     def __init__(self, storage: Storage, run_id: str) -> None:
         self._storage = storage
         self._run_id = run_id
+        self._done: dict[str, Event] = {}
 
     def write(
         self, unit: int, ending: Ending, *, stage: str, message: str = "", report: UnitReport | None = None
@@ -78,10 +79,13 @@ class RunLog:
                 raise
 
     def events(self) -> Iterator[Event]:
-        """Yield what was written so far, in the order of the units."""
-        for name in self._storage.names(RUN_DIR):
-            if name.startswith(f"{self._run_id}.unit-"):
-                yield _decode_event(self._storage.read(f"{RUN_DIR}/{name}"))
+        """Yield what was written so far, in the order of the units; what cannot change any more is read once."""
+        names = [name for name in self._storage.names(RUN_DIR) if name.startswith(f"{self._run_id}.unit-")]
+        new = [name for name in names if name not in self._done]
+        contents = in_parallel(self._storage, lambda name: self._storage.read(f"{RUN_DIR}/{name}"), new)
+        events = self._done | dict(zip(new, map(_decode_event, contents), strict=True))
+        self._done = {name: event for name, event in events.items() if event.ending is Ending.DONE}
+        yield from (events[name] for name in names)
 
     def _reports(self) -> Iterator[UnitReport]:
         return (event.report for event in self.events() if event.report is not None)

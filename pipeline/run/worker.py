@@ -1,10 +1,7 @@
 """What one worker process does with a unit: lease it, load the models once, retry what passes, report the rest."""
 
 import contextlib
-import errno
-import itertools
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,7 +18,8 @@ from pipeline.run.lease import Hold, hold, unit_name
 from pipeline.run.log import Ending, RunLog
 from pipeline.settings import Configuration, RunSettings
 from pipeline.store.commit import roll_forward
-from pipeline.store.storage import storage_errors
+from pipeline.store.scratch import sweep_scratch
+from pipeline.store.storage import retried, storage_errors
 from pipeline.write import proposals_file
 from pipeline.write.shards import BalanceError, UnitReport, shards_of
 from schemas.hashes import canonical_json
@@ -31,10 +29,6 @@ from schemas.reasons import Stage
 _BOTH = (Stage.PROPOSE, Stage.CAPTION)
 _BROKEN_UNITS = 2
 """In a row on which a model failed, from which on it is taken for the model."""
-_TRIES = 3
-_BACK_OFF_S = 2.0
-_PERMANENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-"""Errors that waiting does not cure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +59,8 @@ class Worker:
         self._annotators: dict[tuple[Stage, ...], Annotator] = {}
         self._working = threading.Lock()
         self._num_broken = 0
+        with contextlib.suppress(OSError):  # what killed attempts left on this machine; a job can do without
+            sweep_scratch(self._storage.scratch)
 
     def annotate(self, unit: int) -> Ending:
         """Annotate and commit a unit."""
@@ -108,22 +104,16 @@ class Worker:
 
     def _try(self, unit: int, work: Callable[[Hold], UnitReport | None]) -> "_Ended":
         """Do the work; errors of storage are retried, all are reported: engines do not keep an error's type."""
-        for attempt in itertools.count(1):
-            try:
-                with storage_errors(self._storage.url):
-                    return self._under_lease(unit, work)
-            except OSError as error:
-                cause = error.__cause__
-                permanent = isinstance(cause, OSError) and cause.errno in _PERMANENT
-                if permanent or attempt == _TRIES:
-                    return Ending.STORAGE, str(error), None
-                time.sleep(_BACK_OFF_S * 2 ** (attempt - 1))
-            except BalanceError as error:
-                return Ending.UNBALANCED, str(error), None
-            except WorkError as error:
-                self._drain_unless_it_is_the_unit(error)
-                return Ending.FAILED, str(error), None
-        raise AssertionError("unreachable")
+        try:
+            with storage_errors(self._storage.url):
+                return retried(lambda: self._under_lease(unit, work))
+        except OSError as error:
+            return Ending.STORAGE, str(error), None
+        except BalanceError as error:
+            return Ending.UNBALANCED, str(error), None
+        except WorkError as error:
+            self._drain_unless_it_is_the_unit(error)
+            return Ending.FAILED, str(error), None
 
     def _drain_unless_it_is_the_unit(self, error: WorkError) -> None:
         """Ask the run's workers to take no further unit, where these would end in the same way.
@@ -136,7 +126,7 @@ class Worker:
                 self._storage.replace(drain_file(self._settings.run_id), b"")
 
     def _under_lease(self, unit: int, work: Callable[[Hold], UnitReport | None]) -> "_Ended":
-        if self._storage.size(drain_file(self._settings.run_id)) is not None:
+        if self._is_drained():
             return Ending.DRAINED, "", None
         with hold(self._storage, unit_name(unit), self._settings.run.lease_timeout_s) as held:
             if not held:
@@ -146,6 +136,13 @@ class Worker:
             report = work(held)
         self._num_broken = 0
         return Ending.DONE, "", report
+
+    def _is_drained(self) -> bool:
+        try:
+            self._storage.read(drain_file(self._settings.run_id))  # one request; `size` may take two where none is
+        except FileNotFoundError:
+            return False
+        return True
 
     def _is_done(self, unit: int) -> bool:
         return all(

@@ -1,8 +1,8 @@
 """Committing a shard exactly once, however many attempts race for it and wherever they are killed.
 
-    1. settle   the attempt's three files, durable in `_attempts/` under names made of their content
-    2. decide   one exclusive create of `_commit/SHARD.json`, which holds the chosen files' hashes
-    3. publish  tar, parquet and last the marker move to their final names
+    1. settle   the attempt's files, durable in `_attempts/` under names made of their content
+    2. decide   one exclusive create of `_commit/SHARD.json`, with the hashes of the chosen files and the marker itself
+    3. publish  tar, parquet and last the marker get their final names
 
 The decision is the commit: after it, anybody can finish step 3, and only the chosen files will do. Content names make
 two attempts with equal bytes the same attempt, so the decision does not depend on who was first.
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.store.storage import TEMPORARY, Storage, StorageError
+from pipeline.store.local import TEMPORARY
+from pipeline.store.storage import Storage, StorageError
 from schemas.names import ATTEMPTS_DIR, COMMIT_DIR
 from schemas.records import FileDigest
 
@@ -24,6 +25,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     files: dict[str, FileDigest]
     """By final name, in the order in which they are published."""
+    marker: str | None = None
+    """The marker's contents, so that it need not be settled; None: it lies in `_attempts/`, as the other files do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,41 +38,46 @@ class FinishedFile:
 
 
 def commit(storage: Storage, name: str, files: Mapping[str, FinishedFile]) -> bool:
-    """Commit `files` (by final name, the marker last) as `name`; True if this attempt was chosen.
+    """Commit `files` (by final name, the marker last) as `name`; True if they are what was chosen.
 
-    When another attempt was chosen, that one is published and this one's files are removed.
+    When an attempt with other bytes was chosen, that one is published and this one's files are removed.
     """
-    ours = Decision(files={final_name: file.digest for final_name, file in files.items()})
-    chosen = _settle(storage, name, files) and storage.decide(_decision_name(name), msgspec.json.encode(ours))
-    decision = ours if chosen else _read_decision(storage, name)
+    try:
+        ours = _settle(storage, files)
+    except FileNotFoundError:  # unless `name` was published meanwhile and our files were swept away
+        decision, chosen = _decision(storage, name), False
+        if decision is None:
+            raise
+    else:
+        chosen = storage.decide(_decision_name(name), msgspec.json.encode(ours))
+        decision = ours if chosen else _read_decision(storage, name)
     _publish(storage, name, decision)
-    for final_name, digest in ours.files.items():
-        if decision.files.get(final_name) != digest:
-            storage.remove(_attempt_name(final_name, digest))
+    digests = {final_name: file.digest for final_name, file in files.items()}
+    storage.remove(*sorted({*_attempt_names(digests), *_attempt_names(decision.files)}))
     return chosen
 
 
-def _settle(storage: Storage, name: str, files: Mapping[str, FinishedFile]) -> bool:
-    """Make the files durable in `_attempts/`; False if `name` was published meanwhile and they were swept away."""
-    try:
-        for final_name, file in files.items():
-            storage.settle(file.path, _attempt_name(final_name, file.digest))
-        storage.sync(ATTEMPTS_DIR)
-    except FileNotFoundError:
-        if storage.size(_decision_name(name)) is None:
-            raise
-        return False
-    return True
+def _settle(storage: Storage, files: Mapping[str, FinishedFile]) -> Decision:
+    """Make the files durable in `_attempts/`, and return the decision for them, which holds the marker."""
+    *data, (_, marker) = files.items()
+    for final_name, file in data:
+        storage.settle(file.path, _attempt_name(final_name, file.digest))
+    storage.sync(ATTEMPTS_DIR)
+    digests = {final_name: file.digest for final_name, file in files.items()}
+    decision = Decision(files=digests, marker=marker.path.read_text(encoding="utf-8"))
+    marker.path.unlink()
+    return decision
 
 
 def roll_forward(storage: Storage, name: str) -> bool:
     """Finish publishing `name` if it was decided; True if it is committed when this returns."""
-    if storage.size(_decision_name(name)) is None:
+    decision = _decision(storage, name)
+    if decision is None:
         return False
-    decision = _read_decision(storage, name)
     marker, digest = list(decision.files.items())[-1]
     if storage.size(marker) != digest.size:  # published last: with it there, so is the rest
         _publish(storage, name, decision)
+        storage.remove(*_attempt_names(decision.files))
     return True
 
 
@@ -80,9 +88,8 @@ def sweep(storage: Storage, published: Iterable[str]) -> None:
     second, and temporary files are written again.
     """
     useless = {TEMPORARY, *map(attempt_stem, published)}
-    for name in storage.names(ATTEMPTS_DIR):
-        if name.rpartition(".")[0] in useless:
-            storage.remove(f"{ATTEMPTS_DIR}/{name}")
+    found = [name for name in storage.names(ATTEMPTS_DIR) if name.rpartition(".")[0] in useless]
+    storage.remove(*(f"{ATTEMPTS_DIR}/{name}" for name in found))
     storage.remove_folder(ATTEMPTS_DIR)
 
 
@@ -101,12 +108,15 @@ def _publish(storage: Storage, name: str, decision: Decision) -> None:
     for final_name, digest in data:
         _publish_file(storage, name, final_name, digest)
     storage.sync(_folder(marker[0]))
-    _publish_file(storage, name, *marker)
-    storage.sync(_folder(marker[0]))
+    if decision.marker is None:
+        _publish_file(storage, name, *marker)
+        storage.sync(_folder(marker[0]))
+    else:
+        storage.replace(marker[0], decision.marker.encode())
 
 
 def _publish_file(storage: Storage, name: str, final_name: str, digest: FileDigest) -> None:
-    """Move one chosen file to its final name, unless it is there already."""
+    """Give one chosen file its final name, unless it has it already."""
     try:
         storage.publish(_attempt_name(final_name, digest), final_name)
     except FileNotFoundError:
@@ -116,6 +126,14 @@ def _publish_file(storage: Storage, name: str, final_name: str, digest: FileDige
                 f"neither it nor its attempt is there; restore it from a copy, or remove {_decision_name(name)} "
                 f"to make {name} again"
             ) from None
+
+
+def _decision(storage: Storage, name: str) -> Decision | None:
+    """Return the decision on `name`, or None where there is none yet."""
+    try:
+        return _read_decision(storage, name)
+    except FileNotFoundError:
+        return None
 
 
 def _read_decision(storage: Storage, name: str) -> Decision:
@@ -132,6 +150,10 @@ def _decision_name(name: str) -> str:
 
 def _attempt_name(final_name: str, digest: FileDigest) -> str:
     return f"{ATTEMPTS_DIR}/{attempt_stem(final_name)}.{digest.sha256[:16]}"
+
+
+def _attempt_names(files: Mapping[str, FileDigest]) -> list[str]:
+    return [_attempt_name(final_name, digest) for final_name, digest in files.items()]
 
 
 def _folder(name: str) -> str:

@@ -1,6 +1,5 @@
 """Writing and committing the shards of one unit of work: one shard a split."""
 
-import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pipeline.plan.plan import Plan
 from pipeline.sample import Drop, Sample
 from pipeline.settings import Configuration
 from pipeline.store.commit import FinishedFile, commit, roll_forward
+from pipeline.store.scratch import scratch_token
 from pipeline.write.rows import image_record, table_rows
 from pipeline.write.shard_writer import HashingFile, ShardWriter
 from schemas.hashes import key_fraction
@@ -57,7 +57,7 @@ def commit_unit(
 
     Raises OSError on storage trouble, and BalanceError, before a shard is committed, if its counts do not add up.
     """
-    storage, token, images, regions = plan.storage, secrets.token_hex(8), Counts(), Counts()
+    storage, token, images, regions = plan.storage, scratch_token(), Counts(), Counts()
     with ExitStack() as stack:
         writers = {}
         for split, shard in shards_of(unit, configuration).items():
@@ -68,7 +68,8 @@ def commit_unit(
                 _write(sample, writers[_split(sample, configuration)], configuration)
         with clock("commit"):
             for writer in writers.values():
-                if roll_forward(storage, str(writer.shard)):
+                # the only shard of a unit is known not to be there: whoever was quicker is met by `commit`
+                if len(writers) > 1 and roll_forward(storage, str(writer.shard)):
                     continue
                 files = _finish(plan, unit, writer, provenance, token)
                 stack.callback(_unlink, files)

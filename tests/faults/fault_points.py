@@ -85,7 +85,7 @@ _NAMES: dict[str, Callable[..., str]] = {
     "decide": lambda storage, name, data: name,
     "publish": lambda storage, name, final_name: final_name,
     "replace": lambda storage, name, data: name,
-    "remove": lambda storage, name: name,
+    "remove": lambda storage, *names: " ".join(names),
     "remove_folder": lambda storage, folder: folder,
 }
 """Operation -> which of its arguments names what it operates on."""

@@ -45,10 +45,12 @@ def test_the_second_job_of_another_configuration_is_refused(
 
 
 _TOKEN = "[0-9a-f]{16}"
+_WRITER = "[0-9a-z-]+"
+"""What ends the name of a file in work."""
 PAUSES = {
-    "planning": Fault(operation="finish", target=rf"_plan\.units\.parquet\.{_TOKEN}", when="before"),
+    "planning": Fault(operation="finish", target=rf"_plan\.units\.parquet\.{_WRITER}", when="before"),
     "lease taken": Fault(operation="decide", target=r"_leases/unit-000000\.json", when="after"),
-    "writing": Fault(operation="write", target=rf"train-000000\.tar\.{_TOKEN}", when="before", nth=50),
+    "writing": Fault(operation="write", target=rf"train-000000\.tar\.{_WRITER}", when="before", nth=50),
     "tar settled": Fault(operation="settle", target=rf"_attempts/train-000000\.tar\.{_TOKEN}", when="after"),
     "decided": Fault(operation="decide", target=r"_commit/train-000000\.json", when="after"),
     "tar published": Fault(operation="publish", target=r"train-000000\.tar", when="after"),
@@ -100,7 +102,7 @@ def test_a_paused_worker_process_that_wakes_late_changes_nothing(
 def test_a_job_that_appends_while_another_ends(start: Start, tmp_path: Path, output: Path, control: Control) -> None:
     """The first job's clean-up must leave what the second, which has added shards, is committing."""
     source = write_tars(tmp_path / "growing", num_tars=1, num_images=4)
-    ending = Fault(operation="publish", target=r"train-000000\.json", when="after")
+    ending = Fault(operation="replace", target=r"train-000000\.json", when="after")
     first_control, second_control = Control(tmp_path / "first"), Control(tmp_path / "second")
     for one in (first_control, second_control):
         one.folder.mkdir()

@@ -18,6 +18,8 @@ from tests.faults.fault_points import Fault
 _SHARD = "train-000001"
 _ATTEMPT = rf"_attempts/{_SHARD}"
 _TOKEN = "[0-9a-f]{16}"
+_WRITER = "[0-9a-z-]+"
+"""What ends the name of a file in work."""
 
 
 def _before(operation: str, target: str, nth: int = 1) -> Fault:
@@ -29,21 +31,19 @@ def _after(operation: str, target: str, nth: int = 1) -> Fault:
 
 
 POINTS = {
-    "plan: table half written": _before("write", rf"_plan\.units\.parquet\.{_TOKEN}", nth=2),
+    "plan: table half written": _before("write", rf"_plan\.units\.parquet\.{_WRITER}", nth=2),
     "plan: first table settled": _after("settle", rf"_attempts/_plan\.files\.parquet\.{_TOKEN}"),
     "plan: before decision": _before("decide", r"_commit/plan\.json"),
     "plan: after decision": _after("decide", r"_commit/plan\.json"),
     "plan: before first table is published": _before("publish", r"_plan/files\.parquet"),
-    "plan: before plan.json is published": _before("publish", r"_plan/plan\.json"),
+    "plan: before plan.json is published": _before("replace", r"_plan/plan\.json"),
     "lease taken": _after("decide", r"_leases/unit-000001\.json"),
-    "tar opened": _after("open", rf"{_SHARD}\.tar\.{_TOKEN}"),
-    "tar half written": _before("write", rf"{_SHARD}\.tar\.{_TOKEN}", nth=50),
-    "tar finished": _after("finish", rf"{_SHARD}\.tar\.{_TOKEN}"),
+    "tar opened": _after("open", rf"{_SHARD}\.tar\.{_WRITER}"),
+    "tar half written": _before("write", rf"{_SHARD}\.tar\.{_WRITER}", nth=50),
+    "tar finished": _after("finish", rf"{_SHARD}\.tar\.{_WRITER}"),
     "before tar is settled": _before("settle", rf"{_ATTEMPT}\.tar\.{_TOKEN}"),
     "after tar is settled": _after("settle", rf"{_ATTEMPT}\.tar\.{_TOKEN}"),
     "after parquet is settled": _after("settle", rf"{_ATTEMPT}\.parquet\.{_TOKEN}"),
-    "before marker is settled": _before("settle", rf"{_ATTEMPT}\.json\.{_TOKEN}"),
-    "after marker is settled": _after("settle", rf"{_ATTEMPT}\.json\.{_TOKEN}"),
     "after attempts are synced": _after("sync", "_attempts", nth=2),
     "before decision": _before("decide", rf"_commit/{_SHARD}\.json"),
     "decision linked": _after("link", rf".*/_commit/{_SHARD}\.json"),
@@ -51,8 +51,8 @@ POINTS = {
     "before tar is published": _before("publish", rf"{_SHARD}\.tar"),
     "after tar is published": _after("publish", rf"{_SHARD}\.tar"),
     "after parquet is published": _after("publish", rf"{_SHARD}\.parquet"),
-    "before marker is published": _before("publish", rf"{_SHARD}\.json"),
-    "after marker is published": _after("publish", rf"{_SHARD}\.json"),
+    "before marker is published": _before("replace", rf"{_SHARD}\.json"),
+    "after marker is published": _after("replace", rf"{_SHARD}\.json"),
     "before lease is given back": _before("remove", r"_leases/unit-000001\.json"),
     "before log": _before("replace", r"_run/.*\.unit-000001\..*\.jsonl"),
     "before sizes.json": _before("replace", r"sizes\.json"),

@@ -20,7 +20,7 @@ from pipeline.caption.rule import Rule, RuleConfig
 from pipeline.plan.make import make_plan
 from pipeline.propose.manual import Manual, ManualConfig
 from pipeline.propose.select import SelectSettings
-from pipeline.sample import Caption, Crop, DecodedImage, Drop, Proposals
+from pipeline.sample import Caption, Crop, DecodedImage, Drop, Proposals, Sample, SourceItem
 from pipeline.settings import Configuration, PlanSettings, RunSettings
 from pipeline.store.commit import commit
 from pipeline.store.storage import open_storage
@@ -30,7 +30,7 @@ from schemas.dataset import Dataset
 from schemas.hashes import key_fraction
 from schemas.reasons import Reason, Stage
 from schemas.records import decode_shard_marker
-from tests.builders import Members, configuration, digests, jpeg, members, write_tar
+from tests.builders import Members, configuration, digests, jpeg, members, read_markers, write_tar
 
 
 class FakeCaptioner(Rule):
@@ -277,6 +277,36 @@ def test_two_pools_write_what_one_pool_writes(make: Make, tmp_path: Path) -> Non
     assert digests(tmp_path / "two") == digests(tmp_path / "one")
 
 
+@pytest.mark.parametrize("change", ["gone", "other image", "new sample", "tar gone"])
+def test_a_source_that_changes_between_two_pools_gives_dead_rows_that_balance(
+    make: Make, tmp_path: Path, change: str
+) -> None:
+    two = make([members("a"), members("b"), members("c")], captioner=None)
+    two.propose(0)
+    tar = tmp_path / "source" / "00000.tar"
+    changed = {
+        "gone": [members("a"), members("c")],
+        "other image": [members("a"), members("b", image=jpeg(9)), members("c")],
+        "new sample": [members("a"), members("b"), members("d"), members("c")],
+    }
+    tar.unlink()
+    if change in changed:
+        write_tar(tar, changed[change])
+    replace(two, proposer=None, captioner=Rule(RuleConfig())).caption(0)
+    assert (
+        image_rows(tmp_path / "out")
+        == {
+            "gone": [("a", None), ("c", None)],
+            "other image": [("a", None), ("b", "missing"), ("c", None)],
+            "new sample": [("a", None), ("b", None), ("d", "missing"), ("c", None)],
+            "tar gone": [("00000-missing", "missing")],
+        }[change]
+    )
+    (marker,) = read_markers(tmp_path / "out")
+    assert marker.images.balanced
+    assert marker.regions.balanced
+
+
 def test_doing_a_unit_again_changes_nothing(make: Make, tmp_path: Path) -> None:
     annotator = make(MIXED)
     annotator.annotate(0)
@@ -354,18 +384,30 @@ drops = st.builds(
 @given(outcomes=st.lists(proposals | drops, max_size=5))
 def test_a_sidecar_gives_back_exactly_what_it_was_given(outcomes: list[Any]) -> None:
     storage = open_storage("memory://sidecars")
-    wanted: list[proposals_file.Outcome] = [
-        (None, outcome) if isinstance(outcome, Drop) else (_proposals(outcome), None) for outcome in outcomes
-    ]
+    keys = [f"k{index % 3}" for index in range(len(outcomes))]  # a repeated key is one of those that are dropped
+
+    def samples() -> list[Sample]:
+        items = [SourceItem(key=key, index=index, uri=key, data=None) for index, key in enumerate(keys)]
+        return [Sample(item=item) for item in items]
+
+    wanted = samples()
+    for sample, outcome in zip(wanted, outcomes, strict=True):
+        if isinstance(outcome, Drop):
+            sample.drop = outcome
+        else:
+            sample.proposals = _proposals(outcome)
     proposals_file.save(storage, 3, iter(wanted), provenance={"name": "fake"})
-    loaded = list(proposals_file.load(storage, 3).outcomes())
-    assert [drop for _, drop in loaded] == [drop for _, drop in wanted]
-    for (found, _), (given_, _) in zip(loaded, wanted, strict=True):
-        assert (found is None) == (given_ is None)
-        if found is not None and given_ is not None:
-            assert found.boxes.tobytes() == given_.boxes.tobytes()
-            assert found.scores.tobytes() == given_.scores.tobytes()
-            assert (found.boxes.shape, found.labels) == (given_.boxes.shape, given_.labels)
+    loaded = list(proposals_file.load(storage, 3).given_to(samples()))
+    assert [sample.drop for sample in loaded] == [sample.drop for sample in wanted]
+    for found, given_ in zip(loaded, wanted, strict=True):
+        assert (found.proposals is None) == (given_.proposals is None)
+        if found.proposals is not None and given_.proposals is not None:
+            assert found.proposals.boxes.tobytes() == given_.proposals.boxes.tobytes()
+            assert found.proposals.scores.tobytes() == given_.proposals.scores.tobytes()
+            assert (found.proposals.boxes.shape, found.proposals.labels) == (
+                given_.proposals.boxes.shape,
+                given_.proposals.labels,
+            )
 
 
 def _proposals(listed: list[Any]) -> Proposals:

@@ -82,6 +82,22 @@ def test_random_access_and_ranges_give_what_the_sequential_read_gives(url, marke
             assert image == sample.image
 
 
+def test_an_image_costs_no_walk_over_the_shards(tmp_path):
+    """A loader reads a million images of ten thousand shards."""
+    write_shard(str(tmp_path), [tiny_sample("a")])
+    dataset = Dataset.open(tmp_path)
+    row = dataset.regions().to_pylist()[0]
+
+    class Unwalkable(dict):
+        def __iter__(self):
+            raise AssertionError("all shards were looked at for an image of one")
+
+        values = items = keys = __iter__
+
+    dataset.markers, dataset._shards = Unwalkable(dataset.markers), Unwalkable(dataset._shards)
+    assert dataset.read_image("train-000000", tar_offset=row["tar_offset"], tar_size=row["tar_size"])
+
+
 def test_regions_have_a_row_an_image_and_a_row_a_region(url, markers):
     table = Dataset.open(url).regions()
     assert table.schema.equals(REGION_SCHEMA)

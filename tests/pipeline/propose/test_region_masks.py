@@ -61,9 +61,14 @@ def test_the_table_holds_the_masks() -> None:
 def test_masks_pass_between_two_pools(tmp_path: Path) -> None:
     storage = open_storage(str(tmp_path))
     bare = Proposals(boxes=PROPOSALS.boxes, scores=PROPOSALS.scores, labels=PROPOSALS.labels)
-    proposals_file.save(storage, 3, [(PROPOSALS, None), (bare, None)], provenance={})
-    (masked, _), (unmasked, _) = proposals_file.load(storage, 3).outcomes()
-    assert masked is not None
-    assert unmasked is not None
-    assert masked.masks == PROPOSALS.masks
-    assert unmasked.masks is None
+
+    def samples(*proposals: Proposals | None) -> list[Sample]:
+        items = [SourceItem(key=f"k{index}", index=index, uri="k.png", data=None) for index in range(len(proposals))]
+        return [Sample(item=item, proposals=one) for item, one in zip(items, proposals, strict=True)]
+
+    proposals_file.save(storage, 3, samples(PROPOSALS, bare), provenance={})
+    masked, unmasked = proposals_file.load(storage, 3).given_to(samples(None, None))
+    assert masked.proposals is not None
+    assert unmasked.proposals is not None
+    assert masked.proposals.masks == PROPOSALS.masks
+    assert unmasked.proposals.masks is None

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.run import lease
-from pipeline.run.lease import hold, is_held, unit_name
+from pipeline.run.lease import hold, is_held, seconds_left, unit_name
+from pipeline.store.process import host, process
 from pipeline.store.storage import Storage, open_storage
 
 LONG = 1000.0
@@ -30,17 +30,19 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 
 def put(storage: Storage, **changes: Any) -> None:
     """Write the lease of somebody on another host, who renewed it just now."""
-    holder = {"token": "theirs", "host": "elsewhere", "process": "1:1", "expires_at": time.time() + LONG}
+    holder = {
+        "token": "theirs",
+        "host": "elsewhere",
+        "process": "1:1",
+        "expires_at": time.time() + LONG,
+        "timeout_s": LONG,
+    }
     storage.replace(FILE, json.dumps(holder | changes).encode())
 
 
 def takes(storage: Storage) -> bool:
     with hold(storage, NAME, LONG) as held:
-        return held
-
-
-def this_host() -> str:
-    return lease._host()
+        return held is not None
 
 
 def test_a_lease_is_held_by_one_and_given_back(storage: Storage) -> None:
@@ -69,28 +71,79 @@ def test_a_lease_of_another_host_holds_until_it_expires(storage: Storage) -> Non
     assert takes(storage)
 
 
+@pytest.mark.parametrize(("ahead", "held"), [(LONG + 4, True), (LONG + 60, False), (30 * 24 * 3600, False)])
+def test_a_lease_that_ends_later_than_its_holder_can_mean_is_free(storage: Storage, ahead: float, held: bool) -> None:
+    """A clock that is wrong must not keep a unit from everybody."""
+    put(storage, expires_at=time.time() + ahead)
+    assert is_held(storage, NAME) is held
+    assert takes(storage) is not held
+
+
+def test_seconds_left_say_when_it_is_free(storage: Storage) -> None:
+    assert seconds_left(storage, NAME) is None
+    put(storage, expires_at=time.time() + 40)
+    left = seconds_left(storage, NAME)
+    assert left is not None
+    assert 39 < left <= 40
+
+
+def test_a_holder_of_another_pid_namespace_of_this_host_is_not_judged_by_its_number(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two containers share a host name and a boot, and each has processes 1, 2, 3."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        child.wait()
+    boot, _, namespace = host().rpartition(":")
+    assert namespace == str(Path("/proc/self/ns/pid").stat().st_ino)
+    put(storage, host=f"{boot}:{int(namespace) + 1}", process=f"{child.pid}:1")
+    assert is_held(storage, NAME), "there is no such process here, but there may be one there"
+    put(storage, host=host(), process=f"{child.pid}:1")
+    assert not is_held(storage, NAME)
+
+
+def test_a_remote_lease_costs_two_requests_and_two_for_each_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = open_storage("memory://frugal/out")
+    asked: list[str] = []
+
+    def counted(name: str, operation: Any) -> Any:
+        return lambda *arguments: (asked.append(name), operation(*arguments))[1]
+
+    for name in ("decide", "read", "replace", "remove"):
+        monkeypatch.setattr(storage, name, counted(name, getattr(storage, name)))
+    with hold(storage, NAME, 6.0) as held:
+        assert held
+        for _ in range(12):
+            held.advance()
+            time.sleep(0.1)
+    assert asked == ["decide", "remove"], "progress alone is not told"
+    asked.clear()
+    with hold(storage, NAME, 0.9):
+        wait_until(lambda: asked.count("replace") == 2)
+    assert asked == ["decide", "read", "replace", "read", "replace", "remove"]
+
+
 def test_a_lease_of_a_process_that_is_gone_is_free_at_once(storage: Storage) -> None:
-    code = "from pipeline.run import lease; import os; print(lease._process(os.getpid()))"
+    code = "from pipeline.store.process import process; import os; print(process(os.getpid()))"
     gone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    put(storage, host=this_host(), process=gone)
+    put(storage, host=host(), process=gone)
     assert not is_held(storage, NAME)
     assert takes(storage)
 
 
 def test_a_process_number_that_was_given_again_is_another_process(storage: Storage) -> None:
-    put(storage, host=this_host(), process=f"{os.getpid()}:1")
+    put(storage, host=host(), process=f"{os.getpid()}:1")
     assert not is_held(storage, NAME)
 
 
 def test_a_lease_of_a_living_process_of_this_host_holds(storage: Storage) -> None:
-    put(storage, host=this_host(), process=lease._process(os.getpid()))
+    put(storage, host=host(), process=process(os.getpid()))
     assert is_held(storage, NAME)
     assert not takes(storage)
 
 
 def test_a_zombie_holds_nothing(storage: Storage) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, text=True) as child:
-        put(storage, host=this_host(), process=lease._process(child.pid))
+        put(storage, host=host(), process=process(child.pid))
         assert is_held(storage, NAME)
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked how
@@ -102,12 +155,13 @@ def test_without_proc_a_process_is_known_by_its_number(storage: Storage, monkeyp
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(Path, "read_text", no_proc)
-    assert this_host() == socket.gethostname()
-    put(storage, host=this_host(), process=f"{os.getpid()}:unknown")
+    monkeypatch.setattr(Path, "readlink", no_proc)
+    assert host() == socket.gethostname()
+    put(storage, host=host(), process=f"{os.getpid()}:unknown")
     assert is_held(storage, NAME)
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         child.wait()
-    put(storage, host=this_host(), process=f"{child.pid}:unknown")
+    put(storage, host=host(), process=f"{child.pid}:unknown")
     assert not is_held(storage, NAME)
 
 
@@ -137,7 +191,7 @@ def test_a_lease_is_renewed(storage: Storage) -> None:
 
 def test_a_lease_that_was_taken_over_is_left_alone(storage: Storage) -> None:
     with hold(storage, NAME, 0.03):
-        renewer = next(thread for thread in threading.enumerate() if thread.name.endswith("(_renew)"))
+        renewer = next(thread for thread in threading.enumerate() if thread.name == "renewer")
         put(storage)
         renewer.join()
     assert json.loads(storage.read(FILE))["token"] == "theirs"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.store.storage import ObjectStorage, Storage, StorageError, open_storage, storage_errors
 
@@ -50,10 +51,11 @@ def test_nothing_is_there_at_first(storage: Storage) -> None:
         storage.open("a.json")
 
 
-def test_settle_then_publish_moves_a_file(storage: Storage) -> None:
+def test_settle_publish_and_remove_move_a_file(storage: Storage) -> None:
     settled(storage, "_attempts/a.0123", b"data")
     storage.sync("_attempts")
     storage.publish("_attempts/a.0123", "a.tar")
+    storage.remove("_attempts/a.0123", "_attempts/none")
     storage.sync("")
     assert storage.read("a.tar") == b"data"
     assert storage.names("_attempts") == []
@@ -65,6 +67,7 @@ def test_publish_replaces_and_says_when_nothing_is_there(storage: Storage) -> No
     settled(storage, "_attempts/a.0123", b"new")
     storage.publish("_attempts/a.0123", "a.tar")
     assert storage.read("a.tar") == b"new"
+    storage.remove("_attempts/a.0123")
     with pytest.raises(FileNotFoundError):
         storage.publish("_attempts/a.0123", "a.tar")
     assert storage.read("a.tar") == b"new"
@@ -74,6 +77,52 @@ def test_decide_is_for_the_first_alone(storage: Storage) -> None:
     assert storage.decide("_commit/a.json", b"first")
     assert not storage.decide("_commit/a.json", b"second")
     assert storage.read("_commit/a.json") == b"first"
+
+
+def test_a_decision_whose_reply_was_lost_is_ones_own(storage: Storage) -> None:
+    storage.decide("_commit/a.json", b"first")
+    assert storage.decide("_commit/a.json", b"first"), "the put was done, its reply lost, and it was tried again"
+
+
+def test_sizes_come_sorted_and_from_a_name_on(storage: Storage) -> None:
+    for name, data in (("b", b"1"), ("a", b""), ("c", b"123"), ("_run/d", b"4")):
+        storage.replace(name, data)
+    assert list(storage.sizes("").items()) == [("a", 0), ("b", 1), ("c", 3)]
+    assert storage.sizes("", after="a") == {"b": 1, "c": 3}
+    assert storage.sizes("", after="bb") == {"c": 3}
+    assert storage.sizes("_run") == {"d": 1}
+    assert storage.sizes("_none") == {}
+
+
+@pytest.mark.parametrize("name", ["a*.tar", "a[1].tar", "a?.tar"])
+def test_names_are_never_patterns(storage: Storage, name: str) -> None:
+    storage.replace(f"_attempts/{name}", b"chosen")
+    storage.replace("_attempts/a1.tar", b"another")
+    storage.publish(f"_attempts/{name}", name)
+    assert storage.read(name) == b"chosen"
+    assert storage.names("") == [name]
+    storage.remove(f"_attempts/{name}", name)
+    assert storage.names("") == []
+    assert storage.names("_attempts") == ["a1.tar"]
+
+
+def test_a_store_that_keeps_its_promise_passes_the_check(storage: Storage) -> None:
+    storage.check()
+    assert storage.names("_attempts") == []
+
+
+def test_a_store_that_ignores_the_condition_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake store writes whatever it is told to, as those do that do not know If-None-Match."""
+    pipe_file = MemoryFileSystem.pipe_file
+
+    def ignorant(self: MemoryFileSystem, path: str, value: bytes, mode: str = "overwrite") -> None:
+        pipe_file(self, path, value, mode="overwrite")
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", ignorant)
+    storage = open_storage("memory://ignorant/out")
+    with pytest.raises(StorageError, match="replaces an object that was to be created only if it is absent"):
+        storage.check()
+    assert storage.names("_attempts") == []
 
 
 def test_replace_changes_the_whole_content(storage: Storage) -> None:

@@ -1,0 +1,185 @@
+"""OUTPUT on S3: moto's server and the real client, with real errors of servers, networks and logins."""
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from pipeline.store.storage import Storage, StorageError, open_storage, storage_errors
+from schemas.folder import Folder
+from tests.pipeline.store.s3_server import BUCKET, S3Server, Trouble, forget_s3fs, point_s3fs_at, serve
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """A server with an empty bucket; only what is asked of it from now on is counted."""
+    with serve() as running:
+        point_s3fs_at(running.url, monkeypatch)
+        fs = fsspec.filesystem("s3")
+        if fs.exists(BUCKET):
+            fs.rm(BUCKET, recursive=True)
+        fs.mkdir(BUCKET)
+        running.asked.clear()
+        yield running
+        running.trouble = lambda request: None
+    forget_s3fs()
+
+
+@pytest.fixture
+def storage(server: S3Server) -> Storage:
+    """An OUTPUT in the bucket."""
+    return open_storage(f"s3://{BUCKET}/out")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither we nor the client try long."""
+    monkeypatch.setattr("schemas.store_errors._BACK_OFF_S", 0.001)
+    monkeypatch.setattr("s3fs.core.S3FileSystem.retries", 1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+
+
+def _without_credentials(patch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        patch.delenv(name)
+    patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    patch.setenv("HOME", "/nonexistent")
+    forget_s3fs()
+
+
+def settled(storage: Storage, name: str, data: bytes, folder: Path) -> None:
+    path = folder / "written"
+    path.write_bytes(data)
+    storage.settle(path, name)
+
+
+def test_each_operation_is_one_request(storage: Storage, server: S3Server, tmp_path: Path) -> None:
+    settled(storage, "_attempts/a", b"data", tmp_path)
+    assert storage.decide("_commit/a", b"decided")
+    storage.publish("_attempts/a", "a.tar")
+    storage.replace("b", b"replaced")
+    assert storage.read("a.tar") == b"data"
+    with pytest.raises(FileNotFoundError):
+        storage.read("none")
+    assert storage.size("a.tar") == 4
+    assert storage.sizes("") == {"a.tar": 4, "b": 8}
+    storage.remove("_attempts/a", "b", "none")
+    assert server.asked == [
+        "PUT /bucket/out/_attempts/a",
+        "PUT /bucket/out/_commit/a",
+        "COPY /bucket/out/a.tar",
+        "PUT /bucket/out/b",
+        "GET /bucket/out/a.tar",
+        "GET /bucket/out/none",
+        "HEAD /bucket/out/a.tar",
+        "LIST /bucket?out%2F",
+        "POST /bucket",
+    ]
+    assert storage.names("") == ["a.tar"]
+
+
+def test_a_file_is_read_by_ranges(storage: Storage, server: S3Server) -> None:
+    storage.replace("a", bytes(range(256)) * 20_000)
+    server.asked.clear()
+    with storage.open("a") as file:
+        file.seek(-100, 2)
+        assert file.read() == bytes(range(156, 256))
+        file.seek(256)
+        assert file.read(3) == b"\0\1\2"
+    assert server.asked == ["HEAD /bucket/out/a", "GET /bucket/out/a", "GET /bucket/out/a"]
+
+
+def test_an_empty_object_is_read(storage: Storage) -> None:
+    storage.replace("empty", b"")
+    assert storage.read("empty") == b""
+
+
+def test_a_listing_goes_on_where_it_is_told_to(
+    storage: Storage, server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "20")
+    names = [f"train-{number:06d}.json" for number in range(30)]
+    fs = fsspec.filesystem("s3")
+    fs.pipe({f"{BUCKET}/out/{name}": b"{}" for name in names})
+    server.asked.clear()
+    assert list(storage.sizes("")) == names
+    assert server.count("LIST") == 2, "a page holds 20 here, and a thousand at S3"
+    server.asked.clear()
+    assert list(storage.sizes("", after="train-000019.json")) == names[20:]
+    assert server.count("LIST") == 1
+
+
+def test_a_store_that_ignores_the_condition_is_refused(storage: Storage, server: S3Server) -> None:
+    storage.check()
+    server.trouble = lambda request: "ignores conditions"
+    with pytest.raises(StorageError, match="s3://bucket/out: the store replaces an object"):
+        storage.check()
+    assert storage.names("_attempts") == []
+
+
+@pytest.mark.parametrize("trouble", ["500", "reset"])
+@pytest.mark.usefixtures("impatient")
+def test_trouble_that_passes_is_not_noticed(storage: Storage, server: S3Server, trouble: Trouble) -> None:
+    storage.replace("a", b"data")
+    left = iter(range(2))
+    server.trouble = lambda request: trouble if next(left, None) is not None else None
+    assert storage.read("a") == b"data"
+    assert next(left, None) is None
+
+
+def test_a_lost_reply_to_our_own_decision_does_not_make_us_second(storage: Storage, server: S3Server) -> None:
+    replies: Iterator[Trouble] = iter(("lost reply",))
+    server.trouble = lambda request: next(replies, None)
+    assert storage.decide("_commit/a.json", b"ours")
+    assert server.count("PUT") > 1, "the client has tried again, and was told that the object is there"
+    assert not storage.decide("_commit/a.json", b"theirs")
+
+
+@pytest.mark.parametrize("trouble", ["500", "reset"])
+@pytest.mark.usefixtures("impatient")
+def test_trouble_that_stays_is_a_sentence(storage: Storage, server: S3Server, trouble: Trouble) -> None:
+    server.trouble = lambda request: trouble
+    with pytest.raises(StorageError, match=r"^s3://bucket/out/a: .*; .*run the same command again") as raised:
+        storage.read("a")
+    assert raised.value.may_pass
+
+
+@pytest.mark.usefixtures("impatient")
+def test_nobody_listening_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    point_s3fs_at(f"http://127.0.0.1:{port}", monkeypatch)
+    with pytest.raises(StorageError, match=rf"^s3://bucket/out/a: .*{port}.*check the address and the network"):
+        open_storage(f"s3://{BUCKET}/out").read("a")
+
+
+def test_no_credentials_are_a_sentence(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    _without_credentials(monkeypatch)
+    with pytest.raises(StorageError, match=r"NoCredentialsError: .*; give the store's credentials") as raised:
+        open_storage(f"s3://{BUCKET}/out").read("a")
+    assert not raised.value.may_pass
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("read", ["sizes", "size", "read", "read_range", "stream", "table"])
+def test_readers_of_a_data_set_say_so_too(server: S3Server, monkeypatch: pytest.MonkeyPatch, read: str) -> None:
+    _without_credentials(monkeypatch)
+    folder = Folder(f"s3://{BUCKET}/out")
+    reads: dict[str, Callable[[], object]] = {
+        "sizes": folder.sizes,
+        "size": lambda: folder.size("a"),
+        "read": lambda: folder.read(["a"]),
+        "read_range": lambda: folder.read_range("a", offset=0, size=1),
+        "stream": lambda: folder.stream("a").__enter__(),
+        "table": lambda: folder.table("a", columns=[], check=lambda *_: None),
+    }
+    with pytest.raises(StorageError, match="give the store's credentials"):
+        reads[read]()
+
+
+def test_a_bucket_that_is_not_there_is_a_sentence(server: S3Server) -> None:
+    storage = open_storage("s3://nosuch/out")
+    with pytest.raises(StorageError, match="bucket does not exist"), storage_errors(storage.url):
+        storage.check()
