@@ -7,6 +7,7 @@ openai      any server that speaks OpenAI's chat completions
 clip_rule   the concept of a pool nearest to the region under a CLIP, in a template: RegionCLIP's rule
 rule        sentences made from colours, size and position; no weights
 
+clip        a CLIP by open_clip, for `clip_rule`
 concepts    pools of concepts, for `clip_rule`
 colours     names of colours, for `rule`
 generation  decoding and scores, for `blip2` and `vlm`

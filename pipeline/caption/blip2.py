@@ -1,15 +1,22 @@
 """BLIP-2 as transformers has it, OPT or T5 head: one loader for the hub's models, a local folder and the mini."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, ClassVar
 
 import numpy as np
 
 from pipeline.backends import require
-from pipeline.caption.generation import Decoding, Dtype, check_dtype, load_model, tokens_and_scores, torch_dtype
+from pipeline.caption.base import CaptionerBase
+from pipeline.caption.generation import (
+    Decoding,
+    Dtype,
+    check_dtype,
+    libraries,
+    load_model,
+    tokens_and_scores,
+    torch_dtype,
+)
 from pipeline.caption.pixels import to_device
 from pipeline.models.batches import padded_size
 from pipeline.models.device import CPU, Device
@@ -71,7 +78,7 @@ def load(config: Blip2Config, device: str) -> Loaded:
     )
 
 
-class Blip2:
+class Blip2(CaptionerBase):
     """Captions crops. `caption_score` is the mean probability (geometric, 0 to 1) of the caption's tokens."""
 
     name: ClassVar[str] = "blip2"
@@ -87,12 +94,11 @@ class Blip2:
         Raises WeightsNotFoundError, ImportError where a package is missing, and ValueError for a model that must be
         asked something and is not.
         """
-        self.config = config
-        self.batch_size = config.batch_size
-        self.prompt = config.prompt
         self._device = device.resolve()
         loaded = load(config, self._device)
-        self._files, self._processor, self._model = loaded.files, loaded.processor, loaded.model
+        super().__init__(config, files=loaded.files, libraries=libraries(config.dtype))
+        self.prompt = config.prompt
+        self._processor, self._model = loaded.processor, loaded.model
         if config.prompt is None and getattr(self._model.config.text_config, "bos_token_id", None) is None:
             raise ValueError(
                 f"{_FLAG} {config.model}: its language model has no token to begin with; "
@@ -143,18 +149,6 @@ class Blip2:
         """Return the terms of the code and of the weights."""
         quantised = (BITSANDBYTES,) if config.dtype == "int8" else ()
         return (TRANSFORMERS, *quantised, model_license(config.model, mini=_MINI, stated=config.license))
-
-    def provenance(self) -> dict[str, Any]:
-        """Return name, version, weights, prompt, settings and library versions."""
-        libraries = ("torch", "transformers", *(("bitsandbytes",) if self.config.dtype == "int8" else ()))
-        return {
-            "name": self.name,
-            "version": self.version,
-            "weights": self._files.identity(),
-            "prompt": self.prompt,
-            "settings": dataclasses.asdict(self.config) | {"model": self._files.name},
-            "libraries": {name: version(name) for name in libraries},
-        }
 
 
 def _find(config: Blip2Config) -> ModelFiles:

@@ -65,13 +65,15 @@ class Decoding:
 
 def check_dtype(dtype: Dtype, captioner: str) -> None:
     """Raise ImportError, with the line that installs it, where `dtype` needs a package that is missing."""
-    if dtype == "int8":
-        require(
-            "bitsandbytes", what=f"--caption.dtype int8 of {captioner}", install="pip install bitsandbytes accelerate"
-        )
-        require(
-            "accelerate", what=f"--caption.dtype int8 of {captioner}", install="pip install bitsandbytes accelerate"
-        )
+    for package in ("bitsandbytes", "accelerate") if dtype == "int8" else ():
+        install = "pip install bitsandbytes accelerate"
+        require(package, what=f"--caption.dtype int8 of {captioner}", install=install)
+
+
+def libraries(dtype: Dtype) -> dict[str, str]:
+    """Return the packages that have a part in what a model of `dtype` says, as the provenance calls them."""
+    names = ("torch", "transformers", *(("bitsandbytes",) if dtype == "int8" else ()))
+    return {name: name for name in names}
 
 
 def load_model(kind: Any, path: Path, *, dtype: Dtype, device: str, **arguments: Any) -> Any:
@@ -112,7 +114,13 @@ def tokens_and_scores(output: Any, generation_config: Any) -> tuple[Any, list[fl
     """
     import torch
 
-    rows, length = _rows(output)
+    beams = getattr(output, "beam_indices", None)  # which row of each step's logits a token was chosen from
+    if beams is None:
+        length = len(output.logits)
+        rows = torch.arange(len(output.logits[0]), device=output.sequences.device)[:, None].expand(-1, length)
+    else:
+        length = int((beams >= 0).sum(dim=1).max())
+        rows = beams[:, :length].clamp(min=0)  # what ended before is -1 there, and not counted
     tokens = output.sequences[:, -length:]
     logs = torch.stack(
         [
@@ -126,15 +134,3 @@ def tokens_and_scores(output: Any, generation_config: Any) -> tuple[Any, list[fl
     is_token = torch.cumsum(is_end.int(), dim=1) - is_end.int() == 0
     means = torch.where(is_token, logs, 0).sum(dim=1) / is_token.sum(dim=1)
     return tokens, means.exp().tolist()
-
-
-def _rows(output: Any) -> tuple[Any, int]:
-    """Return which row of each step's logits a caption's token was chosen from, `[B, L]` int64, and L."""
-    import torch
-
-    beams = getattr(output, "beam_indices", None)
-    if beams is None:
-        batch_size, length = len(output.logits[0]), len(output.logits)
-        return torch.arange(batch_size, device=output.sequences.device)[:, None].expand(-1, length), length
-    length = int((beams >= 0).sum(dim=1).max())
-    return beams[:, :length].clamp(min=0), length  # what ended before is -1 there, and not counted

@@ -71,7 +71,7 @@ _TEXTS = {
         what="A CLIP of 1.2 M parameters: 96 px, patches of 8 px, 128 wide; its text tower was trained too. fp16 "
         "safetensors. The start that the studies of this project share. Heads that name the attributes of crops and "
         "draw their masks taught the vision tower while it was trained; they are not in the checkpoint.",
-        use='`open_clip.create_model_and_transforms("local-dir:FOLDER")`, or `pipeline.minis.clip.load(folder)`.',
+        use='`open_clip.create_model_and_transforms("local-dir:FOLDER")`, or `pipeline.caption.clip.load(folder)`.',
         measured="the best of 1,320 captions, all of the grammar, for crops cut tight at the true boxes: share right "
         "in each aspect, `all` being region top-1; `image_to_text_recall@1` among the captions of all these scenes",
         caveats="\nRegion matching works on crops, which training showed it. Dense features of whole scenes were not "

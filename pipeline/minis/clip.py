@@ -17,13 +17,11 @@ import cv2
 import numpy as np
 import open_clip
 import torch
-from open_clip.tokenizer import HFTokenizer
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torchvision.transforms import Compose
 
-from pipeline.minis.batches import Example, Pixels, crops_of_step, scenes_of_step
+from pipeline.caption.clip import images_to_input
+from pipeline.minis.batches import Example, crops_of_step, scenes_of_step
 from pipeline.minis.heads import TeachingHeads, position_waves
 from pipeline.minis.loop import Losses, Recipe, Run, start
 from pipeline.minis.tokens import BOUND, BOUND_ID, PAD_ID, train_tokenizer
@@ -179,40 +177,3 @@ def _matching_loss(logits: Tensor, rows: Sequence[str], columns: Sequence[str]) 
         logits.T[matched], match.T[matched] / match.T[matched].sum(dim=1, keepdim=True)
     )
     return (by_row + by_column) / 2
-
-
-def images_to_input(preprocess: Compose, images: Sequence[Pixels]) -> Tensor:
-    """Return images (`[h, w, 3]` uint8 RGB each) as `[B, 3, 96, 96]` float32, by open_clip's own rules."""
-    return torch.stack([preprocess(Image.fromarray(image)) for image in images])
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedClip:
-    """A CLIP with what prepares its inputs."""
-
-    model: Any
-    """open_clip's CLIP; it is not typed."""
-    preprocess: Compose
-    tokenizer: HFTokenizer
-
-
-def load(folder: Path) -> LoadedClip:
-    """Return the model in float32, in eval mode, with its preprocessing and tokenizer."""
-    location = f"local-dir:{folder.resolve()}"
-    model, _, preprocess = open_clip.create_model_and_transforms(location, precision="fp32")
-    return LoadedClip(model=model.eval(), preprocess=preprocess, tokenizer=open_clip.get_tokenizer(location))
-
-
-def encode_crops(loaded: LoadedClip, crops: Sequence[Pixels], *, batch_size: int = 64) -> Tensor:
-    """Return `[N, D]` float32 normalised image features of crops (`[h, w, 3]` uint8 RGB each)."""
-    batches = [crops[first : first + batch_size] for first in range(0, len(crops), batch_size)]
-    with torch.inference_mode():
-        inputs = (images_to_input(loaded.preprocess, batch) for batch in batches)
-        return torch.cat([loaded.model.encode_image(images, normalize=True) for images in inputs])
-
-
-def encode_captions(loaded: LoadedClip, captions: Sequence[str], *, batch_size: int = 256) -> Tensor:
-    """Return `[N, D]` float32 normalised text features."""
-    batches = [list(captions[first : first + batch_size]) for first in range(0, len(captions), batch_size)]
-    with torch.inference_mode():
-        return torch.cat([loaded.model.encode_text(loaded.tokenizer(batch), normalize=True) for batch in batches])

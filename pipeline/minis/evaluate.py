@@ -75,7 +75,7 @@ def measure_clip(folder: Path, scenes: Sequence[Scene]) -> Figures:
 
     The latter finds each scene's caption among those of all `scenes`.
     """
-    from pipeline.minis import clip
+    from pipeline.caption import clip
 
     loaded = clip.load(folder)
     regions, choices = true_regions(scenes), every_region_caption()
