@@ -14,6 +14,8 @@ generation  decoding and scores, for `blip2` and `vlm`
 patience    retries, rate limit and waiting, for `openai`
 pixels      crops sent to a device, or scaled
 normalise   what a captioner returned, tidied or refused
+repetition  whether a text is that of a model that got stuck
+thoughts    what chat models think before they answer
 """
 
 from typing import Any
