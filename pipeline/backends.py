@@ -24,6 +24,8 @@ class Backend(Protocol):
     version: ClassVar[int]
     """Raised when the same input and settings would give another output: it is part of the fingerprint."""
     config_class: ClassVar[type[Any]]
+    config: Any
+    """Of `config_class`."""
     batch_size: int
     """Items a call, fixed for the life of the backend."""
 
@@ -50,6 +52,8 @@ class BackendBase:
     version: ClassVar[int]
     files_setting: ClassVar[str] = "model"
     """The setting that names the weights; the provenance has it without the path."""
+    not_output: ClassVar[tuple[str, ...]] = ()
+    """Settings that decide no output: the provenance leaves their values out, and `weights` should."""
 
     def __init__(
         self, config: Any, *, files: ModelFiles | None = None, libraries: Mapping[str, str] | None = None
@@ -71,7 +75,7 @@ class BackendBase:
 
     def provenance(self) -> dict[str, Any]:
         """Return name, version, weights, settings and the versions of libraries."""
-        settings = dataclasses.asdict(self.config)
+        settings = dataclasses.asdict(self.config) | dict.fromkeys(self.not_output)
         if self._files is not None:
             settings[self.files_setting] = self._files.name
         libraries = {name: version(distribution) for name, distribution in self._libraries.items()}

@@ -13,6 +13,7 @@ colours     names of colours, for `rule`
 generation  decoding and scores, for `blip2` and `vlm`
 patience    retries, rate limit and waiting, for `openai`
 pixels      crops sent to a device, or scaled
+judge       what becomes of an answer, and whether the model sees pictures at all
 normalise   what a captioner returned, tidied or refused
 repetition  whether a text is that of a model that got stuck
 thoughts    what chat models think before they answer

@@ -1,6 +1,7 @@
 """What a captioner is: crops in, sentences out. One backend a file, one class, one config, one line in `CAPTIONERS`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from pipeline.backends import Backend, BackendBase
@@ -20,6 +21,14 @@ class Captioner(Backend, Protocol):
 
     def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> Sequence[Caption | Drop]:
         """Return the caption of each crop, or why it has none, in order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """Settings of all captioners that are models."""
+
+    allow_constant: bool = False
+    """Go on where the answer is the same whatever the picture, as that of a model is which sees none."""
 
 
 class CaptionerBase(BackendBase):

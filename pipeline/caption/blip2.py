@@ -11,10 +11,12 @@ from pipeline.caption.base import CaptionerBase
 from pipeline.caption.generation import (
     Decoding,
     Dtype,
+    Unfinished,
+    captions_of,
     check_dtype,
     libraries,
     load_model,
-    tokens_and_scores,
+    thought_tags,
     torch_dtype,
 )
 from pipeline.caption.pixels import to_device
@@ -45,6 +47,9 @@ class Blip2Config(Decoding):
     """What the model is asked; models fine-tuned on COCO captions want nothing."""
     license: str | None = None
     """Licence of the weights, where you know it and the ledger does not; it goes into the provenance."""
+    unfinished: Unfinished = "keep"
+    """What becomes of a caption cut at --caption.max_new_tokens: keep or dead. BLIP-2's own code keeps it, and so has
+    the paper: its captions are phrases without a full stop."""
     batch_size: int = 32
     """Crops a model call; short batches are padded to a power-of-two share of it."""
 
@@ -85,6 +90,7 @@ class Blip2(CaptionerBase):
     version: ClassVar[int] = 1
     """Raised when the same input would give another output: it is part of the fingerprint."""
     config_class: ClassVar[type[Blip2Config]] = Blip2Config
+    not_output: ClassVar[tuple[str, ...]] = ("allow_constant",)
 
     def __init__(
         self, config: Blip2Config, *, device: Device = CPU, load: Callable[[Blip2Config, str], Loaded] = load
@@ -99,6 +105,7 @@ class Blip2(CaptionerBase):
         super().__init__(config, files=loaded.files, libraries=libraries(config.dtype))
         self.prompt = config.prompt
         self._processor, self._model = loaded.processor, loaded.model
+        self._tags = thought_tags(self._processor.tokenizer)
         if config.prompt is None and getattr(self._model.config.text_config, "bos_token_id", None) is None:
             raise ValueError(
                 f"{_FLAG} {config.model}: its language model has no token to begin with; "
@@ -132,9 +139,8 @@ class Blip2(CaptionerBase):
 
         with torch.inference_mode():
             output = self._model.generate(**prepared.inputs, **self.config.arguments())
-            tokens, scores = tokens_and_scores(output, self._model.language_model.generation_config)
-        texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
-        captions = [Caption(text=text.strip(), score=score) for text, score in zip(texts, scores, strict=True)]
+            settings = self._model.language_model.generation_config
+            captions = captions_of(output, self._processor.tokenizer, settings, tags=self._tags)
         return captions[: prepared.num_crops]  # the others pad the batch
 
     @staticmethod
@@ -142,7 +148,8 @@ class Blip2(CaptionerBase):
         """Return the model by its commit or hash. Raises ImportError, at start, where a package is missing."""
         require("transformers", what="the captioner blip2", install="pip install 'fineclip-regions[pipeline]'")
         check_dtype(config.dtype, "blip2")
-        return {"model": _find(config).fingerprint(), "revision": None, "license": None}
+        named = {"model": _find(config).fingerprint(), "revision": None, "license": None}
+        return named | dict.fromkeys(Blip2.not_output)
 
     @staticmethod
     def licenses(config: Blip2Config) -> tuple[Licensed, ...]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pipeline.backends import require
-from pipeline.caption.base import CaptionerBase
+from pipeline.caption.base import CaptionerBase, Watched
 from pipeline.caption.concepts import filled, find_pool
 from pipeline.models.batches import padded_size
 from pipeline.models.device import CPU, Device
@@ -24,7 +24,7 @@ _MINI = "clip"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipRuleConfig:
+class ClipRuleConfig(Watched):
     """Settings of `clip_rule`. Temperature and threshold are RegionCLIP's."""
 
     model: str = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
@@ -68,6 +68,7 @@ class ClipRule(CaptionerBase):
     version: ClassVar[int] = 1
     """Raised when the same input would give another output: it is part of the fingerprint."""
     config_class: ClassVar[type[ClipRuleConfig]] = ClipRuleConfig
+    not_output: ClassVar[tuple[str, ...]] = ("allow_constant",)
 
     def __init__(self, config: ClipRuleConfig, *, device: Device = CPU) -> None:
         """Load the CLIP and encode the pool. Raises WeightsNotFoundError, and ValueError for a pool that is none."""
@@ -127,7 +128,8 @@ class ClipRule(CaptionerBase):
         """
         require("open_clip", what="the captioner clip_rule", install="pip install open_clip_torch")
         pool = f"sha256:{find_pool(config.concepts).sha256}"
-        return {"model": _find(config).fingerprint(), "concepts": pool, "revision": None, "license": None}
+        named = {"model": _find(config).fingerprint(), "concepts": pool, "revision": None, "license": None}
+        return named | dict.fromkeys(ClipRule.not_output)
 
     @staticmethod
     def licenses(config: ClipRuleConfig) -> tuple[Licensed, ...]:

@@ -1,18 +1,24 @@
-"""What captioners that generate text with transformers share: decoding settings, loading, scores of what came out."""
+"""What captioners that generate text with transformers share: decoding settings, loading, captions from tokens."""
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.backends import require
+from pipeline.caption.base import Watched
+from pipeline.caption.thoughts import is_tag
+from pipeline.sample import Caption
 
+Unfinished = Literal["dead", "keep"]
 Dtype = Literal["float32", "float16", "bfloat16", "int8"]
 
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoding:
+class Decoding(Watched):
     """How a caption is searched for: greedily or with beams. Sampling is left out: a region has one caption."""
 
     max_new_tokens: int = 30
@@ -106,11 +112,17 @@ def torch_dtype(dtype: Dtype) -> Any:
     return torch.float16 if dtype == "int8" else getattr(torch, dtype)
 
 
-def tokens_and_scores(output: Any, generation_config: Any) -> tuple[Any, list[float]]:
-    """Return the new tokens `[B, L]` of what `generate` returned, and the score of each of its `B` captions.
+def thought_tags(tokenizer: Any) -> dict[int, str]:
+    """Return the special tokens, by id, that tell thoughts from an answer, and that decoding would skip."""
+    added = tokenizer.added_tokens_decoder.items()
+    return {number: token.content for number, token in added if token.special and is_tag(token.content)}
+
+
+def captions_of(output: Any, tokenizer: Any, generation_config: Any, *, tags: Mapping[int, str]) -> list[Caption]:
+    """Return the `B` captions that `generate` returned; `tags` are the tokenizer's `thought_tags`, which stay in.
 
     A score is the geometric mean of the probabilities, 0 to 1, that the model gave to the caption's tokens, its end
-    included. L is the length of the longest caption; tokens after a caption's end are padding and not counted.
+    included; tokens after that are padding. A caption without an end was cut at the limit of tokens.
     """
     import torch
 
@@ -132,5 +144,15 @@ def tokens_and_scores(output: Any, generation_config: Any) -> tuple[Any, list[fl
     ends = generation_config.eos_token_id
     is_end = torch.isin(tokens, torch.as_tensor([] if ends is None else ends, device=tokens.device))
     is_token = torch.cumsum(is_end.int(), dim=1) - is_end.int() == 0
-    means = torch.where(is_token, logs, 0).sum(dim=1) / is_token.sum(dim=1)
-    return tokens, means.exp().tolist()
+    scores = (torch.where(is_token, logs, 0).sum(dim=1) / is_token.sum(dim=1)).exp()
+    cut = "it is longer than --caption.max_new_tokens"
+    return [
+        Caption(text=decoded(row, tokenizer, tags).strip(), score=score, unfinished=None if has_end else cut)
+        for row, score, has_end in zip(tokens.tolist(), scores.tolist(), is_end.any(dim=1).tolist(), strict=True)
+    ]
+
+
+def decoded(row: list[int], tokenizer: Any, tags: Mapping[int, str]) -> str:
+    """Return the text of some tokens without the special ones, but for those in `tags`."""
+    parts = [(tag, [*tokens]) for tag, tokens in itertools.groupby(row, key=tags.get)]
+    return "".join(tag or tokenizer.decode(tokens, skip_special_tokens=True) for tag, tokens in parts)

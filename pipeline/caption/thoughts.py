@@ -43,3 +43,8 @@ def without_thoughts(text: str) -> str:
     if not any(sign in text for sign in "<[\u25c1"):
         return text
     return _UNCLOSED.sub("", _CLOSE.split(_THOUGHT.sub(" ", text))[-1])
+
+
+def is_tag(token: str) -> bool:
+    """Return whether a token begins or ends thoughts."""
+    return bool(re.fullmatch(f"{OPEN}|{CLOSE}", token, _FLAGS))

@@ -12,10 +12,12 @@ from pipeline.caption.base import CaptionerBase
 from pipeline.caption.generation import (
     Decoding,
     Dtype,
+    Unfinished,
+    captions_of,
     check_dtype,
     libraries,
     load_model,
-    tokens_and_scores,
+    thought_tags,
     torch_dtype,
 )
 from pipeline.caption.pixels import scaled
@@ -50,6 +52,9 @@ class VlmConfig(Decoding):
     """What the model is asked about each crop; the paper's words."""
     max_new_tokens: int = 64
     """Longest caption, in tokens."""
+    unfinished: Unfinished = "dead"
+    """What becomes of an answer cut at --caption.max_new_tokens: dead or keep. Chat models write whole sentences, so a
+    cut answer breaks off within one."""
     min_side: int = 28
     """Pixels; crops with a shorter side are scaled up to it, since models refuse images smaller than their patches."""
     max_side: int = 2048
@@ -84,6 +89,7 @@ class Vlm(CaptionerBase):
     version: ClassVar[int] = 1
     """Raised when the same input would give another output: it is part of the fingerprint."""
     config_class: ClassVar[type[VlmConfig]] = VlmConfig
+    not_output: ClassVar[tuple[str, ...]] = ("allow_constant",)
 
     def __init__(self, config: VlmConfig, *, device: Device = CPU) -> None:
         """Load weights and processor.
@@ -115,6 +121,7 @@ class Vlm(CaptionerBase):
                 f"{_FLAG} {config.model}: it has no chat template; give an instruction-tuned model, "
                 "or --captioner blip2 for a BLIP-2"
             )
+        self._tags = thought_tags(self._processor.tokenizer)
         models = transformers.AutoModelForImageTextToText
         self._model = load_model(models, files.path, dtype=config.dtype, device=self._device, **trust)
 
@@ -175,9 +182,8 @@ class Vlm(CaptionerBase):
 
         with torch.inference_mode():
             output = self._model.generate(**prepared.inputs, **self.config.arguments())
-            tokens, scores = tokens_and_scores(output, self._model.generation_config)
-        texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
-        captions = [Caption(text=text.strip(), score=score) for text, score in zip(texts, scores, strict=True)]
+            tokenizer, settings = self._processor.tokenizer, self._model.generation_config
+            captions = captions_of(output, tokenizer, settings, tags=self._tags)
         return captions[: prepared.num_crops]  # the others pad the batch
 
     @staticmethod
@@ -191,7 +197,8 @@ class Vlm(CaptionerBase):
         _check_trust(config)
         files = _find(config)
         code = {"code": _code_sha256(files.path)} if config.trust_remote_code else {}
-        return code | {"model": files.fingerprint(), "revision": None, "license": None}
+        named = {"model": files.fingerprint(), "revision": None, "license": None}
+        return code | named | dict.fromkeys(Vlm.not_output)
 
     @staticmethod
     def licenses(config: VlmConfig) -> tuple[Licensed, ...]:

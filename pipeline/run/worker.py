@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pipeline.annotate import Annotator
 from pipeline.caption import captioner_class
+from pipeline.caption.judge import check_sees
 from pipeline.errors import BrokenModelError, WorkError
 from pipeline.golden.answers import Ledger, check_models
 from pipeline.models.batches import Health
@@ -182,6 +183,8 @@ def load_annotator(
         device=device,
         allow_drift=run.allow_drift,
     )
+    if captioner is not None:
+        check_sees(captioner)
     kinds = {Stage.PROPOSE: "proposer", Stage.CAPTION: "captioner"}
     health = {stage: Health(has_answered=kind in golden_answers) for stage, kind in kinds.items()}
     return Annotator(
