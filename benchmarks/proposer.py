@@ -32,7 +32,8 @@ from PIL import Image
 from benchmarks.report import Row, gpu_busy, measure, peak_gib, report
 from pipeline.models.batches import Batcher
 from pipeline.models.device import Device, leaves_cpu_free
-from pipeline.propose.yolov9 import Yolov9, Yolov9Config, import_ultralytics
+from pipeline.propose.ultralytics import import_ultralytics
+from pipeline.propose.yolov9 import Yolov9, Yolov9Config
 from pipeline.read.decode import DecodeSettings, decode
 from pipeline.sample import DecodedImage, Proposals, SourceItem
 from schemas.reasons import Stage

@@ -53,7 +53,7 @@ _TEXTS = {
     "detector": _Text(
         title="Mini detector: YOLOv9-t, one class",
         what="YOLOv9-t for one class, `object`, at 256 px. Weights in fp16 safetensors, loaded strictly.",
-        use="`fineclip annotate scenes:200 OUTPUT --profile mini`, or `pipeline.minis.detector.load(folder)`.",
+        use="`fineclip annotate scenes:200 OUTPUT --profile mini`, or `pipeline.propose.libreyolo.load(folder)`.",
         measured="confidence 0.25, non-maximum suppression at IoU 0.5, JPEG pictures as the source gives them",
         caveats=_DETECTOR_CAVEATS,
     ),

@@ -50,8 +50,9 @@ def true_regions(scenes: Sequence[Scene]) -> Regions:
 def measure_detector(folder: Path, scenes: Sequence[Scene]) -> Figures:
     """Return recall at IoU 0.5 and boxes an object, at the confidence of 0.25 that `detect` defaults to."""
     from pipeline.minis import detector
+    from pipeline.propose.libreyolo import load
 
-    found = detector.detect(detector.load(folder), [scene.pixels for scene in scenes])
+    found = detector.detect(load(folder), [scene.pixels for scene in scenes])
     figures = score_boxes([scene.boxes for scene in scenes], found)
     return {
         "recall_at_iou_0.5": round(figures.recall, 4),

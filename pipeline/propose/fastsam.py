@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backends import require
-from pipeline.models.device import CPU, Device, same_threads
+from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import ULTRALYTICS, Licensed, file_license
 from pipeline.models.weights import ModelFiles, check_pickled, find_file
 from pipeline.propose.letterbox import Letterboxed, check_side
 from pipeline.propose.order import best_first
-from pipeline.propose.yolov9 import INSTALL_ULTRALYTICS, import_ultralytics, ultralytics_package
+from pipeline.propose.ultralytics import INSTALL, import_ultralytics, predict, ultralytics_package
 from pipeline.sample import DecodedImage, Proposals
 from schemas.boxes import as_boxes
 
@@ -119,7 +119,7 @@ class FastSam:
 
         Raises ImportError, at start, where a library is missing.
         """
-        require("ultralytics", what="the proposer fastsam", install=INSTALL_ULTRALYTICS)
+        require("ultralytics", what="the proposer fastsam", install=INSTALL)
         if config.masks:
             require("pycocotools", what="--propose.masks", install="pip install pycocotools")
         return {"model": _find(config).fingerprint(), "sha256": None, "license": None}
@@ -149,24 +149,11 @@ def _find(config: FastSamConfig) -> ModelFiles:
 class _Ultralytics:
     def __init__(self, path: Path, config: FastSamConfig, device: str) -> None:
         self._model: Any = import_ultralytics().FastSAM(str(path))
-        self._device = device
-        self._arguments = {
-            "imgsz": config.image_side,
-            "conf": config.min_score,
-            "iou": config.max_iou,
-            "max_det": config.max_proposals,
-            # at the size of what it is given, which is the square: the same masks as without it, in less memory
-            "retina_masks": True,
-            "rect": False,
-            "verbose": False,
-            "device": device,
-        }
+        self._config, self._device = config, device
 
     def detect(self, squares: "Tensor") -> list[tuple["Tensor", list[float]]]:
-        from pipeline.propose.squares import as_input
-
-        with same_threads():
-            results = self._model.predict(as_input(squares, self._device), **self._arguments)
+        # at the size of what it is given, which is the square: the same masks as without it, in less memory
+        results = predict(self._model, squares, config=self._config, device=self._device, retina_masks=True)
         return [
             (squares.new_zeros((0, *squares.shape[1:3])), [])
             if result.masks is None
