@@ -23,11 +23,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pipeline.caption.clip import images_to_input
 from pipeline.minis.batches import Example, crops_of_step, scenes_of_step
 from pipeline.minis.heads import TeachingHeads, position_waves
-from pipeline.minis.loop import Losses, Recipe, Run, start
+from pipeline.minis.loop import Losses, MiniRecipe, Run, save_half, start
 from pipeline.minis.tokens import BOUND, BOUND_ID, PAD_ID, train_tokenizer
-from pipeline.models.state import save_half
 from pipeline.scenes.draw import draw_scene
-from pipeline.scenes.words import CHOICES, Attributes, every_region_caption, region_caption
+from pipeline.scenes.words import CHOICES, every_region_caption, region_caption
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 INPUT_PX = 96
@@ -43,7 +42,7 @@ _PREPROCESS: dict[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipRecipe(Recipe):
+class ClipRecipe(MiniRecipe):
     """How the shipped CLIP was trained."""
 
     steps: int = 2400
@@ -57,6 +56,9 @@ class ClipRecipe(Recipe):
     """Of the attribute heads' loss beside the contrastive ones."""
     mask_weight: float = 2.0
     """Of the mask head's loss beside the contrastive ones."""
+
+
+SHIPPED = ClipRecipe()
 
 
 def train(recipe: ClipRecipe, folder: Path) -> None:
@@ -147,14 +149,12 @@ def _with_near_misses(crops: Sequence[Example], rng: np.random.Generator) -> lis
     captions = [crop.caption for crop in crops]
     for crop in crops:
         for names in (("shape",), ("size", "colour", "texture")):
-            captions.append(_near_miss(crop.attributes, names[rng.integers(len(names))], rng))
+            name = names[rng.integers(len(names))]
+            own = getattr(crop.attributes, name)
+            others = [replace(crop.attributes, **{name: word}) for word in CHOICES[name] if word != own]
+            allowed = [other for other in others if not other.held_out]
+            captions.append(region_caption(allowed[rng.integers(len(allowed))]))
     return list(dict.fromkeys(captions))
-
-
-def _near_miss(attributes: Attributes, name: str, rng: np.random.Generator) -> str:
-    others = [replace(attributes, **{name: word}) for word in CHOICES[name] if word != getattr(attributes, name)]
-    allowed = [other for other in others if not other.held_out]
-    return region_caption(allowed[rng.integers(len(allowed))])
 
 
 def _masks(crops: Sequence[Example]) -> Tensor:

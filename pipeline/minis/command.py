@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.minis.cards import outside_interval
-from pipeline.models.minis import FIGURES, MINIS, mini_folder
+from pipeline.minis.evaluate import outside_interval
+from pipeline.models.shipped import FIGURES, MINIS, mini_folder
 
 _DESCRIPTION = """\
 Trains a small detector, captioner or CLIP on synthetic scenes, measures it on test scenes, and leaves weights, recipe,
-figures, learning curve and card in RUN/checkpoint. Started again on the same RUN, it goes on where it stopped."""
+figures and learning curve in RUN/checkpoint. Started again on the same RUN, it goes on where it stopped."""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -12,9 +12,9 @@ from libreyolo.models.yolo9.nn import LibreYOLO9Model
 from PIL import Image
 from torch import Tensor, nn
 
-from pipeline.minis.batches import Pixels, scenes_of_step
-from pipeline.minis.loop import Losses, Recipe, Run, start
-from pipeline.models.state import save_half
+from pipeline.minis.batches import scenes_of_step
+from pipeline.minis.loop import Losses, MiniRecipe, Run, save_half, start
+from pipeline.sample import Pixels
 from pipeline.scenes.draw import Scene
 from pipeline.scenes.layout import SIDE_PX
 from schemas.boxes import Boxes, as_boxes
@@ -26,7 +26,7 @@ _MAX_OBJECTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorRecipe(Recipe):
+class DetectorRecipe(MiniRecipe):
     """How the shipped detector was trained."""
 
     steps: int = 1600
@@ -35,6 +35,9 @@ class DetectorRecipe(Recipe):
     warmup_steps: int = 100
     weight_decay: float = 0.01
     ema_decay: float | None = 0.995
+
+
+SHIPPED = DetectorRecipe()
 
 
 def train(recipe: DetectorRecipe, folder: Path) -> None:

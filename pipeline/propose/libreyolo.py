@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.ops import nms
 
-from pipeline.models.state import WeightsError, fit_strictly
+from pipeline.models.state_dict import WeightsError, fit_strictly
 from pipeline.propose.squares import as_input
 from schemas.boxes import Boxes, as_boxes
 

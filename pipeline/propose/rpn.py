@@ -191,7 +191,7 @@ def _load(path: Path, config: RpnConfig) -> Any:
     from safetensors.torch import load_file
     from torch import nn
 
-    from pipeline.models.state import fit_strictly
+    from pipeline.models.state_dict import fit_strictly
 
     model = torchvision.models.get_model(
         config.model,

@@ -9,7 +9,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.filterwarnings("default")
 
-from pipeline.models.state import WeightsError, load_strictly, save_half  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
+from pipeline.minis.loop import save_half  # noqa: E402
+from pipeline.models.state_dict import WeightsError, fit_strictly  # noqa: E402
 from pipeline.scenes.words import every_region_caption, parse_region_caption  # noqa: E402
 
 
@@ -19,7 +22,7 @@ def test_weights_return_in_half_precision(tmp_path):
     torch.nn.init.normal_(model.weight)
     save_half(model.state_dict(), tmp_path / "w.safetensors")
     loaded = torch.nn.BatchNorm1d(3)
-    load_strictly(loaded, tmp_path / "w.safetensors")
+    fit_strictly(loaded, load_file(tmp_path / "w.safetensors"), tmp_path / "w.safetensors")
     assert torch.equal(loaded.weight, model.weight.half().float())
     assert loaded.weight.dtype == torch.float32
     assert loaded.num_batches_tracked == 70_000
@@ -29,7 +32,7 @@ def test_weights_return_in_half_precision(tmp_path):
 def test_weights_that_do_not_fit_are_refused(tmp_path, model):
     save_half(torch.nn.Linear(2, 2).state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(WeightsError, match=r"w\.safetensors does not fit Linear: 1 keys"):
-        load_strictly(model, tmp_path / "w.safetensors")
+        fit_strictly(model, load_file(tmp_path / "w.safetensors"), tmp_path / "w.safetensors")
 
 
 def test_weights_beyond_half_precision_are_refused(tmp_path):
