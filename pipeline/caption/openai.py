@@ -25,7 +25,7 @@ from pipeline.caption.base import CaptionerBase
 from pipeline.caption.pixels import scaled
 from pipeline.caption.secrets import api_key, passwords, without_userinfo
 from pipeline.models.device import CPU, Device
-from pipeline.models.licenses import OPENAI_CLIENT, Licensed, served_license
+from pipeline.models.licenses import OPENAI_CLIENT, Licensed, model_license
 from pipeline.sample import Caption, Crop, Drop, Pixels
 from schemas.reasons import Reason, Stage
 
@@ -239,7 +239,7 @@ class Openai(CaptionerBase):
     @staticmethod
     def licenses(config: OpenaiConfig) -> tuple[Licensed, ...]:
         """Return the terms of the client, and of the weights as far as a server's name for them tells."""
-        return (OPENAI_CLIENT, served_license(config.model, stated=config.license))
+        return (OPENAI_CLIENT, model_license(config.model, origin="server", stated=config.license))
 
     def provenance(self) -> dict[str, Any]:
         """Return a captioner's provenance, with the model as it was asked for, and the promise.

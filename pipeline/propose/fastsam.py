@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pipeline.backends import require
 from pipeline.models.device import CPU, Device
-from pipeline.models.licenses import ULTRALYTICS, Licensed, file_license
+from pipeline.models.licenses import ULTRALYTICS, Licensed, model_license
 from pipeline.models.weights import ModelFiles, check_pickled, find_file
 from pipeline.propose.letterbox import Letterboxed, check_side
 from pipeline.propose.order import best_first
@@ -127,7 +127,7 @@ class FastSam:
     @staticmethod
     def licenses(config: FastSamConfig) -> tuple[Licensed, ...]:
         """Return the terms of Ultralytics and of the weights."""
-        return (ULTRALYTICS, file_license(config.model, stated=config.license))
+        return (ULTRALYTICS, model_license(config.model, origin="path", stated=config.license))
 
     def provenance(self) -> dict[str, Any]:
         """Return name, version, weights, settings and library versions."""

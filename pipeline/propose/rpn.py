@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.backends import require
 from pipeline.models.device import CPU, Device
-from pipeline.models.licenses import TORCHVISION, Licensed, file_license, published_license
+from pipeline.models.licenses import TORCHVISION, Licensed, Origin, model_license
 from pipeline.models.weights import ModelFiles, find_file, find_published
 from pipeline.propose.letterbox import check_side, letterbox
 from pipeline.propose.order import best_first
@@ -124,12 +124,8 @@ class Rpn:
     @staticmethod
     def licenses(config: RpnConfig) -> tuple[Licensed, ...]:
         """Return the terms of torchvision and of the weights."""
-        weights = (
-            published_license(config.model, stated=config.license)
-            if config.weights is None
-            else file_license(config.weights, stated=config.license)
-        )
-        return (TORCHVISION, weights)
+        origin: Origin = "published" if config.weights is None else "path"
+        return (TORCHVISION, model_license(config.weights or config.model, origin=origin, stated=config.license))
 
     def provenance(self) -> dict[str, Any]:
         """Return name, version, weights, settings and library versions."""

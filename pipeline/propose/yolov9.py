@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.backends import require
 from pipeline.models.device import CPU, Device
-from pipeline.models.licenses import LIBREYOLO, ULTRALYTICS, Licensed, file_license, published_license
+from pipeline.models.licenses import LIBREYOLO, ULTRALYTICS, Licensed, model_license
 from pipeline.models.weights import ModelFiles, WeightsNotFoundError, check_pickled, find_file, find_model
 from pipeline.propose.letterbox import check_side
 from pipeline.propose.order import best_first
@@ -134,11 +134,8 @@ class Yolov9:
     def licenses(config: Yolov9Config) -> tuple[Licensed, ...]:
         """Return the terms of the engine and of the weights."""
         is_mini = config.model == "mini" and config.engine == "libreyolo"
-        terms = published_license if is_mini else file_license
-        return (
-            ULTRALYTICS if config.engine == "ultralytics" else LIBREYOLO,
-            terms(config.model, stated=config.license),
-        )
+        code = ULTRALYTICS if config.engine == "ultralytics" else LIBREYOLO
+        return (code, model_license(config.model, origin="mini" if is_mini else "path", stated=config.license))
 
     def provenance(self) -> dict[str, Any]:
         """Return name, version, weights, settings, the engine's version and licence."""
