@@ -1,29 +1,24 @@
 """FastSAM as Ultralytics has it (AGPL-3.0, an extra of its own): all masks of an image, and the boxes around them."""
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.backends import require
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import ULTRALYTICS, Licensed, model_license
 from pipeline.models.weights import ModelFiles, check_pickled, find_file
-from pipeline.propose.letterbox import Letterboxed, check_side
-from pipeline.propose.order import best_first
+from pipeline.propose.letterbox import check_side
+from pipeline.propose.squares import SquaredProposer, Squares
 from pipeline.propose.ultralytics import INSTALL, import_ultralytics, predict, ultralytics_package
-from pipeline.sample import DecodedImage, Proposals
+from pipeline.sample import Proposals
 from schemas.boxes import as_boxes
 
 if TYPE_CHECKING:  # planning must not import torch
     from torch import Tensor
-
-    from pipeline.propose.squares import Squares
 
 _FLAG = "--propose.model"
 
@@ -61,57 +56,38 @@ class _Engine(Protocol):
     def detect(self, squares: "Tensor") -> list[tuple["Tensor", list[float]]]: ...
 
 
-class FastSam:
+class FastSam(SquaredProposer):
     """Proposes the box of each mask, tight around its part in the image. The model's own boxes are not used."""
 
     name: ClassVar[str] = "fastsam"
     version: ClassVar[int] = 1
-    """Raised when the same input would give another output: it is part of the fingerprint."""
     config_class: ClassVar[type[FastSamConfig]] = FastSamConfig
 
     def __init__(self, config: FastSamConfig, *, device: Device = CPU) -> None:
         """Load the weights. Raises WeightsNotFoundError, and ImportError where a library is missing."""
-        self.config = config
-        self.batch_size = config.batch_size
-        self._files = _find(config)
-        self._device = device.resolve()
-        self._engine: _Engine = _Ultralytics(self._files.path, config, self._device)
+        files = _find(config)
+        libraries = {name: name for name in (ultralytics_package(), "torch")}
+        super().__init__(config, files=files, libraries=libraries, device=device)
+        self._engine: _Engine = _Ultralytics(files.path, config, self._device)
 
-    def propose(self, images: Sequence[DecodedImage]) -> list[Proposals]:
-        """Return the boxes, and the masks if asked for, of each image in its own frame, best first."""
-        return self.detect(self.prepare(images))
-
-    def prepare(self, images: Sequence[DecodedImage]) -> "Squares":
-        """Return the images as squares, padded to one of few batch sizes."""
-        from pipeline.propose.squares import as_squares
-
-        return as_squares(images, self.config.image_side, batch_size=self.batch_size, device=self._device)
-
-    def detect(self, prepared: "Squares") -> list[Proposals]:
-        """Return what `propose` does for the images of `prepare`."""
-        found = self._engine.detect(prepared.pixels)
-        return [
-            best_first(self._proposals(one, masks, np.asarray(scores, dtype=np.float32)))
-            for one, (masks, scores) in zip(prepared.fitted, found, strict=False)  # padding is left out
-        ]
-
-    def _proposals(self, one: Letterboxed, masks: "Tensor", scores: npt.NDArray[np.float32]) -> Proposals:
-        """Return an image's proposals from the masks `[R, S, S]` of its square; masks of padding alone are none."""
+    def look(self, prepared: Squares) -> Iterator[Proposals]:
+        """Yield the boxes of the masks in each image's part of its square, and the masks if asked for."""
         from pipeline.propose.masks import as_rle, mask_boxes
 
-        inner = masks[:, one.top : one.top + one.inner_height, one.left : one.left + one.inner_width]
-        boxes_inner = mask_boxes(inner)
-        is_box = (boxes_inner[:, 2] > boxes_inner[:, 0]).cpu()
-        offset = np.array([one.left, one.top, one.left, one.top], dtype=np.float32)
-        rles = None
-        if self.config.masks:
-            rles = tuple(as_rle(one.mask_to_image(mask)) for mask in inner.cpu()[is_box].numpy())
-        return Proposals(
-            boxes=one.to_image(as_boxes(boxes_inner.cpu()[is_box].numpy()) + offset),
-            scores=scores[is_box.numpy()],
-            labels=(None,) * int(is_box.sum()),
-            masks=rles,
-        )
+        found = self._engine.detect(prepared.pixels)
+        for one, (masks, scores) in zip(prepared.fitted, found, strict=False):
+            inner = masks[:, one.top : one.top + one.inner_height, one.left : one.left + one.inner_width]
+            boxes_inner = mask_boxes(inner)
+            is_box = (boxes_inner[:, 2] > boxes_inner[:, 0]).cpu()  # masks of padding alone are none
+            rles = None
+            if self.config.masks:
+                rles = tuple(as_rle(one.mask_to_image(mask)) for mask in inner.cpu()[is_box].numpy())
+            yield Proposals(
+                boxes=as_boxes(boxes_inner.cpu()[is_box].numpy()) + np.array([one.left, one.top] * 2, dtype=np.float32),
+                scores=np.asarray(scores, dtype=np.float32)[is_box.numpy()],
+                labels=(None,) * int(is_box.sum()),
+                masks=rles,
+            )
 
     @staticmethod
     def weights(config: FastSamConfig) -> dict[str, Any]:
@@ -128,16 +104,6 @@ class FastSam:
     def licenses(config: FastSamConfig) -> tuple[Licensed, ...]:
         """Return the terms of Ultralytics and of the weights."""
         return (ULTRALYTICS, model_license(config.model, origin="path", stated=config.license))
-
-    def provenance(self) -> dict[str, Any]:
-        """Return name, version, weights, settings and library versions."""
-        return {
-            "name": self.name,
-            "version": self.version,
-            "weights": self._files.identity(),
-            "settings": dataclasses.asdict(self.config) | {"model": self._files.name},
-            "libraries": {name: version(name) for name in (ultralytics_package(), "torch")},
-        }
 
 
 def _find(config: FastSamConfig) -> ModelFiles:

@@ -6,20 +6,19 @@ transformers' image processor resizes, and moves masks back. Its helpers for who
 end a pixel early (right and bottom inclusive), and they hold every mask of a batch of points in the image's full size.
 """
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+from PIL import Image
 
-from pipeline.backends import require
+from pipeline.backends import BackendBase, require
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import TRANSFORMERS, Licensed, model_license
 from pipeline.models.weights import ModelFiles, find_model
 from pipeline.propose.order import best_first
-from pipeline.sample import DecodedImage, Pixels, Proposals
+from pipeline.sample import DecodedImage, Proposals
 from schemas.boxes import as_boxes
 
 if TYPE_CHECKING:  # planning must not import torch
@@ -96,12 +95,11 @@ class _Masks:
         return _Masks(logits=self.logits[rows], boxes=self.boxes[rows], scores=self.scores[rows])
 
 
-class Sam:
+class Sam(BackendBase):
     """Proposes the box of each mask. Scores are the IoU that the model predicts of the mask, cut to 0..1."""
 
     name: ClassVar[str] = "sam"
     version: ClassVar[int] = 1
-    """Raised when the same input would give another output: it is part of the fingerprint."""
     config_class: ClassVar[type[SamConfig]] = SamConfig
 
     def __init__(self, config: SamConfig, *, device: Device = CPU) -> None:
@@ -111,14 +109,13 @@ class Sam:
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # a worker's; the job has one of its own
-        self.config = config
-        self.batch_size = config.batch_size
-        self._files = _find(config)
-        self._device = device.resolve()
-        self._processor: Any = SamImageProcessor.from_pretrained(self._files.path, local_files_only=True)
-        model: Any = SamModel.from_pretrained(
-            self._files.path, dtype=getattr(torch, config.dtype), local_files_only=True
+        files = _find(config)
+        super().__init__(
+            config, files=files, libraries={name: name for name in ("torch", "torchvision", "transformers")}
         )
+        self._device = device.resolve()
+        self._processor: Any = SamImageProcessor.from_pretrained(files.path, local_files_only=True)
+        model: Any = SamModel.from_pretrained(files.path, dtype=getattr(torch, config.dtype), local_files_only=True)
         self._model = model.to(self._device).eval()
 
     def propose(self, images: Sequence[DecodedImage]) -> list[Proposals]:
@@ -127,19 +124,20 @@ class Sam:
 
     def prepare(self, images: Sequence[DecodedImage]) -> list[_Prepared]:
         """Return each image resized, normalised and padded to the model's square."""
-        return [self._prepare(image.pixels) for image in images]
-
-    def _prepare(self, pixels: Pixels) -> _Prepared:
-        from PIL import Image
-
-        inputs = self._processor(images=Image.fromarray(np.ascontiguousarray(pixels)), return_tensors="pt")
         on_gpu = self._device.startswith("cuda")
-        height, width = inputs["reshaped_input_sizes"][0].tolist()
-        return _Prepared(
-            pixels=inputs["pixel_values"].pin_memory() if on_gpu else inputs["pixel_values"],
-            size=(pixels.shape[0], pixels.shape[1]),
-            inner_size=(height, width),
-        )
+        prepared = []
+        for image in images:
+            picture = Image.fromarray(np.ascontiguousarray(image.pixels))
+            inputs = self._processor(images=picture, return_tensors="pt")
+            pixels, (height, width) = inputs["pixel_values"], inputs["reshaped_input_sizes"][0].tolist()
+            prepared.append(
+                _Prepared(
+                    pixels=pixels.pin_memory() if on_gpu else pixels,
+                    size=(image.pixels.shape[0], image.pixels.shape[1]),
+                    inner_size=(height, width),
+                )
+            )
+        return prepared
 
     def detect(self, prepared: Sequence[_Prepared]) -> list[Proposals]:
         """Return what `propose` does for the images of `prepare`.
@@ -155,6 +153,8 @@ class Sam:
         import torch
         from torchvision.ops import nms
 
+        from pipeline.propose.masks import as_rle
+
         parts = list(self._good_masks(image))
         found = _Masks(
             logits=torch.cat([part.logits for part in parts]),
@@ -162,11 +162,15 @@ class Sam:
             scores=torch.cat([part.scores for part in parts]),
         )
         kept = found.at(nms(found.boxes, found.scores, self.config.max_iou)[: self.config.max_proposals])
+        rles = None
+        if self.config.masks:
+            full_size = self._full_size(kept.logits, image)
+            rles = tuple(as_rle(mask) for full in full_size for mask in (full > 0).byte().cpu().numpy())
         return Proposals(
             boxes=as_boxes(kept.boxes.cpu().numpy()),
             scores=kept.scores.clamp(0, 1).cpu().numpy(),
             labels=(None,) * len(kept.boxes),
-            masks=tuple(self._rles(kept, image)) if self.config.masks else None,
+            masks=rles,
         )
 
     def _good_masks(self, image: _Prepared) -> Iterator[_Masks]:
@@ -224,12 +228,6 @@ class Sam:
                 )
                 yield full[:, 0]
 
-    def _rles(self, masks: _Masks, image: _Prepared) -> Iterator[str]:
-        from pipeline.propose.masks import as_rle
-
-        for full in self._full_size(masks.logits, image):
-            yield from (as_rle(mask) for mask in (full > 0).byte().cpu().numpy())
-
     @staticmethod
     def weights(config: SamConfig) -> dict[str, Any]:
         """Return the model by its commit or hash. Raises ImportError, at start, where a library is missing."""
@@ -242,16 +240,6 @@ class Sam:
     def licenses(config: SamConfig) -> tuple[Licensed, ...]:
         """Return the terms of transformers and of the weights."""
         return (TRANSFORMERS, model_license(config.model, mini=_MINI, stated=config.license))
-
-    def provenance(self) -> dict[str, Any]:
-        """Return name, version, weights, settings and library versions."""
-        return {
-            "name": self.name,
-            "version": self.version,
-            "weights": self._files.identity(),
-            "settings": dataclasses.asdict(self.config) | {"model": self._files.name},
-            "libraries": {name: version(name) for name in ("torch", "torchvision", "transformers")},
-        }
 
 
 def _find(config: SamConfig) -> ModelFiles:

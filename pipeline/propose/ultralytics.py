@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from pipeline.models.device import same_threads
+from pipeline.propose.squares import as_input
 
 if TYPE_CHECKING:  # planning must not import torch
     from torch import Tensor
@@ -42,8 +43,6 @@ def import_ultralytics() -> Any:
 
 def predict(model: Any, squares: "Tensor", *, config: Any, device: str, **arguments: Any) -> list[Any]:
     """Return a model's results, one per square of `[P, S, S, 3]` uint8, by the thresholds that the configs share."""
-    from pipeline.propose.squares import as_input
-
     with same_threads():
         found: list[Any] = model.predict(
             as_input(squares, device),

@@ -5,10 +5,8 @@
     libreyolo     t, s, m, c: .safetensors, or a .pt that is read without running code; `mini` is a t of one class
 """
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -19,15 +17,13 @@ from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import LIBREYOLO, ULTRALYTICS, Licensed, model_license
 from pipeline.models.weights import ModelFiles, WeightsNotFoundError, check_pickled, find_file, find_model
 from pipeline.propose.letterbox import check_side
-from pipeline.propose.order import best_first
+from pipeline.propose.squares import SquaredProposer, Squares
 from pipeline.propose.ultralytics import INSTALL, import_ultralytics, predict, ultralytics_package
-from pipeline.sample import DecodedImage, Proposals
+from pipeline.sample import Proposals
 from schemas.boxes import Boxes, as_boxes
 
 if TYPE_CHECKING:  # planning must not import torch
     from torch import Tensor
-
-    from pipeline.propose.squares import Squares
 
 _FLAG = "--propose.model"
 _INSTALL = {
@@ -79,47 +75,30 @@ class _Engine(Protocol):
     def detect(self, squares: "Tensor") -> list[_Found]: ...
 
 
-class Yolov9:
+class Yolov9(SquaredProposer):
     """Proposes the boxes of a YOLOv9, of whatever classes it has."""
 
     name: ClassVar[str] = "yolov9"
     version: ClassVar[int] = 2
-    """Raised when the same input would give another output: it is part of the fingerprint."""
     config_class: ClassVar[type[Yolov9Config]] = Yolov9Config
 
     def __init__(self, config: Yolov9Config, *, device: Device = CPU) -> None:
         """Load the weights. Raises WeightsNotFoundError, and ImportError where the engine's library is missing."""
-        self.config = config
-        self.batch_size = config.batch_size
-        self._files = _find(config)
-        self._device = device.resolve()
+        files = _find(config)
+        library = "libreyolo" if config.engine == "libreyolo" else ultralytics_package()
+        super().__init__(config, files=files, libraries={name: name for name in (library, "torch")}, device=device)
         self._engine: _Engine
         if config.engine == "ultralytics":
-            self._engine = _Ultralytics(self._files.path, config, self._device)
+            self._engine = _Ultralytics(files.path, config, self._device)
         else:
             from pipeline.propose.libreyolo import LibreYolo
 
-            self._engine = LibreYolo(self._files.path, config, self._device)
+            self._engine = LibreYolo(files.path, config, self._device)
 
-    def propose(self, images: Sequence[DecodedImage]) -> list[Proposals]:
-        """Return the boxes of each image in its own frame, best first."""
-        return self.detect(self.prepare(images))
-
-    def prepare(self, images: Sequence[DecodedImage]) -> "Squares":
-        """Return the images as squares, padded to one of few batch sizes."""
-        from pipeline.propose.squares import as_squares
-
-        return as_squares(images, self.config.image_side, batch_size=self.batch_size, device=self._device)
-
-    def detect(self, prepared: "Squares") -> list[Proposals]:
-        """Return the boxes of each image of `prepare` in its own frame, best first."""
-        found = self._engine.detect(prepared.pixels)
-        return [
-            best_first(
-                Proposals(boxes=one.to_image(boxes), scores=np.asarray(scores, dtype=np.float32), labels=tuple(labels))
-            )
-            for one, (boxes, scores, labels) in zip(prepared.fitted, found, strict=False)  # padding is left out
-        ]
+    def look(self, prepared: Squares) -> Iterator[Proposals]:
+        """Yield the boxes in each square, with their classes' names."""
+        for boxes, scores, labels in self._engine.detect(prepared.pixels):
+            yield Proposals(boxes=boxes, scores=np.asarray(scores, dtype=np.float32), labels=tuple(labels))
 
     @staticmethod
     def weights(config: Yolov9Config) -> dict[str, Any]:
@@ -136,17 +115,6 @@ class Yolov9:
         is_mini = config.model == "mini" and config.engine == "libreyolo"
         code = ULTRALYTICS if config.engine == "ultralytics" else LIBREYOLO
         return (code, model_license(config.model, origin="mini" if is_mini else "path", stated=config.license))
-
-    def provenance(self) -> dict[str, Any]:
-        """Return name, version, weights, settings, the engine's version and licence."""
-        library = "libreyolo" if self.config.engine == "libreyolo" else ultralytics_package()
-        return {
-            "name": self.name,
-            "version": self.version,
-            "weights": self._files.identity(),
-            "settings": dataclasses.asdict(self.config) | {"model": self._files.name},
-            "libraries": {library: version(library), "torch": version("torch")},
-        }
 
 
 def _find(config: Yolov9Config) -> ModelFiles:
