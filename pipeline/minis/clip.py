@@ -120,7 +120,10 @@ class _Trainee:
         crops = crops_of_step(recipe.seed + 1, step, recipe.batch_size)
         image_captions, region_captions = [s.caption for s in scenes], [crop.caption for crop in crops]
         images = [scene.pixels for scene in scenes] + [crop.pixels for crop in crops]
-        image_features, patches = self._encode(images_to_input(self._preprocess, images))
+        inputs = images_to_input(self._preprocess, images)
+        outputs = self.model.visual.forward_intermediates(inputs, indices=1, output_fmt="NLC")
+        image_features = nn.functional.normalize(outputs["image_features"], dim=-1)
+        patches = outputs["image_intermediates"][-1]
         texts = image_captions + _with_near_misses(crops, np.random.default_rng((recipe.seed, step)))
         text_features = self.model.encode_text(self._tokenizer(texts), normalize=True)
         scale = self.model.logit_scale.clamp(max=_LN_100).exp()
@@ -133,11 +136,6 @@ class _Trainee:
         parts = {"global_loss": whole, "region_loss": region, "heads_loss": heads, "mask_loss": mask, "scale": scale}
         loss = whole + region + self._recipe.heads_weight * heads + self._recipe.mask_weight * mask
         return {"loss": loss} | {name: part.detach() for name, part in parts.items()} | right
-
-    def _encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return normalised image features `[B, D]` and the last block's patch tokens `[B, P, W]`."""
-        outputs = self.model.visual.forward_intermediates(images, indices=1, output_fmt="NLC")
-        return nn.functional.normalize(outputs["image_features"], dim=-1), outputs["image_intermediates"][-1]
 
 
 def _with_near_misses(crops: Sequence[Example], rng: np.random.Generator) -> list[str]:

@@ -29,17 +29,12 @@ def main(arguments: Sequence[str]) -> int:
         checkpoint = train_mini(options.name, options.run, seed=options.seed, steps=options.steps)
     except ResumeError as error:
         parser.error(str(error))
-    sys.stdout.write(
-        f"{checkpoint}\n{(checkpoint / FIGURES).read_text(encoding='utf-8')}{_compared(options.name, checkpoint)}"
+    shipped, reached = (
+        json.loads((folder / FIGURES).read_bytes()) for folder in (mini_folder(options.name), checkpoint)
     )
+    compared = "Every figure lies within the interval that the shipped mini's card states."
+    if outside := outside_interval(shipped, reached):
+        listed = ", ".join(f"{figure} {reached[figure]:g} (shipped {shipped[figure]:g})" for figure in outside)
+        compared = f"Outside the interval that the shipped mini's card states: {listed}"
+    sys.stdout.write(f"{checkpoint}\n{(checkpoint / FIGURES).read_text(encoding='utf-8')}{compared}\n")
     return 0
-
-
-def _compared(name: str, checkpoint: Path) -> str:
-    """Return the sentence that says how the figures in `checkpoint` lie to those of the mini that ships."""
-    shipped, reached = (json.loads((folder / FIGURES).read_bytes()) for folder in (mini_folder(name), checkpoint))
-    outside = outside_interval(shipped, reached)
-    if not outside:
-        return "Every figure lies within the interval that the shipped mini's card states.\n"
-    listed = ", ".join(f"{figure} {reached[figure]:g} (shipped {shipped[figure]:g})" for figure in outside)
-    return f"Outside the interval that the shipped mini's card states: {listed}\n"

@@ -115,20 +115,16 @@ class Run:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
         self.optimiser.step()
         self.step += 1
-        self._update_average()
+        if self.average is not None and self.recipe.ema_decay is not None:
+            # A short memory at first, so that the random first weights are forgotten.
+            decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
+            # A state dict's tensors are detached: no gradients are kept here.
+            for name, value in self.model.state_dict().items():
+                if value.dtype.is_floating_point:
+                    self.average[name].lerp_(value, 1 - decay)
+                else:
+                    self.average[name].copy_(value)
         return losses
-
-    def _update_average(self) -> None:
-        if self.average is None or self.recipe.ema_decay is None:
-            return
-        # A short memory at first, so that the random first weights are forgotten.
-        decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
-        # A state dict's tensors are detached: no gradients are kept here.
-        for name, value in self.model.state_dict().items():
-            if value.dtype.is_floating_point:
-                self.average[name].lerp_(value, 1 - decay)
-            else:
-                self.average[name].copy_(value)
 
     def _log(self, losses: Losses) -> None:
         row = {"step": self.step} | {name: round(value.item(), 5) for name, value in losses.items()}

@@ -62,23 +62,24 @@ class LibreYolo:
         self._config = config
 
     def detect(self, squares: Tensor) -> list[tuple[Boxes, list[float], list[str]]]:
-        """Return what is in each of `[P, S, S, 3]` uint8 squares: boxes `[R, 4]` of its pixels, scores, class names."""
+        """Return what is in each of `[P, S, S, 3]` uint8 squares: boxes `[R, 4]` of its pixels, scores, class names.
+
+        libreyolo's NMS is by class; ours goes over all of them.
+        """
+        config, squares_found = self._config, []
         with torch.inference_mode():
             predictions = self._predictor.model(as_input(squares, self._device))["predictions"]
-            return [self._found(predictions[row : row + 1]) for row in range(len(squares))]
-
-    def _found(self, predictions: Tensor) -> tuple[Boxes, list[float], list[str]]:
-        """Return what one square's raw predictions hold. libreyolo's NMS is by class, ours over all of them."""
-        config = self._config
-        found = postprocess(
-            {"predictions": predictions},
-            conf_thres=config.min_score,
-            iou_thres=config.max_iou,
-            input_size=config.image_side,
-            original_size=(config.image_side, config.image_side),
-            max_det=max(_MOST_BEFORE_NMS, config.max_proposals),
-        )
-        boxes, scores = torch.tensor(found["boxes"]).reshape(-1, 4), torch.tensor(found["scores"])
-        keep = nms(boxes, scores, config.max_iou)[: config.max_proposals]
-        names = [self._predictor.names[int(found["classes"][row])] for row in keep.tolist()]
-        return as_boxes(boxes[keep].numpy()), scores[keep].tolist(), names
+            for row in range(len(squares)):
+                found = postprocess(
+                    {"predictions": predictions[row : row + 1]},
+                    conf_thres=config.min_score,
+                    iou_thres=config.max_iou,
+                    input_size=config.image_side,
+                    original_size=(config.image_side, config.image_side),
+                    max_det=max(_MOST_BEFORE_NMS, config.max_proposals),
+                )
+                boxes, scores = torch.tensor(found["boxes"]).reshape(-1, 4), torch.tensor(found["scores"])
+                keep = nms(boxes, scores, config.max_iou)[: config.max_proposals]
+                names = [self._predictor.names[int(found["classes"][index])] for index in keep.tolist()]
+                squares_found.append((as_boxes(boxes[keep].numpy()), scores[keep].tolist(), names))
+        return squares_found

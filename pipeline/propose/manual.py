@@ -38,28 +38,29 @@ class Manual(BackendBase):
 
         Raises ValueError, naming the key, where a given score is not in [0, 1].
         """
-        return [_proposals(image) for image in images]
+        proposals = []
+        for image in images:
+            scores = [1.0 if region.score is None else region.score for region in image.given]
+            for region, score in zip(image.given, scores, strict=True):
+                if not 0 <= score <= 1:  # NaN fails this too
+                    raise ValueError(
+                        f"key {image.key!r}: the source gives box {list(region.box)} the score {score}, not one in "
+                        "[0, 1]; rescale the source's scores or leave them out"
+                    )
+            with np.errstate(over="ignore"):  # a coordinate beyond float32 becomes infinite, which `select` reports
+                boxes = as_boxes([region.box for region in image.given])
+            excluded = tuple(region.id if region.excluded else None for region in image.given)
+            proposals.append(
+                Proposals(
+                    boxes=boxes,
+                    scores=np.asarray(scores, dtype=np.float32),
+                    labels=tuple(region.label for region in image.given),
+                    excluded=excluded if any(region.excluded for region in image.given) else None,
+                )
+            )
+        return proposals
 
     @staticmethod
     def licenses(config: ManualConfig) -> tuple[Licensed, ...]:
         """Return the terms of our own code: there are no weights."""
         return (OURS,)
-
-
-def _proposals(image: DecodedImage) -> Proposals:
-    scores = [1.0 if region.score is None else region.score for region in image.given]
-    for region, score in zip(image.given, scores, strict=True):
-        if not 0 <= score <= 1:  # NaN fails this too
-            raise ValueError(
-                f"key {image.key!r}: the source gives box {list(region.box)} the score {score}, not one in [0, 1]; "
-                "rescale the source's scores or leave them out"
-            )
-    with np.errstate(over="ignore"):  # a coordinate beyond float32 becomes infinite, which `select` reports
-        boxes = as_boxes([region.box for region in image.given])
-    excluded = tuple(region.id if region.excluded else None for region in image.given)
-    return Proposals(
-        boxes=boxes,
-        scores=np.asarray(scores, dtype=np.float32),
-        labels=tuple(region.label for region in image.given),
-        excluded=excluded if any(region.excluded for region in image.given) else None,
-    )

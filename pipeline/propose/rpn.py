@@ -118,8 +118,22 @@ def _find(config: RpnConfig) -> ModelFiles:
 class _Torchvision:
     def __init__(self, path: Path, config: RpnConfig, device: str) -> None:
         import torch
+        import torchvision
+        from safetensors.torch import load_file
 
-        self._model: Any = _load(path, config).eval().to(device)
+        model = torchvision.models.get_model(
+            config.model,
+            weights=None,
+            weights_backbone=None,
+            rpn_post_nms_top_n_test=config.max_proposals,
+            rpn_nms_thresh=config.max_iou,
+            rpn_score_thresh=config.min_score,
+        )
+        model.roi_heads = torch.nn.Identity()  # they classify: proposals do not need them
+        is_safe = path.suffix == ".safetensors"
+        state = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
+        fit_strictly(model, {key: value for key, value in state.items() if not key.startswith("roi_heads.")}, path)
+        self._model: Any = model.eval().to(device)
         self._device = device
         self._mean = torch.tensor(_MEAN, device=device).reshape(3, 1, 1)
         self._std = torch.tensor(_STD, device=device).reshape(3, 1, 1)
@@ -141,25 +155,3 @@ class _Torchvision:
             decoded = rpn.box_coder.decode(deltas, anchors).view(len(images), -1, 4)
             boxes, scores = rpn.filter_proposals(decoded, objectness, sizes, counts)
         return [(as_boxes(one.cpu().numpy()), score.tolist()) for one, score in zip(boxes, scores, strict=True)]
-
-
-def _load(path: Path, config: RpnConfig) -> Any:
-    """Return the model with its weights, without the heads that classify: the proposals do not need them."""
-    import torch
-    import torchvision
-    from safetensors.torch import load_file
-    from torch import nn
-
-    model = torchvision.models.get_model(
-        config.model,
-        weights=None,
-        weights_backbone=None,
-        rpn_post_nms_top_n_test=config.max_proposals,
-        rpn_nms_thresh=config.max_iou,
-        rpn_score_thresh=config.min_score,
-    )
-    model.roi_heads = nn.Identity()
-    is_safe = path.suffix == ".safetensors"
-    state = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
-    fit_strictly(model, {key: value for key, value in state.items() if not key.startswith("roi_heads.")}, path)
-    return model

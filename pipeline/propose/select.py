@@ -3,7 +3,7 @@
 The rules, in this order; the first that applies decides:
 
     over_limit    ranked beyond `max_proposals`: not looked at, one result stands for all of them
-    excluded      a filter list takes the given region away
+    excluded      the given region is excluded by a --filter list
     invalid_box   NaN or infinity in the box or its score, or an edge not beyond its opposite (a failure, not a rule)
     outside       no part of the box lies inside the image; all other boxes are clipped to it and quantised
     small         a side is below `min_side`, or nothing is left of it
@@ -76,7 +76,7 @@ class _Ranked:
     valid: npt.NDArray[np.bool_]
     inside: npt.NDArray[np.bool_]
     excluded: list[str | None]
-    """The ids under which filter lists take rows away."""
+    """The ids under which --filter lists exclude rows."""
 
 
 def too_low_resolution(image: DecodedImage, settings: SelectSettings) -> Drop | None:
@@ -98,18 +98,19 @@ def select(
         proposals, settings.max_proposals, key=key, width=width, height=height, proposer=proposer
     )
     drops = _judge(ranked, settings)
-    results = [
-        Candidate(
-            region_id=ranked.ids[row],
-            box=_as_tuple(ranked.boxes[row]),
-            proposal_score=float(ranked.scores[row]) if np.isfinite(ranked.scores[row]) else None,
-            label=ranked.labels[row],
-            count=1,
-            drop=drops[row],
-            mask=ranked.masks[row],
+    results = []
+    for row, (x0, y0, x1, y1) in enumerate(ranked.boxes.tolist()):
+        results.append(
+            Candidate(
+                region_id=ranked.ids[row],
+                box=(x0, y0, x1, y1),
+                proposal_score=float(ranked.scores[row]) if np.isfinite(ranked.scores[row]) else None,
+                label=ranked.labels[row],
+                count=1,
+                drop=drops[row],
+                mask=ranked.masks[row],
+            )
         )
-        for row in range(len(ranked.ids))
-    ]
     if num_beyond:
         results.append(_not_looked_at(num_beyond, settings.max_proposals, key=key, proposer=proposer))
     return results
@@ -117,11 +118,6 @@ def select(
 
 def _drop(reason: Reason, message: str) -> Drop:
     return Drop(reason=reason, stage=Stage.SELECT, message=message)
-
-
-def _as_tuple(box: Boxes) -> tuple[float, float, float, float]:
-    x0, y0, x1, y1 = box.tolist()
-    return x0, y0, x1, y1
 
 
 def _rank(
@@ -136,13 +132,12 @@ def _rank(
     # Equal boxes must be equal bytes, or their ids differ: one zero (-0.0 + 0.0 is 0.0) and one NaN.
     boxes = np.where(np.isnan(boxes), np.float32(np.nan), boxes + np.float32(0))
     x0, y0, x1, y1 = boxes.T
-    label_ranks = np.array(["" if label is None else f"={label}" for label in proposals.labels], dtype=np.str_)
     masks = proposals.masks or (None,) * len(boxes)
-    mask_ranks = _ranks(masks)
     excluded = proposals.excluded or (None,) * len(boxes)
-    excluded_ranks = np.array(["" if name is None else f"={name}" for name in excluded], dtype=np.str_)
+    by_text = (_ranks(excluded), _ranks(masks), _ranks(proposals.labels))
+    is_excluded = np.array([name is not None for name in excluded], dtype=np.bool_)
     # lexsort's last key is the first in importance; NaN sorts last in each.
-    keys = (excluded_ranks, mask_ranks, label_ranks, x1, y1, x0, y0, -scores, ~valid, excluded_ranks != "")
+    keys = (*by_text, x1, y1, x0, y0, -scores, ~valid, is_excluded)
     order = np.lexsort(keys)[:max_proposals]
     ranked = _Ranked(
         boxes=boxes[order],
@@ -157,14 +152,15 @@ def _rank(
     return ranked, len(boxes) - len(order)
 
 
-def _ranks(masks: Sequence[str | None]) -> npt.NDArray[np.intp]:
-    """Return `[R]` the place of each mask among the sorted ones: a comparison of numbers, since masks are long."""
-    place = {mask: rank for rank, mask in enumerate(sorted({mask or "" for mask in masks}))}
-    return np.array([place[mask or ""] for mask in masks], dtype=np.intp)
+def _ranks(texts: Sequence[str | None]) -> npt.NDArray[np.intp]:
+    """Return `[R]` the place of each text among the sorted ones, None before all: masks are long to compare."""
+    known = sorted({text for text in texts if text is not None})
+    place: dict[str | None, int] = {text: rank for rank, text in enumerate(known, start=1)}
+    return np.array([place.get(text, 0) for text in texts], dtype=np.intp)
 
 
 def _region_ids(boxes: Boxes, *, key: str, proposer: str) -> list[str]:
-    """Return an id a row; rows of equal boxes are told apart by their rank among them."""
+    """Return an id per row; rows of equal boxes are told apart by their rank among them."""
     seen: Counter[bytes] = Counter()
     ids = []
     for box in boxes:

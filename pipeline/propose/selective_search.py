@@ -56,7 +56,12 @@ class SelectiveSearch(BackendBase):
     config_class: ClassVar[type[SelectiveSearchConfig]] = SelectiveSearchConfig
 
     def __init__(self, config: SelectiveSearchConfig, *, device: Device = CPU) -> None:
-        _check_opencv()
+        if not hasattr(getattr(cv2, "ximgproc", None), "segmentation"):
+            raise MissingContribError(
+                "selective_search needs OpenCV's contrib modules, and the cv2 found here has no cv2.ximgproc: another "
+                "OpenCV wheel was installed over it (both own the folder cv2/). Remedy: pip uninstall "
+                "opencv-python-headless opencv-python && pip install --force-reinstall opencv-contrib-python-headless"
+            )
         super().__init__(config)
 
     def propose(self, images: Sequence[DecodedImage]) -> list[Proposals]:
@@ -64,7 +69,14 @@ class SelectiveSearch(BackendBase):
 
         An image of a single colour, or with a side of a few pixels at working size, has none.
         """
-        return [self._propose_one(image.pixels) for image in images]
+        proposals = []
+        for image in images:
+            working = _reduce(image.pixels, self.config.working_side)
+            boxes, scores = _ranked(working, self.config.max_proposals)
+            in_image = _to_frame_of(image.pixels, boxes, working)
+            labels = (None,) * len(boxes)
+            proposals.append(Proposals(boxes=in_image, scores=scores.astype(np.float32), labels=labels))
+        return proposals
 
     @staticmethod
     def licenses(config: SelectiveSearchConfig) -> tuple[Licensed, ...]:
@@ -74,24 +86,6 @@ class SelectiveSearch(BackendBase):
     def provenance(self) -> dict[str, Any]:
         """Return a backend's provenance, with OpenCV's version."""
         return super().provenance() | {"libraries": {"opencv": cv2.__version__}}
-
-    def _propose_one(self, pixels: Pixels) -> Proposals:
-        working = _reduce(pixels, self.config.working_side)
-        boxes, scores = _ranked(working, self.config.max_proposals)
-        return Proposals(
-            boxes=_to_frame_of(pixels, boxes, working),
-            scores=scores.astype(np.float32),
-            labels=(None,) * len(boxes),
-        )
-
-
-def _check_opencv() -> None:
-    if not hasattr(getattr(cv2, "ximgproc", None), "segmentation"):
-        raise MissingContribError(
-            "selective_search needs OpenCV's contrib modules, and the cv2 found here has no cv2.ximgproc: another "
-            "OpenCV wheel was installed over it (both own the folder cv2/). Remedy: pip uninstall "
-            "opencv-python-headless opencv-python && pip install --force-reinstall opencv-contrib-python-headless"
-        )
 
 
 def _reduce(pixels: Pixels, working_side: int) -> Pixels:

@@ -157,7 +157,10 @@ def _image_caption(rng: np.random.Generator, attributes: tuple[Attributes, ...],
     for first, second in pairwise(members):
         relation = _relation(boxes[first], boxes[second])
         if relation is not None:
-            named = [_named(attributes[group[0]], len(group)) for group in (first, second)]
+            named = []
+            for group in (first, second):
+                one = attributes[group[0]]
+                named.append(f"the {one.colour} {one.shape if len(group) == 1 else PLURALS[one.shape]}")
             verb = "is" if len(first) == 1 else "are"
             return f"{listed}; {named[0]} {verb} {relation} {named[1]}"
     return listed
@@ -171,10 +174,6 @@ def _phrase(members: list[Attributes]) -> str:
     sizes = Counter(member.size for member in members)
     size = f"{first.size} " if len(sizes) == 1 else ""
     return f"{NUMBERS[len(members)]} {size}{first.colour} {PLURALS[first.shape]}"
-
-
-def _named(attributes: Attributes, count: int) -> str:
-    return f"the {attributes.colour} {attributes.shape if count == 1 else PLURALS[attributes.shape]}"
 
 
 def _relation(boxes_a: Boxes, boxes_b: Boxes) -> str | None:
