@@ -6,7 +6,7 @@ A backend's module is imported only when its name is asked for: a job pays for t
 import dataclasses
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from typing import Any, ClassVar, Protocol
 
@@ -107,21 +107,24 @@ class SettingError(ValueError):
     exit_code = 2
 
 
-_AT_LEAST_ONE = ("batch_size", "max_proposals", "image_side")
+_AT_LEAST_ONE = {"batch_size": 1, "max_proposals": 1, "image_side": 1}
 _SHARES = ("min_score", "max_iou", "min_stability")
 
 
-def check_ranges(config: Any, *, flag: str) -> None:
-    """Raise ValueError, naming the flag, where a setting that several backends have is out of its range.
+def check_ranges(
+    settings: Any, *, flag: str, least: Mapping[str, float] = _AT_LEAST_ONE, shares: Collection[str] = _SHARES
+) -> None:
+    """Raise ValueError, naming the flag, where one of the `settings` is out of its range.
 
-    `flag` is what the backend's flags begin with ("--propose").
+    `flag` is what their flags begin with ("--propose"), `least` the smallest value that one may have, by name, and
+    `shares` are 0 to 1; those that several backends have are the default. A setting that is not there is none.
     """
-    for name in _AT_LEAST_ONE:
-        if not getattr(config, name, 1) >= 1:
-            raise ValueError(f"{flag}.{name} is {getattr(config, name)}, but must be at least 1")
-    for name in _SHARES:
-        if not 0 <= getattr(config, name, 0) <= 1:
-            raise ValueError(f"{flag}.{name} is {getattr(config, name)}, but must be between 0 and 1")
+    for name, limit in least.items():
+        if not getattr(settings, name, limit) >= limit:
+            raise ValueError(f"{flag}.{name} is {getattr(settings, name)}, but must be at least {limit}")
+    for name in shares:
+        if not 0 <= getattr(settings, name, 0) <= 1:
+            raise ValueError(f"{flag}.{name} is {getattr(settings, name)}, but must be between 0 and 1")
 
 
 def require(module: str, *, what: str, install: str) -> None:

@@ -47,7 +47,7 @@ class ClipRecipe(MiniRecipe):
 
     steps: int = 2400
     batch_size: int = 48
-    """Crops a step."""
+    """Crops per step."""
     scenes_per_step: int = 12
     lr: float = 1e-3
     warmup_steps: int = 300

@@ -53,7 +53,7 @@ def true_regions(scenes: Sequence[Scene]) -> Regions:
 
 
 def measure_detector(folder: Path, scenes: Sequence[Scene]) -> Figures:
-    """Return recall at IoU 0.5 and boxes an object, at the confidence of 0.25 that `detect` defaults to."""
+    """Return recall at IoU 0.5 and boxes per object, at the confidence of 0.25 that `detect` defaults to."""
     from pipeline.minis import detector
     from pipeline.propose.libreyolo import load
 

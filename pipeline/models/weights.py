@@ -197,7 +197,7 @@ def _has_weights(folder: Path) -> bool:
 
 @functools.cache
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of a weights file, or of a folder's weights and settings by name and content; once a process.
+    """Return the sha256 of a weights file, or of a folder's weights and settings by name and content; once per process.
 
     Raises WeightsNotFoundError for a folder without weights.
     """

@@ -1,4 +1,4 @@
-"""What a proposer is: images in, boxes out. One backend a file, one class, one config, one line in `PROPOSERS`."""
+"""What a proposer is: images in, boxes out. A backend is one file, one class, one config, one line in `PROPOSERS`."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -8,7 +8,7 @@ from pipeline.sample import DecodedImage, Proposals
 
 
 class Proposer(Backend, Protocol):
-    """Finds regions, a batch of images a call.
+    """Finds regions, a batch of images per call.
 
     `propose` is pure: the same image gives the same proposals, alone or among any other images.
     """

@@ -38,13 +38,13 @@ class FastSamConfig:
     max_iou: float = 0.9
     """Overlap (IoU, 0 to 1) above which the model's own NMS drops the lesser mask, by the boxes it predicts."""
     max_proposals: int = 100
-    """Most masks an image."""
+    """Most masks per image."""
     masks: bool = False
     """Keep the masks too, in the table's column `mask_rle`; the boxes are the same either way."""
     license: str | None = None
     """Licence of the weights, where you know it and the ledger does not; it goes into the provenance."""
     batch_size: int = 8
-    """Images a model call; short batches are padded to a power-of-two share of it."""
+    """Images per model call; short batches are padded to a power-of-two share of it."""
 
     def __post_init__(self) -> None:
         check_side(self.image_side)

@@ -1,6 +1,6 @@
 """Segment Anything as transformers has it (Apache-2.0): the masks of a grid of points, and the boxes around them.
 
-    image -> encoder -> for each batch of points: three masks a point -> good and stable ones -> NMS -> boxes, masks
+    image -> encoder -> for each batch of points: three masks per point -> good and stable ones -> NMS -> boxes, masks
 
 transformers' image processor resizes, and moves masks back. Its helpers for whole-image masks are not used: their boxes
 end a pixel early (right and bottom inclusive), and they hold every mask of a batch of points in the image's full size.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from PIL import Image
 
-from pipeline.backends import BackendBase, require
+from pipeline.backends import BackendBase, check_ranges, require
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import TRANSFORMERS, Licensed, model_license
 from pipeline.models.weights import ModelFiles, find_model
@@ -46,7 +46,7 @@ class SamConfig:
     points_per_side: int = 32
     """Points along each side of the grid; each gives up to three masks."""
     points_per_batch: int = 64
-    """Points a call of the mask decoder."""
+    """Points per call of the mask decoder."""
     min_score: float = 0.88
     """Lowest IoU, 0 to 1, that the model predicts of its mask: the proposal's score."""
     min_stability: float = 0.95
@@ -54,7 +54,7 @@ class SamConfig:
     max_iou: float = 0.7
     """Overlap (IoU of boxes, 0 to 1) above which the lesser mask is dropped."""
     max_proposals: int = 100
-    """Most masks an image."""
+    """Most masks per image."""
     masks: bool = False
     """Keep the masks too, in the table's column `mask_rle`; the boxes are the same either way."""
     license: str | None = None
@@ -63,9 +63,7 @@ class SamConfig:
     """Images that are prepared together; the model sees one at a time, with `points_per_batch` points."""
 
     def __post_init__(self) -> None:
-        for name in ("points_per_side", "points_per_batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--propose.{name} is {getattr(self, name)}, but must be at least 1")
+        check_ranges(self, flag="--propose", least={"points_per_side": 1, "points_per_batch": 1})
 
 
 @dataclass(frozen=True, kw_only=True)

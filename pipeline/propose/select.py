@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.backends import check_ranges
 from pipeline.sample import Candidate, DecodedImage, Drop, Proposals
 from schemas import boxes as geometry
 from schemas.boxes import Boxes
@@ -53,13 +54,8 @@ class SelectSettings:
     """Most proposals of an image that are looked at; the rest are counted."""
 
     def __post_init__(self) -> None:
-        lowest = {"min_image_side": 0, "min_side": 0, "max_regions": 1, "max_proposals": 1}
-        for name, limit in lowest.items():
-            if not getattr(self, name) >= limit:
-                raise ValueError(f"--select.{name} must be at least {limit}, not {getattr(self, name)}")
-        for name in ("min_score", "max_iou"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"--select.{name} must be between 0 and 1, not {getattr(self, name)}")
+        least = {"min_image_side": 0, "min_side": 0, "max_regions": 1, "max_proposals": 1}
+        check_ranges(self, flag="--select", least=least)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backends import BackendBase
+from pipeline.backends import BackendBase, check_ranges
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import OPENCV, OURS, Licensed
 from pipeline.propose.objectness import IntBoxes, area, objectness
@@ -42,14 +42,11 @@ class SelectiveSearchConfig:
     batch_size: ClassVar[int] = 8
 
     def __post_init__(self) -> None:
-        for name, least in (("working_side", 16), ("max_proposals", 1)):
-            value = getattr(self, name)
-            if value < least:
-                raise ValueError(f"selective_search: {name} is {value}; at least {least} is needed")
+        check_ranges(self, flag="--propose", least={"working_side": 16, "max_proposals": 1})
 
 
 class SelectiveSearch(BackendBase):
-    """Proposes what differs from its surroundings, best first. About 0.3 s an image: for previews, not for scale."""
+    """Proposes what differs from its surroundings, best first. About 0.3 s per image: for previews, not for scale."""
 
     name: ClassVar[str] = "selective_search"
     version: ClassVar[int] = 1

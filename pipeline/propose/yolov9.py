@@ -59,11 +59,11 @@ class Yolov9Config:
     max_iou: float = 0.7
     """Overlap (IoU, 0 to 1) above which the model's own class-agnostic NMS drops a box."""
     max_proposals: int = 100
-    """Most boxes an image."""
+    """Most boxes per image."""
     license: str | None = None
     """Licence of the weights, where you know it and the ledger does not; it goes into the provenance."""
     batch_size: int = 16
-    """Images a model call; short batches are padded to a power-of-two share of it."""
+    """Images per model call; short batches are padded to a power-of-two share of it."""
 
     def __post_init__(self) -> None:
         check_side(self.image_side)

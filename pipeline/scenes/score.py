@@ -1,6 +1,6 @@
 """`fineclip score`: a data set of scenes against the truth that its keys name.
 
-Boxes: recall at IoU 0.5 and boxes an object. Captions: the share that name shape, colour and size right, among regions
+Boxes: recall at IoU 0.5 and boxes per object. Captions: the share that name shape, colour and size right, among regions
 whose box matches an object.
 """
 
@@ -86,7 +86,7 @@ def _print(console: Console, figures: SceneFigures) -> None:
     table.add_row("scenes", f"{figures.num_scenes:,}")
     table.add_row("objects", f"{figures.boxes.num_objects:,}")
     table.add_row("recall at IoU 0.5", f"{figures.boxes.recall:.3f}")
-    table.add_row("boxes an object", f"{figures.boxes.boxes_per_object:.2f}")
+    table.add_row("boxes per object", f"{figures.boxes.boxes_per_object:.2f}")
     table.add_row("captions on matched boxes", f"{figures.num_captions:,}")
     for aspect, label in (
         ("shape", "shape"),

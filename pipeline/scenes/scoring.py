@@ -35,7 +35,7 @@ class BoxFigures:
 
     @property
     def boxes_per_object(self) -> float:
-        """Found boxes an object; infinite for boxes without any object."""
+        """Found boxes per object; infinite for boxes without any object."""
         return self.num_boxes / self.num_objects if self.num_objects else float("inf")
 
 
