@@ -187,7 +187,7 @@ def _judge_alone(ranked: _Ranked, row: int, settings: SelectSettings) -> Drop | 
     """Return the drop of a row by the rules that concern it alone, or None."""
     box, score = ranked.boxes[row], ranked.scores[row]
     if ranked.excluded[row] is not None:
-        return _drop(Reason.EXCLUDED, f"a list of --filter takes region {ranked.excluded[row]} of the input away")
+        return _drop(Reason.EXCLUDED, f"region {ranked.excluded[row]} of the input is excluded by a --filter list")
     if not ranked.valid[row]:
         return _drop(Reason.INVALID_BOX, f"box {box.tolist()} with score {score:g} is not a box with a finite score")
     if not ranked.inside[row]:
