@@ -15,20 +15,16 @@ figures and learning curve in RUN/checkpoint. Started again on the same RUN, it 
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run `fineclip train-mini` and return its exit code: 2 for wrong usage or another recipe's RUN."""
+    """Run `fineclip train-mini` and return its exit code. Raises ResumeError where RUN is another recipe's."""
     parser = argparse.ArgumentParser(prog="fineclip train-mini", description=_DESCRIPTION)
     parser.add_argument("name", choices=MINIS, help="which mini")
     parser.add_argument("--run", type=Path, required=True, help="folder of the run")
     parser.add_argument("--seed", type=int, default=0, help="of weights and data (default: %(default)s)")
     parser.add_argument("--steps", type=int, help="training steps (default: the recipe's)")
     options = parser.parse_args(arguments)
-    from pipeline.minis.loop import ResumeError  # torch takes seconds to import: not for --help
-    from pipeline.minis.ship import train_mini
+    from pipeline.minis.ship import train_mini  # torch takes seconds to import: not for --help
 
-    try:
-        checkpoint = train_mini(options.name, options.run, seed=options.seed, steps=options.steps)
-    except ResumeError as error:
-        parser.error(str(error))
+    checkpoint = train_mini(options.name, options.run, seed=options.seed, steps=options.steps)
     shipped, reached = (
         json.loads((folder / FIGURES).read_bytes()) for folder in (mini_folder(options.name), checkpoint)
     )

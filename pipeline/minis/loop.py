@@ -23,7 +23,9 @@ RESUME = "resume.pt"
 
 
 class ResumeError(ValueError):
-    """A folder holds an unfinished run of another recipe; the message says what to do."""
+    """A folder holds an unfinished run of another recipe; the message says what to do. Commands exit 2 on it."""
+
+    exit_code = 2
 
 
 class DivergedError(RuntimeError):
@@ -81,7 +83,12 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / RESUME).exists():
             self._resume()
-        _keep_lines(folder / CURVE, self.step)
+        curve = folder / CURVE
+        if curve.exists():
+            # Rows beyond the step are of steps that a stopped run takes again.
+            rows = curve.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= self.step]
+            curve.write_text("".join(kept), encoding="utf-8")
 
     def train(self, losses_at: Callable[[int], Losses], stop: int | None = None) -> None:
         """Train up to the recipe's last step, or up to `stop`; `losses_at(step)` draws the data and runs the model.
@@ -171,12 +178,3 @@ def save_half(state: Mapping[str, Tensor], path: Path) -> None:
             raise ValueError(f"{path}: {name} has values beyond fp16")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in halves.items()}, path)
-
-
-def _keep_lines(curve: Path, step: int) -> None:
-    """Drop the rows of a curve beyond `step`: the steps that a stopped run takes again."""
-    if not curve.exists():
-        return
-    rows = curve.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
-    curve.write_text("".join(kept), encoding="utf-8")

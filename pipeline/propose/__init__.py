@@ -2,7 +2,7 @@
 
 base               the protocol
 letterbox          an image into a model's square input, boxes and masks back
-squares            a batch of such inputs
+squares            what proposers share whose model takes such squares
 order              proposals by score, then geometry
 masks              tight boxes and run lengths of masks
 manual             the regions the source gives

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.scenes import shapes
 from pipeline.scenes.layout import SIDE_PX, Placed, generator, ownership, place_objects
-from pipeline.scenes.shapes import PATTERNS
 from pipeline.scenes.words import COLOURS, NUMBERS, PLURALS, Attributes, Split, region_caption
 from schemas.boxes import Boxes
 
@@ -136,7 +136,7 @@ def _paint(rng: np.random.Generator, canvas: Canvas, obj: Placed) -> None:
     height, width = obj.coverage.shape
     u, v = _turned_grid(height, width, obj.angle + float(rng.uniform(-0.3, 0.3)))
     offset_u, offset_v = rng.uniform(0, 7, 2).astype(np.float32)
-    pattern = PATTERNS[obj.attributes.texture](u + offset_u, v + offset_v)
+    pattern = shapes.pattern(obj.attributes.texture, u + offset_u, v + offset_v)
     light, _ = _turned_grid(height, width, float(rng.uniform(0, 2 * np.pi)))
     light = 0.9 + 0.15 * (light - light.min()) / (light.max() - light.min())
     paint = np.where(pattern[..., None], second, base) * light[..., None]
