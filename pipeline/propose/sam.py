@@ -25,8 +25,6 @@ if TYPE_CHECKING:  # planning must not import torch
     from torch import Tensor
 
 _FLAG = "--propose.model"
-_MINI = None
-"""None ships for it."""
 _MASK_PIXELS = 1 << 25
 """Pixels of masks, in float32, that are brought to the image's size at a time: 128 MiB."""
 _STABLE_WITHIN = 1.0
@@ -143,33 +141,29 @@ class Sam(BackendBase):
         One by one: the points of a single image make batches enough, and no neighbour can change a result.
         """
         import torch
-
-        with torch.inference_mode():
-            return [best_first(self._proposals(image)) for image in prepared]
-
-    def _proposals(self, image: _Prepared) -> Proposals:
-        import torch
         from torchvision.ops import nms
 
         from pipeline.propose.masks import as_rle
 
-        parts = list(self._good_masks(image))
-        found = _Masks(
-            logits=torch.cat([part.logits for part in parts]),
-            boxes=torch.cat([part.boxes for part in parts]),
-            scores=torch.cat([part.scores for part in parts]),
-        )
-        kept = found.at(nms(found.boxes, found.scores, self.config.max_iou)[: self.config.max_proposals])
-        rles = None
-        if self.config.masks:
-            full_size = self._full_size(kept.logits, image)
-            rles = tuple(as_rle(mask) for full in full_size for mask in (full > 0).byte().cpu().numpy())
-        return Proposals(
-            boxes=as_boxes(kept.boxes.cpu().numpy()),
-            scores=kept.scores.clamp(0, 1).cpu().numpy(),
-            labels=(None,) * len(kept.boxes),
-            masks=rles,
-        )
+        proposals = []
+        with torch.inference_mode():
+            for image in prepared:
+                parts = list(self._good_masks(image))
+                found = _Masks(
+                    logits=torch.cat([part.logits for part in parts]),
+                    boxes=torch.cat([part.boxes for part in parts]),
+                    scores=torch.cat([part.scores for part in parts]),
+                )
+                kept = found.at(nms(found.boxes, found.scores, self.config.max_iou)[: self.config.max_proposals])
+                rles = None
+                if self.config.masks:
+                    full_size = self._full_size(kept.logits, image)
+                    rles = tuple(as_rle(mask) for full in full_size for mask in (full > 0).byte().cpu().numpy())
+                boxes = as_boxes(kept.boxes.cpu().numpy())
+                scores = kept.scores.clamp(0, 1).cpu().numpy()
+                found_here = Proposals(boxes=boxes, scores=scores, labels=(None,) * len(boxes), masks=rles)
+                proposals.append(best_first(found_here))
+        return proposals
 
     def _good_masks(self, image: _Prepared) -> Iterator[_Masks]:
         """Yield the masks good and stable enough, by batches of points: so only they are held."""
@@ -237,8 +231,8 @@ class Sam(BackendBase):
     @staticmethod
     def licenses(config: SamConfig) -> tuple[Licensed, ...]:
         """Return the terms of transformers and of the weights."""
-        return (TRANSFORMERS, model_license(config.model, mini=_MINI, stated=config.license))
+        return (TRANSFORMERS, model_license(config.model, stated=config.license))
 
 
 def _find(config: SamConfig) -> ModelFiles:
-    return find_model(config.model, mini=_MINI, flag=_FLAG, revision=config.revision)
+    return find_model(config.model, mini=None, flag=_FLAG, revision=config.revision)
