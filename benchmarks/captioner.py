@@ -27,7 +27,7 @@ from benchmarks.report import Row, gpu_busy, measure, peak_gib, report
 from pipeline.caption.blip2 import Blip2, Blip2Config, Loaded
 from pipeline.models.batches import Batcher
 from pipeline.models.device import Device, leaves_cpu_free
-from pipeline.models.minis import mini_folder
+from pipeline.models.shipped import mini_folder
 from pipeline.models.weights import ModelFiles
 from pipeline.sample import Caption, Crop
 from schemas.reasons import Stage

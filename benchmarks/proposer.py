@@ -32,7 +32,8 @@ from PIL import Image
 from benchmarks.report import Row, gpu_busy, measure, peak_gib, report
 from pipeline.models.batches import Batcher
 from pipeline.models.device import Device, leaves_cpu_free
-from pipeline.propose.yolov9 import Yolov9, Yolov9Config, import_ultralytics
+from pipeline.propose.ultralytics import import_ultralytics
+from pipeline.propose.yolov9 import Yolov9, Yolov9Config
 from pipeline.read.decode import DecodeSettings, decode
 from pipeline.sample import DecodedImage, Proposals, SourceItem
 from schemas.reasons import Stage
@@ -40,7 +41,7 @@ from schemas.reasons import Stage
 _H200_IMAGES_PER_S = 1000.0
 _GOAL_IS_FOR = ("c", 640)
 _AHEAD = 4
-"""Images decoded ahead, a thread: as `pipeline.read.read` does it."""
+"""Images decoded ahead, per thread: as `pipeline.read.read` does it."""
 _WIDTH, _HEIGHT = 640, 480
 
 
@@ -54,9 +55,9 @@ def main() -> None:
     parser.add_argument("--variant", choices=["t", "s", "m", "c"], default="c", help="of random weights")
     parser.add_argument("--side", type=int, default=640, help="pixels of a side of the model's input")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--candidates", type=int, default=300, help="boxes an image that go into NMS")
-    parser.add_argument("--images", type=int, default=64, help=f"a round; JPEGs of {_WIDTH} x {_HEIGHT}")
-    parser.add_argument("--batch-size", type=int, default=16, help="images a batch")
+    parser.add_argument("--candidates", type=int, default=300, help="boxes per image that go into NMS")
+    parser.add_argument("--images", type=int, default=64, help=f"per round; JPEGs of {_WIDTH} x {_HEIGHT}")
+    parser.add_argument("--batch-size", type=int, default=16, help="images per batch")
     parser.add_argument("--decode-threads", type=int, default=os.cpu_count(), help="by default as many as cores")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
     parser.add_argument("--runs", type=int, default=5, help="rounds, after one that warms up")
@@ -236,7 +237,7 @@ def _compare(ways: _Ways, options: argparse.Namespace) -> None:
         "utilisation (share of the wall time in the model's calls)": busy,
         "GPU busy, with decoding (nvidia-smi)": gpu_busy(ways.decoded_and_batched) if on_gpu else None,
         "peak memory GiB": peak_gib(options.device),
-        "boxes an image, after NMS of candidates": [round(boxes, 1), options.candidates],
+        "boxes per image, after NMS of candidates": [round(boxes, 1), options.candidates],
         "engine, batch size, torch threads": [options.engine, options.batch_size, options.threads],
     }
     report(f"proposals of {model}, at {options.side} pixels on {options.device}", rows, extra)

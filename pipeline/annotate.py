@@ -7,13 +7,14 @@ both batches depend on the order of the samples alone. What cannot be used becom
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 from pipeline.caption.base import Captioner, PreparingCaptioner, UnevenCaptioner
 from pipeline.caption.crop import crops_of
-from pipeline.caption.normalise import finished
+from pipeline.caption.judge import Judge
 from pipeline.clock import StageClock
 from pipeline.models.batches import Batcher, Health
 from pipeline.models.device import leaves_cpu_free
@@ -21,7 +22,7 @@ from pipeline.plan.plan import Plan
 from pipeline.propose.base import PreparingProposer, Proposer
 from pipeline.propose.select import select, too_low_resolution
 from pipeline.read.read import decoded_ahead, read_items
-from pipeline.sample import Caption, Crop, DecodedImage, Drop, Proposals, RegionCaption, Sample
+from pipeline.sample import Caption, Crop, DecodedImage, Drop, Proposals, Sample
 from pipeline.settings import Configuration, RunSettings
 from pipeline.write import proposals_file
 from pipeline.write.shards import UnitReport, commit_unit
@@ -147,7 +148,6 @@ class Annotator:
         self, samples: Iterator[Sample], captioning: Batcher[Crop, Caption], clock: StageClock
     ) -> Iterator[Sample]:
         """Give each region its caption, in batches over images; a sample goes on when its last region has one."""
-        prompt = _loaded(self.captioner).prompt
 
         def cut(sample: Sample) -> Iterator[Crop]:
             yield from clock.timed("crop", crops_of(sample, self.configuration.crop))
@@ -155,7 +155,8 @@ class Annotator:
                 sample.image = sample.image.released()
 
         def take(sample: Sample, crop: Crop, outcome: Caption | Drop) -> None:
-            sample.captions[crop.region_id] = _region_caption(outcome, prompt)
+            sample.captions[crop.region_id] = self._judge.region_caption(sample.key, crop, outcome)
+            captioning.report.unfinished += isinstance(outcome, Caption) and outcome.unfinished is not None
 
         return clock.timed("caption", captioning.run_groups(samples, cut, take, window=_WINDOW))
 
@@ -167,6 +168,11 @@ class Annotator:
         provenance = {"proposer": proposer, "captioner": captioner}
         finished = _announced(samples, advance)
         return commit_unit(self.plan, unit, finished, self.configuration, provenance=provenance, clock=clock)
+
+    @functools.cached_property
+    def _judge(self) -> Judge:
+        """What the captioner's answers go through, in all units so far."""
+        return Judge(_loaded(self.captioner))
 
     @property
     def _prepares_ahead(self) -> bool:
@@ -205,13 +211,6 @@ def _images(samples: Sequence[Sample]) -> list[DecodedImage]:
     images = [sample.image for sample in samples]
     assert None not in images, "only samples that were decoded are proposed for"
     return cast(list[DecodedImage], images)
-
-
-def _region_caption(outcome: Caption | Drop, prompt: str | None) -> RegionCaption:
-    outcome = finished(outcome, prompt)
-    if isinstance(outcome, Drop):
-        return RegionCaption(drop=outcome)
-    return RegionCaption(text=outcome.text, score=outcome.score)
 
 
 def _announced(samples: Iterator[Sample], advance: Advance) -> Iterator[Sample]:

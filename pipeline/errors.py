@@ -29,6 +29,18 @@ class BrokenModelError(WorkError):
     """A model fails on what a unit gives it: it is broken, or the unit's items are. Commands exit 2 on it."""
 
 
+class ServerGoneError(WorkError):
+    """A model's server cannot be reached, or does not answer any more; the same command goes on. Commands exit 7."""
+
+    exit_code = 7
+
+
+class ConstantCaptionsError(WorkError):
+    """A captioner says the same of pictures that differ: its model sees none. Commands exit 7 on it."""
+
+    exit_code = 7
+
+
 class InterruptedRunError(RuntimeError):
     """The engine ended before its work was done; the same command goes on from there. Commands exit 7 on it."""
 

@@ -168,6 +168,8 @@ class Caption:
     text: str
     score: float | None
     """The captioner's own measure; its provenance says which. None where it has none."""
+    unfinished: str | None = None
+    """What cut the answer short before the model had ended it, in words; None where nothing did."""
 
 
 @dataclass(frozen=True, kw_only=True)

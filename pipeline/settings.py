@@ -128,8 +128,8 @@ class RunSettings:
     """Share of dead images or regions above which the job ends with exit code 1."""
     permissive_only: bool = False
     """Refuse, before any work, models and code under licences that restrict their users (docs/models.md)."""
-    allow_drift: bool = False
-    """Go on where a model answers the golden set otherwise than it did before with the same weights."""
+    allow_new_answers: bool = False
+    """Go on where a model gives different golden answers than before with the same weights."""
 
     def __post_init__(self) -> None:
         for flag, value, least in (

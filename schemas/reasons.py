@@ -56,6 +56,7 @@ class Reason(StrEnum):
     MODEL_ERROR = "model_error"
     EMPTY_CAPTION = "empty_caption"
     REPEATED_CAPTION = "repeated_caption"
+    UNFINISHED = "unfinished"
 
 
 MEANING_OF: dict[Reason, str] = {
@@ -84,6 +85,7 @@ MEANING_OF: dict[Reason, str] = {
     Reason.MODEL_ERROR: "the model raised an error on this item alone",
     Reason.EMPTY_CAPTION: "the captioner returned no words",
     Reason.REPEATED_CAPTION: "the caption says the same again and again, as a model does that got stuck",
+    Reason.UNFINISHED: "the captioner's answer was cut short before its end (--caption.unfinished keep keeps such)",
 }
 
 _FILTERED = {

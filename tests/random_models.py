@@ -9,7 +9,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline.propose.yolov9 import import_ultralytics
+from pipeline.propose.ultralytics import import_ultralytics
 
 
 def random_yolov9(path: Path, variant: str = "t") -> str:

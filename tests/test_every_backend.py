@@ -58,7 +58,16 @@ def captioners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flags]:
     yield {
         "rule": (),
         "blip2": ("--caption.model", "mini", "--caption.dtype", "float32", "--caption.max_new_tokens", "12"),
-        "vlm": ("--caption.model", str(folder / "vlm"), "--caption.dtype", "float32", "--caption.max_new_tokens", "4"),
+        "vlm": (
+            "--caption.model",
+            str(folder / "vlm"),
+            "--caption.dtype",
+            "float32",
+            "--caption.max_new_tokens",
+            "4",
+            "--caption.unfinished",
+            "keep",
+        ),
         "openai": ("--caption.url", server.url, "--caption.patience_s", "5"),
         "clip_rule": ("--caption.model", "mini", "--caption.concepts", "scenes", "--caption.min_confidence", "0"),
     }

@@ -29,7 +29,7 @@ def test_the_minis_find_and_describe_the_objects_of_scenes(scenes: Path) -> None
     figures = dict(line.rsplit(maxsplit=1) for line in scored.out.splitlines() if line.split()[-1:] != ["scenes"])
     by_name = {name.strip(): value for name, value in figures.items()}
     assert float(by_name["recall at IoU 0.5"]) > 0.9
-    assert float(by_name["boxes an object"]) < 1.5
+    assert float(by_name["boxes per object"]) < 1.5
     assert float(by_name["right in all three"]) > 0.8
 
 

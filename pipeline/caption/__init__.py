@@ -7,12 +7,16 @@ openai      any server that speaks OpenAI's chat completions
 clip_rule   the concept of a pool nearest to the region under a CLIP, in a template: RegionCLIP's rule
 rule        sentences made from colours, size and position; no weights
 
+clip        a CLIP by open_clip, for `clip_rule`
 concepts    pools of concepts, for `clip_rule`
 colours     names of colours, for `rule`
 generation  decoding and scores, for `blip2` and `vlm`
 patience    retries, rate limit and waiting, for `openai`
 pixels      crops sent to a device, or scaled
+judge       what becomes of an answer, and whether the model sees pictures at all
 normalise   what a captioner returned, tidied or refused
+repetition  whether a text is that of a model that got stuck
+thoughts    what chat models think before they answer
 """
 
 from typing import Any

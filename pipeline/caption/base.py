@@ -1,42 +1,44 @@
 """What a captioner is: crops in, sentences out. One backend a file, one class, one config, one line in `CAPTIONERS`."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
-from pipeline.models.licenses import Licensed
+from pipeline.backends import Backend, BackendBase
 from pipeline.sample import Caption, Crop, Drop
 
 
-class Captioner(Protocol):
-    """Describes regions. Built from its config (weights load in the constructor), then called batch by batch.
+class Captioner(Backend, Protocol):
+    """Describes regions, a batch of crops a call.
 
     `caption` is pure: the same crop and prompt give the same caption, alone or among any others. A captioner that
     knows which crop went wrong returns a `Drop` in that crop's place; an exception is one of the whole batch, which
     is bisected for its cause; a WorkError stops the run.
     """
 
-    name: ClassVar[str]
-    version: ClassVar[int]
-    """Raised when the same input and settings would give another output."""
-    config_class: ClassVar[type[Any]]
-    batch_size: int
-    """Crops a call, fixed for the life of the captioner."""
     prompt: str | None
     """What the model is asked about each crop; None where it is asked nothing."""
 
     def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> Sequence[Caption | Drop]:
         """Return the caption of each crop, or why it has none, in order."""
 
-    @staticmethod
-    def weights(config: Any) -> dict[str, Any]:
-        """Return the settings that name weights, as the fingerprint holds them: by hash or commit, not by path."""
 
-    @staticmethod
-    def licenses(config: Any) -> tuple[Licensed, ...]:
-        """Return the terms of the code and the weights that `config` runs; loads nothing."""
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """Settings of all captioners that are models."""
+
+    allow_constant: bool = False
+    """Go on where the answer is the same whatever the picture, as that of a model is which sees none."""
+
+
+class CaptionerBase(BackendBase):
+    """What most captioners do alike."""
+
+    prompt: str | None = None
 
     def provenance(self) -> dict[str, Any]:
-        """Return what determines the output: model id, revision, weights sha256, prompt, dtype, versions, licence."""
+        """Return a backend's provenance, with the prompt."""
+        return super().provenance() | {"prompt": self.prompt}
 
 
 @runtime_checkable

@@ -1,15 +1,24 @@
 """BLIP-2 as transformers has it, OPT or T5 head: one loader for the hub's models, a local folder and the mini."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, ClassVar
 
 import numpy as np
 
 from pipeline.backends import require
-from pipeline.caption.generation import Decoding, Dtype, check_dtype, load_model, tokens_and_scores, torch_dtype
+from pipeline.caption.base import CaptionerBase
+from pipeline.caption.generation import (
+    Decoding,
+    Dtype,
+    Unfinished,
+    captions_of,
+    check_dtype,
+    libraries,
+    load_model,
+    thought_tags,
+    torch_dtype,
+)
 from pipeline.caption.pixels import to_device
 from pipeline.models.batches import padded_size
 from pipeline.models.device import CPU, Device
@@ -38,6 +47,9 @@ class Blip2Config(Decoding):
     """What the model is asked; models fine-tuned on COCO captions want nothing."""
     license: str | None = None
     """Licence of the weights, where you know it and the ledger does not; it goes into the provenance."""
+    unfinished: Unfinished = "keep"
+    """What becomes of a caption cut at --caption.max_new_tokens: keep or dead. BLIP-2's own code keeps it, and so has
+    the paper: its captions are phrases without a full stop."""
     batch_size: int = 32
     """Crops a model call; short batches are padded to a power-of-two share of it."""
 
@@ -71,13 +83,14 @@ def load(config: Blip2Config, device: str) -> Loaded:
     )
 
 
-class Blip2:
+class Blip2(CaptionerBase):
     """Captions crops. `caption_score` is the mean probability (geometric, 0 to 1) of the caption's tokens."""
 
     name: ClassVar[str] = "blip2"
     version: ClassVar[int] = 1
     """Raised when the same input would give another output: it is part of the fingerprint."""
     config_class: ClassVar[type[Blip2Config]] = Blip2Config
+    not_output: ClassVar[tuple[str, ...]] = ("allow_constant",)
 
     def __init__(
         self, config: Blip2Config, *, device: Device = CPU, load: Callable[[Blip2Config, str], Loaded] = load
@@ -87,12 +100,12 @@ class Blip2:
         Raises WeightsNotFoundError, ImportError where a package is missing, and ValueError for a model that must be
         asked something and is not.
         """
-        self.config = config
-        self.batch_size = config.batch_size
-        self.prompt = config.prompt
         self._device = device.resolve()
         loaded = load(config, self._device)
-        self._files, self._processor, self._model = loaded.files, loaded.processor, loaded.model
+        super().__init__(config, files=loaded.files, libraries=libraries(config.dtype))
+        self.prompt = config.prompt
+        self._processor, self._model = loaded.processor, loaded.model
+        self._tags = thought_tags(self._processor.tokenizer)
         if config.prompt is None and getattr(self._model.config.text_config, "bos_token_id", None) is None:
             raise ValueError(
                 f"{_FLAG} {config.model}: its language model has no token to begin with; "
@@ -126,9 +139,8 @@ class Blip2:
 
         with torch.inference_mode():
             output = self._model.generate(**prepared.inputs, **self.config.arguments())
-            tokens, scores = tokens_and_scores(output, self._model.language_model.generation_config)
-        texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
-        captions = [Caption(text=text.strip(), score=score) for text, score in zip(texts, scores, strict=True)]
+            settings = self._model.language_model.generation_config
+            captions = captions_of(output, self._processor.tokenizer, settings, tags=self._tags)
         return captions[: prepared.num_crops]  # the others pad the batch
 
     @staticmethod
@@ -136,25 +148,14 @@ class Blip2:
         """Return the model by its commit or hash. Raises ImportError, at start, where a package is missing."""
         require("transformers", what="the captioner blip2", install="pip install 'fineclip-regions[pipeline]'")
         check_dtype(config.dtype, "blip2")
-        return {"model": _find(config).fingerprint(), "revision": None, "license": None}
+        named = {"model": _find(config).fingerprint(), "revision": None, "license": None}
+        return named | dict.fromkeys(Blip2.not_output)
 
     @staticmethod
     def licenses(config: Blip2Config) -> tuple[Licensed, ...]:
         """Return the terms of the code and of the weights."""
         quantised = (BITSANDBYTES,) if config.dtype == "int8" else ()
         return (TRANSFORMERS, *quantised, model_license(config.model, mini=_MINI, stated=config.license))
-
-    def provenance(self) -> dict[str, Any]:
-        """Return name, version, weights, prompt, settings and library versions."""
-        libraries = ("torch", "transformers", *(("bitsandbytes",) if self.config.dtype == "int8" else ()))
-        return {
-            "name": self.name,
-            "version": self.version,
-            "weights": self._files.identity(),
-            "prompt": self.prompt,
-            "settings": dataclasses.asdict(self.config) | {"model": self._files.name},
-            "libraries": {name: version(name) for name in libraries},
-        }
 
 
 def _find(config: Blip2Config) -> ModelFiles:

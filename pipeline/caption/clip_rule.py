@@ -3,16 +3,15 @@
 The crop is encoded as a picture of its own, where RegionCLIP pools features of the whole image.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, ClassVar
 
 import numpy as np
 
 from pipeline.backends import require
-from pipeline.caption.concepts import Pool, filled, find_pool
+from pipeline.caption.base import CaptionerBase, Watched
+from pipeline.caption.concepts import filled, find_pool
 from pipeline.models.batches import padded_size
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import OPEN_CLIP, Licensed, model_license
@@ -22,11 +21,10 @@ from schemas.reasons import Reason, Stage
 
 _FLAG = "--caption.model"
 _MINI = "clip"
-_PROMPTS_A_CALL = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipRuleConfig:
+class ClipRuleConfig(Watched):
     """Settings of `clip_rule`. Temperature and threshold are RegionCLIP's."""
 
     model: str = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
@@ -63,41 +61,31 @@ class _Prepared:
     """`[B, 3, S, S]` float32 on the model's device."""
 
 
-class ClipRule:
+class ClipRule(CaptionerBase):
     """Names the concept nearest to each crop. `caption_score` is its probability among the pool, 0 to 1."""
 
     name: ClassVar[str] = "clip_rule"
     version: ClassVar[int] = 1
     """Raised when the same input would give another output: it is part of the fingerprint."""
     config_class: ClassVar[type[ClipRuleConfig]] = ClipRuleConfig
-    prompt: str | None = None
+    not_output: ClassVar[tuple[str, ...]] = ("allow_constant",)
 
     def __init__(self, config: ClipRuleConfig, *, device: Device = CPU) -> None:
         """Load the CLIP and encode the pool. Raises WeightsNotFoundError, and ValueError for a pool that is none."""
-        from pipeline.minis.clip import load
-
-        self.config = config
-        self.batch_size = config.batch_size
-        self._pool = find_pool(config.concepts)
-        self._files = _find(config)
-        self._device = device.resolve()
-        self._clip = load(self._files.path)
-        self._clip.model.to(self._device)
-        self._concept_features = self._encoded(self._pool)
-
-    def _encoded(self, pool: Pool) -> Any:
-        """Return `[D, C]` float32: of each concept the normalised mean of its prompts' features."""
         import torch
 
-        prompts = [prompt for prompts in pool.prompts for prompt in prompts]
-        calls = [prompts[first : first + _PROMPTS_A_CALL] for first in range(0, len(prompts), _PROMPTS_A_CALL)]
-        with torch.inference_mode():
-            features = torch.cat([self._encode_text(call) for call in calls])
-            means = features.view(len(pool.concepts), -1, features.shape[-1]).mean(dim=1)
-            return torch.nn.functional.normalize(means, dim=-1).T
+        from pipeline.caption import clip
 
-    def _encode_text(self, prompts: list[str]) -> Any:
-        return self._clip.model.encode_text(self._clip.tokenizer(prompts).to(self._device), normalize=True)
+        self._pool = find_pool(config.concepts)
+        files = _find(config)
+        super().__init__(config, files=files, libraries={"open_clip": "open_clip_torch", "torch": "torch"})
+        self._device = device.resolve()
+        self._clip = clip.load(files.path, device=self._device)
+        prompts = [prompt for prompts in self._pool.prompts for prompt in prompts]
+        features = clip.encode_captions(self._clip, prompts)
+        with torch.inference_mode():
+            means = features.view(len(self._pool.concepts), -1, features.shape[-1]).mean(dim=1)
+            self._concept_features = torch.nn.functional.normalize(means, dim=-1).T  # [D, C] float32
 
     def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[Caption | Drop]:
         """Return the caption of each crop, in order, or a Drop `low_confidence`. Prompts are not read."""
@@ -105,7 +93,7 @@ class ClipRule:
 
     def prepare(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> _Prepared:
         """Return the crops as the CLIP wants them, padded with black ones to one of few batch sizes."""
-        from pipeline.minis.clip import images_to_input
+        from pipeline.caption.clip import images_to_input
 
         num_black = padded_size(len(crops), self.batch_size) - len(crops)
         black = np.zeros((8, 8, 3), dtype=np.uint8)
@@ -122,16 +110,15 @@ class ClipRule:
             features = self._clip.model.encode_image(prepared.pictures, normalize=True)
             probabilities = (features @ self._concept_features / self.config.temperature).softmax(dim=-1)
             confidences, nearest = probabilities[: prepared.num_crops].max(dim=-1)
-        return [
-            self._outcome(self._pool.concepts[index], confidence)
-            for index, confidence in zip(nearest.tolist(), confidences.tolist(), strict=True)
-        ]
-
-    def _outcome(self, concept: str, confidence: float) -> Caption | Drop:
-        if confidence < self.config.min_confidence:
-            message = f"most likely {concept!r}, with a probability of {confidence:.3f}"
-            return Drop(reason=Reason.LOW_CONFIDENCE, stage=Stage.CAPTION, message=message)
-        return Caption(text=filled(self.config.template, concept), score=confidence)
+        outcomes: list[Caption | Drop] = []
+        for index, confidence in zip(nearest.tolist(), confidences.tolist(), strict=True):
+            concept = self._pool.concepts[index]
+            if confidence < self.config.min_confidence:
+                message = f"most likely {concept!r}, with a probability of {confidence:.3f}"
+                outcomes.append(Drop(reason=Reason.LOW_CONFIDENCE, stage=Stage.CAPTION, message=message))
+            else:
+                outcomes.append(Caption(text=filled(self.config.template, concept), score=confidence))
+        return outcomes
 
     @staticmethod
     def weights(config: ClipRuleConfig) -> dict[str, Any]:
@@ -141,7 +128,8 @@ class ClipRule:
         """
         require("open_clip", what="the captioner clip_rule", install="pip install open_clip_torch")
         pool = f"sha256:{find_pool(config.concepts).sha256}"
-        return {"model": _find(config).fingerprint(), "concepts": pool, "revision": None, "license": None}
+        named = {"model": _find(config).fingerprint(), "concepts": pool, "revision": None, "license": None}
+        return named | dict.fromkeys(ClipRule.not_output)
 
     @staticmethod
     def licenses(config: ClipRuleConfig) -> tuple[Licensed, ...]:
@@ -149,17 +137,10 @@ class ClipRule:
         return (OPEN_CLIP, model_license(config.model, mini=_MINI, stated=config.license))
 
     def provenance(self) -> dict[str, Any]:
-        """Return name, version, weights, pool, settings and library versions; nothing is asked."""
-        pool = {"num_concepts": len(self._pool.concepts), "sha256": self._pool.sha256}
-        return {
-            "name": self.name,
-            "version": self.version,
-            "weights": self._files.identity(),
-            "prompt": self.prompt,
-            "concepts": pool,
-            "settings": dataclasses.asdict(self.config) | {"model": self._files.name, "concepts": pool["sha256"]},
-            "libraries": {"open_clip": version("open_clip_torch"), "torch": version("torch")},
-        }
+        """Return a captioner's provenance, with the pool by its content."""
+        said = super().provenance()
+        said["settings"]["concepts"] = self._pool.sha256
+        return said | {"concepts": {"num_concepts": len(self._pool.concepts), "sha256": self._pool.sha256}}
 
 
 def _find(config: ClipRuleConfig) -> ModelFiles:

@@ -1,18 +1,24 @@
-"""What captioners that generate text with transformers share: decoding settings, loading, scores of what came out."""
+"""What captioners that generate text with transformers share: decoding settings, loading, captions from tokens."""
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.backends import require
+from pipeline.caption.base import Watched
+from pipeline.caption.thoughts import is_tag
+from pipeline.sample import Caption
 
+Unfinished = Literal["dead", "keep"]
 Dtype = Literal["float32", "float16", "bfloat16", "int8"]
 
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoding:
+class Decoding(Watched):
     """How a caption is searched for: greedily or with beams. Sampling is left out: a region has one caption."""
 
     max_new_tokens: int = 30
@@ -65,13 +71,15 @@ class Decoding:
 
 def check_dtype(dtype: Dtype, captioner: str) -> None:
     """Raise ImportError, with the line that installs it, where `dtype` needs a package that is missing."""
-    if dtype == "int8":
-        require(
-            "bitsandbytes", what=f"--caption.dtype int8 of {captioner}", install="pip install bitsandbytes accelerate"
-        )
-        require(
-            "accelerate", what=f"--caption.dtype int8 of {captioner}", install="pip install bitsandbytes accelerate"
-        )
+    for package in ("bitsandbytes", "accelerate") if dtype == "int8" else ():
+        install = "pip install bitsandbytes accelerate"
+        require(package, what=f"--caption.dtype int8 of {captioner}", install=install)
+
+
+def libraries(dtype: Dtype) -> dict[str, str]:
+    """Return the packages that have a part in what a model of `dtype` says, as the provenance calls them."""
+    names = ("torch", "transformers", *(("bitsandbytes",) if dtype == "int8" else ()))
+    return {name: name for name in names}
 
 
 def load_model(kind: Any, path: Path, *, dtype: Dtype, device: str, **arguments: Any) -> Any:
@@ -104,15 +112,27 @@ def torch_dtype(dtype: Dtype) -> Any:
     return torch.float16 if dtype == "int8" else getattr(torch, dtype)
 
 
-def tokens_and_scores(output: Any, generation_config: Any) -> tuple[Any, list[float]]:
-    """Return the new tokens `[B, L]` of what `generate` returned, and the score of each of its `B` captions.
+def thought_tags(tokenizer: Any) -> dict[int, str]:
+    """Return the special tokens, by id, that tell thoughts from an answer, and that decoding would skip."""
+    added = tokenizer.added_tokens_decoder.items()
+    return {number: token.content for number, token in added if token.special and is_tag(token.content)}
+
+
+def captions_of(output: Any, tokenizer: Any, generation_config: Any, *, tags: Mapping[int, str]) -> list[Caption]:
+    """Return the `B` captions that `generate` returned; `tags` are the tokenizer's `thought_tags`, which stay in.
 
     A score is the geometric mean of the probabilities, 0 to 1, that the model gave to the caption's tokens, its end
-    included. L is the length of the longest caption; tokens after a caption's end are padding and not counted.
+    included; tokens after that are padding. A caption without an end was cut at the limit of tokens.
     """
     import torch
 
-    rows, length = _rows(output)
+    beams = getattr(output, "beam_indices", None)  # which row of each step's logits a token was chosen from
+    if beams is None:
+        length = len(output.logits)
+        rows = torch.arange(len(output.logits[0]), device=output.sequences.device)[:, None].expand(-1, length)
+    else:
+        length = int((beams >= 0).sum(dim=1).max())
+        rows = beams[:, :length].clamp(min=0)  # what ended before is -1 there, and not counted
     tokens = output.sequences[:, -length:]
     logs = torch.stack(
         [
@@ -124,17 +144,15 @@ def tokens_and_scores(output: Any, generation_config: Any) -> tuple[Any, list[fl
     ends = generation_config.eos_token_id
     is_end = torch.isin(tokens, torch.as_tensor([] if ends is None else ends, device=tokens.device))
     is_token = torch.cumsum(is_end.int(), dim=1) - is_end.int() == 0
-    means = torch.where(is_token, logs, 0).sum(dim=1) / is_token.sum(dim=1)
-    return tokens, means.exp().tolist()
+    scores = (torch.where(is_token, logs, 0).sum(dim=1) / is_token.sum(dim=1)).exp()
+    cut = "it is longer than --caption.max_new_tokens"
+    return [
+        Caption(text=decoded(row, tokenizer, tags).strip(), score=score, unfinished=None if has_end else cut)
+        for row, score, has_end in zip(tokens.tolist(), scores.tolist(), is_end.any(dim=1).tolist(), strict=True)
+    ]
 
 
-def _rows(output: Any) -> tuple[Any, int]:
-    """Return which row of each step's logits a caption's token was chosen from, `[B, L]` int64, and L."""
-    import torch
-
-    beams = getattr(output, "beam_indices", None)
-    if beams is None:
-        batch_size, length = len(output.logits[0]), len(output.logits)
-        return torch.arange(batch_size, device=output.sequences.device)[:, None].expand(-1, length), length
-    length = int((beams >= 0).sum(dim=1).max())
-    return beams[:, :length].clamp(min=0), length  # what ended before is -1 there, and not counted
+def decoded(row: list[int], tokenizer: Any, tags: Mapping[int, str]) -> str:
+    """Return the text of some tokens without the special ones, but for those in `tags`."""
+    parts = [(tag, [*tokens]) for tag, tokens in itertools.groupby(row, key=tags.get)]
+    return "".join(tag or tokenizer.decode(tokens, skip_special_tokens=True) for tag, tokens in parts)

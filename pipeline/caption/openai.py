@@ -11,22 +11,21 @@ or, for another model, `vllm serve Qwen/Qwen2-VL-7B-Instruct` with `--caption.ur
 """
 
 import base64
-import dataclasses
 import io
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from pipeline.backends import require
+from pipeline.caption.base import CaptionerBase
 from pipeline.caption.pixels import scaled
 from pipeline.caption.secrets import api_key, passwords, without_userinfo
 from pipeline.models.device import CPU, Device
-from pipeline.models.licenses import OPENAI_CLIENT, Licensed, served_license
+from pipeline.models.licenses import OPENAI_CLIENT, Licensed, model_license
 from pipeline.sample import Caption, Crop, Drop, Pixels
 from schemas.reasons import Reason, Stage
 
@@ -130,7 +129,7 @@ class _Request:
     prompt: str | None
 
 
-class Openai:
+class Openai(CaptionerBase):
     """Asks a server about each crop. `caption_score` is the mean probability (geometric, 0 to 1) of the tokens."""
 
     name: ClassVar[str] = "openai"
@@ -148,9 +147,8 @@ class Openai:
 
         from pipeline.caption.patience import PatientServer, RateLimit
 
-        self.config = config
-        self.batch_size = config.batch_size
-        self.prompt: str | None = config.prompt
+        super().__init__(config, libraries={"openai": "openai"})
+        self.prompt = config.prompt
         key = api_key(config.api_key_env)
         self._client = openai.OpenAI(
             base_url=config.url,
@@ -241,23 +239,18 @@ class Openai:
     @staticmethod
     def licenses(config: OpenaiConfig) -> tuple[Licensed, ...]:
         """Return the terms of the client, and of the weights as far as a server's name for them tells."""
-        return (OPENAI_CLIENT, served_license(config.model, stated=config.license))
+        return (OPENAI_CLIENT, model_license(config.model, origin="server", stated=config.license))
 
     def provenance(self) -> dict[str, Any]:
-        """Return name, version, the model as it was asked for, prompt, settings and the promise.
+        """Return a captioner's provenance, with the model as it was asked for, and the promise.
 
         What the server calls the model is left out: it can change between two answers, so the provenance would depend
         on when it is taken.
         """
-        return {
-            "name": self.name,
-            "version": self.version,
-            "weights": {"model": self.config.model},
-            "prompt": self.prompt,
-            "settings": dataclasses.asdict(self.config) | dict.fromkeys(_NOT_OUTPUT),
-            "libraries": {"openai": version("openai")},
-            "promise": "server: same rows, texts as the server gave",
-        }
+        said = super().provenance()
+        said["settings"] |= dict.fromkeys(_NOT_OUTPUT)
+        promise = "server: same rows, texts as the server gave"
+        return said | {"weights": {"model": self.config.model}, "promise": promise}
 
 
 def _first_choice(answer: "LegacyAPIResponse[ChatCompletion]") -> "Choice":

@@ -4,13 +4,13 @@ They say little, but what they say is true of the pixels, and it takes a fractio
 the machinery, for tests, and for a first look at proposals.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
+from pipeline.caption.base import CaptionerBase
 from pipeline.caption.colours import COLOUR_NAMES, colour_indices
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import OURS, Licensed
@@ -55,42 +55,25 @@ class RuleConfig:
             raise ValueError(f"rule: batch_size is {self.batch_size}; at least 1 is needed")
 
 
-class Rule:
+class Rule(CaptionerBase):
     """Describes a crop by what can be measured; the region's id alone chooses among equivalent sentences."""
 
     name: ClassVar[str] = "rule"
     version: ClassVar[int] = 1
     """Raised when the same input would give another output: it is part of the fingerprint."""
     config_class: ClassVar[type[RuleConfig]] = RuleConfig
-    prompt: str | None = None
 
     def __init__(self, config: RuleConfig, *, device: Device = CPU) -> None:
-        self.config = config
-        self.batch_size = config.batch_size
+        super().__init__(config)
 
     def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[Caption]:
         """Return one sentence a crop, without a score. Prompts are not read: a rule cannot be asked."""
         return [Caption(text=_sentence(crop), score=None) for crop, _ in zip(crops, prompts, strict=True)]
 
     @staticmethod
-    def weights(config: RuleConfig) -> dict[str, Any]:
-        """Return nothing: there are none."""
-        return {}
-
-    @staticmethod
     def licenses(config: RuleConfig) -> tuple[Licensed, ...]:
         """Return the terms of our own code: there are no weights."""
         return (OURS,)
-
-    def provenance(self) -> dict[str, Any]:
-        """Return name, version and settings; there are no weights and no prompt."""
-        return {
-            "name": self.name,
-            "version": self.version,
-            "weights": None,
-            "prompt": self.prompt,
-            "settings": dataclasses.asdict(self.config),
-        }
 
 
 def _sentence(crop: Crop) -> str:
@@ -99,7 +82,8 @@ def _sentence(crop: Crop) -> str:
     colours, detail = _colour_words(crop.pixels)
     share, place = _share_and_place(crop)
     size = next(word for limit, word in _SIZES if share < limit)
-    shape = _shape_word(crop.box)
+    width, height = crop.box[2] - crop.box[0], crop.box[3] - crop.box[1]
+    shape = "tall" if height >= _ELONGATED * width else "wide" if width >= _ELONGATED * height else ""
     match choice % 4:
         case 0:
             sentence = f"{_noun_phrase([size, colours, thing])} {place}"
@@ -108,7 +92,10 @@ def _sentence(crop: Crop) -> str:
         case 2:
             sentence = f"{place}, {_noun_phrase([size, colours, thing])}"
         case _:
-            sentence = f"{_noun_phrase([colours, thing])} {place}, {_proportions(crop.box)}"
+            unequal = "taller than wide" if height >= _UNEQUAL * width else "wider than tall"
+            is_square = max(width, height) < _UNEQUAL * min(width, height)
+            proportions = "about as wide as tall" if is_square else unequal
+            sentence = f"{_noun_phrase([colours, thing])} {place}, {proportions}"
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
@@ -118,14 +105,9 @@ def _noun_phrase(words: list[str]) -> str:
     The first word is always one of ours, never a label's, so that its first letter tells how it is spoken.
     """
     phrase = " ".join(word for word in words if word)
-    if _is_plural(words[-1]):
-        return phrase
-    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
-
-
-def _is_plural(noun: str) -> bool:
-    last = noun.split()[-1].lower()
-    return last in _PLURALS or (last.endswith("s") and not last.endswith(_SINGULAR_ENDINGS))
+    noun = phrase.split()[-1].lower()
+    is_plural = noun in _PLURALS or (noun.endswith("s") and not noun.endswith(_SINGULAR_ENDINGS))
+    return phrase if is_plural else f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
 def _label_words(label: str | None) -> str:
@@ -163,17 +145,3 @@ def _share_and_place(crop: Crop) -> tuple[float, str]:
     column = min(2, int((x0 + x1) / 2 / crop.image_width * 3))
     row = min(2, int((y0 + y1) / 2 / crop.image_height * 3))
     return share, _PLACES[row][column]
-
-
-def _shape_word(box: tuple[float, float, float, float]) -> str:
-    width, height = box[2] - box[0], box[3] - box[1]
-    if height >= _ELONGATED * width:
-        return "tall"
-    return "wide" if width >= _ELONGATED * height else ""
-
-
-def _proportions(box: tuple[float, float, float, float]) -> str:
-    width, height = box[2] - box[0], box[3] - box[1]
-    if height >= _UNEQUAL * width:
-        return "taller than wide"
-    return "wider than tall" if width >= _UNEQUAL * height else "about as wide as tall"

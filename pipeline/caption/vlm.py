@@ -1,26 +1,32 @@
 """Chat models that see: whatever transformers opens as an image-text-to-text model and that has a chat template."""
 
-import dataclasses
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pipeline.backends import SettingError, require
-from pipeline.caption.generation import Decoding, Dtype, check_dtype, load_model, tokens_and_scores, torch_dtype
+from pipeline.caption.base import CaptionerBase
+from pipeline.caption.generation import (
+    Decoding,
+    Dtype,
+    Unfinished,
+    captions_of,
+    check_dtype,
+    libraries,
+    load_model,
+    thought_tags,
+    torch_dtype,
+)
 from pipeline.caption.pixels import scaled
 from pipeline.models.batches import padded_size
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import BITSANDBYTES, TRANSFORMERS, Licensed, model_license, remote_code
 from pipeline.models.weights import ModelFiles, find_model
-from pipeline.sample import Caption, Crop, Pixels
+from pipeline.sample import Caption, Crop
 from schemas.hashes import sha256
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _FLAG = "--caption.model"
 _MINI = None
@@ -46,6 +52,9 @@ class VlmConfig(Decoding):
     """What the model is asked about each crop; the paper's words."""
     max_new_tokens: int = 64
     """Longest caption, in tokens."""
+    unfinished: Unfinished = "dead"
+    """What becomes of an answer cut at --caption.max_new_tokens: dead or keep. Chat models write whole sentences, so a
+    cut answer breaks off within one."""
     min_side: int = 28
     """Pixels; crops with a shorter side are scaled up to it, since models refuse images smaller than their patches."""
     max_side: int = 2048
@@ -73,13 +82,14 @@ class _Prepared:
     whatever form the model has."""
 
 
-class Vlm:
+class Vlm(CaptionerBase):
     """Asks a chat model about each crop. `caption_score` is the mean probability (geometric, 0 to 1) of the tokens."""
 
     name: ClassVar[str] = "vlm"
     version: ClassVar[int] = 1
     """Raised when the same input would give another output: it is part of the fingerprint."""
     config_class: ClassVar[type[VlmConfig]] = VlmConfig
+    not_output: ClassVar[tuple[str, ...]] = ("allow_constant",)
 
     def __init__(self, config: VlmConfig, *, device: Device = CPU) -> None:
         """Load weights and processor.
@@ -90,37 +100,30 @@ class Vlm:
         import transformers
 
         _check_trust(config)
-        self.config = config
-        self.batch_size = config.batch_size
-        self.prompt: str | None = config.prompt
-        self._files = _find(config)
+        files = _find(config)
+        super().__init__(config, files=files, libraries=libraries(config.dtype))
+        self.prompt = config.prompt
+        self._code = _code_sha256(files.path) if config.trust_remote_code else None
         self._device = device.resolve()
-        self._check_code()
-        trust = {"trust_remote_code": config.trust_remote_code}
-        processors: Any = transformers.AutoProcessor
-        self._processor = processors.from_pretrained(self._files.path, local_files_only=True, **trust)
-        self._check_template()
-        models = transformers.AutoModelForImageTextToText
-        self._model = load_model(models, self._files.path, dtype=config.dtype, device=self._device, **trust)
-
-    def _check_code(self) -> None:
-        from transformers import CONFIG_MAPPING
-
-        settings = json.loads((self._files.path / "config.json").read_text(encoding="utf-8"))
-        needs_code = "auto_map" in settings and settings.get("model_type") not in CONFIG_MAPPING
-        if needs_code and not self.config.trust_remote_code:
+        settings = json.loads((files.path / "config.json").read_text(encoding="utf-8"))
+        needs_code = "auto_map" in settings and settings.get("model_type") not in transformers.CONFIG_MAPPING
+        if needs_code and not config.trust_remote_code:
             raise ValueError(
-                f"{_FLAG} {self.config.model}: it runs Python code of its own. Read it, then give "
+                f"{_FLAG} {config.model}: it runs Python code of its own. Read it, then give "
                 "--caption.trust_remote_code true (for a hub id with the commit you read as --caption.revision), "
                 "or let a server run it and use --captioner openai"
             )
-
-    def _check_template(self) -> None:
+        trust = {"trust_remote_code": config.trust_remote_code}
+        processors: Any = transformers.AutoProcessor
+        self._processor = processors.from_pretrained(files.path, local_files_only=True, **trust)
         if not getattr(self._processor, "chat_template", None):
             raise ValueError(
-                f"{_FLAG} {self.config.model}: it has no chat template; give an instruction-tuned model, "
+                f"{_FLAG} {config.model}: it has no chat template; give an instruction-tuned model, "
                 "or --captioner blip2 for a BLIP-2"
             )
+        self._tags = thought_tags(self._processor.tokenizer)
+        models = transformers.AutoModelForImageTextToText
+        self._model = load_model(models, files.path, dtype=config.dtype, device=self._device, **trust)
 
     def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[Caption]:
         """Return the caption of each crop, in order."""
@@ -132,8 +135,14 @@ class Vlm:
         The padding is copies of the crop that is the smallest as the model sees it: they are the least work, and their
         captions end when that one does.
         """
-        pictures = [self._picture(crop.pixels) for crop in crops]
-        chats = [_chat(picture, prompt) for picture, prompt in zip(pictures, prompts, strict=True)]
+        from PIL import Image
+
+        sides = {"min_side": self.config.min_side, "max_side": self.config.max_side}
+        pictures = [Image.fromarray(scaled(crop.pixels, **sides)) for crop in crops]
+        chats = [
+            [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}]}]
+            for picture, prompt in zip(pictures, prompts, strict=True)
+        ]
         smallest = min(range(len(crops)), key=lambda index: pictures[index].width * pictures[index].height)
         inputs = self._processor.apply_chat_template(
             chats + [chats[smallest]] * self._num_copies(crops, of=crops[smallest]),
@@ -160,11 +169,6 @@ class Vlm:
         shrunk: float = min(1.0, self.config.max_side / max(height, width))
         return max(1.0, crop.pixels.size // 3 * shrunk**2 / _PIXELS_A_PLACE)
 
-    def _picture(self, pixels: Pixels) -> "Image":
-        from PIL import Image
-
-        return Image.fromarray(scaled(pixels, min_side=self.config.min_side, max_side=self.config.max_side))
-
     def _sent(self, value: Any) -> Any:
         """Return an input on the model's device, pixels in its dtype, without waiting for the copy."""
         dtype = torch_dtype(self.config.dtype) if value.is_floating_point() else value.dtype
@@ -178,9 +182,8 @@ class Vlm:
 
         with torch.inference_mode():
             output = self._model.generate(**prepared.inputs, **self.config.arguments())
-            tokens, scores = tokens_and_scores(output, self._model.generation_config)
-        texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
-        captions = [Caption(text=text.strip(), score=score) for text, score in zip(texts, scores, strict=True)]
+            tokenizer, settings = self._processor.tokenizer, self._model.generation_config
+            captions = captions_of(output, tokenizer, settings, tags=self._tags)
         return captions[: prepared.num_crops]  # the others pad the batch
 
     @staticmethod
@@ -194,7 +197,8 @@ class Vlm:
         _check_trust(config)
         files = _find(config)
         code = {"code": _code_sha256(files.path)} if config.trust_remote_code else {}
-        return code | {"model": files.fingerprint(), "revision": None, "license": None}
+        named = {"model": files.fingerprint(), "revision": None, "license": None}
+        return code | named | dict.fromkeys(Vlm.not_output)
 
     @staticmethod
     def licenses(config: VlmConfig) -> tuple[Licensed, ...]:
@@ -205,21 +209,8 @@ class Vlm:
         return (TRANSFORMERS, *quantised, *remote, weights)
 
     def provenance(self) -> dict[str, Any]:
-        """Return name, version, weights, prompt, settings and library versions."""
-        libraries = ("torch", "transformers", *(("bitsandbytes",) if self.config.dtype == "int8" else ()))
-        return {
-            "name": self.name,
-            "version": self.version,
-            "weights": self._files.identity(),
-            "code": _code_sha256(self._files.path) if self.config.trust_remote_code else None,
-            "prompt": self.prompt,
-            "settings": dataclasses.asdict(self.config) | {"model": self._files.name},
-            "libraries": {name: version(name) for name in libraries},
-        }
-
-
-def _chat(picture: "Image", prompt: str | None) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}]}]
+        """Return a captioner's provenance, with the sha256 of the code that came with the model."""
+        return super().provenance() | {"code": self._code}
 
 
 def _find(config: VlmConfig) -> ModelFiles:

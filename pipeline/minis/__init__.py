@@ -7,10 +7,9 @@
     detector   YOLOv9-t, one class
     captioner  BLIP-2 with an OPT head
     clip       a CLIP of open_clip
-    evaluate   figures on fresh scenes; cards: the README of each checkpoint
+    evaluate   figures on fresh scenes, and whether a repeated training lies where the card says
     ship       trains, measures and lays out one mini (`fineclip train-mini`)
-    weights    safetensors in and out; store: where the shipped checkpoints lie
 
-Everything but `batches`, `cards` and `store` needs torch, and is imported only by those who train, measure or
-load a mini.
+Nothing real imports them: the checkpoints that ship lie in `pipeline/models/checkpoints/`, and the backends load them
+by the code that loads any other.
 """

@@ -1,17 +1,15 @@
 """Scenes and their crops as training batches: which scenes a step sees follows from the step alone."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.sample import Pixels
 from pipeline.scenes.draw import Scene, draw_scene
 from pipeline.scenes.words import Attributes, region_caption
 
-Pixels = npt.NDArray[np.uint8]
-"""`[h, w, 3]` RGB."""
 _Value = TypeVar("_Value", bound=np.generic)
 
 
@@ -43,16 +41,13 @@ def crops_of_step(seed: int, step: int, count: int) -> list[Example]:
     rng = np.random.default_rng((seed, step))
     examples: list[Example] = []
     for index in range(step * count, (step + 1) * count):
-        examples.extend(_examples(draw_scene(seed, "train", index), rng))
+        scene = draw_scene(seed, "train", index)
+        for box, mask, attributes in zip(scene.boxes, scene.masks, scene.attributes, strict=True):
+            wider = loosened(box, rng)
+            examples.append(Example(pixels=cut(scene.pixels, wider), mask=cut(mask, wider), attributes=attributes))
         if len(examples) >= count:
             break
     return examples[:count]
-
-
-def _examples(scene: Scene, rng: np.random.Generator) -> Iterator[Example]:
-    for box, mask, attributes in zip(scene.boxes, scene.masks, scene.attributes, strict=True):
-        wider = loosened(box, rng)
-        yield Example(pixels=cut(scene.pixels, wider), mask=cut(mask, wider), attributes=attributes)
 
 
 def loosened(box: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:

@@ -22,10 +22,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pipeline.minis.batches import Example, Pixels, crops_of_step
+from pipeline.minis.batches import Example, crops_of_step
 from pipeline.minis.heads import TeachingHeads, position_waves
-from pipeline.minis.loop import Losses, Recipe, Run, start
+from pipeline.minis.loop import Losses, MiniRecipe, Run, start
 from pipeline.minis.tokens import BOUND, BOUND_ID, PAD_ID, train_tokenizer
+from pipeline.sample import Pixels
 from pipeline.scenes.words import every_region_caption
 
 CANVAS_PX = 80
@@ -36,7 +37,7 @@ _IMAGE = "<image>"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionerRecipe(Recipe):
+class CaptionerRecipe(MiniRecipe):
     """How the shipped captioner was trained."""
 
     steps: int = 8000
@@ -48,6 +49,9 @@ class CaptionerRecipe(Recipe):
     """Of the attribute heads' loss beside the captions'."""
     mask_weight: float = 2.0
     """Of the mask head's loss beside the captions'."""
+
+
+SHIPPED = CaptionerRecipe()
 
 
 def train(recipe: CaptionerRecipe, folder: Path) -> None:

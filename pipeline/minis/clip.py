@@ -17,19 +17,16 @@ import cv2
 import numpy as np
 import open_clip
 import torch
-from open_clip.tokenizer import HFTokenizer
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torchvision.transforms import Compose
 
-from pipeline.minis.batches import Example, Pixels, crops_of_step, scenes_of_step
+from pipeline.caption.clip import images_to_input
+from pipeline.minis.batches import Example, crops_of_step, scenes_of_step
 from pipeline.minis.heads import TeachingHeads, position_waves
-from pipeline.minis.loop import Losses, Recipe, Run, start
+from pipeline.minis.loop import Losses, MiniRecipe, Run, save_half, start
 from pipeline.minis.tokens import BOUND, BOUND_ID, PAD_ID, train_tokenizer
-from pipeline.models.state import save_half
 from pipeline.scenes.draw import draw_scene
-from pipeline.scenes.words import CHOICES, Attributes, every_region_caption, region_caption
+from pipeline.scenes.words import CHOICES, every_region_caption, region_caption
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 INPUT_PX = 96
@@ -45,12 +42,12 @@ _PREPROCESS: dict[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipRecipe(Recipe):
+class ClipRecipe(MiniRecipe):
     """How the shipped CLIP was trained."""
 
     steps: int = 2400
     batch_size: int = 48
-    """Crops a step."""
+    """Crops per step."""
     scenes_per_step: int = 12
     lr: float = 1e-3
     warmup_steps: int = 300
@@ -59,6 +56,9 @@ class ClipRecipe(Recipe):
     """Of the attribute heads' loss beside the contrastive ones."""
     mask_weight: float = 2.0
     """Of the mask head's loss beside the contrastive ones."""
+
+
+SHIPPED = ClipRecipe()
 
 
 def train(recipe: ClipRecipe, folder: Path) -> None:
@@ -120,7 +120,10 @@ class _Trainee:
         crops = crops_of_step(recipe.seed + 1, step, recipe.batch_size)
         image_captions, region_captions = [s.caption for s in scenes], [crop.caption for crop in crops]
         images = [scene.pixels for scene in scenes] + [crop.pixels for crop in crops]
-        image_features, patches = self._encode(images_to_input(self._preprocess, images))
+        inputs = images_to_input(self._preprocess, images)
+        outputs = self.model.visual.forward_intermediates(inputs, indices=1, output_fmt="NLC")
+        image_features = nn.functional.normalize(outputs["image_features"], dim=-1)
+        patches = outputs["image_intermediates"][-1]
         texts = image_captions + _with_near_misses(crops, np.random.default_rng((recipe.seed, step)))
         text_features = self.model.encode_text(self._tokenizer(texts), normalize=True)
         scale = self.model.logit_scale.clamp(max=_LN_100).exp()
@@ -134,11 +137,6 @@ class _Trainee:
         loss = whole + region + self._recipe.heads_weight * heads + self._recipe.mask_weight * mask
         return {"loss": loss} | {name: part.detach() for name, part in parts.items()} | right
 
-    def _encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return normalised image features `[B, D]` and the last block's patch tokens `[B, P, W]`."""
-        outputs = self.model.visual.forward_intermediates(images, indices=1, output_fmt="NLC")
-        return nn.functional.normalize(outputs["image_features"], dim=-1), outputs["image_intermediates"][-1]
-
 
 def _with_near_misses(crops: Sequence[Example], rng: np.random.Generator) -> list[str]:
     """Return the distinct captions of `crops`, then two near misses of each: another shape, another of the rest.
@@ -149,14 +147,12 @@ def _with_near_misses(crops: Sequence[Example], rng: np.random.Generator) -> lis
     captions = [crop.caption for crop in crops]
     for crop in crops:
         for names in (("shape",), ("size", "colour", "texture")):
-            captions.append(_near_miss(crop.attributes, names[rng.integers(len(names))], rng))
+            name = names[rng.integers(len(names))]
+            own = getattr(crop.attributes, name)
+            others = [replace(crop.attributes, **{name: word}) for word in CHOICES[name] if word != own]
+            allowed = [other for other in others if not other.held_out]
+            captions.append(region_caption(allowed[rng.integers(len(allowed))]))
     return list(dict.fromkeys(captions))
-
-
-def _near_miss(attributes: Attributes, name: str, rng: np.random.Generator) -> str:
-    others = [replace(attributes, **{name: word}) for word in CHOICES[name] if word != getattr(attributes, name)]
-    allowed = [other for other in others if not other.held_out]
-    return region_caption(allowed[rng.integers(len(allowed))])
 
 
 def _masks(crops: Sequence[Example]) -> Tensor:
@@ -179,40 +175,3 @@ def _matching_loss(logits: Tensor, rows: Sequence[str], columns: Sequence[str]) 
         logits.T[matched], match.T[matched] / match.T[matched].sum(dim=1, keepdim=True)
     )
     return (by_row + by_column) / 2
-
-
-def images_to_input(preprocess: Compose, images: Sequence[Pixels]) -> Tensor:
-    """Return images (`[h, w, 3]` uint8 RGB each) as `[B, 3, 96, 96]` float32, by open_clip's own rules."""
-    return torch.stack([preprocess(Image.fromarray(image)) for image in images])
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedClip:
-    """A CLIP with what prepares its inputs."""
-
-    model: Any
-    """open_clip's CLIP; it is not typed."""
-    preprocess: Compose
-    tokenizer: HFTokenizer
-
-
-def load(folder: Path) -> LoadedClip:
-    """Return the model in float32, in eval mode, with its preprocessing and tokenizer."""
-    location = f"local-dir:{folder.resolve()}"
-    model, _, preprocess = open_clip.create_model_and_transforms(location, precision="fp32")
-    return LoadedClip(model=model.eval(), preprocess=preprocess, tokenizer=open_clip.get_tokenizer(location))
-
-
-def encode_crops(loaded: LoadedClip, crops: Sequence[Pixels], *, batch_size: int = 64) -> Tensor:
-    """Return `[N, D]` float32 normalised image features of crops (`[h, w, 3]` uint8 RGB each)."""
-    batches = [crops[first : first + batch_size] for first in range(0, len(crops), batch_size)]
-    with torch.inference_mode():
-        inputs = (images_to_input(loaded.preprocess, batch) for batch in batches)
-        return torch.cat([loaded.model.encode_image(images, normalize=True) for images in inputs])
-
-
-def encode_captions(loaded: LoadedClip, captions: Sequence[str], *, batch_size: int = 256) -> Tensor:
-    """Return `[N, D]` float32 normalised text features."""
-    batches = [list(captions[first : first + batch_size]) for first in range(0, len(captions), batch_size)]
-    with torch.inference_mode():
-        return torch.cat([loaded.model.encode_text(loaded.tokenizer(batch), normalize=True) for batch in batches])

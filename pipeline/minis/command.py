@@ -6,40 +6,31 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.minis.cards import outside_interval
-from pipeline.models.minis import FIGURES, MINIS, mini_folder
+from pipeline.minis.evaluate import outside_interval
+from pipeline.models.shipped import FIGURES, MINIS, mini_folder
 
 _DESCRIPTION = """\
 Trains a small detector, captioner or CLIP on synthetic scenes, measures it on test scenes, and leaves weights, recipe,
-figures, learning curve and card in RUN/checkpoint. Started again on the same RUN, it goes on where it stopped."""
+figures and learning curve in RUN/checkpoint. Started again on the same RUN, it goes on where it stopped."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run `fineclip train-mini` and return its exit code: 2 for wrong usage or another recipe's RUN."""
+    """Run `fineclip train-mini` and return its exit code. Raises ResumeError where RUN is another recipe's."""
     parser = argparse.ArgumentParser(prog="fineclip train-mini", description=_DESCRIPTION)
     parser.add_argument("name", choices=MINIS, help="which mini")
     parser.add_argument("--run", type=Path, required=True, help="folder of the run")
     parser.add_argument("--seed", type=int, default=0, help="of weights and data (default: %(default)s)")
     parser.add_argument("--steps", type=int, help="training steps (default: the recipe's)")
     options = parser.parse_args(arguments)
-    from pipeline.minis.loop import ResumeError  # torch takes seconds to import: not for --help
-    from pipeline.minis.ship import train_mini
+    from pipeline.minis.ship import train_mini  # torch takes seconds to import: not for --help
 
-    try:
-        checkpoint = train_mini(options.name, options.run, seed=options.seed, steps=options.steps)
-    except ResumeError as error:
-        parser.error(str(error))
-    sys.stdout.write(
-        f"{checkpoint}\n{(checkpoint / FIGURES).read_text(encoding='utf-8')}{_compared(options.name, checkpoint)}"
+    checkpoint = train_mini(options.name, options.run, seed=options.seed, steps=options.steps)
+    shipped, reached = (
+        json.loads((folder / FIGURES).read_bytes()) for folder in (mini_folder(options.name), checkpoint)
     )
+    compared = "Every figure lies within the interval that the shipped mini's card states."
+    if outside := outside_interval(shipped, reached):
+        listed = ", ".join(f"{figure} {reached[figure]:g} (shipped {shipped[figure]:g})" for figure in outside)
+        compared = f"Outside the interval that the shipped mini's card states: {listed}"
+    sys.stdout.write(f"{checkpoint}\n{(checkpoint / FIGURES).read_text(encoding='utf-8')}{compared}\n")
     return 0
-
-
-def _compared(name: str, checkpoint: Path) -> str:
-    """Return the sentence that says how the figures in `checkpoint` lie to those of the mini that ships."""
-    shipped, reached = (json.loads((folder / FIGURES).read_bytes()) for folder in (mini_folder(name), checkpoint))
-    outside = outside_interval(shipped, reached)
-    if not outside:
-        return "Every figure lies within the interval that the shipped mini's card states.\n"
-    listed = ", ".join(f"{figure} {reached[figure]:g} (shipped {shipped[figure]:g})" for figure in outside)
-    return f"Outside the interval that the shipped mini's card states: {listed}\n"

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +10,11 @@ from libreyolo import LibreYOLO9
 from libreyolo.models.yolo9.loss import YOLO9Loss
 from libreyolo.models.yolo9.nn import LibreYOLO9Model
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.minis.batches import Pixels, scenes_of_step
-from pipeline.minis.loop import Losses, Recipe, Run, start
-from pipeline.models.state import WeightsError, fit_strictly, save_half
+from pipeline.minis.batches import scenes_of_step
+from pipeline.minis.loop import Losses, MiniRecipe, Run, save_half, start
+from pipeline.sample import Pixels
 from pipeline.scenes.draw import Scene
 from pipeline.scenes.layout import SIDE_PX
 from schemas.boxes import Boxes, as_boxes
@@ -28,7 +26,7 @@ _MAX_OBJECTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorRecipe(Recipe):
+class DetectorRecipe(MiniRecipe):
     """How the shipped detector was trained."""
 
     steps: int = 1600
@@ -37,6 +35,9 @@ class DetectorRecipe(Recipe):
     warmup_steps: int = 100
     weight_decay: float = 0.01
     ema_decay: float | None = 0.995
+
+
+SHIPPED = DetectorRecipe()
 
 
 def train(recipe: DetectorRecipe, folder: Path) -> None:
@@ -81,37 +82,6 @@ def _targets(scenes: Sequence[Scene]) -> Tensor:
     for row, scene in zip(targets, scenes, strict=True):
         row[: len(scene.boxes), 1:] = torch.from_numpy(scene.boxes) / SIDE_PX
     return targets
-
-
-def load(path: Path, *, device: str = "cpu") -> LibreYOLO9:
-    """Return libreyolo's predictor with the weights at `path`, in eval mode: a mini's folder, or a checkpoint's file.
-
-    Size and number of classes are read from the weights; a .pt is read without running code. Raises WeightsError
-    unless they are those of a YOLOv9 and all fit.
-    """
-    file = path / WEIGHTS if path.is_dir() else path
-    state, names = _read(file)
-    size, num_classes = LibreYOLO9.detect_size(state), LibreYOLO9.detect_nb_classes(state)
-    if size is None or num_classes is None:
-        raise WeightsError(f"{file} is not a YOLOv9 of libreyolo's, which has the variants t, s, m and c")
-    predictor = LibreYOLO9(None, size=size, nb_classes=num_classes, device=device)
-    fit_strictly(predictor.model, state, file)
-    predictor.names = names or ({0: "object"} if num_classes == 1 else predictor.names)
-    # A fresh model is in train mode, and gives raw maps.
-    predictor.model.eval()
-    return predictor
-
-
-def _read(file: Path) -> tuple[dict[str, Tensor], dict[int, str]]:
-    """Return the tensors that a checkpoint's model runs on, and its class names where it states them."""
-    if file.suffix == ".safetensors":
-        checkpoint: dict[str, Any] = {"model": load_file(file)}
-    else:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    names = {int(index): str(name) for index, name in checkpoint.get("names", {}).items()}
-    # Published checkpoints hold the branches that training alone uses too.
-    state = checkpoint.get("model", checkpoint)
-    return {key: value for key, value in state.items() if not key.startswith(("aux.", "aux_head."))}, names
 
 
 def detect(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 CURVE = "curve.jsonl"
@@ -22,7 +23,9 @@ RESUME = "resume.pt"
 
 
 class ResumeError(ValueError):
-    """A folder holds an unfinished run of another recipe; the message says what to do."""
+    """A folder holds an unfinished run of another recipe; the message says what to do. Commands exit 2 on it."""
+
+    exit_code = 2
 
 
 class DivergedError(RuntimeError):
@@ -30,7 +33,7 @@ class DivergedError(RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class MiniRecipe:
     """What determines a training run, apart from the model. Each mini has its own subclass."""
 
     steps: int
@@ -51,7 +54,7 @@ class Recipe:
     save_every: int = 250
 
 
-def lr_at(recipe: Recipe, step: int) -> float:
+def lr_at(recipe: MiniRecipe, step: int) -> float:
     """Return the learning rate of a step, from 0."""
     if step < recipe.warmup_steps:
         return recipe.lr * (step + 1) / recipe.warmup_steps
@@ -66,16 +69,26 @@ Losses = Mapping[str, Tensor]
 class Run:
     """A training run in a folder: continues what `resume.pt` holds, or starts."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, folder: Path) -> None:
+    def __init__(self, model: nn.Module, recipe: MiniRecipe, folder: Path) -> None:
         self.model, self.recipe, self.folder = model, recipe, folder
         self.step = 0
         self.seconds = 0.0
-        self.optimiser = torch.optim.AdamW(_decay_groups(model, recipe.weight_decay), lr=recipe.lr, betas=(0.9, 0.98))
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimiser = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98))
         self.average = {k: v.clone() for k, v in model.state_dict().items()} if recipe.ema_decay is not None else None
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / RESUME).exists():
             self._resume()
-        _keep_lines(folder / CURVE, self.step)
+        curve = folder / CURVE
+        if curve.exists():
+            # Rows beyond the step are of steps that a stopped run takes again.
+            rows = curve.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= self.step]
+            curve.write_text("".join(kept), encoding="utf-8")
 
     def train(self, losses_at: Callable[[int], Losses], stop: int | None = None) -> None:
         """Train up to the recipe's last step, or up to `stop`; `losses_at(step)` draws the data and runs the model.
@@ -109,20 +122,16 @@ class Run:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
         self.optimiser.step()
         self.step += 1
-        self._update_average()
+        if self.average is not None and self.recipe.ema_decay is not None:
+            # A short memory at first, so that the random first weights are forgotten.
+            decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
+            # A state dict's tensors are detached: no gradients are kept here.
+            for name, value in self.model.state_dict().items():
+                if value.dtype.is_floating_point:
+                    self.average[name].lerp_(value, 1 - decay)
+                else:
+                    self.average[name].copy_(value)
         return losses
-
-    def _update_average(self) -> None:
-        if self.average is None or self.recipe.ema_decay is None:
-            return
-        # A short memory at first, so that the random first weights are forgotten.
-        decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
-        # A state dict's tensors are detached: no gradients are kept here.
-        for name, value in self.model.state_dict().items():
-            if value.dtype.is_floating_point:
-                self.average[name].lerp_(value, 1 - decay)
-            else:
-                self.average[name].copy_(value)
 
     def _log(self, losses: Losses) -> None:
         row = {"step": self.step} | {name: round(value.item(), 5) for name, value in losses.items()}
@@ -155,22 +164,17 @@ class Run:
         torch.set_rng_state(state["rng"])
 
 
-def start(recipe: Recipe) -> None:
+def start(recipe: MiniRecipe) -> None:
     """Fix the number of threads and seed torch, before the first weights are drawn."""
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
 
 
-def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    matrices, vectors = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-
-
-def _keep_lines(curve: Path, step: int) -> None:
-    """Drop the rows of a curve beyond `step`: the steps that a stopped run takes again."""
-    if not curve.exists():
-        return
-    rows = curve.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
-    curve.write_text("".join(kept), encoding="utf-8")
+def save_half(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write a state dict with its floating point tensors in fp16. Raises ValueError where one does not fit into it."""
+    halves = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    for name, value in halves.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{path}: {name} has values beyond fp16")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in halves.items()}, path)

@@ -1,9 +1,9 @@
 """What all models share: weights, devices, batches, licences, and the small checkpoints that ship.
 
 weights    where a model's files are, by hash or commit
-state      safetensors in and out, loaded strictly
+state_dict loaded strictly into a model
 device     CPU or CUDA, leased; threads
 batches    batches over many images, halved on out-of-memory, bisected on errors
 licenses   the terms of code and weights
-minis      where the shipped checkpoints lie (`checkpoints/`)
+shipped    where the minis that ship lie (`checkpoints/`)
 """

@@ -57,6 +57,8 @@ class BatchReport(msgspec.Struct, kw_only=True):
     items: int = 0
     calls: int = 0
     """Of the model, those that failed and those that bisect a failed batch included."""
+    unfinished: int = 0
+    """Answers that were cut short, kept or not."""
     model_s: float = 0.0
     """Seconds in the model's calls."""
     waited_s: float = 0.0
@@ -67,6 +69,7 @@ class BatchReport(msgspec.Struct, kw_only=True):
         self.learned_size = min(self.learned_size, other.learned_size)
         self.items += other.items
         self.calls += other.calls
+        self.unfinished += other.unfinished
         self.model_s += other.model_s
         self.waited_s += other.waited_s
 

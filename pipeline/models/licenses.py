@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.models.weights import origin_of
+from pipeline.models.weights import name_of_path, origin_of
 
 
 class LicenseError(ValueError):
@@ -98,44 +98,34 @@ _WEIGHTS: dict[str, tuple[str, str]] = {
 """Models by name (a hub id, a torchvision builder, `mini`): licence and note."""
 
 
-def model_license(name: str, *, mini: str | None, stated: str | None = None) -> Licensed:
-    """Return the terms of the weights that `find_model` finds under `name`, where `mini` is the one that ships.
+Origin = Literal["mini", "path", "hub", "published", "server"]
 
-    The ledger vouches for what ships and for what the hub has under that name. A local path may hold anything: its
-    terms are `stated`, what the user vouches for, or `unknown`, hence not permissive.
+
+def model_license(
+    name: str,
+    *,
+    mini: str | None = None,
+    origin: Origin | None = None,
+    stated: str | None = None,
+) -> Licensed:
+    """Return the terms of the weights called `name`, which depend on where they come from.
+
+    mini, hub, published   the ledger vouches for what ships, and for what the hub and torchvision have under that name
+    path                   anything may lie there: it vouches for nothing
+    server                 a server can call any weights so: restricted ones are taken at its word, others not
+
+    `origin` is by default where `find_model` looks for `name`, `mini` being the one that ships for this use. Where the
+    ledger is silent, the terms are `stated`, what the user vouches for, or `unknown`, hence not permissive. A path is
+    called by its last component: the provenance must not depend on where the weights lie.
     """
-    origin = origin_of(name, mini=mini)
-    if origin == "path":
-        return file_license(str(Path(name).resolve()), stated=stated)
-    if origin == "hub" and "/" not in name:  # no hub id, so none of the hub's models is meant
-        return _license(name, None, stated=stated)
-    return published_license(name, stated=stated)
-
-
-def file_license(path: str, *, stated: str | None = None) -> Licensed:
-    """Return the terms of the weights at a local path: what the user vouches for.
-
-    They are called by the path's last component, since the provenance must not depend on where they lie.
-    """
-    return _license(Path(path).name, None, stated=stated)
-
-
-def published_license(name: str, *, stated: str | None = None) -> Licensed:
-    """Return the terms of weights that come from those who publish them under `name`: the ledger's.
-
-    What is `stated` counts where the ledger is silent.
-    """
-    return _license(name, _WEIGHTS.get(name), stated=stated)
-
-
-def served_license(name: str, *, stated: str | None = None) -> Licensed:
-    """Return the terms of the weights that a server calls `name`.
-
-    A server can call any weights so: the name of a restricted model is taken at its word, that of another vouches for
-    nothing.
-    """
-    published = published_license(name)
-    return _license(name, None, stated=stated) if published.permissive else published_license(name, stated=stated)
+    origin = origin or origin_of(name, mini=mini)
+    entry = _WEIGHTS.get(name)
+    no_hub_id = origin == "hub" and "/" not in name
+    if origin == "path" or no_hub_id or (origin == "server" and entry and entry[0] in PERMISSIVE):
+        entry = None
+    terms, note = entry or (stated or _UNKNOWN, "as stated by the user" if stated else "")
+    what = name_of_path(Path(name)) if origin == "path" else name
+    return Licensed(what=what, kind="weights", license=terms, permissive=terms in PERMISSIVE, note=note)
 
 
 def remote_code(model: str) -> Licensed:
@@ -143,14 +133,9 @@ def remote_code(model: str) -> Licensed:
     return Licensed(what=f"the code of {model}", kind="code", license=_UNKNOWN, permissive=False)
 
 
-def _license(what: str, entry: tuple[str, str] | None, *, stated: str | None) -> Licensed:
-    name, note = entry or (stated or _UNKNOWN, "as stated by the user" if stated else "")
-    return Licensed(what=what, kind="weights", license=name, permissive=name in PERMISSIVE, note=note)
-
-
 def known_weights() -> list[Licensed]:
     """Return the entry of every model that the ledger knows, by name."""
-    return [published_license(model) for model in sorted(_WEIGHTS)]
+    return [model_license(model, origin="published") for model in sorted(_WEIGHTS)]
 
 
 def check_permissive(entries: Iterable[Licensed]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.models.minis import mini_folder
+from pipeline.models.shipped import mini_folder
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _SETTINGS = (".json", ".txt", ".model", ".jinja")
@@ -35,7 +35,7 @@ _TWINS = {
 
 
 class WeightsNotFoundError(ValueError):
-    """A model's files are not to be had; the message names the flag that takes a local path. Commands exit 2 on it."""
+    """A model's files cannot be found or downloaded; the message names the flag that takes a path. Commands exit 2."""
 
     exit_code = 2
 
@@ -81,7 +81,7 @@ def find_model(name: str, *, mini: str | None, flag: str, revision: str | None =
         return ModelFiles(path=path, name="mini", revision=None, sha256=sha256_of(path))
     if origin == "path":
         path = Path(name).resolve()
-        return ModelFiles(path=path, name=path.name, revision=None, sha256=sha256_of(path))
+        return ModelFiles(path=path, name=name_of_path(Path(name)), revision=None, sha256=sha256_of(path))
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise WeightsNotFoundError(f"{flag} {name}: there is no such file or folder; give a local path or a hub id")
     path = _from_hub(name, flag, revision)
@@ -96,7 +96,12 @@ def find_file(path: str, *, flag: str, what: str) -> ModelFiles:
     file = Path(path)
     if not file.is_file():
         raise WeightsNotFoundError(f"{flag} {path}: there is no such file; give the local path of {what}")
-    return ModelFiles(path=file.resolve(), name=file.name, revision=None, sha256=sha256_of(file.resolve()))
+    return ModelFiles(path=file.resolve(), name=name_of_path(file), revision=None, sha256=sha256_of(file.resolve()))
+
+
+def name_of_path(path: Path) -> str:
+    """Return the last component of a path, which needs not exist; of a folder's (`.`, a link) where it leads."""
+    return path.resolve().name if path.is_dir() else path.name
 
 
 def find_published(url: str, *, flag: str) -> ModelFiles:
@@ -153,13 +158,16 @@ def _from_hub(name: str, flag: str, revision: str | None) -> Path:
 
     try:
         ignored = [*_OTHER_FORMATS, *_TWINS]
-        cached = snapshot_download(name, revision=revision, local_files_only=True, ignore_patterns=ignored)
-        if _has_weights(Path(cached)):
-            return Path(cached)
+        path = Path(snapshot_download(name, revision=revision, local_files_only=True, ignore_patterns=ignored))
+        if _has_weights(path):
+            return path
     except LocalEntryNotFoundError:
         pass  # not in the cache, or known not to be all there: fetch it
     try:
-        path = _fetched(name, revision)
+        # The list of files by way of a dry run: that turns what goes wrong on the network into OSErrors.
+        files = [file.filename for file in snapshot_download(name, revision=revision, dry_run=True)]
+        ignored = [*_OTHER_FORMATS, *(pickled for pickled, same in _TWINS.items() if fnmatch.filter(files, same))]
+        path = Path(snapshot_download(name, revision=revision, ignore_patterns=ignored))
     except OSError as error:
         raise WeightsNotFoundError(
             f"{flag} {name}: not in the local cache, or not all of it, and the hub cannot be reached "
@@ -172,16 +180,6 @@ def _from_hub(name: str, flag: str, revision: str | None) -> Path:
     return path
 
 
-def _fetched(name: str, revision: str | None) -> Path:
-    """Fetch a model's files in one format of weights and return their folder. Raises OSError."""
-    from huggingface_hub import snapshot_download
-
-    # The list of files by way of a dry run: that turns what goes wrong on the network into OSErrors.
-    files = [file.filename for file in snapshot_download(name, revision=revision, dry_run=True)]
-    twins = [pickled for pickled, same in _TWINS.items() if fnmatch.filter(files, same)]
-    return Path(snapshot_download(name, revision=revision, ignore_patterns=[*_OTHER_FORMATS, *twins]))
-
-
 def _has_weights(folder: Path) -> bool:
     """Return whether all of the weights are there, in the format that is loaded where there are several.
 
@@ -189,24 +187,24 @@ def _has_weights(folder: Path) -> bool:
     """
     for suffix in _WEIGHTS:
         if indexes := sorted(folder.glob(f"*{suffix}.index.json")):
-            return all((folder / shard).is_file() for index in indexes for shard in _shards(index))
+            maps = [json.loads(index.read_text(encoding="utf-8"))["weight_map"] for index in indexes]
+            return all((folder / shard).is_file() for weight_map in maps for shard in weight_map.values())
         files = [file for file in folder.glob(f"*{suffix}") if file.name not in _LEFTOVERS]
         if files:
             return not all(_SHARD.fullmatch(file.stem) for file in files)
     return False
 
 
-def _shards(index: Path) -> set[str]:
-    return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-
-
 @functools.cache
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of a weights file, or of a folder's weights and settings by name and content; once a process.
+    """Return the sha256 of a weights file, or of a folder's weights and settings by name and content; once per process.
 
     Raises WeightsNotFoundError for a folder without weights.
     """
-    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if _decides(file))
+    files = [path]
+    if path.is_dir():
+        endings = (*_WEIGHTS, *_SETTINGS)
+        files = sorted(f for f in path.iterdir() if f.suffix in endings and f.name not in _NOT_SETTINGS)
     if not any(file.suffix in _WEIGHTS for file in files):
         raise WeightsNotFoundError(f"{path}: the folder has no weights ({', '.join(_WEIGHTS)})")
     digests = []
@@ -217,7 +215,3 @@ def sha256_of(path: Path) -> str:
         return digests[0]
     named = "\n".join(f"{file.name} {digest}" for file, digest in zip(files, digests, strict=True))
     return hashlib.sha256(named.encode()).hexdigest()
-
-
-def _decides(file: Path) -> bool:
-    return file.suffix in _WEIGHTS or (file.suffix in _SETTINGS and file.name not in _NOT_SETTINGS)

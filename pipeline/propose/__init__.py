@@ -2,11 +2,13 @@
 
 base               the protocol
 letterbox          an image into a model's square input, boxes and masks back
-squares            a batch of such inputs
+squares            what proposers share whose model takes such squares
 order              proposals by score, then geometry
 masks              tight boxes and run lengths of masks
 manual             the regions the source gives
 yolov9             YOLOv9 by Ultralytics or libreyolo
+ultralytics        Ultralytics' side of it, and of FastSAM
+libreyolo          libreyolo's
 fastsam            FastSAM's masks and their boxes
 rpn                the region proposal network of torchvision's Faster R-CNN
 sam                Segment Anything's automatic masks and their boxes

@@ -12,7 +12,7 @@ from schemas.boxes import Boxes
 _GRAY = (114, 114, 114)
 """The padding YOLO models are trained with."""
 _STRIDE = 32
-"""Pixels of a square to a cell of the models' coarsest features."""
+"""Pixels of a square per cell of the models' coarsest features."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +33,12 @@ class Letterboxed:
 
     @property
     def scale_x(self) -> float:
-        """Input pixels an image pixel."""
+        """Input pixels per image pixel."""
         return self.inner_width / self.width
 
     @property
     def scale_y(self) -> float:
-        """Input pixels an image pixel."""
+        """Input pixels per image pixel."""
         return self.inner_height / self.height
 
     def to_image(self, boxes_input: Boxes) -> Boxes:

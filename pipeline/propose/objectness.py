@@ -68,20 +68,15 @@ def _colour_classes(pixels: Pixels) -> tuple[_Labels, int]:
     return numbered.reshape(classes.shape), len(present)
 
 
-def _ring(boxes: IntBoxes, width: int, height: int) -> IntBoxes:
-    """Return the boxes grown on each side by a tenth of their half circumference, clipped to the image."""
-    margin = (boxes[:, 2:] - boxes[:, :2]).sum(axis=1, keepdims=True) // 10 + 1
-    grown: IntBoxes = np.hstack([boxes[:, :2] - margin, boxes[:, 2:] + margin])
-    return grown.clip(0, np.array([width, height] * 2))
-
-
 def _colour_differences(pixels: Pixels, boxes: IntBoxes) -> tuple[_Floats, _Floats]:
     """Return two `[R]` differences in [0, 1] of colour histograms: inside to ring, and inside to the image's frame.
 
     A difference is half the L1 distance of the two histograms, each divided by its number of pixels.
     """
     height, width = pixels.shape[:2]
-    ring = _ring(boxes, width, height)
+    # The ring: the box grown on each side by a tenth of its half circumference, clipped to the image.
+    margin = (boxes[:, 2:] - boxes[:, :2]).sum(axis=1, keepdims=True) // 10 + 1
+    ring: IntBoxes = np.hstack([boxes[:, :2] - margin, boxes[:, 2:] + margin]).clip(0, np.array([width, height] * 2))
     inside_area, ring_area = area(boxes), area(ring) - area(boxes)
     thickness = max(1, min(height, width) // 20)
     frame = np.ones((height, width), dtype=np.bool_)

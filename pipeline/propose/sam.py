@@ -1,33 +1,30 @@
 """Segment Anything as transformers has it (Apache-2.0): the masks of a grid of points, and the boxes around them.
 
-    image -> encoder -> for each batch of points: three masks a point -> good and stable ones -> NMS -> boxes, masks
+    image -> encoder -> for each batch of points: three masks per point -> good and stable ones -> NMS -> boxes, masks
 
 transformers' image processor resizes, and moves masks back. Its helpers for whole-image masks are not used: their boxes
 end a pixel early (right and bottom inclusive), and they hold every mask of a batch of points in the image's full size.
 """
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+from PIL import Image
 
-from pipeline.backends import require
+from pipeline.backends import BackendBase, check_ranges, require
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import TRANSFORMERS, Licensed, model_license
 from pipeline.models.weights import ModelFiles, find_model
 from pipeline.propose.order import best_first
-from pipeline.sample import DecodedImage, Pixels, Proposals
+from pipeline.sample import DecodedImage, Proposals
 from schemas.boxes import as_boxes
 
 if TYPE_CHECKING:  # planning must not import torch
     from torch import Tensor
 
 _FLAG = "--propose.model"
-_MINI = None
-"""None ships for it."""
 _MASK_PIXELS = 1 << 25
 """Pixels of masks, in float32, that are brought to the image's size at a time: 128 MiB."""
 _STABLE_WITHIN = 1.0
@@ -47,7 +44,7 @@ class SamConfig:
     points_per_side: int = 32
     """Points along each side of the grid; each gives up to three masks."""
     points_per_batch: int = 64
-    """Points a call of the mask decoder."""
+    """Points per call of the mask decoder."""
     min_score: float = 0.88
     """Lowest IoU, 0 to 1, that the model predicts of its mask: the proposal's score."""
     min_stability: float = 0.95
@@ -55,7 +52,7 @@ class SamConfig:
     max_iou: float = 0.7
     """Overlap (IoU of boxes, 0 to 1) above which the lesser mask is dropped."""
     max_proposals: int = 100
-    """Most masks an image."""
+    """Most masks per image."""
     masks: bool = False
     """Keep the masks too, in the table's column `mask_rle`; the boxes are the same either way."""
     license: str | None = None
@@ -64,9 +61,7 @@ class SamConfig:
     """Images that are prepared together; the model sees one at a time, with `points_per_batch` points."""
 
     def __post_init__(self) -> None:
-        for name in ("points_per_side", "points_per_batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--propose.{name} is {getattr(self, name)}, but must be at least 1")
+        check_ranges(self, flag="--propose", least={"points_per_side": 1, "points_per_batch": 1})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +91,11 @@ class _Masks:
         return _Masks(logits=self.logits[rows], boxes=self.boxes[rows], scores=self.scores[rows])
 
 
-class Sam:
+class Sam(BackendBase):
     """Proposes the box of each mask. Scores are the IoU that the model predicts of the mask, cut to 0..1."""
 
     name: ClassVar[str] = "sam"
     version: ClassVar[int] = 1
-    """Raised when the same input would give another output: it is part of the fingerprint."""
     config_class: ClassVar[type[SamConfig]] = SamConfig
 
     def __init__(self, config: SamConfig, *, device: Device = CPU) -> None:
@@ -111,14 +105,13 @@ class Sam:
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # a worker's; the job has one of its own
-        self.config = config
-        self.batch_size = config.batch_size
-        self._files = _find(config)
-        self._device = device.resolve()
-        self._processor: Any = SamImageProcessor.from_pretrained(self._files.path, local_files_only=True)
-        model: Any = SamModel.from_pretrained(
-            self._files.path, dtype=getattr(torch, config.dtype), local_files_only=True
+        files = _find(config)
+        super().__init__(
+            config, files=files, libraries={name: name for name in ("torch", "torchvision", "transformers")}
         )
+        self._device = device.resolve()
+        self._processor: Any = SamImageProcessor.from_pretrained(files.path, local_files_only=True)
+        model: Any = SamModel.from_pretrained(files.path, dtype=getattr(torch, config.dtype), local_files_only=True)
         self._model = model.to(self._device).eval()
 
     def propose(self, images: Sequence[DecodedImage]) -> list[Proposals]:
@@ -127,19 +120,20 @@ class Sam:
 
     def prepare(self, images: Sequence[DecodedImage]) -> list[_Prepared]:
         """Return each image resized, normalised and padded to the model's square."""
-        return [self._prepare(image.pixels) for image in images]
-
-    def _prepare(self, pixels: Pixels) -> _Prepared:
-        from PIL import Image
-
-        inputs = self._processor(images=Image.fromarray(np.ascontiguousarray(pixels)), return_tensors="pt")
         on_gpu = self._device.startswith("cuda")
-        height, width = inputs["reshaped_input_sizes"][0].tolist()
-        return _Prepared(
-            pixels=inputs["pixel_values"].pin_memory() if on_gpu else inputs["pixel_values"],
-            size=(pixels.shape[0], pixels.shape[1]),
-            inner_size=(height, width),
-        )
+        prepared = []
+        for image in images:
+            picture = Image.fromarray(np.ascontiguousarray(image.pixels))
+            inputs = self._processor(images=picture, return_tensors="pt")
+            pixels, (height, width) = inputs["pixel_values"], inputs["reshaped_input_sizes"][0].tolist()
+            prepared.append(
+                _Prepared(
+                    pixels=pixels.pin_memory() if on_gpu else pixels,
+                    size=(image.pixels.shape[0], image.pixels.shape[1]),
+                    inner_size=(height, width),
+                )
+            )
+        return prepared
 
     def detect(self, prepared: Sequence[_Prepared]) -> list[Proposals]:
         """Return what `propose` does for the images of `prepare`.
@@ -147,27 +141,29 @@ class Sam:
         One by one: the points of a single image make batches enough, and no neighbour can change a result.
         """
         import torch
-
-        with torch.inference_mode():
-            return [best_first(self._proposals(image)) for image in prepared]
-
-    def _proposals(self, image: _Prepared) -> Proposals:
-        import torch
         from torchvision.ops import nms
 
-        parts = list(self._good_masks(image))
-        found = _Masks(
-            logits=torch.cat([part.logits for part in parts]),
-            boxes=torch.cat([part.boxes for part in parts]),
-            scores=torch.cat([part.scores for part in parts]),
-        )
-        kept = found.at(nms(found.boxes, found.scores, self.config.max_iou)[: self.config.max_proposals])
-        return Proposals(
-            boxes=as_boxes(kept.boxes.cpu().numpy()),
-            scores=kept.scores.clamp(0, 1).cpu().numpy(),
-            labels=(None,) * len(kept.boxes),
-            masks=tuple(self._rles(kept, image)) if self.config.masks else None,
-        )
+        from pipeline.propose.masks import as_rle
+
+        proposals = []
+        with torch.inference_mode():
+            for image in prepared:
+                parts = list(self._good_masks(image))
+                found = _Masks(
+                    logits=torch.cat([part.logits for part in parts]),
+                    boxes=torch.cat([part.boxes for part in parts]),
+                    scores=torch.cat([part.scores for part in parts]),
+                )
+                kept = found.at(nms(found.boxes, found.scores, self.config.max_iou)[: self.config.max_proposals])
+                rles = None
+                if self.config.masks:
+                    full_size = self._full_size(kept.logits, image)
+                    rles = tuple(as_rle(mask) for full in full_size for mask in (full > 0).byte().cpu().numpy())
+                boxes = as_boxes(kept.boxes.cpu().numpy())
+                scores = kept.scores.clamp(0, 1).cpu().numpy()
+                found_here = Proposals(boxes=boxes, scores=scores, labels=(None,) * len(boxes), masks=rles)
+                proposals.append(best_first(found_here))
+        return proposals
 
     def _good_masks(self, image: _Prepared) -> Iterator[_Masks]:
         """Yield the masks good and stable enough, by batches of points: so only they are held."""
@@ -224,12 +220,6 @@ class Sam:
                 )
                 yield full[:, 0]
 
-    def _rles(self, masks: _Masks, image: _Prepared) -> Iterator[str]:
-        from pipeline.propose.masks import as_rle
-
-        for full in self._full_size(masks.logits, image):
-            yield from (as_rle(mask) for mask in (full > 0).byte().cpu().numpy())
-
     @staticmethod
     def weights(config: SamConfig) -> dict[str, Any]:
         """Return the model by its commit or hash. Raises ImportError, at start, where a library is missing."""
@@ -241,18 +231,8 @@ class Sam:
     @staticmethod
     def licenses(config: SamConfig) -> tuple[Licensed, ...]:
         """Return the terms of transformers and of the weights."""
-        return (TRANSFORMERS, model_license(config.model, mini=_MINI, stated=config.license))
-
-    def provenance(self) -> dict[str, Any]:
-        """Return name, version, weights, settings and library versions."""
-        return {
-            "name": self.name,
-            "version": self.version,
-            "weights": self._files.identity(),
-            "settings": dataclasses.asdict(self.config) | {"model": self._files.name},
-            "libraries": {name: version(name) for name in ("torch", "torchvision", "transformers")},
-        }
+        return (TRANSFORMERS, model_license(config.model, stated=config.license))
 
 
 def _find(config: SamConfig) -> ModelFiles:
-    return find_model(config.model, mini=_MINI, flag=_FLAG, revision=config.revision)
+    return find_model(config.model, mini=None, flag=_FLAG, revision=config.revision)

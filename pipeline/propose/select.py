@@ -3,7 +3,7 @@
 The rules, in this order; the first that applies decides:
 
     over_limit    ranked beyond `max_proposals`: not looked at, one result stands for all of them
-    excluded      a filter list takes the given region away
+    excluded      the given region is excluded by a --filter list
     invalid_box   NaN or infinity in the box or its score, or an edge not beyond its opposite (a failure, not a rule)
     outside       no part of the box lies inside the image; all other boxes are clipped to it and quantised
     small         a side is below `min_side`, or nothing is left of it
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.backends import check_ranges
 from pipeline.sample import Candidate, DecodedImage, Drop, Proposals
 from schemas import boxes as geometry
 from schemas.boxes import Boxes
@@ -53,13 +54,8 @@ class SelectSettings:
     """Most proposals of an image that are looked at; the rest are counted."""
 
     def __post_init__(self) -> None:
-        lowest = {"min_image_side": 0, "min_side": 0, "max_regions": 1, "max_proposals": 1}
-        for name, limit in lowest.items():
-            if not getattr(self, name) >= limit:
-                raise ValueError(f"--select.{name} must be at least {limit}, not {getattr(self, name)}")
-        for name in ("min_score", "max_iou"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"--select.{name} must be between 0 and 1, not {getattr(self, name)}")
+        least = {"min_image_side": 0, "min_side": 0, "max_regions": 1, "max_proposals": 1}
+        check_ranges(self, flag="--select", least=least)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +72,7 @@ class _Ranked:
     valid: npt.NDArray[np.bool_]
     inside: npt.NDArray[np.bool_]
     excluded: list[str | None]
-    """The ids under which filter lists take rows away."""
+    """The ids under which --filter lists exclude rows."""
 
 
 def too_low_resolution(image: DecodedImage, settings: SelectSettings) -> Drop | None:
@@ -98,18 +94,19 @@ def select(
         proposals, settings.max_proposals, key=key, width=width, height=height, proposer=proposer
     )
     drops = _judge(ranked, settings)
-    results = [
-        Candidate(
-            region_id=ranked.ids[row],
-            box=_as_tuple(ranked.boxes[row]),
-            proposal_score=float(ranked.scores[row]) if np.isfinite(ranked.scores[row]) else None,
-            label=ranked.labels[row],
-            count=1,
-            drop=drops[row],
-            mask=ranked.masks[row],
+    results = []
+    for row, (x0, y0, x1, y1) in enumerate(ranked.boxes.tolist()):
+        results.append(
+            Candidate(
+                region_id=ranked.ids[row],
+                box=(x0, y0, x1, y1),
+                proposal_score=float(ranked.scores[row]) if np.isfinite(ranked.scores[row]) else None,
+                label=ranked.labels[row],
+                count=1,
+                drop=drops[row],
+                mask=ranked.masks[row],
+            )
         )
-        for row in range(len(ranked.ids))
-    ]
     if num_beyond:
         results.append(_not_looked_at(num_beyond, settings.max_proposals, key=key, proposer=proposer))
     return results
@@ -117,11 +114,6 @@ def select(
 
 def _drop(reason: Reason, message: str) -> Drop:
     return Drop(reason=reason, stage=Stage.SELECT, message=message)
-
-
-def _as_tuple(box: Boxes) -> tuple[float, float, float, float]:
-    x0, y0, x1, y1 = box.tolist()
-    return x0, y0, x1, y1
 
 
 def _rank(
@@ -136,13 +128,12 @@ def _rank(
     # Equal boxes must be equal bytes, or their ids differ: one zero (-0.0 + 0.0 is 0.0) and one NaN.
     boxes = np.where(np.isnan(boxes), np.float32(np.nan), boxes + np.float32(0))
     x0, y0, x1, y1 = boxes.T
-    label_ranks = np.array(["" if label is None else f"={label}" for label in proposals.labels], dtype=np.str_)
     masks = proposals.masks or (None,) * len(boxes)
-    mask_ranks = _ranks(masks)
     excluded = proposals.excluded or (None,) * len(boxes)
-    excluded_ranks = np.array(["" if name is None else f"={name}" for name in excluded], dtype=np.str_)
+    by_text = (_ranks(excluded), _ranks(masks), _ranks(proposals.labels))
+    is_excluded = np.array([name is not None for name in excluded], dtype=np.bool_)
     # lexsort's last key is the first in importance; NaN sorts last in each.
-    keys = (excluded_ranks, mask_ranks, label_ranks, x1, y1, x0, y0, -scores, ~valid, excluded_ranks != "")
+    keys = (*by_text, x1, y1, x0, y0, -scores, ~valid, is_excluded)
     order = np.lexsort(keys)[:max_proposals]
     ranked = _Ranked(
         boxes=boxes[order],
@@ -157,14 +148,15 @@ def _rank(
     return ranked, len(boxes) - len(order)
 
 
-def _ranks(masks: Sequence[str | None]) -> npt.NDArray[np.intp]:
-    """Return `[R]` the place of each mask among the sorted ones: a comparison of numbers, since masks are long."""
-    place = {mask: rank for rank, mask in enumerate(sorted({mask or "" for mask in masks}))}
-    return np.array([place[mask or ""] for mask in masks], dtype=np.intp)
+def _ranks(texts: Sequence[str | None]) -> npt.NDArray[np.intp]:
+    """Return `[R]` the place of each text among the sorted ones, None before all: masks are long to compare."""
+    known = sorted({text for text in texts if text is not None})
+    place: dict[str | None, int] = {text: rank for rank, text in enumerate(known, start=1)}
+    return np.array([place.get(text, 0) for text in texts], dtype=np.intp)
 
 
 def _region_ids(boxes: Boxes, *, key: str, proposer: str) -> list[str]:
-    """Return an id a row; rows of equal boxes are told apart by their rank among them."""
+    """Return an id per row; rows of equal boxes are told apart by their rank among them."""
     seen: Counter[bytes] = Counter()
     ids = []
     for box in boxes:
@@ -195,7 +187,7 @@ def _judge_alone(ranked: _Ranked, row: int, settings: SelectSettings) -> Drop | 
     """Return the drop of a row by the rules that concern it alone, or None."""
     box, score = ranked.boxes[row], ranked.scores[row]
     if ranked.excluded[row] is not None:
-        return _drop(Reason.EXCLUDED, f"a list of --filter takes region {ranked.excluded[row]} of the input away")
+        return _drop(Reason.EXCLUDED, f"region {ranked.excluded[row]} of the input is excluded by a --filter list")
     if not ranked.valid[row]:
         return _drop(Reason.INVALID_BOX, f"box {box.tolist()} with score {score:g} is not a box with a finite score")
     if not ranked.inside[row]:

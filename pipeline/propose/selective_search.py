@@ -6,7 +6,6 @@ OpenCV returns its boxes in an order that draws on the C library's `rand()`, so 
 while the set does not (with any number of threads): the set is all that is used here.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.backends import BackendBase, check_ranges
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import OPENCV, OURS, Licensed
 from pipeline.propose.objectness import IntBoxes, area, objectness
@@ -38,39 +38,42 @@ class SelectiveSearchConfig:
     working_side: int = 320
     """Pixels of the longer side at which boxes are searched; larger images are reduced, smaller ones left."""
     max_proposals: int = 100
-    """Proposals an image, at most."""
+    """Proposals per image, at most."""
+    batch_size: ClassVar[int] = 8
 
     def __post_init__(self) -> None:
-        for name, least in (("working_side", 16), ("max_proposals", 1)):
-            value = getattr(self, name)
-            if value < least:
-                raise ValueError(f"selective_search: {name} is {value}; at least {least} is needed")
+        check_ranges(self, flag="--propose", least={"working_side": 16, "max_proposals": 1})
 
 
-class SelectiveSearch:
-    """Proposes what differs from its surroundings, best first. About 0.3 s an image: for previews, not for scale."""
+class SelectiveSearch(BackendBase):
+    """Proposes what differs from its surroundings, best first. About 0.3 s per image: for previews, not for scale."""
 
     name: ClassVar[str] = "selective_search"
     version: ClassVar[int] = 1
-    """Raised when the same input would give another output: it is part of the fingerprint."""
     config_class: ClassVar[type[SelectiveSearchConfig]] = SelectiveSearchConfig
 
     def __init__(self, config: SelectiveSearchConfig, *, device: Device = CPU) -> None:
-        _check_opencv()
-        self.config = config
-        self.batch_size = 8
+        if not hasattr(getattr(cv2, "ximgproc", None), "segmentation"):
+            raise MissingContribError(
+                "selective_search needs OpenCV's contrib modules, and the cv2 found here has no cv2.ximgproc: another "
+                "OpenCV wheel was installed over it (both own the folder cv2/). Remedy: pip uninstall "
+                "opencv-python-headless opencv-python && pip install --force-reinstall opencv-contrib-python-headless"
+            )
+        super().__init__(config)
 
     def propose(self, images: Sequence[DecodedImage]) -> list[Proposals]:
         """Return at most `max_proposals` proposals of each image by falling score, without labels.
 
         An image of a single colour, or with a side of a few pixels at working size, has none.
         """
-        return [self._propose_one(image.pixels) for image in images]
-
-    @staticmethod
-    def weights(config: SelectiveSearchConfig) -> dict[str, Any]:
-        """Return nothing: there are none."""
-        return {}
+        proposals = []
+        for image in images:
+            working = _reduce(image.pixels, self.config.working_side)
+            boxes, scores = _ranked(working, self.config.max_proposals)
+            in_image = _to_frame_of(image.pixels, boxes, working)
+            labels = (None,) * len(boxes)
+            proposals.append(Proposals(boxes=in_image, scores=scores.astype(np.float32), labels=labels))
+        return proposals
 
     @staticmethod
     def licenses(config: SelectiveSearchConfig) -> tuple[Licensed, ...]:
@@ -78,32 +81,8 @@ class SelectiveSearch:
         return (OURS, OPENCV)
 
     def provenance(self) -> dict[str, Any]:
-        """Return name, version, settings and OpenCV's version; there are no weights."""
-        return {
-            "name": self.name,
-            "version": self.version,
-            "weights": None,
-            "libraries": {"opencv": cv2.__version__},
-            "settings": dataclasses.asdict(self.config),
-        }
-
-    def _propose_one(self, pixels: Pixels) -> Proposals:
-        working = _reduce(pixels, self.config.working_side)
-        boxes, scores = _ranked(working, self.config.max_proposals)
-        return Proposals(
-            boxes=_to_frame_of(pixels, boxes, working),
-            scores=scores.astype(np.float32),
-            labels=(None,) * len(boxes),
-        )
-
-
-def _check_opencv() -> None:
-    if not hasattr(getattr(cv2, "ximgproc", None), "segmentation"):
-        raise MissingContribError(
-            "selective_search needs OpenCV's contrib modules, and the cv2 found here has no cv2.ximgproc: another "
-            "OpenCV wheel was installed over it (both own the folder cv2/). Remedy: pip uninstall "
-            "opencv-python-headless opencv-python && pip install --force-reinstall opencv-contrib-python-headless"
-        )
+        """Return a backend's provenance, with OpenCV's version."""
+        return super().provenance() | {"libraries": {"opencv": cv2.__version__}}
 
 
 def _reduce(pixels: Pixels, working_side: int) -> Pixels:

@@ -5,40 +5,29 @@
     libreyolo     t, s, m, c: .safetensors, or a .pt that is read without running code; `mini` is a t of one class
 """
 
-import dataclasses
-import functools
-import importlib
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
-from PIL import Image
 
 from pipeline.backends import require
-from pipeline.models.device import CPU, Device, same_threads
-from pipeline.models.licenses import LIBREYOLO, ULTRALYTICS, Licensed, file_license, published_license
+from pipeline.models.device import CPU, Device
+from pipeline.models.licenses import LIBREYOLO, ULTRALYTICS, Licensed, model_license
 from pipeline.models.weights import ModelFiles, WeightsNotFoundError, check_pickled, find_file, find_model
 from pipeline.propose.letterbox import check_side
-from pipeline.propose.order import best_first
-from pipeline.sample import DecodedImage, Proposals
+from pipeline.propose.squares import SquaredProposer, Squares
+from pipeline.propose.ultralytics import INSTALL, import_ultralytics, predict, ultralytics_package
+from pipeline.sample import Proposals
 from schemas.boxes import Boxes, as_boxes
 
 if TYPE_CHECKING:  # planning must not import torch
     from torch import Tensor
 
-    from pipeline.propose.squares import Squares
-
-_MOST_BEFORE_NMS = 300
-"""Boxes of all classes together that libreyolo's NMS may return, before ours."""
-
 _FLAG = "--propose.model"
-INSTALL_ULTRALYTICS = "pip install 'fineclip-regions[ultralytics]' (AGPL-3.0: see the README's licence table)"
 _INSTALL = {
-    "ultralytics": INSTALL_ULTRALYTICS,
+    "ultralytics": INSTALL,
     "libreyolo": "pip install --no-deps libreyolo (its own dependencies would bring a second OpenCV)",
 }
 _CHECKPOINTS = {
@@ -70,11 +59,11 @@ class Yolov9Config:
     max_iou: float = 0.7
     """Overlap (IoU, 0 to 1) above which the model's own class-agnostic NMS drops a box."""
     max_proposals: int = 100
-    """Most boxes an image."""
+    """Most boxes per image."""
     license: str | None = None
     """Licence of the weights, where you know it and the ledger does not; it goes into the provenance."""
     batch_size: int = 16
-    """Images a model call; short batches are padded to a power-of-two share of it."""
+    """Images per model call; short batches are padded to a power-of-two share of it."""
 
     def __post_init__(self) -> None:
         check_side(self.image_side)
@@ -86,42 +75,30 @@ class _Engine(Protocol):
     def detect(self, squares: "Tensor") -> list[_Found]: ...
 
 
-class Yolov9:
+class Yolov9(SquaredProposer):
     """Proposes the boxes of a YOLOv9, of whatever classes it has."""
 
     name: ClassVar[str] = "yolov9"
     version: ClassVar[int] = 2
-    """Raised when the same input would give another output: it is part of the fingerprint."""
     config_class: ClassVar[type[Yolov9Config]] = Yolov9Config
 
     def __init__(self, config: Yolov9Config, *, device: Device = CPU) -> None:
         """Load the weights. Raises WeightsNotFoundError, and ImportError where the engine's library is missing."""
-        self.config = config
-        self.batch_size = config.batch_size
-        self._files = _find(config)
-        self._device = device.resolve()
-        engine = _Ultralytics if config.engine == "ultralytics" else _LibreYolo
-        self._engine: _Engine = engine(self._files.path, config, self._device)
+        files = _find(config)
+        library = "libreyolo" if config.engine == "libreyolo" else ultralytics_package()
+        super().__init__(config, files=files, libraries={name: name for name in (library, "torch")}, device=device)
+        self._engine: _Engine
+        if config.engine == "ultralytics":
+            self._engine = _Ultralytics(files.path, config, self._device)
+        else:
+            from pipeline.propose.libreyolo import LibreYolo
 
-    def propose(self, images: Sequence[DecodedImage]) -> list[Proposals]:
-        """Return the boxes of each image in its own frame, best first."""
-        return self.detect(self.prepare(images))
+            self._engine = LibreYolo(files.path, config, self._device)
 
-    def prepare(self, images: Sequence[DecodedImage]) -> "Squares":
-        """Return the images as squares, padded to one of few batch sizes."""
-        from pipeline.propose.squares import as_squares
-
-        return as_squares(images, self.config.image_side, batch_size=self.batch_size, device=self._device)
-
-    def detect(self, prepared: "Squares") -> list[Proposals]:
-        """Return the boxes of each image of `prepare` in its own frame, best first."""
-        found = self._engine.detect(prepared.pixels)
-        return [
-            best_first(
-                Proposals(boxes=one.to_image(boxes), scores=np.asarray(scores, dtype=np.float32), labels=tuple(labels))
-            )
-            for one, (boxes, scores, labels) in zip(prepared.fitted, found, strict=False)  # padding is left out
-        ]
+    def look(self, prepared: Squares) -> Iterator[Proposals]:
+        """Yield the boxes in each square, with their classes' names."""
+        for boxes, scores, labels in self._engine.detect(prepared.pixels):
+            yield Proposals(boxes=boxes, scores=np.asarray(scores, dtype=np.float32), labels=tuple(labels))
 
     @staticmethod
     def weights(config: Yolov9Config) -> dict[str, Any]:
@@ -136,22 +113,8 @@ class Yolov9:
     def licenses(config: Yolov9Config) -> tuple[Licensed, ...]:
         """Return the terms of the engine and of the weights."""
         is_mini = config.model == "mini" and config.engine == "libreyolo"
-        terms = published_license if is_mini else file_license
-        return (
-            ULTRALYTICS if config.engine == "ultralytics" else LIBREYOLO,
-            terms(config.model, stated=config.license),
-        )
-
-    def provenance(self) -> dict[str, Any]:
-        """Return name, version, weights, settings, the engine's version and licence."""
-        library = "libreyolo" if self.config.engine == "libreyolo" else ultralytics_package()
-        return {
-            "name": self.name,
-            "version": self.version,
-            "weights": self._files.identity(),
-            "settings": dataclasses.asdict(self.config) | {"model": self._files.name},
-            "libraries": {library: version(library), "torch": version("torch")},
-        }
+        code = ULTRALYTICS if config.engine == "ultralytics" else LIBREYOLO
+        return (code, model_license(config.model, origin="mini" if is_mini else "path", stated=config.license))
 
 
 def _find(config: Yolov9Config) -> ModelFiles:
@@ -166,94 +129,18 @@ def _find(config: Yolov9Config) -> ModelFiles:
     return files
 
 
-def ultralytics_package() -> str:
-    """Return the name of the installed distribution that holds Ultralytics: there are several."""
-    return packages_distributions()["ultralytics"][0]
-
-
-def import_ultralytics() -> Any:
-    """Import Ultralytics (AGPL-3.0: by name, and only where it was asked for) and return its module.
-
-    It replaces `PIL.Image.open` with one that, for bytes that are no image, imports a package nobody has installed; the
-    rest of the process gets Pillow's own back. And its NMS gives up on the images of a batch that it has not come to
-    after some seconds, so a slow machine, or a batch mate with many boxes, would leave them without any: it gets all
-    the time it needs.
-    """
-    own = Image.open
-    try:
-        ultralytics = importlib.import_module("ultralytics")
-        nms = importlib.import_module("ultralytics.utils.nms")
-    finally:
-        Image.open = own
-    if not isinstance(nms.non_max_suppression, functools.partial):
-        vars(nms)["non_max_suppression"] = functools.partial(nms.non_max_suppression, max_time_img=math.inf)
-    return ultralytics
-
-
 class _Ultralytics:
     def __init__(self, path: Path, config: Yolov9Config, device: str) -> None:
         self._model: Any = import_ultralytics().YOLO(str(path), task="detect")
-        self._device = device
-        self._arguments = {
-            "imgsz": config.image_side,
-            "conf": config.min_score,
-            "iou": config.max_iou,
-            "max_det": config.max_proposals,
-            "agnostic_nms": True,
-            "rect": False,
-            "verbose": False,
-            "device": device,
-        }
+        self._config, self._device = config, device
 
     def detect(self, squares: "Tensor") -> list[_Found]:
-        from pipeline.propose.squares import as_input
-
-        with same_threads():
-            results = self._model.predict(as_input(squares, self._device), **self._arguments)
-        return [_named(*_columns(result.boxes), names=result.names) for result in results]
-
-
-def _columns(boxes: Any) -> tuple[list[list[float]], list[float], list[float]]:
-    return boxes.xyxy.tolist(), boxes.conf.tolist(), boxes.cls.tolist()
-
-
-class _LibreYolo:
-    def __init__(self, path: Path, config: Yolov9Config, device: str) -> None:
-        from pipeline.minis.detector import load
-
-        self._predictor: Any = load(path, device=device)
-        self._device = device
-        self._config = config
-
-    def detect(self, squares: "Tensor") -> list[_Found]:
-        import torch
-
-        from pipeline.propose.squares import as_input
-
-        with torch.inference_mode():
-            predictions = self._predictor.model(as_input(squares, self._device))["predictions"]
-            return [self._found(predictions[row : row + 1]) for row in range(len(squares))]
-
-    def _found(self, predictions: "Tensor") -> _Found:
-        """Return what one square's raw predictions hold. libreyolo's NMS is by class, ours over all of them."""
-        import torch
-        from libreyolo.postprocess.yolo9 import postprocess
-        from torchvision.ops import nms
-
-        config = self._config
-        found = postprocess(
-            {"predictions": predictions},
-            conf_thres=config.min_score,
-            iou_thres=config.max_iou,
-            input_size=config.image_side,
-            original_size=(config.image_side, config.image_side),
-            max_det=max(_MOST_BEFORE_NMS, config.max_proposals),
-        )
-        boxes, scores = torch.tensor(found["boxes"]).reshape(-1, 4), torch.tensor(found["scores"])
-        keep = nms(boxes, scores, config.max_iou)[: config.max_proposals]
-        classes = [found["classes"][row] for row in keep.tolist()]
-        return _named(boxes[keep].tolist(), scores[keep].tolist(), classes, names=self._predictor.names)
-
-
-def _named(boxes: list[list[float]], scores: list[float], classes: Sequence[float], *, names: dict[int, str]) -> _Found:
-    return as_boxes(boxes), scores, [names[int(index)] for index in classes]
+        results = predict(self._model, squares, config=self._config, device=self._device, agnostic_nms=True)
+        return [
+            (
+                as_boxes(result.boxes.xyxy.tolist()),
+                result.boxes.conf.tolist(),
+                [result.names[int(index)] for index in result.boxes.cls.tolist()],
+            )
+            for result in results
+        ]

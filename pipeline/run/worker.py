@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from pipeline.annotate import Annotator
 from pipeline.caption import captioner_class
+from pipeline.caption.judge import check_sees
 from pipeline.errors import BrokenModelError, WorkError
-from pipeline.golden.answers import Ledger, check_models
+from pipeline.golden.answers import KeptAnswers, check_models
 from pipeline.models.batches import Health
 from pipeline.models.device import Device, enter_thread
 from pipeline.plan.plan import Plan
@@ -155,7 +156,8 @@ def load_annotator(
 ) -> Annotator:
     """Return the annotator of a plan, the models of `stages` loaded and checked against the golden set.
 
-    Raises WorkError where they cannot be loaded, whatever the cause, and DriftError where they answer otherwise.
+    Raises WorkError where they cannot be loaded, whatever the cause, and GoldenAnswersError where they answer
+    differently than before.
     """
     device = Device(name=run.device, torch_threads=run.torch_threads)
     planned = plan.generations[0].configuration
@@ -172,13 +174,15 @@ def load_annotator(
     except Exception as error:  # libraries raise anything, OSError for a file that is odd too
         raise WorkError(f"the models cannot be loaded: {type(error).__name__}: {error}") from error
     golden_answers = check_models(
-        Ledger.of(plan.storage),
+        KeptAnswers.of(plan.storage),
         proposer,
         captioner,
         configuration=planned,
         device=device,
-        allow_drift=run.allow_drift,
+        allow_new=run.allow_new_answers,
     )
+    if captioner is not None:
+        check_sees(captioner)
     kinds = {Stage.PROPOSE: "proposer", Stage.CAPTION: "captioner"}
     health = {stage: Health(has_answered=kind in golden_answers) for stage, kind in kinds.items()}
     return Annotator(

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.scenes import shapes
 from pipeline.scenes.layout import SIDE_PX, Placed, generator, ownership, place_objects
-from pipeline.scenes.shapes import PATTERNS
 from pipeline.scenes.words import COLOURS, NUMBERS, PLURALS, Attributes, Split, region_caption
 from schemas.boxes import Boxes
 
@@ -136,7 +136,7 @@ def _paint(rng: np.random.Generator, canvas: Canvas, obj: Placed) -> None:
     height, width = obj.coverage.shape
     u, v = _turned_grid(height, width, obj.angle + float(rng.uniform(-0.3, 0.3)))
     offset_u, offset_v = rng.uniform(0, 7, 2).astype(np.float32)
-    pattern = PATTERNS[obj.attributes.texture](u + offset_u, v + offset_v)
+    pattern = shapes.pattern(obj.attributes.texture, u + offset_u, v + offset_v)
     light, _ = _turned_grid(height, width, float(rng.uniform(0, 2 * np.pi)))
     light = 0.9 + 0.15 * (light - light.min()) / (light.max() - light.min())
     paint = np.where(pattern[..., None], second, base) * light[..., None]
@@ -157,7 +157,10 @@ def _image_caption(rng: np.random.Generator, attributes: tuple[Attributes, ...],
     for first, second in pairwise(members):
         relation = _relation(boxes[first], boxes[second])
         if relation is not None:
-            named = [_named(attributes[group[0]], len(group)) for group in (first, second)]
+            named = []
+            for group in (first, second):
+                one = attributes[group[0]]
+                named.append(f"the {one.colour} {one.shape if len(group) == 1 else PLURALS[one.shape]}")
             verb = "is" if len(first) == 1 else "are"
             return f"{listed}; {named[0]} {verb} {relation} {named[1]}"
     return listed
@@ -171,10 +174,6 @@ def _phrase(members: list[Attributes]) -> str:
     sizes = Counter(member.size for member in members)
     size = f"{first.size} " if len(sizes) == 1 else ""
     return f"{NUMBERS[len(members)]} {size}{first.colour} {PLURALS[first.shape]}"
-
-
-def _named(attributes: Attributes, count: int) -> str:
-    return f"the {attributes.colour} {attributes.shape if count == 1 else PLURALS[attributes.shape]}"
 
 
 def _relation(boxes_a: Boxes, boxes_b: Boxes) -> str | None:

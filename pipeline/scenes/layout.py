@@ -62,19 +62,14 @@ def place_objects(rng: np.random.Generator, split: Split) -> list[Placed]:
     """Return the objects of a scene from back to front: 1 to 7, no (shape, colour) pair in two groups."""
     placed: list[Placed] = []
     overlapping = bool(rng.random() < _OCCLUDED_SCENES)
-    for shape, colour in _groups(rng, split):
+    choices = pairs(split)
+    picked = rng.permutation(len(choices))[: rng.integers(1, 5)]
+    wanted = [choices[i] for i in picked for _ in range(rng.choice(3, p=(0.6, 0.27, 0.13)) + 1)][:_MAX_OBJECTS]
+    for shape, colour in [wanted[i] for i in rng.permutation(len(wanted))]:
         candidate = _place(rng, placed, (shape, colour), overlapping=overlapping)
         if candidate is not None:
             placed.append(candidate)
     return placed
-
-
-def _groups(rng: np.random.Generator, split: Split) -> list[tuple[str, str]]:
-    """Return the (shape, colour) of each object wanted, in mixed order."""
-    choices = pairs(split)
-    picked = rng.permutation(len(choices))[: rng.integers(1, 5)]
-    wanted = [choices[i] for i in picked for _ in range(rng.choice(3, p=(0.6, 0.27, 0.13)) + 1)][:_MAX_OBJECTS]
-    return [wanted[i] for i in rng.permutation(len(wanted))]
 
 
 def _place(
@@ -113,21 +108,20 @@ def _coverage(rng: np.random.Generator, shape: str, extent_px: float, angle: flo
 
 def _fits(placed: list[Placed], candidate: Placed, *, overlapping: bool) -> bool:
     """Return whether `candidate` may lie on top of `placed`: clear of them, or hiding little where that is allowed."""
-    touching = [other for other in placed if not _clear(other, candidate)]
+    touching = [
+        other
+        for other in placed
+        if all(
+            max(one.start, two.start) < min(one.stop, two.stop) + _GAP_PX
+            for one, two in zip(other.window, candidate.window, strict=True)
+        )
+    ]
     if not touching:
         return True
     if not overlapping:
         return False
     owners = ownership([*placed, candidate])
     return all(_recognisable(owners == i, other.coverage) for i, other in enumerate(placed) if other in touching)
-
-
-def _clear(a: Placed, b: Placed) -> bool:
-    """Return whether the windows of two objects are at least `_GAP_PX` apart."""
-    return any(
-        max(one.start, two.start) >= min(one.stop, two.stop) + _GAP_PX
-        for one, two in zip(a.window, b.window, strict=True)
-    )
 
 
 def _recognisable(visible: npt.NDArray[np.bool_], coverage: Coverage) -> bool:

@@ -1,12 +1,12 @@
 """`fineclip score`: a data set of scenes against the truth that its keys name.
 
-Boxes: recall at IoU 0.5 and boxes an object. Captions: the share that name shape, colour and size right, among regions
+Boxes: recall at IoU 0.5 and boxes per object. Captions: the share that name shape, colour and size right, among regions
 whose box matches an object.
 """
 
 import argparse
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -17,7 +17,6 @@ from pipeline.scenes.scoring import BoxFigures, match, score_boxes, score_captio
 from pipeline.scenes.words import Attributes, Split, parse_region_caption
 from schemas.boxes import Boxes, as_boxes
 from schemas.dataset import Dataset, DatasetError
-from schemas.records import ImageRecord
 
 _KEY = re.compile(r"(?:.*-)?scene-(?P<split>train|test)-s(?P<seed>\d+)-(?P<index>\d{8})")
 _DESCRIPTION = "Compare a data set made from scenes:N with the truth: recall of its boxes, and captions right on them."
@@ -43,7 +42,8 @@ def score(dataset: Dataset) -> SceneFigures:
     found: list[Boxes] = []
     captions: list[str] = []
     attributes: list[Attributes] = []
-    for record in _records(dataset):
+    records = (sample.record for shard in dataset.shards for sample in dataset.samples(shard))
+    for record in records:
         scene = scene_of_key(record.key)
         boxes = as_boxes([region.box for region in record.regions])
         truths.append(scene.boxes)
@@ -58,12 +58,6 @@ def score(dataset: Dataset) -> SceneFigures:
         num_captions=len(captions),
         num_foreign=sum(parse_region_caption(caption) is None for caption in captions),
     )
-
-
-def _records(dataset: Dataset) -> Iterator[ImageRecord]:
-    for shard in dataset.shards:
-        for sample in dataset.samples(shard):
-            yield sample.record
 
 
 def scene_of_key(key: str) -> Scene:
@@ -92,7 +86,7 @@ def _print(console: Console, figures: SceneFigures) -> None:
     table.add_row("scenes", f"{figures.num_scenes:,}")
     table.add_row("objects", f"{figures.boxes.num_objects:,}")
     table.add_row("recall at IoU 0.5", f"{figures.boxes.recall:.3f}")
-    table.add_row("boxes an object", f"{figures.boxes.boxes_per_object:.2f}")
+    table.add_row("boxes per object", f"{figures.boxes.boxes_per_object:.2f}")
     table.add_row("captions on matched boxes", f"{figures.num_captions:,}")
     for aspect, label in (
         ("shape", "shape"),

@@ -35,7 +35,7 @@ class BoxFigures:
 
     @property
     def boxes_per_object(self) -> float:
-        """Found boxes an object; infinite for boxes without any object."""
+        """Found boxes per object; infinite for boxes without any object."""
         return self.num_boxes / self.num_objects if self.num_objects else float("inf")
 
 
@@ -70,10 +70,10 @@ def score_captions(captions: Sequence[str], truth: Sequence[Attributes]) -> dict
         raise ValueError("no captions to score")
     parsed = [parse_region_caption(caption) for caption in captions]
     return {
-        aspect: sum(_agree(p, t, names) for p, t in zip(parsed, truth, strict=True)) / len(captions)
+        aspect: sum(
+            said is not None and all(getattr(said, name) == getattr(true, name) for name in names)
+            for said, true in zip(parsed, truth, strict=True)
+        )
+        / len(captions)
         for aspect, names in _ASPECTS.items()
     }
-
-
-def _agree(parsed: Attributes | None, truth: Attributes, names: Sequence[str]) -> bool:
-    return parsed is not None and all(getattr(parsed, name) == getattr(truth, name) for name in names)

@@ -38,7 +38,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 """The words of each attribute, in the order of a caption."""
 
 HELD_OUT = frozenset((shape, tuple(COLOURS)[(3 * i + 2) % len(COLOURS)]) for i, shape in enumerate(SHAPES))
-"""(shape, colour) pairs that only the `test` split shows: one a shape, each with another colour."""
+"""(shape, colour) pairs that only the `test` split shows: one per shape, each with another colour."""
 
 NUMBERS = ("zero", "a", "two", "three", "four", "five", "six", "seven", "eight")
 """How image captions count; one is the article."""

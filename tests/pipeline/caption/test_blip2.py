@@ -179,6 +179,23 @@ def test_beams_are_scored_too(folder: Path) -> None:
     assert all(caption.score is not None and 0 < caption.score <= 1 for caption in captions)
 
 
+@pytest.mark.parametrize(("head", "num_beams"), [("folder", 1), ("t5_folder", 1), ("t5_folder", 3)])
+def test_a_caption_is_unfinished_unless_an_end_is_in_it(
+    head: str, num_beams: int, request: pytest.FixtureRequest
+) -> None:
+    short, long = (
+        Blip2(_config(request.getfixturevalue(head), num_beams=num_beams, max_new_tokens=length)) for length in (2, 40)
+    )
+    for one in (short, long):
+        prepared = one.prepare(_crops(4), [None] * 4)
+        with torch.inference_mode():
+            output = one._model.generate(**prepared.inputs, **one.config.arguments())
+        rows = output.sequences[:, 1:] if head == "t5_folder" else output.sequences[:, -len(output.logits) :]
+        end = one._model.language_model.generation_config.eos_token_id
+        has_end = [end in row for row in rows.tolist()]
+        assert [caption.unfinished is None for caption in one.generate(prepared)] == has_end
+
+
 def test_missing_weights_say_which_flag_takes_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WeightsNotFoundError, match=r"--caption\.model"):
         Blip2.weights(Blip2Config(model="./nowhere"))

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from pipeline.caption.base import PreparingCaptioner, UnevenCaptioner
+from pipeline.caption.generation import decoded, thought_tags
+from pipeline.caption.thoughts import without_thoughts
 from pipeline.caption.vlm import Vlm, VlmConfig
 from pipeline.models.weights import WeightsNotFoundError
 from pipeline.sample import Crop
@@ -94,6 +96,30 @@ def test_a_score_counts_the_tokens_up_to_the_end(model: str, request: pytest.Fix
     captioner._model.generation_config.eos_token_id = [second]  # now the first caption has two tokens
     first, _ = captioner.generate(prepared)
     assert first.score == pytest.approx(logs[0, :2].mean().exp().item(), abs=1e-4)
+
+
+def test_a_caption_without_an_end_is_unfinished_and_one_with_an_end_is_not(qwen: Path) -> None:
+    captioner = Vlm(_config(qwen))
+    prepared = captioner.prepare(_crops(3), [captioner.prompt] * 3)
+    with torch.inference_mode():
+        rows = captioner._model.generate(**prepared.inputs, **captioner.config.arguments()).sequences[:, -6:].tolist()
+    last = rows[0][-1]  # the last token that there is room for, if it is the end, ends a caption too
+    captioner._model.generation_config.eos_token_id = [last]
+    for row, caption in zip(rows, captioner.generate(prepared), strict=False):
+        assert (caption.unfinished is None) == (last in row)
+    captioner._model.generation_config.eos_token_id = [len(captioner._processor.tokenizer) + 1]
+    assert all(caption.unfinished for caption in captioner.generate(prepared))
+
+
+def test_thoughts_in_special_tokens_are_told_from_the_answer(qwen: Path) -> None:
+    tokenizer = Vlm(_config(qwen))._processor.tokenizer
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]", "<|im_end|>"]})
+    tags = thought_tags(tokenizer)
+    assert {*tags.values()} == {"[THINK]", "[/THINK]"}
+    ids = tokenizer("[THINK]a small red[/THINK]a large blue<|im_end|>")["input_ids"]
+    text = decoded(ids, tokenizer, tags)
+    assert "[THINK]" in text and "<|im_end|>" not in text
+    assert without_thoughts(text).strip() == "a large blue"
 
 
 def test_what_a_model_says_of_sampling_has_no_part(qwen: Path, tmp_path: Path) -> None:

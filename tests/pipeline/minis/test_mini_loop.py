@@ -6,15 +6,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pipeline.minis.loop import CURVE, DivergedError, Recipe, ResumeError, Run, lr_at, start  # noqa: E402
+from pipeline.minis.loop import CURVE, DivergedError, MiniRecipe, ResumeError, Run, lr_at, start  # noqa: E402
 
-RECIPE = Recipe(
+RECIPE = MiniRecipe(
     steps=12, batch_size=4, lr=0.05, warmup_steps=3, weight_decay=0.1, log_every=2, save_every=5, bf16=False
 )
 
 
-def recipe(**changes) -> Recipe:
-    return Recipe(**({field: getattr(RECIPE, field) for field in RECIPE.__dataclass_fields__} | changes))
+def recipe(**changes) -> MiniRecipe:
+    return MiniRecipe(**({field: getattr(RECIPE, field) for field in RECIPE.__dataclass_fields__} | changes))
 
 
 def trained(folder, chosen, *, stops):

@@ -15,10 +15,8 @@ from pipeline.models.licenses import (
     Licensed,
     LicenseError,
     check_permissive,
-    file_license,
     known_weights,
     model_license,
-    served_license,
 )
 from pipeline.propose import PROPOSERS, proposer_class
 from pipeline.propose.rpn import Rpn, RpnConfig
@@ -38,7 +36,7 @@ def test_weights_that_nobody_knows_are_not_permissive():
 
 def test_a_statement_does_not_overrule_the_ledger():
     assert not hub_license("Salesforce/blip2-opt-6.7b-coco", stated="MIT").permissive
-    assert not served_license("internlm/internlm-xcomposer2-vl-7b", stated="MIT").permissive
+    assert not model_license("internlm/internlm-xcomposer2-vl-7b", origin="server", stated="MIT").permissive
 
 
 def hub_license(name: str, *, stated: str | None = None) -> Licensed:
@@ -52,9 +50,14 @@ def test_the_ledger_does_not_vouch_for_what_lies_here(name: str, tmp_path: Path,
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"")
     monkeypatch.chdir(tmp_path)
-    for found in (hub_license(name), hub_license(str(path)), file_license(name), file_license(str(path))):
+    for found in (
+        hub_license(name),
+        hub_license(str(path)),
+        model_license(name, origin="path"),
+        model_license(str(path), origin="path"),
+    ):
         assert found == Licensed(what=path.name, kind="weights", license="unknown", permissive=False)
-    assert file_license(name, stated="MIT").permissive
+    assert model_license(name, origin="path", stated="MIT").permissive
 
 
 def test_a_name_of_torchvision_s_is_none_of_the_hub_s():
@@ -63,7 +66,7 @@ def test_a_name_of_torchvision_s_is_none_of_the_hub_s():
 
 @pytest.mark.parametrize("name", ["nowhere/weights.pt", "../weights.pt", "weights.pt"])
 def test_the_terms_of_a_file_do_not_depend_on_its_being_there(name: str):
-    assert file_license(name).what == "weights.pt"
+    assert model_license(name, origin="path").what == "weights.pt"
 
 
 def test_the_mini_is_the_one_that_ships_for_the_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -85,7 +88,7 @@ def test_a_server_s_name_for_a_model_may_refuse_and_cannot_vouch(entry: Licensed
     (served,) = (terms for terms in Openai.licenses(OpenaiConfig(model=entry.what)) if terms.kind == "weights")
     assert served.license == ("unknown" if entry.permissive else entry.license)
     assert not served.permissive
-    stated = served_license(entry.what, stated="MIT")
+    stated = model_license(entry.what, origin="server", stated="MIT")
     assert stated.permissive is entry.permissive
 
 

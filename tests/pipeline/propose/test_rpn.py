@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import get_model
 from torchvision.models.detection.image_list import ImageList
 
-from pipeline.models.state import WeightsError
+from pipeline.models.state_dict import WeightsError
 from pipeline.models.weights import WeightsNotFoundError
 from pipeline.propose.rpn import Rpn, RpnConfig
 from pipeline.sample import DecodedImage, Pixels

@@ -232,7 +232,7 @@ def test_the_others_come_out_as_if_nothing_were_excluded(rows, options, excluded
     others, gone = results[: len(rows)], results[len(rows) :]
     assert str(others) == str(run(rows, **options))
     assert reasons(gone) == [Reason.EXCLUDED] * len(excluded)
-    assert sorted(name for name in ids if name) == sorted(result.drop.message.split()[6] for result in gone)
+    assert sorted(name for name in ids if name) == sorted(result.drop.message.split()[1] for result in gone)
 
 
 def test_thousands_of_proposals():

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.minis.detector import load
-from pipeline.models.state import WeightsError
+from pipeline.models.state_dict import WeightsError
 from pipeline.models.weights import WeightsNotFoundError
+from pipeline.propose.libreyolo import load
 from pipeline.propose.yolov9 import Yolov9, Yolov9Config
 from pipeline.read.decode import DecodeSettings, decode
 from pipeline.sample import DecodedImage, Drop, Pixels, SourceItem

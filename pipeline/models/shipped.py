@@ -1,4 +1,4 @@
-"""Where the shipped minis lie, and the files beside their weights. Needs no torch."""
+"""Where the minis that ship lie, and the files beside their weights. Needs no torch."""
 
 from pathlib import Path
 

@@ -1,0 +1,165 @@
+"""What captioners answer, by the habits of the trade: thoughts before the answer, answers cut short, one answer for
+all pictures, and true sentences of every script that repeat themselves.
+"""
+
+import pytest
+
+from pipeline.caption.normalise import finished, normalised
+from pipeline.caption.repetition import repetition
+from pipeline.sample import Caption, Drop
+from schemas.reasons import Reason
+
+ANSWER = "A dog on a mat."
+TAGS = [
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<thought>", "</thought>"),
+    ("<Thinking>", "</Thinking>"),
+    ("<seed:think>", "</seed:think>"),
+    ('<think type="short">', "</think>"),
+    ("<reflection>", "</reflection>"),
+    ("[THINK]", "[/THINK]"),
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<unused94>thought", "<unused95>"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    ("<|channel>thought\n", "<channel|>"),
+]
+THOUGHT = "The user wants a caption.\n\nI see a cat... no, wait: a dog? 2 < 3, so yes."
+
+
+@pytest.mark.parametrize(("opening", "closing"), TAGS, ids=[opening for opening, _ in TAGS])
+class TestThoughts:
+    @pytest.mark.parametrize("between", ["", "\n\n", " "])
+    def test_they_are_taken_off_in_front_of_an_answer(self, opening: str, closing: str, between: str) -> None:
+        assert normalised(f"{opening}\n{THOUGHT}\n{closing}{between}{ANSWER}") == ANSWER
+
+    def test_the_opening_may_have_stood_in_the_prompt(self, opening: str, closing: str) -> None:
+        assert normalised(f"{THOUGHT}{closing}\n{ANSWER}") == ANSWER or "channel|>analysis" in opening
+
+    @pytest.mark.parametrize("said", ["{0}{2}", "{0}", "{0} {2} {0} {2}", "{0}{2}{1}"])
+    def test_where_there_is_nothing_else_nothing_was_said(self, opening: str, closing: str, said: str) -> None:
+        outcome = finished(Caption(text=said.format(opening, closing, THOUGHT), score=0.9))
+        assert isinstance(outcome, Drop)
+        assert outcome.reason is Reason.EMPTY_CAPTION
+
+    def test_two_thoughts_and_one_within_another(self, opening: str, closing: str) -> None:
+        assert normalised(f"{opening}{THOUGHT}{closing}{opening}{THOUGHT}{closing}{ANSWER}") == ANSWER
+        assert normalised(f"{opening}a{opening}b{closing}c{closing}{ANSWER}") == ANSWER
+
+    def test_an_end_of_turn_behind_the_answer_takes_nothing(self, opening: str, closing: str) -> None:
+        for end in ("<|im_end|>", "<|end|>", "<|return|>", "</s>"):
+            assert normalised(f"{opening}{THOUGHT}{closing}{ANSWER}{end}") == ANSWER
+            assert normalised(f"{ANSWER}{end}") == ANSWER
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"<think>{THOUGHT}</think><answer>{ANSWER}</answer>",
+        f"<answer> {ANSWER}",
+        f"<think>{THOUGHT}</think>\n\n<answer>\n{ANSWER}\n</answer> Done.",
+        f"<|begin_of_thought|>x<|end_of_thought|><|begin_of_box|>{ANSWER}<|end_of_box|>",
+    ],
+)
+def test_an_answer_in_a_tag_of_its_own_is_unwrapped(said: str) -> None:
+    assert normalised(said) == ANSWER
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A sign that says I think, therefore I am.",
+        "A person thinking [sitting on a bench].",
+        "A book titled <Thunder> on a shelf",
+        "x < y and y > z on a whiteboard",
+        "A statue: The Thinker (thinking).",
+    ],
+)
+def test_words_about_thinking_are_no_thoughts(text: str) -> None:
+    assert normalised(text) == text
+
+
+TRUE = {
+    "price in millions": "A cheque for 1,000,000,000,000 dollars.",
+    "prices": "A menu with 9.99, 9.99, 9.99, 9.99 and 4.50 on it.",
+    "prices with a currency": "A price list: 5 euros, 5 euros, 5 euros, 7 euros.",
+    "prices in Chinese": "价目表上写着10元 10元 10元 20元",
+    "serial number in groups": "A card with the number 0000 0000 0000 0000 1234.",
+    "serial number hidden": "A card with the number XXXX XXXX XXXX XXXX.",
+    "serial number with hyphens": "Serial number 1111-1111-1111-1111-1111-1111 on a label.",
+    "serial number in one": "A label that reads SN00000000000000000000000000012.",
+    "address": "A screen shows 255.255.255.255 and 192.168.168.168.",
+    "scores": "A scoreboard reads 0 0 0 0 0 0 0 1.",
+    "time": "A clock shows 00:00:00:00.",
+    "date": "A stamp of 12.12.12 12:12:12.",
+    "telephone": "Call 555 555 5555 555 now.",
+    "letters": "An eye chart with E E E E in a row.",
+    "binary": "01010101010101010101010101010101 is written on a wall",
+    "Chinese laughter": "一群人在草地上哈哈哈哈哈大笑，旁边有一只狗和一个红色的球。",
+    "Chinese reduplication": "高高兴兴的孩子们在公园里跑来跑去，地上到处都是红红的花。",
+    "Chinese cheer": "横幅上写着加油加油加油",
+    "Japanese": "きらきらと光る星と、ふわふわの雲が描かれた絵本の表紙です。",
+    "Japanese laughter": "「はははははは」と笑う男の人の漫画の一コマです。",
+    "Thai": "ผู้หญิงกำลังนั่งอยู่บนเก้าอี้สีแดงในสวน",
+    "Thai laughter": "ป้ายเขียนว่า 55555 สีแดง",
+    "Hindi": "एक काली कार के किनारे की कुर्सी के कोने का कुत्ता",
+    "Tamil": "காக்கை கல் மேல் அமர்ந்துள்ளது",
+    "Arabic": "طفل يلعب بالكرة في الحديقة الخضراء",
+    "Indonesian": "Orang-orang di pasar dengan buah-buahan dan sayur-sayuran.",
+    "German compound": "Eine Rindfleischetikettierungs\u00fcberwachungsaufgaben\u00fcbertragungsgesetzbroschu\u0308re.",
+    "Korean": "하하하하 웃는 아이가 공원에 서 있다.",
+}
+STUCK = {
+    "English": "a man in the park in the park in the park",
+    "German": "ein Hund und ein Hund und ein Hund und",
+    "Chinese phrase": "一只猫一只猫一只猫一只猫",
+    "Chinese phrase with commas": "一只白色的猫，一只白色的猫，一只白色的猫，一只",
+    "Chinese character": "这是一张" + "的" * 20,
+    "Japanese": "猫と犬と猫と犬と猫と犬と",
+    "Thai": "สีแดง" * 6,
+    "Hindi": "लाल कार " * 3,
+    "Russian": "кот кот кот кот",
+    "Arabic": "قطة بيضاء " * 3,
+    "numbers to the limit": "the number is " + "1 " * 30,
+    "one digit held down": "0" * 60,
+    "letters held down": "it says " + "ha" * 20,
+    "alone": "cat cat cat",
+    "price list without end": "5 euros, " * 12,
+}
+
+
+@pytest.mark.parametrize("text", TRUE.values(), ids=TRUE)
+def test_a_true_sentence_is_not_taken_for_a_stuck_model(text: str) -> None:
+    assert repetition(text) is None
+
+
+@pytest.mark.parametrize("text", STUCK.values(), ids=STUCK)
+def test_a_stuck_model_is_caught_in_every_script(text: str) -> None:
+    outcome = finished(Caption(text=text, score=None))
+    assert isinstance(outcome, Drop)
+    assert outcome.reason is Reason.REPEATED_CAPTION
+
+
+@pytest.mark.parametrize("text", ["\u00a0", "\u200b\u200b", "\u2026", "---", "\u3164", "\U0001f600", "_ _", "\u00b0"])
+def test_what_has_no_letter_says_nothing(text: str) -> None:
+    outcome = finished(Caption(text=text, score=None))
+    assert isinstance(outcome, Drop)
+    assert outcome.reason is Reason.EMPTY_CAPTION
+
+
+@pytest.mark.parametrize("text", ["7", "\u72d7", "\u0e2b\u0e21\u0e32", "x", "\u0661"])
+def test_one_letter_of_any_script_says_something(text: str) -> None:
+    assert finished(Caption(text=text, score=None)) == Caption(text=text, score=None)
+
+
+def test_an_answer_cut_short_is_dead_or_kept_as_one_wants() -> None:
+    cut = Caption(text="A dog on a", score=0.51234, unfinished="the server ended it: length")
+    dead = finished(cut, keeps_unfinished=False)
+    assert isinstance(dead, Drop)
+    assert (dead.reason, dead.message) == (Reason.UNFINISHED, "the server ended it: length: 'A dog on a'")
+    kept = finished(cut)
+    assert isinstance(kept, Caption)
+    assert (kept.text, kept.score) == ("A dog on a", 0.5123)
