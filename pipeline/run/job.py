@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import InterruptedRunError, WorkError
+from pipeline.errors import InterruptedRunError, ServerGoneError, WorkError
 from pipeline.models.batches import BatchReport
 from pipeline.models.licenses import check_permissive
 from pipeline.plan.check import check_plan
@@ -36,6 +36,7 @@ _MAX_FRUITLESS_PASSES = 3
 _ERROR_OF: dict[Ending, type[Exception]] = {
     Ending.STORAGE: StorageError,
     Ending.UNBALANCED: BalanceError,
+    Ending.SERVER: ServerGoneError,
     Ending.FAILED: WorkError,
 }
 _PLAN_DEFAULTS = PlanSettings()
@@ -226,7 +227,7 @@ class _Job:
     def _raise_errors(self, left: Sequence[int]) -> None:
         """Raise the first error of an unfinished unit; a model error counts for every unit."""
         for event in self.log.events():
-            holds_for_all = bool(left) and event.ending is Ending.FAILED
+            holds_for_all = bool(left) and event.ending in (Ending.SERVER, Ending.FAILED)
             if event.ending in _ERROR_OF and (event.unit in left or holds_for_all):
                 raise _ERROR_OF[event.ending](event.message)
 

@@ -114,7 +114,8 @@ class Worker:
             return Ending.UNBALANCED, str(error), None
         except WorkError as error:
             self._drain_unless_it_is_the_unit(error)
-            return Ending.FAILED, str(error), None
+            ending = Ending.FAILED if error.exit_code == WorkError.exit_code else Ending.SERVER
+            return ending, str(error), None
 
     def _drain_unless_it_is_the_unit(self, error: WorkError) -> None:
         """Ask the run's workers to take no further unit, where these would end in the same way.
