@@ -3,10 +3,12 @@
 import argparse
 import errno
 import os
+import secrets
 import socket
 import sys
 import webbrowser
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,6 +26,7 @@ _DATA_HELP = "a data set made by `fineclip annotate`: a folder, or a URL that fs
 _MAX_SHEET = 1000
 _MAX_PORT = 65535
 _HTML = (".html", ".htm")
+_TOKEN_BYTES = 16
 
 
 class _ListenError(OSError):
@@ -37,6 +40,8 @@ def view_main(arguments: Sequence[str]) -> int:
     parser.add_argument("--marks", metavar="FILE", help="where marks are saved (default: DATA/marks.jsonl, if local)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on (default: any that is free)")
+    name_help = "a name of a portal or tunnel through which the page is opened; may be given several times"
+    parser.add_argument("--host-name", action="append", default=[], metavar="NAME", help=name_help)
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= _MAX_PORT:
@@ -76,17 +81,30 @@ def _view(options: argparse.Namespace) -> int:
     )
     with _listener(options.host, options.port) as listener:
         shown = f"[{options.host}]" if ":" in options.host else options.host
-        url = f"http://{shown}:{listener.getsockname()[1]}/"
+        token = secrets.token_urlsafe(_TOKEN_BYTES)
+        url = f"http://{shown}:{listener.getsockname()[1]}/{token}/"
         for table in session.tables:
             for problem in table.source.problems:
                 _say(problem.message)
         if not is_loopback(options.host):
-            _say("anyone who can reach this address sees the data and can mark it; there is no password")
+            _say("whoever has this address sees the data and can mark it; the connection is not encrypted")
+        for name in options.host_name:
+            _say(f"through {name}: open its address for port {listener.getsockname()[1]}, followed by {token}/")
         sys.stdout.write(f"{url}\n")
         sys.stdout.flush()
         if options.open:
             webbrowser.open(url)
-        _serve(session, listener, options.host)
+        config = uvicorn.Config(
+            build(session, host=options.host, token=token, host_names=options.host_name),
+            lifespan="off",
+            ws="none",
+            log_level="warning",
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=2,
+        )
+        with suppress(KeyboardInterrupt):  # uvicorn hands on the signal that it has ended on
+            uvicorn.Server(config).run(sockets=[listener])
     session.close()
     return DONE
 
@@ -106,22 +124,6 @@ def _listener(host: str, port: int) -> socket.socket:
         number = error.errno or 0
         why = os.strerror(number) if number > 0 else "no such host"
         raise _ListenError(f"cannot listen on {host}, port {port} ({why}): {remedy}") from error
-
-
-def _serve(session: Session, listener: socket.socket, host: str) -> None:
-    config = uvicorn.Config(
-        build(session, host=host),
-        lifespan="off",
-        ws="none",
-        log_level="warning",
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=2,
-    )
-    try:
-        uvicorn.Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:
-        return  # uvicorn hands on the signal that it has ended on
 
 
 def _sheet(options: argparse.Namespace) -> int:

@@ -32,5 +32,10 @@ export function bytes(count) {
   return `${count.toFixed(unit && count < 10 ? 1 : 0)} ${units[unit]}`;
 }
 
-/** A score with as many digits as are stored, or a dash. */
-export const score = (value) => (value === null || value === undefined ? "–" : String(Math.round(value * 1e4) / 1e4));
+const rounded = (value, digits) => (value === null || value === undefined ? "–" : String(Number(value.toFixed(digits))));
+
+/** A score or share as people read it, or a dash. */
+export const score = (value) => rounded(value, 2);
+
+/** A length in pixels as people read it. */
+export const pixels = (value) => rounded(value, 1);
