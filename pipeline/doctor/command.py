@@ -1,7 +1,6 @@
 """The subcommand `doctor`."""
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,26 +10,37 @@ from pipeline.doctor import report
 from pipeline.doctor.examine import Checks, examine
 from pipeline.doctor.findings import Level
 from pipeline.doctor.loading import LoaderShape
-from schemas.folder import DatasetError
+from pipeline.store.storage import StorageError
 
-HEALTHY, ILL, USAGE, STORAGE = 0, 1, 2, 5
+HEALTHY, ILL = 0, 1
 _EPILOG = (
     "exit codes: 0 no error (warnings may be), 1 errors, 2 usage or no data set at DATA, 5 the store cannot be read"
 )
 
 
 def doctor_main(arguments: Sequence[str]) -> int:
-    """Run `fineclip doctor` and return its exit code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    """Run `fineclip doctor` and return its exit code. Raises errors that carry theirs."""
+    options = _parser().parse_args(arguments)
+    given = {name: getattr(options, name) for name in ("world_size", "workers", "batch_size")}
+    given = {name: value for name, value in given.items() if value is not None}
+    checks = Checks(
+        sample=options.sample,
+        decode_images=not options.no_decode,
+        overlays=tuple(options.overlay),
+        filters=tuple(options.filter),
+        max_repeated=options.max_repeated,
+        loader=LoaderShape(**given) if given else None,
+        threads=options.threads,
+    )
     try:
-        return _doctor(options)
-    except DatasetError as error:
-        sys.stderr.write(f"fineclip: {error}\n")
-        return USAGE
+        with report.Bar(Console(emoji=False, stderr=True)) as bar:
+            diagnosis = examine(options.data, checks, bar)
+        report.show(Console(emoji=False, highlight=False), diagnosis)
+        if options.json is not None:
+            report.write_json(options.json, diagnosis)
     except OSError as error:
-        sys.stderr.write(f"fineclip: {error}\n")
-        return STORAGE
+        raise StorageError(str(error)) from error
+    return ILL if diagnosis.findings.num(Level.ERROR) else HEALTHY
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,9 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     training = parser.add_argument_group(
         "training", "With any of these, the shards are checked against loaders that give whole shards to workers."
     )
-    training.add_argument("--world-size", type=_at_least(1), metavar="N", help="ranks, one a GPU (default: 1)")
-    training.add_argument("--workers", type=_at_least(1), metavar="N", help="reading processes a rank (default: 1)")
-    training.add_argument("--batch-size", type=_at_least(1), metavar="N", help="images a batch of a rank (default: 1)")
+    training.add_argument("--world-size", type=_at_least(1), metavar="N", help="ranks, one per GPU (default: 1)")
+    training.add_argument("--workers", type=_at_least(1), metavar="N", help="reading processes per rank (default: 1)")
+    training.add_argument("--batch-size", type=_at_least(1), metavar="N", help="images in a rank's batch (default: 1)")
     return parser
 
 
@@ -77,27 +87,3 @@ def _share(text: str) -> float:
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
     return share
-
-
-def _doctor(options: argparse.Namespace) -> int:
-    checks = Checks(
-        sample=options.sample,
-        decode_images=not options.no_decode,
-        overlays=tuple(options.overlay),
-        filters=tuple(options.filter),
-        max_repeated=options.max_repeated,
-        loader=_loader(options),
-        threads=options.threads,
-    )
-    with report.Bar(Console(emoji=False, stderr=True)) as bar:
-        diagnosis = examine(options.data, checks, bar)
-    report.show(Console(emoji=False, highlight=False), diagnosis)
-    if options.json is not None:
-        report.write_json(options.json, diagnosis)
-    return ILL if diagnosis.findings.num(Level.ERROR) else HEALTHY
-
-
-def _loader(options: argparse.Namespace) -> LoaderShape | None:
-    given = {name: getattr(options, name) for name in ("world_size", "workers", "batch_size")}
-    given = {name: value for name, value in given.items() if value is not None}
-    return LoaderShape(**given) if given else None
