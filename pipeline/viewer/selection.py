@@ -46,6 +46,8 @@ _MAX_PAGE = 1_000_000
 class SelectionError(ValueError):
     """A query string says something that cannot be selected; the message names the parameter."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
