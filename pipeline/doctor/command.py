@@ -1,6 +1,7 @@
 """The subcommand `doctor`."""
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -52,38 +53,38 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("data", metavar="DATA", help="a data set made by `fineclip annotate`: a folder, or a URL")
-    parser.add_argument("--sample", type=_at_least(1), metavar="N", help="read N shards only (default: all)")
+    parser.add_argument("--sample", type=_between(int, 1), metavar="N", help="read N shards only (default: all)")
     parser.add_argument("--no-decode", action="store_true", help="do not decode the images: several times faster")
     parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="may be given several times")
     parser.add_argument("--filter", action="append", default=[], metavar="FILE", help="a filter list; several may be")
     defaults = Checks()
     repeated = "share of captions that may repeat an earlier one, 0 to 1 (default: %(default)s)"
-    parser.add_argument("--max-repeated", type=_share, default=defaults.max_repeated, metavar="SHARE", help=repeated)
+    parser.add_argument(
+        "--max-repeated", type=_between(float, 0, 1), default=defaults.max_repeated, metavar="SHARE", help=repeated
+    )
     threads = "shards read at a time (default: %(default)s)"
-    parser.add_argument("--threads", type=_at_least(1), default=defaults.threads, metavar="N", help=threads)
+    parser.add_argument("--threads", type=_between(int, 1), default=defaults.threads, metavar="N", help=threads)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings there too")
     training = parser.add_argument_group(
         "training", "With any of these, the shards are checked against loaders that give whole shards to workers."
     )
-    training.add_argument("--world-size", type=_at_least(1), metavar="N", help="ranks, one per GPU (default: 1)")
-    training.add_argument("--workers", type=_at_least(1), metavar="N", help="reading processes per rank (default: 1)")
-    training.add_argument("--batch-size", type=_at_least(1), metavar="N", help="images in a rank's batch (default: 1)")
+    training.add_argument("--world-size", type=_between(int, 1), metavar="N", help="ranks, one per GPU (default: 1)")
+    training.add_argument(
+        "--workers", type=_between(int, 1), metavar="N", help="reading processes per rank (default: 1)"
+    )
+    training.add_argument(
+        "--batch-size", type=_between(int, 1), metavar="N", help="images in a rank's batch (default: 1)"
+    )
     return parser
 
 
-def _at_least(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        number = int(text)
-        if number < least:
-            raise argparse.ArgumentTypeError(f"{number} is less than {least}")
+def _between(kind: type[int] | type[float], least: float, most: float = math.inf) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        number = kind(text)
+        if not least <= number <= most:
+            limits = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text} is not {limits}")
         return number
 
-    parse.__name__ = "whole number"  # what argparse calls it in messages
+    parse.__name__ = "whole number" if kind is int else "number"  # what argparse calls it in messages
     return parse
-
-
-def _share(text: str) -> float:
-    share = float(text)
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
-    return share

@@ -61,7 +61,11 @@ def take_inventory(folder: Folder, findings: Findings) -> Inventory:
     markers = {shard: marker for shard, marker in read if marker is not None}
     if index is not None:
         _check_index(index, markers, findings, unnamed=sorted(listed - named))
-    unpublished = _report_unpublished(folder, named | listed, findings)
+    decided = {shard for name in _sizes_in(folder, COMMIT_DIR) if (shard := shard_of_marker(name))}
+    unpublished = decided - named - listed
+    for shard in sorted(unpublished):
+        message = f"the shard was decided ({COMMIT_DIR}/{shard}.json), but is not published"
+        findings.warning("unpublished", message, remedy=_GO_ON, shard=shard)
     _report_unplanned(folder, named | listed | unpublished, findings)
     _report_leftovers(folder, sizes or {}, named | listed | unpublished, findings)
     return Inventory(
@@ -136,15 +140,6 @@ def _sizes_in(folder: Folder, name: str) -> dict[str, int]:
         return Folder(folder.where(name)).sizes() or {}
     except DatasetError:
         return {}
-
-
-def _report_unpublished(folder: Folder, found: Collection[ShardName], findings: Findings) -> set[ShardName]:
-    decided = {shard for name in _sizes_in(folder, COMMIT_DIR) if (shard := shard_of_marker(name))}
-    unpublished = decided.difference(found)
-    for shard in sorted(unpublished):
-        message = f"the shard was decided ({COMMIT_DIR}/{shard}.json), but is not published"
-        findings.warning("unpublished", message, remedy=_GO_ON, shard=shard)
-    return unpublished
 
 
 def _report_unplanned(folder: Folder, found: Collection[ShardName], findings: Findings) -> None:

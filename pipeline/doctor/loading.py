@@ -63,7 +63,14 @@ def dropped_samples(sizes: Sequence[int], shape: LoaderShape) -> Dropped:
 def check_loading(sizes: Sequence[int], shape: LoaderShape, findings: Findings) -> None:
     """Report whether training shards of `sizes` samples suit `shape`, and how many samples an epoch loses."""
     readers = f"{counted(shape.world_size, 'rank')} x {counted(shape.workers, 'worker')}"
-    remedy = _remedy(sum(sizes), shape)
+    remedy = "train with `fineclip train`, which reads by sample and leaves none out"
+    if sum(sizes) < shape.num_workers:
+        remedy += f"; or use fewer workers: the data set has {counted(sum(sizes), 'sample')}"
+    else:
+        size = sum(sizes) // shape.num_workers
+        shards = counted(-(-sum(sizes) // size), "shard")
+        remedy += f"; or annotate into a new OUTPUT with `--shard-size {size}` (and `--repack` for tars), {shards}"
+        remedy += "; or use fewer workers"
     if len(sizes) < shape.num_workers:
         idle = f"{shape.num_workers - len(sizes)} of {shape.num_workers} workers get none"
         message = f"{counted(len(sizes), 'training shard')} for {readers}: {idle}, and loaders by shard refuse or hang"
@@ -78,14 +85,3 @@ def check_loading(sizes: Sequence[int], shape: LoaderShape, findings: Findings) 
         findings.warning("dropped-samples", message, remedy=remedy)
     else:
         findings.note("dropped-samples", message, remedy="none needed")
-
-
-def _remedy(num_samples: int, shape: LoaderShape) -> str:
-    by_sample = "train with `fineclip train`, which reads by sample and leaves none out"
-    if num_samples < shape.num_workers:
-        return f"{by_sample}; or use fewer workers: the data set has {counted(num_samples, 'sample')}"
-    size = num_samples // shape.num_workers
-    num_shards = -(-num_samples // size)
-    shards = counted(num_shards, "shard")
-    again = f"annotate into a new OUTPUT with `--shard-size {size}` (and `--repack` for tars), {shards}"
-    return f"{by_sample}; or {again}; or use fewer workers"

@@ -103,14 +103,11 @@ class SampleCheck:
                 stated = {"width": record.width, "height": record.height, "image_caption": record.image_caption}
                 self._compare_values(sample.key, "the image", image, stated)
         if record is not None:
-            self._compare_regions(sample.key, record, regions)
-
-    def _compare_regions(self, key: str, record: ImageRecord, rows: list[dict[str, Any]]) -> None:
-        by_id = {row["region_id"]: row for row in rows}
-        for region in record.regions:
-            if region.id in by_id:
-                self._compare_values(key, f"region {region.id}", by_id[region.id], _row_values(region))
-        self._compare_ids(key, [row["region_id"] for row in rows], [region.id for region in record.regions])
+            by_id = {row["region_id"]: row for row in regions}
+            for region in record.regions:
+                if region.id in by_id:
+                    self._compare_values(sample.key, f"region {region.id}", by_id[region.id], _row_values(region))
+            self._compare_ids(sample.key, [row["region_id"] for row in regions], [one.id for one in record.regions])
 
     def _compare_ids(self, key: str, in_table: list[str], in_record: list[str]) -> None:
         lacking = [region_id for region_id in in_record if region_id not in in_table]

@@ -39,10 +39,8 @@ _ANYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - recognised, not bound to
 
 def is_loopback(host: str) -> bool:
     """Return whether only this machine can reach a server bound to `host`."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    address = _address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
 
 
 def allowed_names(host: str, more: Iterable[str] = ()) -> frozenset[str]:
@@ -114,7 +112,7 @@ class Guard:
         hosts = headers.get("host", [])
         name = _host_name(f"//{hosts[0]}") if len(hosts) == 1 else ""
         # Bound to other interfaces, any address may lead here; a bare address cannot be rebound as a name can.
-        if name not in self._names and not (self._any_address and _is_address(name)):
+        if name not in self._names and not (self._any_address and _address(name)):
             option = f", or start it with --host-name {name}" if name else ""
             return 421, f"this server does not go by that name; use the address that fineclip view printed{option}"
         site = headers.get("sec-fetch-site", ["none"])[0]
@@ -136,12 +134,11 @@ def _host_name(address: str) -> str:
         return ""
 
 
-def _is_address(name: str) -> bool:
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(name)
+        return ipaddress.ip_address(name)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 async def _answer(send: Send, status: int, reason: str, *, location: bytes | None = None) -> None:

@@ -56,7 +56,7 @@ def build(session: Session, *, host: str, token: str, host_names: Sequence[str] 
         "/api/image/{shard}/{key}": lambda request: session.image(**request.path_params),
         "/api/record/{side}/{shard}/{key}": lambda request: session.record(_side(request), *_image_id(request)),
     }
-    routes = [Route(path, _answering(session, functools.partial(_data, get))) for path, get in data.items()]
+    routes = [Route(path, _answering(session, get)) for path, get in data.items()]
     routes += [Route(path, _asset("index.html")) for path in _PAGES]
     # Requests are matched with the names of the page's files, never joined to a path.
     assets = files("pipeline.viewer").joinpath("assets").iterdir()
@@ -88,15 +88,11 @@ def _asset(name: str) -> Handler:
     return answer
 
 
-def _answering(session: Session, respond: Callable[[Request], Response]) -> Handler:
+def _answering(session: Session, get: Callable[[Request], Any]) -> Handler:
     async def answer(request: Request) -> Response:
-        return await _answer(session, functools.partial(respond, request))
+        return await _answer(session, functools.partial(get, request))
 
     return answer
-
-
-def _data(get: Callable[[Request], Any], request: Request) -> Response:
-    return _encoded(get(request))
 
 
 def _image(session: Session, request: Request) -> Response:
@@ -123,21 +119,26 @@ async def _mark(session: Session, request: Request) -> Response:
         wanted = msgspec.json.decode(body, type=_MarkRequest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return _error(400, str(error))
-    return await _answer(session, lambda: _encoded(session.mark(**msgspec.structs.asdict(wanted))))
+    return await _answer(session, lambda: session.mark(**msgspec.structs.asdict(wanted)))
 
 
-async def _answer(session: Session, respond: Callable[[], Response]) -> Response:
-    """Run `respond` in a thread; what goes wrong with the data is an answer too, and the server goes on."""
+async def _answer(session: Session, get: Callable[[], Any]) -> Response:
+    """Send what `get` returns in a thread; what goes wrong with the data is an answer too, and the server goes on."""
 
-    def respond_again() -> Response:
+    def get_again() -> Any:
         try:
-            return respond()
+            return get()
         except DamagedTableError:
             session.forget()
-            return respond()
+            return get()
 
     try:
-        return await run_in_threadpool(respond_again)
+        found = await run_in_threadpool(get_again)
+        if isinstance(found, Response):
+            return found
+        return Response(
+            msgspec.json.encode(found), media_type="application/json", headers={"cache-control": "no-store"}
+        )
     except SelectionError as error:
         return _error(400, str(error))
     except NotHereError as error:
@@ -146,10 +147,6 @@ async def _answer(session: Session, respond: Callable[[], Response]) -> Response
         return _error(422, str(error))
     except (duckdb.Error, OSError) as error:
         return _error(500, f"{type(error).__name__}: {error}")
-
-
-def _encoded(value: Any) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json", headers={"cache-control": "no-store"})
 
 
 def _error(status: int, message: str) -> Response:
