@@ -53,7 +53,8 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("data", metavar="DATA", help="a data set made by `fineclip annotate`: a folder, or a URL")
-    parser.add_argument("--sample", type=_between(int, 1), metavar="N", help="read N shards only (default: all)")
+    count = _between(int, 1)
+    parser.add_argument("--sample", type=count, metavar="N", help="read N shards only (default: all)")
     parser.add_argument("--no-decode", action="store_true", help="do not decode the images: several times faster")
     parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="may be given several times")
     parser.add_argument("--filter", action="append", default=[], metavar="FILE", help="a filter list; several may be")
@@ -63,18 +64,14 @@ def _parser() -> argparse.ArgumentParser:
         "--max-repeated", type=_between(float, 0, 1), default=defaults.max_repeated, metavar="SHARE", help=repeated
     )
     threads = "shards read at a time (default: %(default)s)"
-    parser.add_argument("--threads", type=_between(int, 1), default=defaults.threads, metavar="N", help=threads)
+    parser.add_argument("--threads", type=count, default=defaults.threads, metavar="N", help=threads)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings there too")
     training = parser.add_argument_group(
         "training", "With any of these, the shards are checked against loaders that give whole shards to workers."
     )
-    training.add_argument("--world-size", type=_between(int, 1), metavar="N", help="ranks, one per GPU (default: 1)")
-    training.add_argument(
-        "--workers", type=_between(int, 1), metavar="N", help="reading processes per rank (default: 1)"
-    )
-    training.add_argument(
-        "--batch-size", type=_between(int, 1), metavar="N", help="images in a rank's batch (default: 1)"
-    )
+    training.add_argument("--world-size", type=count, metavar="N", help="ranks, one per GPU (default: 1)")
+    training.add_argument("--workers", type=count, metavar="N", help="reading processes per rank (default: 1)")
+    training.add_argument("--batch-size", type=count, metavar="N", help="images in a rank's batch (default: 1)")
     return parser
 
 

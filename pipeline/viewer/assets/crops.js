@@ -1,6 +1,6 @@
 // Regions as crops with their captions: the quickest way to judge captions.
 
-import { h, score } from "./dom.js";
+import { h, score, sentence } from "./dom.js";
 import { imageUrl } from "./api.js";
 import { colour, explain } from "./figure.js";
 import { browse, toolbar } from "./gallery.js";
@@ -34,7 +34,7 @@ function card(image) {
     h(
       "div",
       { class: "body" },
-      h("p", { class: "caption" }, caption ?? h("em", {}, message || `${status}: ${reason}`)),
+      h("p", { class: "caption" }, caption ?? h("em", {}, sentence(message || `${status}: ${reason}`))),
       h(
         "small",
         {},

@@ -1,6 +1,6 @@
 // One image at full size: zoom, every region, the crop of one, the record in the tar.
 
-import { h, pixels, plural } from "./dom.js";
+import { h, pixels, plural, sentence } from "./dom.js";
 import { get, imageUrl } from "./api.js";
 import { crop, entries, figure, link } from "./figure.js";
 import { chosen, regionLine } from "./gallery.js";
@@ -114,7 +114,7 @@ function about(section, image, region, picture) {
       row("size", box && `${pixels(box[2] - box[0])} × ${pixels(box[3] - box[1])} px`),
       row("proposer", fields.proposer),
       row("captioner", fields.captioner),
-      fields.status !== "ok" && row("why", fields.message || fields.reason),
+      fields.status !== "ok" && row("why", sentence(fields.message || fields.reason)),
       row("id", region.id),
     ),
   );

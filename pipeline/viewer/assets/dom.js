@@ -32,10 +32,11 @@ export function bytes(count) {
   return `${count.toFixed(unit && count < 10 ? 1 : 0)} ${units[unit]}`;
 }
 
-const rounded = (value, digits) => (value === null || value === undefined ? "–" : String(Number(value.toFixed(digits))));
-
 /** A score or share as people read it, or a dash. */
-export const score = (value) => rounded(value, 2);
+export const score = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
 
 /** A length in pixels as people read it. */
-export const pixels = (value) => rounded(value, 1);
+export const pixels = (value) => String(Number(value.toFixed(1)));
+
+/** A sentence whose options (`--name`) are not parted at the end of a line. */
+export const sentence = (text) => text.split(/(--[\w.-]+)/).map((part) => (part.startsWith("--") ? h("span", { class: "option" }, part) : part));

@@ -1,6 +1,6 @@
 // The gallery: a page of cards, each an image with its regions.
 
-import { h, number, plural, score } from "./dom.js";
+import { h, number, plural, score, sentence } from "./dom.js";
 import { get } from "./api.js";
 import { entries, figure, link } from "./figure.js";
 import * as filters from "./filters.js";
@@ -37,7 +37,7 @@ export function regionLine(image, { id, region, number: place, css }) {
     h(
       "div",
       { class: "text" },
-      caption ?? h("em", {}, message || `${status}: ${reason}`),
+      caption ?? h("em", {}, sentence(message || `${status}: ${reason}`)),
       h(
         "small",
         {},

@@ -1,6 +1,6 @@
 // The data set as a whole.
 
-import { bytes, h, number, plural } from "./dom.js";
+import { bytes, h, number, plural, sentence } from "./dom.js";
 import { get } from "./api.js";
 import { bars, histogram, share } from "./plot.js";
 import * as url from "./url.js";
@@ -31,7 +31,7 @@ function totals({ totals: rows, meanings }) {
             "ul",
             { class: "reasons" },
             reasons.map(({ status, reason, count }) =>
-              h("li", {}, h("a", { href: `./?reason=${encodeURIComponent(reason)}`, class: `status ${status}` }, reason), h("span", { class: "count" }, number(count)), h("span", { class: "quiet" }, meanings[reason] ?? "")),
+              h("li", {}, h("a", { href: `./?reason=${encodeURIComponent(reason)}`, class: `status ${status}` }, reason), h("span", { class: "count" }, number(count)), h("span", { class: "quiet" }, sentence(meanings[reason] ?? ""))),
             ),
           ),
       );
@@ -60,7 +60,8 @@ function tree(value) {
 }
 
 function licenses({ provenance, licenses: images }) {
-  const models = new Map(provenance.flatMap((one) => Object.entries(one.provenance).filter(([, part]) => part?.license).map(([role, part]) => [`${role}: ${part.name ?? ""}`, part.license])));
+  const stated = provenance.flatMap((one) => Object.entries(one.provenance).flatMap(([role, part]) => (part?.licenses ?? []).map((terms) => [role, terms])));
+  const models = new Map(stated.map(([role, { kind, what, license, note, permissive }]) => [`${role}, ${kind}: ${what}`, permissive ? license : [license, " ", h("span", { class: "quiet" }, note || "restricts use")]]));
   return section(
     "Licences",
     h("dl", { class: "facts" }, [...models].map(([name, license]) => [h("dt", {}, name), h("dd", {}, license)]), images.licenses.map(([license, count]) => [h("dt", {}, plural(count, "image")), h("dd", {}, license)])),
@@ -117,7 +118,7 @@ export async function show(root, { signal, about }) {
       { class: "pairwise" },
       labels.length > 0 && section("Labels", bars(labels.map(([label, count]) => ({ text: label, count, href: `./?label=${encodeURIComponent(label)}` })))),
       repeated(data),
-      h("div", { class: "stack" }, licenses(data), section("Marks", h("p", {}, about.marks ? [plural(about.num_marks, "mark"), " in ", h("code", {}, about.marks)] : "Marks are not saved beside remote data; start with --marks FILE.jsonl."), about.marks && h("p", { class: "quiet" }, "A filter list: give it to --filter."))),
+      h("div", { class: "stack" }, licenses(data), section("Marks", h("p", {}, about.marks ? [plural(about.num_marks, "mark"), " in ", h("code", {}, about.marks)] : "Marks are not saved beside remote data; start with --marks FILE.jsonl."), about.marks && h("p", { class: "quiet" }, sentence("A filter list: give it to --filter.")))),
     ),
     section("Provenance", data.provenance.map((one) => h("details", { open: data.provenance.length === 1 }, h("summary", {}, `${plural(one.num_shards, "shard")}, configuration ${one.fingerprint.slice(0, 12)}`), tree(one.provenance)))),
     shards(data),
