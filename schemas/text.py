@@ -13,5 +13,5 @@ def says_something(text: str) -> bool:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return `count` with its noun: "1 key", "2,000 keys"; a noun whose plural is not made with s gives none."""
+    """Return `count` with its noun, of those that only add an s: "1 key", "2,000 keys"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -11,7 +11,7 @@ from pipeline.doctor import report
 from pipeline.doctor.examine import Checks, examine
 from pipeline.doctor.findings import Level
 from pipeline.doctor.loading import LoaderShape
-from pipeline.store.storage import StorageError
+from schemas.store_errors import StorageError
 
 HEALTHY, ILL = 0, 1
 _EPILOG = (
@@ -39,8 +39,12 @@ def doctor_main(arguments: Sequence[str]) -> int:
         report.show(Console(emoji=False, highlight=False), diagnosis)
         if options.json is not None:
             report.write_json(options.json, diagnosis)
+    except StorageError:
+        raise
     except OSError as error:
-        raise StorageError(str(error)) from error
+        raise StorageError(
+            f"{error}; check the address, the network and your permissions, then run this again"
+        ) from error
     return ILL if diagnosis.findings.num(Level.ERROR) else HEALTHY
 
 

@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 import uvicorn
 
-from pipeline.store.storage import StorageError
 from pipeline.viewer.safety import is_loopback
 from pipeline.viewer.selection import parse
 from pipeline.viewer.server import build
 from pipeline.viewer.session import Session
 from pipeline.viewer.sheet import make_sheet
+from schemas.store_errors import StorageError
 
 DONE = 0
 _DATA_HELP = "a data set made by `fineclip annotate`: a folder, or a URL that fsspec reads"
@@ -144,5 +144,9 @@ def _say(message: str) -> None:
 def _store_errors() -> Iterator[None]:
     try:
         yield
+    except StorageError:
+        raise
     except OSError as error:
-        raise StorageError(str(error)) from error
+        raise StorageError(
+            f"{error}; check the address, the network and your permissions, then run this again"
+        ) from error
