@@ -45,6 +45,7 @@ ULTRALYTICS = ["ultralytics-opencv-headless>=8.4"]
 RAY = ["ray>=2.60"]
 """`--engine ray`: without its dashboard, which `ray job submit` needs (`pip install 'ray[default]'`)."""
 DEV = [
+    "axe-playwright-python>=0.1.8",  # carries axe-core, the rules of accessibility that the browser tests hold
     "datasets>=4",
     "hypothesis>=6.100",
     "mypy>=1.15",

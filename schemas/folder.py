@@ -53,7 +53,11 @@ class Folder:
         """Take a local path or an fsspec URL; nothing is read yet. Raises DatasetError for unusable URLs."""
         self.url = os.fspath(path)
         try:
-            fs, self._root = fsspec.core.url_to_fs(self.url)
+            if "://" in self.url:
+                fs, self._root = fsspec.core.url_to_fs(self.url)
+            else:  # a local path, in which `::` chains nothing
+                fs = LocalFileSystem()
+                self._root = fs._strip_protocol(self.url)
         except (ValueError, ImportError) as error:
             raise DatasetError(f"{self.url}: cannot be opened: {error}") from error
         self._adopt(fs)

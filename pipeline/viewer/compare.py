@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.viewer.gallery import Image, Region, find_images, load_images
+from pipeline.viewer.gallery import Region, find_images, load_images
 from pipeline.viewer.selection import Selection
 from pipeline.viewer.table import Database, RegionTable
 from schemas.boxes import as_boxes, iou
@@ -74,27 +74,20 @@ def compared_page(first: RegionTable, second: RegionTable, selection: Selection)
     """
     ids, more = find_images(first, selection)
     shown = Selection(one_of=tuple(part for part in selection.one_of if part[0] == "status"))
-    ours = load_images(first, ids, shown)
-    theirs = {image.key: image for image in load_images(second, _find_keys(second, [key for _, key in ids]), shown)}
-    return {"items": [_compared(image, theirs.get(image.key)) for image in ours], "more": more}
-
-
-def _find_keys(table: RegionTable, keys: Sequence[str]) -> list[tuple[str, str]]:
-    if not keys:
-        return []
-    wanted = f"region_id IS NULL AND key IN ({', '.join('?' * len(keys))})"
-    found = table.query(
-        f"SELECT DISTINCT shard, key FROM {table.name} WHERE {wanted} ORDER BY shard, key",
+    keys = [key for _, key in ids]
+    found = second.query(
+        f"SELECT DISTINCT shard, key FROM {second.name} WHERE region_id IS NULL "
+        f"AND key IN ({', '.join('?' * len(keys)) or 'NULL'}) ORDER BY shard, key",
         keys,
     )
-    return [(shard, key) for shard, key in found]
-
-
-def _compared(ours: Image, theirs: Image | None) -> dict[str, Any]:
-    for image in (ours, theirs):
-        if image is not None:
+    partners = {image.key: image for image in load_images(second, [(shard, key) for shard, key in found], shown)}
+    items = []
+    for ours in load_images(first, ids, shown):
+        theirs = partners.get(ours.key)
+        for image in filter(None, (ours, theirs)):
             image.regions = [region for region in image.regions if region.hit]
-    return {"ours": ours, "theirs": theirs, "pairs": pair(ours.regions, theirs.regions if theirs else [])}
+        items.append({"ours": ours, "theirs": theirs, "pairs": pair(ours.regions, theirs.regions if theirs else [])})
+    return {"items": items, "more": more}
 
 
 def find_changed(database: Database, first: RegionTable, second: RegionTable) -> None:

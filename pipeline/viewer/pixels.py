@@ -1,6 +1,7 @@
-"""Image bytes on their way to the page: what they are, and smaller ones where the stored file is large."""
+"""Image bytes on their way to the page: what they are, smaller ones where the stored file is large, and crops."""
 
 import io
+from math import ceil
 
 from PIL import Image
 
@@ -9,6 +10,9 @@ from schemas.folder import DatasetError
 _MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
 _MAX_PIXELS = 200_000_000
 _JPEG_QUALITY = 82
+
+Box = tuple[float, float, float, float]
+"""xyxy, in pixels of the stored image."""
 
 
 def media_type(data: bytes, where: str) -> str:
@@ -21,18 +25,27 @@ def media_type(data: bytes, where: str) -> str:
     raise DatasetError(f"{where}: these bytes are no image; the tar is damaged: fetch it, or write the shard again")
 
 
-def smaller(data: bytes, where: str, *, max_side: int) -> bytes:
-    """Return the image as a JPEG whose longer side is at most `max_side` pixels; transparency becomes white.
+def smaller(data: bytes, where: str, *, max_side: int, box: Box | None = None) -> bytes:
+    """Return the image, or its part in `box`, as a JPEG whose longer side is at most `max_side` pixels.
 
-    Raises DatasetError, naming `where`, for bytes that cannot be decoded.
+    `box` is xyxy in pixels of the image, rounded outwards. Transparency becomes white. Raises DatasetError, naming
+    `where`, for bytes that cannot be decoded and for a box outside the image.
     """
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise DatasetError(f"{where}: {image.width} x {image.height} pixels are too many to show")
-            image.draft("RGB", (max_side, max_side))
-            image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-            rgba = image.convert("RGBA")
+            width, height = image.size
+            if width * height > _MAX_PIXELS:
+                raise DatasetError(f"{where}: {width} x {height} pixels are too many to show")
+            x0, y0, x1, y1 = box or (0, 0, width, height)
+            left, top, right, bottom = max(0, int(x0)), max(0, int(y0)), min(width, ceil(x1)), min(height, ceil(y1))
+            if left >= right or top >= bottom:
+                raise DatasetError(f"{where}: the box {box} is outside the image of {width} x {height} pixels")
+            scale = max_side / max(right - left, bottom - top)
+            image.draft("RGB", (ceil(width * scale), ceil(height * scale)))  # a JPEG may be decoded smaller
+            across, down = image.width / width, image.height / height
+            part = image.crop((int(left * across), int(top * down), ceil(right * across), ceil(bottom * down)))
+            part.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+            rgba = part.convert("RGBA")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         if isinstance(error, DatasetError):
             raise

@@ -6,7 +6,7 @@ import pytest
 from pipeline.viewer.compare import Pair, pair
 from pipeline.viewer.gallery import Region
 from pipeline.viewer.selection import parse
-from pipeline.viewer.session import NotHereError
+from pipeline.viewer.table import NotHereError
 from tests.pipeline.viewer.data import SHARDS, sample, write_data
 from tests.shards import caption_overlay, write_overlay
 

@@ -33,6 +33,25 @@ def test_smaller_images_keep_their_shape_and_show_transparency_as_white():
         assert image.size == (40, 20)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_crop_is_as_sharp_as_the_stored_image_allows(kind):
+    pixels = np.zeros((1600, 1200, 3), np.uint8)
+    pixels[800:, 600:] = 255
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    for box, size in (((500.5, 700.2, 700, 900), (100, 100)), ((590, 790, 610, 800), (20, 10))):
+        with Image.open(io.BytesIO(smaller(file.getvalue(), "x", max_side=100, box=box))) as image:
+            assert image.size == size
+            shown = np.asarray(image.convert("L"))
+            assert shown[0, 0] < 20 and (size[1] == 10 or shown[-1, -1] > 235)
+
+
+@pytest.mark.parametrize("box", [(50, 0, 60, 10), (-9, -9, -1, -1)])
+def test_a_crop_beyond_the_image_is_an_error(box):
+    with pytest.raises(DatasetError, match="outside"):
+        smaller(encoded("PNG"), "x", max_side=10, box=box)
+
+
 def test_a_damaged_image_is_an_error_that_names_it():
     data = encoded("PNG", size=(400, 400))
     for broken in (data[:60], b"\x89PNG\r\n\x1a\n" + b"x" * 100):
