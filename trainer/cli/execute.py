@@ -20,7 +20,7 @@ from trainer.model.student import Student
 from trainer.run.load import LoadedCheckpoint, load_any
 from trainer.run.loop import train
 from trainer.run.processes import process_group
-from trainer.run.settings import RunResult, StopRequest
+from trainer.run.train_settings import StopRequest, TrainResult
 
 
 def train_run(options: TrainOptions) -> int:
@@ -34,7 +34,7 @@ def train_run(options: TrainOptions) -> int:
         return _closing(result, stop, options, console)
 
 
-def _closing(result: RunResult, stop: StopRequest, options: TrainOptions, console: Console) -> int:
+def _closing(result: TrainResult, stop: StopRequest, options: TrainOptions, console: Console) -> int:
     if result.finished:
         console.print(f"Done: {result.step} steps. The model is in {options.out}/model.", highlight=False)
         return DONE

@@ -15,7 +15,7 @@ from trainer.data.batch import LoadedBatch, collate
 from trainer.data.decode import DecodedSample, UnusableSampleError, decode_sample
 from trainer.data.index import SampleIndex
 from trainer.data.sampler import Order, epoch_order, local_batch, steps_per_epoch
-from trainer.settings import OrderSettings, SampleSettings
+from trainer.hyperparameters import OrderSettings, SampleSettings
 
 
 class Batches(TorchDataset[LoadedBatch]):

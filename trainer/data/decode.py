@@ -13,7 +13,7 @@ from PIL import Image
 
 from schemas.boxes import Boxes, area
 from schemas.hashes import sha256
-from trainer.settings import SampleSettings
+from trainer.hyperparameters import SampleSettings
 
 Pixels = npt.NDArray[np.uint8]
 """`[height, width, 3]` RGB."""

@@ -10,7 +10,7 @@ smaller, and spread over the processes as evenly as can be. The same images make
 import numpy as np
 import numpy.typing as npt
 
-from trainer.settings import Shuffle
+from trainer.hyperparameters import Shuffle
 
 OPEN_SHARDS = 8
 """Shards whose images are mixed with each other by `shards`."""

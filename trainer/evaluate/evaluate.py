@@ -26,12 +26,13 @@ from trainer.data.index import SampleIndex
 from trainer.data.pixels import Preparation
 from trainer.errors import TrainingError
 from trainer.evaluate.metrics import classification, recall_at
+from trainer.evaluate.settings import EvaluateSettings, RegionFeature, Task
 from trainer.evaluate.zeroshot import DEFAULT_TEMPLATES, class_features
+from trainer.hyperparameters import OrderSettings, SampleSettings
 from trainer.loss.gather import exchange_counts, gather_ids, gather_rows, rank, world_size
 from trainer.model.backbone import Backbone, normalise, pool_regions
 from trainer.model.open import LoadedModel
 from trainer.model.student import embed_crops, encode_text
-from trainer.settings import EvaluateSettings, OrderSettings, RegionFeature, SampleSettings, Task
 
 _KS = (1, 5, 10)
 _QUERIES = 1024

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
-from trainer.settings import DuplicateText
+from trainer.hyperparameters import DuplicateText
 
 
 def contrastive_loss(

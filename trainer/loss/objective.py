@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from trainer.hyperparameters import LossSettings
 from trainer.loss.gather import gather_ids, gather_rows, rank, world_size
 from trainer.loss.losses import (
     concept_loss,
@@ -20,7 +21,6 @@ from trainer.loss.losses import (
     sample_concepts,
     scale_gradient,
 )
-from trainer.settings import LossSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from schemas.hashes import fingerprint
 from trainer.data.pixels import Preparation
 from trainer.errors import TrainingError
+from trainer.hyperparameters import ModelSettings
 from trainer.model.backbone import check_size
 from trainer.model.eva_weights import State, is_original_layout, to_open_clip
 from trainer.model.towers import tower_of
-from trainer.settings import ModelSettings
 
 open_clip.add_model_config(Path(__file__).with_name("model_configs"))
 

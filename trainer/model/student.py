@@ -6,8 +6,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from trainer.hyperparameters import TeacherKind
 from trainer.model.backbone import Backbone, normalise, pool_regions
-from trainer.settings import TeacherKind
 
 
 class Inputs(NamedTuple):

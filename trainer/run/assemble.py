@@ -21,7 +21,7 @@ from trainer.model.eva_weights import State
 from trainer.model.open import LoadedModel, load_model
 from trainer.model.student import SeparateTeacher, Student
 from trainer.model.text import FrozenText, TrainedText, text_parameters
-from trainer.recipes import Recipe
+from trainer.recipes import TrainRecipe
 from trainer.run.optim import make_optimizer
 from trainer.run.step import BatchTexts, TrainStep
 
@@ -38,7 +38,7 @@ class Parts:
 
 
 def assemble(
-    recipe: Recipe,
+    recipe: TrainRecipe,
     index: SampleIndex,
     *,
     device: torch.device,
@@ -87,7 +87,7 @@ def state_fingerprint(state: State) -> str:
     return digest.hexdigest()
 
 
-def _freeze(student: Student, recipe: Recipe) -> nn.Parameter:
+def _freeze(student: Student, recipe: TrainRecipe) -> nn.Parameter:
     """Leave a gradient to what is trained, and return the temperature's parameter.
 
     It is one of its own, apart from DDP, whose forward pass does not use it; it shares the memory of the model's.
@@ -103,7 +103,7 @@ def _freeze(student: Student, recipe: Recipe) -> nn.Parameter:
     return nn.Parameter(clip.logit_scale.data)
 
 
-def _teacher(recipe: Recipe, student: Student) -> SeparateTeacher | None:
+def _teacher(recipe: TrainRecipe, student: Student) -> SeparateTeacher | None:
     if not recipe.loss.distill_weight or recipe.loss.teacher in ("live", "detached"):
         return None
     return SeparateTeacher(student, ema_decay=recipe.loss.ema_decay if recipe.loss.teacher == "ema" else None)
@@ -118,7 +118,7 @@ def _distributed(student: Student, device: torch.device) -> Student | Distribute
 
 
 def _text_source(
-    recipe: Recipe,
+    recipe: TrainRecipe,
     index: SampleIndex,
     model: LoadedModel,
     cache: str,
@@ -132,7 +132,7 @@ def _text_source(
 
 
 def _objective(
-    recipe: Recipe, index: SampleIndex, model: LoadedModel, device: torch.device
+    recipe: TrainRecipe, index: SampleIndex, model: LoadedModel, device: torch.device
 ) -> tuple[Objective, Tensor | None]:
     """Return the objective and, for RegionCLIP, the concept `[R]` int64 of each region of the index."""
     features = labels = None

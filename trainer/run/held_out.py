@@ -6,15 +6,15 @@ from schemas.dataset import Dataset
 from trainer.data.index import build_index
 from trainer.errors import TrainingError
 from trainer.evaluate.evaluate import embed, evaluate
+from trainer.evaluate.settings import EvaluateSettings, Task
 from trainer.run.assemble import Parts
-from trainer.run.settings import RunSettings
-from trainer.settings import EvaluateSettings, Task
+from trainer.run.train_settings import TrainSettings
 
 Evaluation = Callable[[Parts], dict[str, float]]
 """Metrics of a run's model as it is; the first recall@1 is the one watched for the best checkpoint."""
 
 
-def held_out_evaluation(dataset: Dataset, run: RunSettings) -> Evaluation | None:
+def held_out_evaluation(dataset: Dataset, run: TrainSettings) -> Evaluation | None:
     """Return what evaluates a model in training, or None. Raises TrainingError where there is no data for it."""
     if run.eval_every is None:
         return None

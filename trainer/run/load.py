@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from trainer.errors import TrainingError
+from trainer.hyperparameters import ModelSettings
 from trainer.model.export import CONFIG, average_weights
 from trainer.model.open import LOCAL_DIR, LoadedModel, load_model, load_weights
 from trainer.run.checkpoints import BEST, LAST, load_checkpoint
-from trainer.settings import ModelSettings
 
 
 @dataclass(frozen=True, kw_only=True)

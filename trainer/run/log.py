@@ -37,7 +37,7 @@ class LoggedStep(msgspec.Struct, frozen=True, kw_only=True):
 METRICS, EVALUATION, SKIPPED = "metrics.jsonl", "evaluation.jsonl", "skipped.jsonl"
 
 
-class RunLog:
+class TrainLog:
     """Writes the reports of a run; processes but the first report the samples that they skip, and nothing else."""
 
     def __init__(
@@ -53,7 +53,7 @@ class RunLog:
             _forget_after(folder / file_name, first_step)
             self._files[name] = (folder / file_name).open("a", encoding="utf-8")
 
-    def __enter__(self) -> "RunLog":
+    def __enter__(self) -> "TrainLog":
         """Return self."""
         return self
 

@@ -17,21 +17,21 @@ import torch.distributed as dist
 from rich.console import Console
 
 from schemas.dataset import Dataset
+from trainer.cores import available_cores
 from trainer.data.batches import Batches, load_batches
 from trainer.data.index import build_index
 from trainer.errors import StoppedError
 from trainer.loss.gather import rank, world_size
 from trainer.model.export import average_weights, export
 from trainer.model.open import load_model
-from trainer.recipes import Recipe
+from trainer.recipes import TrainRecipe
 from trainer.run.assemble import Parts, assemble
 from trainer.run.checkpoints import BEST, LAST, Checkpoint, check_same_run, load_checkpoint, save_checkpoint
 from trainer.run.held_out import Evaluation, held_out_evaluation
-from trainer.run.log import LoggedStep, RunLog
+from trainer.run.log import LoggedStep, TrainLog
 from trainer.run.optim import learning_rate
-from trainer.run.settings import RunResult, RunSettings, StopRequest
 from trainer.run.step import StepResult
-from trainer.settings import available_cores
+from trainer.run.train_settings import StopRequest, TrainResult, TrainSettings
 
 MODEL_FOLDER = "model"
 _FEW_SKIPPED = 10
@@ -41,13 +41,13 @@ _FEW_SKIPPED = 10
 def train(
     dataset: Dataset,
     out: Path,
-    recipe: Recipe,
-    run: RunSettings,
+    recipe: TrainRecipe,
+    run: TrainSettings,
     *,
     device: torch.device,
     console: Console,
     stop: StopRequest | None = None,
-) -> RunResult:
+) -> TrainResult:
     """Train on the `train` shards of a data set, into the folder `out`. All processes must call it.
 
     Raises TrainingError for unusable settings or data, RefusedError where `out` holds another run, StoppedError when
@@ -89,8 +89,8 @@ class _Loop:
         dataset: Dataset,
         out: Path,
         *,
-        recipe: Recipe,
-        run: RunSettings,
+        recipe: TrainRecipe,
+        run: TrainSettings,
         parts: Parts,
         batches: Batches,
         evaluation: Evaluation | None,
@@ -107,7 +107,7 @@ class _Loop:
         self._pending: list[tuple[int, tuple[str, ...], torch.Tensor]] = []
         """Steps whose loss was not looked at: number, this process's keys, this process's part."""
 
-    def run(self, stop: StopRequest) -> RunResult:
+    def run(self, stop: StopRequest) -> TrainResult:
         self._resume()
         last_step = min(self._num_steps, self._run.stop_after or self._num_steps)
         with self._log() as self._reports:
@@ -116,7 +116,7 @@ class _Loop:
             self._steps(last_step, stop)
         if self._step == self._num_steps:
             self._export()
-        return RunResult(step=self._step, num_steps=self._num_steps, metrics=self._metrics)
+        return TrainResult(step=self._step, num_steps=self._num_steps, metrics=self._metrics)
 
     def _steps(self, last_step: int, stop: StopRequest) -> None:
         loaded = load_batches(self._batches, first_step=self._step, last_step=last_step, num_workers=self._run.workers)
@@ -251,8 +251,8 @@ class _Loop:
         self._step, self._samples_seen, self._best = checkpoint.step, checkpoint.samples_seen, checkpoint.best
         self._console.print(f"going on after step {self._step}", highlight=False)
 
-    def _log(self) -> RunLog:
-        return RunLog(
+    def _log(self) -> TrainLog:
+        return TrainLog(
             self._out,
             rank=rank(),
             first_step=self._step,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from trainer.settings import OptimSettings
+from trainer.hyperparameters import OptimSettings
 
 _LN_100 = math.log(100)
 

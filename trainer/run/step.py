@@ -23,12 +23,12 @@ from torch.nn.parallel import DistributedDataParallel
 from trainer.data.batch import LoadedBatch, split_batch
 from trainer.data.index import SampleIndex
 from trainer.data.pixels import Preparation
+from trainer.hyperparameters import Precision
 from trainer.loss.gather import exchange_counts, world_size
 from trainer.loss.objective import Losses, Objective, Pairs
 from trainer.model.student import Features, Inputs, SeparateTeacher, Student
 from trainer.model.text import FrozenText, TrainedText
 from trainer.run.optim import clamp_logit_scale
-from trainer.settings import Precision
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

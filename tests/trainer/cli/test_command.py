@@ -22,10 +22,10 @@ from tests.trainer.towers import EVA, VIT
 from trainer.cli.command import evaluate_main, train_main
 from trainer.cli.export import export_main
 from trainer.cli.options import parse_evaluate, parse_train
+from trainer.hyperparameters import ModelSettings
 from trainer.model.open import load_model, read_state
-from trainer.recipes import RECIPES, Recipe
+from trainer.recipes import RECIPES, TrainRecipe
 from trainer.run.checkpoints import load_checkpoint
-from trainer.settings import ModelSettings
 
 SMALL = [
     "--image-size",
@@ -93,8 +93,8 @@ def test_the_paper_s_numbers():
 
 
 def test_field_names_are_flags_of_their_own():
-    plain = Recipe().plain()
-    parts = [vars(part) for part in vars(Recipe()).values()]
+    plain = TrainRecipe().plain()
+    parts = [vars(part) for part in vars(TrainRecipe()).values()]
     assert sum(map(len, parts)) == len(plain)
 
 
@@ -159,7 +159,7 @@ def test_help_names_every_flag_with_its_default(capsys):
         parse_train(["--recipe", "vitl14", "--help"])
     assert exited.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert all("--" + name.replace("_", "-") in text for name in Recipe().plain())
+    assert all("--" + name.replace("_", "-") in text for name in TrainRecipe().plain())
     assert "Pixels that images are squashed to" in text
     assert "336" in text
 

@@ -35,8 +35,8 @@ from trainer.data.index import build_index
 from trainer.data.pixels import Preparation
 from trainer.data.sampler import epoch_order, local_batch, steps_per_epoch
 from trainer.errors import TrainingError
+from trainer.hyperparameters import OrderSettings, SampleSettings
 from trainer.loss.gather import rank
-from trainer.settings import OrderSettings, SampleSettings
 
 SHARD_SIZES = (7, 1, 3)
 SAMPLES = SampleSettings()

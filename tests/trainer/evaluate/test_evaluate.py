@@ -14,9 +14,10 @@ from tests.trainer.towers import VIT, random_weights
 from trainer.data.index import build_index
 from trainer.errors import TrainingError
 from trainer.evaluate.evaluate import Embedded, check_task, embed, evaluate
+from trainer.evaluate.settings import EvaluateSettings
+from trainer.hyperparameters import ModelSettings
 from trainer.model.open import load_model
 from trainer.model.student import Student, encode_text
-from trainer.settings import EvaluateSettings, ModelSettings
 
 CPU = torch.device("cpu")
 SETTINGS = ModelSettings(model=VIT, image_size=64, crop_size=32)

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.trainer.processes import run_processes
+from trainer.hyperparameters import LossSettings
 from trainer.loss.gather import exchange_counts, gather_ids, gather_rows, rank, world_size
 from trainer.loss.objective import Losses, Objective, Pairs
 from trainer.model.backbone import normalise
-from trainer.settings import LossSettings
 
 DIM = 4
 

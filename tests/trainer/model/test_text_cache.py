@@ -14,12 +14,12 @@ from schemas.hashes import text_sha256
 from tests.trainer.runs import write_data
 from tests.trainer.towers import VIT, random_weights
 from trainer.data.index import build_index
+from trainer.hyperparameters import ModelSettings
 from trainer.model import text_cache
 from trainer.model.open import load_model
 from trainer.model.student import encode_text
 from trainer.model.text import FrozenText, TrainedText, tower_fingerprint
 from trainer.model.text_cache import TextCache, fill
-from trainer.settings import ModelSettings
 
 DIM = 3
 

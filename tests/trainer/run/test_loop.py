@@ -24,12 +24,12 @@ from tests.shards import tiny_sample, write_shard
 from tests.trainer.processes import run_processes
 from tests.trainer.runs import RECIPE, change, coloured, write_data
 from trainer.errors import RefusedError, StoppedError, TrainingError
-from trainer.recipes import Recipe
+from trainer.recipes import TrainRecipe
 from trainer.run.checkpoints import load_checkpoint
 from trainer.run.loop import train
-from trainer.run.settings import RunResult, RunSettings, StopRequest
+from trainer.run.train_settings import StopRequest, TrainResult, TrainSettings
 
-RUN = RunSettings(workers=0, log_every=1, checkpoint_every=2, device="cpu", threads=1)
+RUN = TrainSettings(workers=0, log_every=1, checkpoint_every=2, device="cpu", threads=1)
 KEYS = (
     "step samples_seen global_loss region_loss distill_loss loss lr images_per_s duplicate_rate".split()  # noqa: SIM905
 )
@@ -40,7 +40,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_data(tmp_path_factory.mktemp("data"), val=5)
 
 
-def run_training(folder: str, out: Path, recipe: Recipe = RECIPE, run: RunSettings = RUN, **options: Any) -> RunResult:
+def run_training(
+    folder: str, out: Path, recipe: TrainRecipe = RECIPE, run: TrainSettings = RUN, **options: Any
+) -> TrainResult:
     console = Console(file=io.StringIO())
     return train(Dataset.open(folder), out, recipe, run, device=torch.device("cpu"), console=console, **options)
 
@@ -85,7 +87,9 @@ def test_an_absent_loss_is_null(folder, tmp_path):
     assert {line["distill_loss"] for line in lines(tmp_path)} == {None}
 
 
-def kill_at(folder: str, out: Path, recipe: Recipe, run: RunSettings, *, when: Callable[[], bool] | None) -> None:
+def kill_at(
+    folder: str, out: Path, recipe: TrainRecipe, run: TrainSettings, *, when: Callable[[], bool] | None
+) -> None:
     """Run in another process until `when` says so, then end it as a power cut would."""
     process = multiprocessing.get_context("fork").Process(target=run_training, args=(folder, out, recipe, run))
     process.start()
@@ -221,7 +225,7 @@ def test_tensorboard_files(folder, tmp_path):
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 
-def _losses(folder: str, out: Path, recipe: Recipe) -> list[float]:
+def _losses(folder: str, out: Path, recipe: TrainRecipe) -> list[float]:
     run_training(folder, out, recipe, replace(RUN, workers=1, eval_every=4, micro_batch_size=2))
     return [line["loss"] for line in lines(out)]
 

@@ -13,7 +13,7 @@ from tests.trainer.towers import random_weights
 from trainer.data.batches import Batches
 from trainer.data.index import build_index
 from trainer.loss.gather import rank, world_size
-from trainer.recipes import Recipe
+from trainer.recipes import TrainRecipe
 from trainer.run.assemble import Parts, assemble
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_data(tmp_path_factory.mktemp("data"))
 
 
-def parts_of(folder: str, recipe: Recipe, max_images: int, cache: str) -> Parts:
+def parts_of(folder: str, recipe: TrainRecipe, max_images: int, cache: str) -> Parts:
     """Return a run whose weights show and whose steps subtract the gradient itself."""
     index = build_index(Dataset.open(folder), "train")
     parts = assemble(recipe, index, device=CPU, text_cache=cache, max_images=max_images)
@@ -47,7 +47,7 @@ def parts_of(folder: str, recipe: Recipe, max_images: int, cache: str) -> Parts:
     return parts
 
 
-def weights_after_a_step(folder: str, recipe: Recipe, max_images: int, cache: str) -> dict[str, Tensor]:
+def weights_after_a_step(folder: str, recipe: TrainRecipe, max_images: int, cache: str) -> dict[str, Tensor]:
     parts = parts_of(folder, recipe, max_images, cache)
     dataset = Dataset.open(folder)
     batches = Batches(
@@ -114,7 +114,7 @@ def test_pieces_draw_the_same_random_numbers_twice(folder, tmp_path, monkeypatch
     assert not torch.equal(first[0], embed(step, batch.to(CPU)).image[:2])
 
 
-def changed_by(folder: str, cache: Path, recipe: Recipe) -> set[str]:
+def changed_by(folder: str, cache: Path, recipe: TrainRecipe) -> set[str]:
     parts = parts_of(folder, recipe, 100, str(cache))
     before = {name: tensor.clone() for name, tensor in parts.model.clip.state_dict().items()}
     dataset = Dataset.open(folder)

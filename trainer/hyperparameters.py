@@ -1,11 +1,11 @@
-"""What a run depends on, as frozen dataclasses: their fields, defaults and docstrings are the command's flags and help.
+"""Hyperparameters: all that a training's result depends on, beside the data. `recipes.py` puts whole ones together.
 
-Nothing here imports torch, so that `--help` is quick and needs none of the trainer's extra.
+Frozen dataclasses: their fields, defaults and docstrings are the command's flags and help. Nothing here imports torch,
+so that `--help` is quick and needs none of the trainer's extra.
 """
 
-import os
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Literal
 
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -19,22 +19,6 @@ TeacherKind = Literal["live", "detached", "ema", "frozen"]
 """Who embeds crops: the trained weights with gradient (the paper's) or without, their moving average, or the start."""
 
 Precision = Literal["fp32", "bf16", "fp16"]
-
-RegionFeature = Literal["roi", "crop"]
-"""Where a region's feature comes from: pooled from the dense map of its image, or its crop embedded as an image."""
-
-Task = Literal["regions", "retrieval", "region-retrieval", "zeroshot"]
-TASKS: tuple[Task, ...] = get_args(Task)
-
-
-def available_cores() -> int:
-    """Return how many CPU cores this process may run on: fewer than the machine has, in many a container or job."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def default_workers(most: int) -> int:
-    """Return how many processes decode images unless it is said: one a core, `most` at most."""
-    return min(most, available_cores())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,17 +163,3 @@ class OptimSettings:
         """Check the ranges. Raises ValueError."""
         if self.epochs < 1 or self.lr <= 0 or self.warmup_steps < 0:
             raise ValueError(f"--epochs {self.epochs} --lr {self.lr} --warmup-steps {self.warmup_steps}: out of range")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateSettings:
-    """How a data set is embedded."""
-
-    region_feature: RegionFeature = "roi"
-    """A region's feature: pooled from its image's dense map (`roi`), or its crop, embedded as an image (`crop`)."""
-    crop_scale: float = 1.0
-    """Sides of the crop, in sides of the box, for `--region-feature crop`."""
-    batch_size: int = 64
-    """Images embedded at a time, by all processes together."""
-    workers: int = field(default_factory=lambda: default_workers(2))
-    """Processes that decode images; unless given one a core, 2 at most. No figure depends on it."""

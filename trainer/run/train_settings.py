@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field
 
-from trainer.settings import default_workers
+from trainer.cores import default_workers
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings:
+class TrainSettings:
     """How a run is carried out; its result does not depend on it, but for rounding."""
 
     workers: int = field(default_factory=lambda: default_workers(4))
@@ -50,7 +50,7 @@ class StopRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunResult:
+class TrainResult:
     """How a run ended."""
 
     step: int
