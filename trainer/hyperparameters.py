@@ -135,6 +135,11 @@ class LossSettings:
         """Whether any loss looks at regions."""
         return bool(self.region_weight or self.distill_weight)
 
+    @property
+    def uses_concepts(self) -> bool:
+        """Whether regions are matched with concepts."""
+        return self.region_objective == "concepts" and bool(self.region_weight)
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimSettings:

@@ -23,6 +23,8 @@ class TrainRecipe:
 
     def __post_init__(self) -> None:
         """Check what the parts ask of each other. Raises ValueError."""
+        if self.loss.official_quirks is not None and self.loss.region_objective == "concepts":
+            raise ValueError("--official-quirks are FineCLIP's: not for --region-objective concepts")
         if self.loss.official_quirks == 1 and self.samples.max_regions is None:
             raise ValueError("--official-quirks 1 pads regions to --max-regions an image: give it")
 

@@ -41,7 +41,7 @@ class Batches(TorchDataset[LoadedBatch]):
     def __getitem__(self, step: int) -> LoadedBatch:
         """Return the batch of a step, from 0; images that cannot be used are missing and listed."""
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        images, first, joined_size = local_batch(
+        images = local_batch(
             self._order(epoch),
             step_in_epoch=step_in_epoch,
             global_batch_size=self._order_settings.global_batch_size,
@@ -49,19 +49,17 @@ class Batches(TorchDataset[LoadedBatch]):
             world_size=self._world_size,
         )
         used, samples, skipped = [], [], []
-        for position, image in enumerate(images.tolist(), start=first):
+        for image in images.tolist():
             try:
                 samples.append(self._sample(image, epoch))
-                used.append((image, position))
+                used.append(image)
             except UnusableSampleError as error:
                 skipped.append((self._index.key(image), str(error)))
         return collate(
             samples,
-            keys=[self._index.key(image) for image, _ in used],
-            image_index=[image for image, _ in used],
-            position=[position for _, position in used],
-            first_region=[int(self._index.region_start[image]) for image, _ in used],
-            joined_size=joined_size,
+            keys=[self._index.key(image) for image in used],
+            image_index=used,
+            first_region=[int(self._index.region_start[image]) for image in used],
             skipped=skipped,
         )
 

@@ -114,17 +114,18 @@ def _encoder(model: LoadedModel, device: torch.device) -> Callable[[list[str]], 
 
 
 class TrainedText:
-    """Tokens of the texts of a batch."""
+    """Tokens of texts, for a text tower that is trained."""
 
     def __init__(self, index: SampleIndex, tokenize: Tokenize) -> None:
         """Read captions from `index`."""
         self._index, self._tokenize = index, tokenize
         self._length = tokenize([""]).shape[1]
 
-    def tokens(self, image_index: Tensor, region_index: Tensor) -> Tensor:
-        """Return `[c + n, L]` int64 tokens of the captions of images, then of regions, on the host."""
+    def tokens(self, image_index: Tensor, region_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `[c, L]` and `[n, L]` int64 tokens of the captions of images and of regions, on the host."""
         pairs = ((self._index.image_captions, image_index), (self._index.region_captions, region_index))
-        texts = [text for column, index in pairs for text in column.take(pa.array(index.numpy())).to_pylist()]
-        if not texts:
-            return torch.zeros(0, self._length, dtype=torch.int64)
-        return self._tokenize(texts)
+        texts = [column.take(pa.array(index.numpy())).to_pylist() for column, index in pairs]
+        image, region = (
+            self._tokenize(of_kind) if of_kind else torch.zeros(0, self._length, dtype=torch.int64) for of_kind in texts
+        )
+        return image, region

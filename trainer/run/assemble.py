@@ -1,29 +1,27 @@
-"""From a recipe to the parts of a run: model, teacher, objective, texts, optimizer, and the step that joins them."""
+"""From a recipe to the parts of a run: model, objective, texts, teacher, optimizer, and the step that joins them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.data.index import SampleIndex
-from trainer.errors import TrainingError
 from trainer.evaluate.zeroshot import DEFAULT_TEMPLATES, class_features
+from trainer.loss.choose import objective_of
 from trainer.loss.gather import world_size
-from trainer.loss.objective import Objective
 from trainer.model.eva_weights import State
 from trainer.model.open import LoadedModel, load_model
 from trainer.model.student import SeparateTeacher, Student
 from trainer.model.text import FrozenText, TrainedText, text_parameters
 from trainer.recipes import TrainRecipe
+from trainer.run.concepts import concept_labels, read_concepts
 from trainer.run.optim import make_optimizer
-from trainer.run.step import BatchTexts, TrainStep
+from trainer.run.step import TrainStep
+from trainer.run.texts import BatchTexts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,23 +50,41 @@ def assemble(
     start = state_fingerprint(model.clip.state_dict())
     model.clip.to(device)
     student = Student(model.clip, gradient_checkpointing=recipe.model.gradient_checkpointing)
-    logit_scale = _freeze(student, recipe)
-    objective, labels = _objective(recipe, index, model, device)
+    logit_scale = freeze(student, recipe)
+    labels = concept_features = None
+    if recipe.loss.uses_concepts:
+        concepts = read_concepts(recipe.loss.concepts, index)
+        labels = concept_labels(index, concepts)
+        concept_features = class_features(model, concepts, DEFAULT_TEMPLATES, device=device)
+    max_regions = recipe.samples.max_regions
+    objective = objective_of(recipe.loss, max_regions=max_regions, concept_features=concept_features)
     # Text features are computed by the start's weights, before the student enters training mode.
-    texts = BatchTexts(index, _text_source(recipe, index, model, text_cache, device, watch_texts), labels=labels)
-    teacher = _teacher(recipe, student)
+    source: FrozenText | TrainedText
+    if recipe.model.train_text:
+        source = TrainedText(index, model.tokenize)
+    else:
+        regions = objective.compares_regions
+        source = FrozenText(index, model, text_cache, device=device, regions=regions, watch=watch_texts)
+    teacher = None
+    if objective.distills and recipe.loss.teacher in ("ema", "frozen"):
+        teacher = SeparateTeacher(student, ema_decay=recipe.loss.ema_decay if recipe.loss.teacher == "ema" else None)
     named = [*student.clip.named_parameters(), ("logit_scale.trained", logit_scale)]
     student.train()
     if compile_blocks:
         student.backbone.compile_blocks()
+    module: Student | DistributedDataParallel = student
+    if world_size() > 1:
+        # Buffers are constants. Sending them ahead of every forward pass would hang: processes differ in their pieces.
+        device_ids = [device] if device.type == "cuda" else None
+        module = DistributedDataParallel(student, device_ids=device_ids, forward_sync_buffers=False)
     step = TrainStep(
-        module=_distributed(student, device),
+        module=module,
         logit_scale=logit_scale,
         optimizer=make_optimizer(named, recipe.optim),
         scaler=torch.amp.GradScaler(device.type, enabled=recipe.optim.precision == "fp16"),
         objective=objective,
         preparation=model.preparation(recipe.model),
-        texts=texts,
+        texts=BatchTexts(index, source, objective, labels=labels),
         teacher=teacher,
         precision=recipe.optim.precision,
         clip_norm=recipe.optim.clip_norm,
@@ -87,12 +103,12 @@ def state_fingerprint(state: State) -> str:
     return digest.hexdigest()
 
 
-def _freeze(student: Student, recipe: TrainRecipe) -> nn.Parameter:
+def freeze(student: Student, recipe: TrainRecipe) -> nn.Parameter:
     """Leave a gradient to what is trained, and return the temperature's parameter.
 
     It is one of its own, apart from DDP, whose forward pass does not use it; it shares the memory of the model's.
     """
-    clip = cast(Any, student.clip)
+    clip: Any = student.clip
     clip.logit_scale.requires_grad_(False)
     if clip.logit_bias is not None:
         clip.logit_bias.requires_grad_(False)
@@ -101,68 +117,3 @@ def _freeze(student: Student, recipe: TrainRecipe) -> nn.Parameter:
     if recipe.model.trainable == "blocks":
         student.backbone.train_blocks_only()
     return nn.Parameter(clip.logit_scale.data)
-
-
-def _teacher(recipe: TrainRecipe, student: Student) -> SeparateTeacher | None:
-    if not recipe.loss.distill_weight or recipe.loss.teacher in ("live", "detached"):
-        return None
-    return SeparateTeacher(student, ema_decay=recipe.loss.ema_decay if recipe.loss.teacher == "ema" else None)
-
-
-def _distributed(student: Student, device: torch.device) -> Student | DistributedDataParallel:
-    if world_size() == 1:
-        return student
-    # Buffers are constants. Sending them ahead of every forward pass would hang: processes differ in their pieces.
-    device_ids = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(student, device_ids=device_ids, forward_sync_buffers=False)
-
-
-def _text_source(
-    recipe: TrainRecipe,
-    index: SampleIndex,
-    model: LoadedModel,
-    cache: str,
-    device: torch.device,
-    watch: Callable[[int, int], None],
-) -> FrozenText | TrainedText:
-    if recipe.model.train_text:
-        return TrainedText(index, model.tokenize)
-    compares_regions = bool(recipe.loss.region_weight) and recipe.loss.region_objective == "captions"
-    return FrozenText(index, model, cache, device=device, regions=compares_regions, watch=watch)
-
-
-def _objective(
-    recipe: TrainRecipe, index: SampleIndex, model: LoadedModel, device: torch.device
-) -> tuple[Objective, Tensor | None]:
-    """Return the objective and, for RegionCLIP, the concept `[R]` int64 of each region of the index."""
-    features = labels = None
-    if recipe.loss.region_objective == "concepts" and recipe.loss.region_weight:
-        concepts = _concepts(recipe.loss.concepts, index)
-        labels = _labels(index, concepts)
-        features = class_features(model, concepts, DEFAULT_TEMPLATES, device=device)
-    return Objective(recipe.loss, max_regions=recipe.samples.max_regions, concept_features=features), labels
-
-
-def _concepts(path: str | None, index: SampleIndex) -> list[str]:
-    if path is None:
-        names = sorted(pc.unique(index.labels).drop_null().to_pylist())
-        if not names:
-            raise TrainingError("--region-objective concepts: no region of the data has a label; annotate with one")
-        return names
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainingError(f"--concepts {path}: {error}") from error
-    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-
-
-def _labels(index: SampleIndex, concepts: list[str]) -> Tensor:
-    """Return `[R]` int64. Raises TrainingError for a region whose label is none of the concepts."""
-    at = pc.index_in(index.labels, value_set=pa.array(concepts, pa.string()))
-    unknown = pc.index(pc.is_null(at), True).as_py()
-    if unknown >= 0:
-        raise TrainingError(
-            f"--region-objective concepts: region {unknown} has the label {index.labels[unknown].as_py()!r}, which is "
-            "no concept; name it in the --concepts file, or take the region away by a filter list"
-        )
-    return torch.from_numpy(at.to_numpy().astype("int64"))

@@ -96,22 +96,23 @@ def test_pieces_draw_the_same_random_numbers_twice(folder, tmp_path, monkeypatch
     parts = parts_of(folder, RECIPE, 2, str(tmp_path))
     for block in parts.model.clip.visual.transformer.resblocks[:-1]:
         block.attn.dropout = 0.5
-    step, embedded = parts.step, []
-    embed = type(step)._embed
+    step, embedded, inputs_of_pieces = parts.step, [], []
+    embed = type(step)._features
 
-    def recorded(self, piece):
-        features = embed(self, piece)
+    def recorded(self, inputs):
+        features = embed(self, inputs)
         embedded.append(features.image.detach())
+        inputs_of_pieces.append(inputs)
         return features
 
-    monkeypatch.setattr(type(step), "_embed", recorded)
+    monkeypatch.setattr(type(step), "_features", recorded)
     dataset = Dataset.open(folder)
     batch = Batches(dataset, build_index(dataset, "train"), order=RECIPE.order, samples=RECIPE.samples)[0]
     step.run(batch, lr=0.01, seed=0)
     first, second = embedded[:3], embedded[3:]
     assert len(second) == 3
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    assert not torch.equal(first[0], embed(step, batch.to(CPU)).image[:2])
+    assert not torch.equal(first[0], embed(step, inputs_of_pieces[0]).image)
 
 
 def changed_by(folder: str, cache: Path, recipe: TrainRecipe) -> set[str]:
