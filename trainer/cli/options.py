@@ -42,7 +42,7 @@ class TrainOptions:
     data: str
     out: str
     recipe: TrainRecipe
-    run: TrainSettings
+    settings: TrainSettings
     overlays: tuple[str, ...]
     filters: tuple[str, ...]
 
@@ -85,7 +85,7 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
             data=parsed.data,
             out=parsed.out,
             recipe=TrainRecipe(**changed),
-            run=_flat(TrainSettings, parsed),
+            settings=_flat(TrainSettings, parsed),
             overlays=tuple(parsed.overlay),
             filters=tuple(parsed.filter),
         )

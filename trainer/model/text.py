@@ -1,6 +1,6 @@
 """The texts of a batch: features from the cache where the text tower is frozen, tokens where it is trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any, cast
 
@@ -17,14 +17,24 @@ from trainer.model.open import LoadedModel, Tokenize
 from trainer.model.student import encode_text
 from trainer.model.text_cache import TextCache, fill
 
+_PORTION = 1 << 16
+"""Texts that are Python strings at a time."""
 _ENCODE_TEXTS = 256
-"""Texts that a frozen tower embeds at a time."""
+"""Texts embedded at a time."""
 
 
 def text_parameters(clip: nn.Module) -> list[nn.Parameter]:
     """Return the text tower's parameters: all but the vision tower's and the temperature's."""
     others = ("visual.", "logit_scale", "logit_bias")
     return [parameter for name, parameter in clip.named_parameters() if not name.startswith(others)]
+
+
+def embed_texts(model: LoadedModel, texts: Sequence[str], device: torch.device) -> Tensor:
+    """Return `[T, D]` float32 normalised features of texts, on the host."""
+    portions = [list(texts[first : first + _ENCODE_TEXTS]) for first in range(0, len(texts), _ENCODE_TEXTS)]
+    with torch.inference_mode():
+        features = [encode_text(model.clip, model.tokenize(portion).to(device)) for portion in portions]
+        return torch.cat(features).float().cpu()
 
 
 def tower_fingerprint(model: LoadedModel) -> str:
@@ -56,13 +66,13 @@ class FrozenText:
         """
         texts, image_at, region_at = _distinct(index, regions)
         digests = _digests(texts)
-        encode = _encoder(model, device)
-        self._cache = TextCache(cache_folder, tower=tower_fingerprint(model), dim=encode([""]).shape[1])
+        dim = embed_texts(model, [""], device).shape[1]
+        self._cache = TextCache(cache_folder, tower=tower_fingerprint(model), dim=dim)
         fill(
             self._cache,
             digests,
             lambda positions: cast(list[str], texts.take(pa.array(positions)).to_pylist()),
-            encode,
+            lambda missing: embed_texts(model, missing, device).numpy(),
             rank=rank(),
             world_size=world_size(),
             watch=lambda done: watch(done, -(-len(texts) // world_size())),
@@ -91,26 +101,9 @@ def _distinct(index: SampleIndex, regions: bool) -> tuple[pa.Array, npt.NDArray[
 
 def _digests(texts: pa.Array) -> npt.NDArray[Any]:
     """Return `[T, 32]` uint8: `hashes.text_sha256` of each text, as bytes."""
-    digests = (sha256(text.encode("utf-8", "surrogatepass")).digest() for text in _strings(texts))
+    portions = (texts.slice(first, _PORTION).to_pylist() for first in range(0, len(texts), _PORTION))
+    digests = (sha256(text.encode("utf-8", "surrogatepass")).digest() for portion in portions for text in portion)
     return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32)
-
-
-def _strings(texts: pa.Array) -> Any:
-    portion = 1 << 16
-    for first in range(0, len(texts), portion):
-        yield from texts.slice(first, portion).to_pylist()
-
-
-def _encoder(model: LoadedModel, device: torch.device) -> Callable[[list[str]], npt.NDArray[np.float32]]:
-    """Return what embeds texts: `[T, D]` float32, normalised."""
-
-    def encode(texts: list[str]) -> npt.NDArray[np.float32]:
-        portions = [texts[first : first + _ENCODE_TEXTS] for first in range(0, len(texts), _ENCODE_TEXTS)]
-        with torch.inference_mode():
-            features = [encode_text(model.clip, model.tokenize(portion).to(device)) for portion in portions]
-            return cast(npt.NDArray[np.float32], torch.cat(features).float().cpu().numpy())
-
-    return encode
 
 
 class TrainedText:

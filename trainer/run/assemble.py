@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.data.index import SampleIndex
-from trainer.evaluate.zeroshot import DEFAULT_TEMPLATES, class_features
+from trainer.evaluate.texts import TextEncoder
 from trainer.loss.choose import objective_of
 from trainer.loss.gather import world_size
 from trainer.model.eva_weights import State
@@ -50,12 +50,12 @@ def assemble(
     start = state_fingerprint(model.clip.state_dict())
     model.clip.to(device)
     student = Student(model.clip, gradient_checkpointing=recipe.model.gradient_checkpointing)
-    logit_scale = freeze(student, recipe)
+    logit_scale = _freeze(student, recipe)
     labels = concept_features = None
     if recipe.loss.uses_concepts:
         concepts = read_concepts(recipe.loss.concepts, index)
         labels = concept_labels(index, concepts)
-        concept_features = class_features(model, concepts, DEFAULT_TEMPLATES, device=device)
+        concept_features = TextEncoder(model=model, device=device).class_names(concepts).to(device)
     max_regions = recipe.samples.max_regions
     objective = objective_of(recipe.loss, max_regions=max_regions, concept_features=concept_features)
     # Text features are computed by the start's weights, before the student enters training mode.
@@ -103,7 +103,7 @@ def state_fingerprint(state: State) -> str:
     return digest.hexdigest()
 
 
-def freeze(student: Student, recipe: TrainRecipe) -> nn.Parameter:
+def _freeze(student: Student, recipe: TrainRecipe) -> nn.Parameter:
     """Leave a gradient to what is trained, and return the temperature's parameter.
 
     It is one of its own, apart from DDP, whose forward pass does not use it; it shares the memory of the model's.

@@ -49,15 +49,11 @@ def _of_run(path: Path, image_size: int | tuple[int, int] | None, alpha: float |
     settings = ModelSettings(**plain)
     share = settings.alpha if alpha is None else alpha
     # Weights of the start are needed only to average with; otherwise the architecture is enough.
-    start = settings if share != 1 else _without_weights(settings)
+    start = settings if share != 1 else replace(settings, pretrained=None)
     model = load_model(start, seed=int(checkpoint.recipe["seed"]))
     state = average_weights(checkpoint.model, model.clip.state_dict(), share)
     load_weights(model.clip, state, str(path))
     return LoadedCheckpoint(model=model, settings=_sized(settings, image_size))
-
-
-def _without_weights(settings: ModelSettings) -> ModelSettings:
-    return replace(settings, pretrained=None)
 
 
 def _fresh(settings: ModelSettings, image_size: int | tuple[int, int] | None, alpha: float | None) -> LoadedCheckpoint:

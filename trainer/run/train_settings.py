@@ -1,4 +1,4 @@
-"""How a run is carried out, asked to stop, and ended; the run itself is `loop.py`."""
+"""How a training is carried out, and how it ended; the run itself is `loop.py`. Nothing here imports torch."""
 
 from dataclasses import dataclass, field
 
@@ -40,13 +40,6 @@ class TrainSettings:
         """Check the intervals. Raises ValueError."""
         if min(self.log_every, self.checkpoint_every, self.eval_every or 1, self.micro_batch_size or 1) < 1:
             raise ValueError("--log-every, --checkpoint-every, --eval-every and --micro-batch-size: give 1 or more")
-
-
-@dataclass
-class StopRequest:
-    """Set from a signal handler: the step in hand is finished, a checkpoint written, and the run ends."""
-
-    requested: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

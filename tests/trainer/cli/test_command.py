@@ -185,7 +185,7 @@ def test_help_names_no_command_that_is_not_there(capsys):
 @pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 2), (64, 4)])
 def test_workers_follow_the_cores_that_may_be_used(cores, expected, monkeypatch, capsys):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
-    assert parse_train(["data", "--out", "run"]).run.workers == expected
+    assert parse_train(["data", "--out", "run"]).settings.workers == expected
     with pytest.raises(SystemExit):
         parse_train(["--help"])
     assert f"4 at most. (default: {expected})" in " ".join(capsys.readouterr().out.split())

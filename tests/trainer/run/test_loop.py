@@ -27,7 +27,8 @@ from trainer.errors import RefusedError, StoppedError, TrainingError
 from trainer.recipes import TrainRecipe
 from trainer.run.checkpoints import load_checkpoint
 from trainer.run.loop import train
-from trainer.run.train_settings import StopRequest, TrainResult, TrainSettings
+from trainer.run.stop import StopRequest
+from trainer.run.train_settings import TrainResult, TrainSettings
 
 RUN = TrainSettings(workers=0, log_every=1, checkpoint_every=2, device="cpu", threads=1)
 KEYS = (
