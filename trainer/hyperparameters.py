@@ -7,6 +7,9 @@ so that `--help` is quick and needs none of the trainer's extra.
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 Interpolation = Literal["bilinear", "bicubic"]
 
 Shuffle = Literal["global", "shards"]
@@ -32,8 +35,8 @@ class ModelSettings:
     .safetensors). None starts from random weights, except for `local-dir:` folders that hold some."""
     image_size: int | tuple[int, int] = 224
     """Pixels that images are squashed to: a side, or [height, width]; whole patches."""
-    crop_size: int = 224
-    """Pixels of a side that the teacher's crops are squashed to."""
+    crop_size: int | None = None
+    """Pixels of a side that the teacher's crops are squashed to; None takes --image-size, its shorter side."""
     train_text: bool = False
     """Train the text tower too. Otherwise it is frozen, and each text is embedded once."""
     trainable: Literal["all", "blocks"] = "all"
@@ -55,6 +58,11 @@ class ModelSettings:
         """(height, width) in pixels."""
         return self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
 
+    @property
+    def crop_side(self) -> int:
+        """Pixels of a side of crops."""
+        return min(self.input_size) if self.crop_size is None else self.crop_size
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings:
@@ -62,6 +70,10 @@ class SampleSettings:
 
     max_regions: int | None = 20
     """Most regions of an image in an epoch; which ones changes from epoch to epoch. None takes all."""
+    min_area_px: float = 0.0
+    """Smallest region that is trained on, in square pixels of the stored image; the official code's is 8 x 8."""
+    max_area_px: float | None = None
+    """Largest region that is trained on; the official code's is 1024 x 1024. None takes all."""
     crop_scale: float = 1.5
     """Sides of the teacher's crop, in sides of the region's box; clipped to the image."""
     flip: bool = False
@@ -75,6 +87,14 @@ class SampleSettings:
             raise ValueError(f"--max-regions {self.max_regions}: give 1 or more")
         if not 0 <= self.trim < 0.5 or self.crop_scale <= 0:
             raise ValueError(f"--trim {self.trim} --crop-scale {self.crop_scale}: from 0 to below 0.5, and above 0")
+        if self.max_area_px is not None and not 0 < self.max_area_px >= self.min_area_px:
+            raise ValueError(
+                f"--min-area-px {self.min_area_px} --max-area-px {self.max_area_px}: no region is between them"
+            )
+
+    def within_limits(self, area_px: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        """Return `[R]`: which regions of these areas are trained on."""
+        return (area_px >= self.min_area_px) & (area_px <= (np.inf if self.max_area_px is None else self.max_area_px))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +154,11 @@ class LossSettings:
     def uses_regions(self) -> bool:
         """Whether any loss looks at regions."""
         return bool(self.region_weight or self.distill_weight)
+
+    @property
+    def uses_texts(self) -> bool:
+        """Whether any loss looks at captions."""
+        return bool(self.global_weight or (self.region_weight and self.region_objective == "captions"))
 
     @property
     def uses_concepts(self) -> bool:

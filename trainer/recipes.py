@@ -10,6 +10,9 @@ from typing import Any
 
 from trainer.hyperparameters import LossSettings, ModelSettings, OptimSettings, OrderSettings, SampleSettings
 
+_OFFICIAL_MIN, _OFFICIAL_MAX = 8.0 * 8, 1024.0 * 1024
+"""Areas of regions in pixels that the official code trains on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
@@ -23,6 +26,8 @@ class TrainRecipe:
 
     def __post_init__(self) -> None:
         """Check what the parts ask of each other. Raises ValueError."""
+        if self.model.train_text and not self.loss.uses_texts:
+            raise ValueError("--train-text: no loss of this recipe looks at texts; give --train-text false")
         if self.loss.official_quirks is not None and self.loss.region_objective == "concepts":
             raise ValueError("--official-quirks are FineCLIP's: not for --region-objective concepts")
         if self.loss.official_quirks == 1 and self.samples.max_regions is None:
@@ -38,14 +43,17 @@ class TrainRecipe:
 
 def vitb16() -> TrainRecipe:
     """The paper's FineCLIP with EVA02-CLIP B/16 at 224: 256 images a step, 20 regions an image, 10 epochs."""
-    return TrainRecipe(model=ModelSettings(model="EVA02-B-16", pretrained="merged2b_s8b_b131k"))
+    return TrainRecipe(
+        model=ModelSettings(model="EVA02-B-16", pretrained="merged2b_s8b_b131k"),
+        samples=SampleSettings(min_area_px=_OFFICIAL_MIN, max_area_px=_OFFICIAL_MAX),
+    )
 
 
 def vitl14() -> TrainRecipe:
     """The paper's FineCLIP with EVA02-CLIP L/14 at 336: 80 images a step, 5 regions an image, 10 epochs."""
     return TrainRecipe(
-        model=ModelSettings(model="EVA02-L-14-336", pretrained="merged2b_s6b_b61k", image_size=336, crop_size=336),
-        samples=SampleSettings(max_regions=5),
+        model=ModelSettings(model="EVA02-L-14-336", pretrained="merged2b_s6b_b61k", image_size=336),
+        samples=SampleSettings(max_regions=5, min_area_px=_OFFICIAL_MIN, max_area_px=_OFFICIAL_MAX),
         order=OrderSettings(global_batch_size=80),
     )
 
@@ -58,7 +66,7 @@ def clipself_vitb16() -> TrainRecipe:
     base = vitb16()
     return dataclasses.replace(
         base,
-        model=dataclasses.replace(base.model, trainable="blocks", alpha=0.7),
+        model=dataclasses.replace(base.model, trainable="blocks", alpha=0.7, crop_size=224),
         order=OrderSettings(global_batch_size=16),
         loss=LossSettings(global_weight=0, region_weight=0, teacher="frozen"),
         optim=OptimSettings(epochs=6),

@@ -55,7 +55,7 @@ class LoadedModel:
             mean=self.mean,
             std=self.std,
             image_size=settings.input_size,
-            crop_size=settings.crop_size,
+            crop_size=settings.crop_side,
             interpolation=settings.interpolation,
         )
 
@@ -78,7 +78,7 @@ def load_model(settings: ModelSettings, *, seed: int = 0) -> LoadedModel:
         load_weights(clip, read_state(settings.pretrained), settings.pretrained)
     try:
         patch_size = tower_of(cast(nn.Module, clip.visual)).patch_size
-        for size in (settings.input_size, (settings.crop_size, settings.crop_size)):
+        for size in (settings.input_size, (settings.crop_side, settings.crop_side)):
             check_size(size, patch_size)
     except ValueError as error:  # UnsupportedTowerError is one
         raise TrainingError(f"{settings.model}: {error}") from error
@@ -156,7 +156,7 @@ def load_weights(clip: nn.Module, state: State, where: str) -> None:
         state = open_clip.model.convert_to_custom_text_state_dict(state)
     else:
         state = dict(state)
-    open_clip.model.resize_pos_embed(state, clip)
+    open_clip.model.resize_pos_embed(state, clip, antialias=False)
     state = {name: tensor for name, tensor in state.items() if not name.endswith(("position_ids", "attn_mask"))}
     missing, unexpected = _differences(clip.state_dict(), state)
     if missing or unexpected:

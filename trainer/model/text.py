@@ -57,14 +57,15 @@ class FrozenText:
         cache_folder: str,
         *,
         device: torch.device,
+        images: bool = True,
         regions: bool = True,
         watch: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         """Embed what the cache lacks, each process its share. All processes must call it.
 
-        Without `regions`, only image captions are looked at. `watch` is told how many of how many texts are done.
+        `images` and `regions` say whose captions are looked at. `watch` is told how many of how many texts are done.
         """
-        texts, image_at, region_at = _distinct(index, regions)
+        texts, image_at, region_at = _distinct(index, images, regions)
         digests = _digests(texts)
         dim = embed_texts(model, [""], device).shape[1]
         self._cache = TextCache(cache_folder, tower=tower_fingerprint(model), dim=dim)
@@ -90,10 +91,14 @@ class FrozenText:
         return image, region
 
 
-def _distinct(index: SampleIndex, regions: bool) -> tuple[pa.Array, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _distinct(
+    index: SampleIndex, images: bool, regions: bool
+) -> tuple[pa.Array, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the distinct texts, and where each image's and each region's caption is among them (-1 for none)."""
-    num_images = len(index)
-    chunks = index.image_captions.chunks + (index.region_captions.chunks if regions else [])
+    if not images and not regions:
+        return pa.array([], pa.string()), np.zeros(0, np.int64), np.zeros(0, np.int64)
+    num_images = len(index) if images else 0
+    chunks = (index.image_captions.chunks if images else []) + (index.region_captions.chunks if regions else [])
     encoded = pa.chunked_array(chunks, type=pa.string()).dictionary_encode().unify_dictionaries()
     at = np.concatenate([chunk.indices.fill_null(-1).to_numpy().astype(np.int64) for chunk in encoded.chunks])
     return encoded.chunk(0).dictionary, at[:num_images], at[num_images:]

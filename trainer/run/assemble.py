@@ -1,5 +1,6 @@
 """From a recipe to the parts of a run: model, objective, texts, teacher, optimizer, and the step that joins them."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -10,7 +11,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.data.index import SampleIndex
+from trainer.errors import TrainingError
 from trainer.evaluate.texts import TextEncoder
+from trainer.hyperparameters import LossSettings
 from trainer.loss.choose import objective_of
 from trainer.loss.gather import world_size
 from trainer.model.eva_weights import State
@@ -45,29 +48,35 @@ def assemble(
     compile_blocks: bool = False,
     watch_texts: Callable[[int, int], None] = lambda done, total: None,
 ) -> Parts:
-    """Build all parts of a run on `device`. Every process must call it. Raises TrainingError for unusable settings."""
+    """Build all parts of a run on `device`. Every process must call it.
+
+    A loss that the data has nothing for (no captions, no regions) is left out. Raises TrainingError for unusable
+    settings.
+    """
+    loss = losses_of_data(recipe, index)
     model = load_model(recipe.model, seed=recipe.order.seed)
     start = state_fingerprint(model.clip.state_dict())
     model.clip.to(device)
     student = Student(model.clip, gradient_checkpointing=recipe.model.gradient_checkpointing)
     logit_scale = _freeze(student, recipe)
     labels = concept_features = None
-    if recipe.loss.uses_concepts:
+    if loss.uses_concepts:
         concepts = read_concepts(recipe.loss.concepts, index)
         labels = concept_labels(index, concepts)
         concept_features = TextEncoder(model=model, device=device).class_names(concepts).to(device)
     max_regions = recipe.samples.max_regions
-    objective = objective_of(recipe.loss, max_regions=max_regions, concept_features=concept_features)
+    objective = objective_of(loss, max_regions=max_regions, concept_features=concept_features)
     # Text features are computed by the start's weights, before the student enters training mode.
     source: FrozenText | TrainedText
     if recipe.model.train_text:
         source = TrainedText(index, model.tokenize)
     else:
-        regions = objective.compares_regions
-        source = FrozenText(index, model, text_cache, device=device, regions=regions, watch=watch_texts)
+        compared = {"images": objective.compares_images, "regions": objective.compares_regions}
+        source = FrozenText(index, model, text_cache, device=device, **compared, watch=watch_texts)
     teacher = None
     if objective.distills and recipe.loss.teacher in ("ema", "frozen"):
         teacher = SeparateTeacher(student, ema_decay=recipe.loss.ema_decay if recipe.loss.teacher == "ema" else None)
+    pools = objective.compares_images or (objective.distills and recipe.loss.teacher == "live")
     named = [*student.clip.named_parameters(), ("logit_scale.trained", logit_scale)]
     student.train()
     if compile_blocks:
@@ -88,10 +97,38 @@ def assemble(
         teacher=teacher,
         precision=recipe.optim.precision,
         clip_norm=recipe.optim.clip_norm,
+        unreached=[] if pools else student.backbone.class_token_only,
         max_images=max_images,
         device=device,
     )
     return Parts(model=model, step=step, start_fingerprint=start)
+
+
+def losses_of_data(recipe: TrainRecipe, index: SampleIndex) -> LossSettings:
+    """Return the recipe's losses without those that the data has nothing for.
+
+    Raises TrainingError where none is left, or none looks at the texts that are to be trained.
+    """
+    left = dataclasses.asdict(recipe.loss)
+    if not index.has_caption.any():
+        left["global_weight"] = 0
+    if not index.num_regions:
+        left["region_weight"] = left["distill_weight"] = 0
+    if not any(left[f"{name}_weight"] for name in ("global", "region", "distill")):
+        raise TrainingError(
+            "nothing to train on: "
+            + {
+                (False, False): "no image has a caption and none has a region",
+                (True, False): "no image has a region, and the recipe leaves captions of images out",
+                (False, True): "no image has a caption, and the recipe leaves regions out",
+            }[bool(index.has_caption.any()), bool(index.num_regions)]
+        )
+    loss = LossSettings(**left)
+    if recipe.model.train_text and not loss.uses_texts:
+        raise TrainingError(
+            "--train-text: the data has no captions that the recipe's losses look at; give --train-text false"
+        )
+    return loss
 
 
 def state_fingerprint(state: State) -> str:

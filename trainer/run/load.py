@@ -60,11 +60,11 @@ def _fresh(settings: ModelSettings, image_size: int | tuple[int, int] | None, al
     if alpha is not None:
         raise TrainingError(f"--alpha {alpha}: only a run knows the weights it started from; give its folder")
     # The model's own size is known once it is built: any size of whole patches will do until then.
-    patches = replace(settings, image_size=16 * 14, crop_size=16 * 14)
+    patches = replace(settings, image_size=16 * 14)
     model = load_model(patches)
     native = tuple(cast(Any, model.clip.visual).image_size)
     size = native if image_size is None else image_size
-    return LoadedCheckpoint(model=model, settings=replace(_sized(patches, size), crop_size=native[0]))
+    return LoadedCheckpoint(model=model, settings=_sized(patches, size))
 
 
 def _sized(settings: ModelSettings, image_size: int | tuple[int, int] | None) -> ModelSettings:

@@ -17,8 +17,9 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 
+from schemas.boxes import area
 from schemas.dataset import Dataset
-from trainer.cores import available_cores
+from trainer.cores import default_threads
 from trainer.data.batches import Batches, load_batches
 from trainer.data.index import build_index
 from trainer.errors import StoppedError
@@ -57,8 +58,14 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     # More threads than cores do not share them: they wait for each other, many times longer.
-    torch.set_num_threads(settings.threads or max(available_cores() // world_size() - settings.workers, 1))
+    torch.set_num_threads(settings.threads or default_threads(settings.workers))
     index = build_index(dataset, "train")
+    outside = index.num_regions - int(recipe.samples.within_limits(area(index.boxes)).sum())
+    if outside:
+        console.print(
+            f"{outside} of {index.num_regions} regions are outside --min-area-px and --max-area-px: not trained on",
+            highlight=False,
+        )
     evaluation = held_out_evaluation(dataset, settings)
     parts = assemble(
         recipe,
@@ -126,6 +133,7 @@ class TrainLoop:
         with TrainLog(
             self._out,
             rank=rank(),
+            world_size=world_size(),
             first_step=self._step,
             num_steps=self._num_steps,
             tensorboard=settings.tensorboard,
@@ -239,6 +247,7 @@ class TrainLoop:
             start_fingerprint=self._parts.start_fingerprint,
             step=self._step,
             samples_seen=self._samples_seen,
+            samples_skipped=self._skipped,
             best=self._best,
             model=step.student.clip.state_dict(),
             teacher=None if ema is None else ema.backbone.state_dict(),
@@ -263,7 +272,8 @@ class TrainLoop:
             step.teacher.backbone.load_state_dict(checkpoint.teacher)
         step.optimizer.load_state_dict(checkpoint.optimizer)
         step.scaler.load_state_dict(checkpoint.scaler)
-        self._step, self._samples_seen, self._best = checkpoint.step, checkpoint.samples_seen, checkpoint.best
+        self._step, self._best = checkpoint.step, checkpoint.best
+        self._samples_seen, self._skipped = checkpoint.samples_seen, checkpoint.samples_skipped
         self._console.print(f"going on after step {self._step}", highlight=False)
 
 

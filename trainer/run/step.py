@@ -12,6 +12,7 @@ Batches larger than memory run through 1 and 2 in pieces, and through both again
 """
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -27,8 +28,9 @@ from trainer.hyperparameters import Precision
 from trainer.loss.gather import exchange_counts, world_size
 from trainer.loss.objective import Counts, Losses, Objective
 from trainer.model.student import Features, Inputs, SeparateTeacher, Student
+from trainer.model.towers import Part
 from trainer.run.grad_cache import GradCache
-from trainer.run.optim import clamp_logit_scale
+from trainer.run.optim import clamp_logit_scale, unchanged
 from trainer.run.texts import BatchTexts
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -64,6 +66,8 @@ class TrainStep:
     """None for the teachers `live` and `detached`."""
     precision: Precision
     clip_norm: float | None
+    unreached: Sequence[Part]
+    """Rows of parameters that no loss depends on: their gradient is 0, and weight decay alone would change them."""
     max_images: int
     """Images embedded at a time."""
     device: torch.device
@@ -137,7 +141,8 @@ class TrainStep:
             self.scaler.unscale_(self.optimizer)
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
             nn.utils.clip_grad_norm_(parameters, self.clip_norm)
-        self.scaler.step(self.optimizer)
+        with unchanged(self.unreached):
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         clamp_logit_scale(self.logit_scale)
         if self.teacher is not None:

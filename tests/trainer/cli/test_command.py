@@ -22,6 +22,7 @@ from tests.trainer.towers import EVA, VIT
 from trainer.cli.command import evaluate_main, train_main
 from trainer.cli.export import export_main
 from trainer.cli.options import parse_evaluate, parse_train
+from trainer.cores import default_threads
 from trainer.hyperparameters import ModelSettings
 from trainer.model.open import load_model, read_state
 from trainer.recipes import RECIPES, TrainRecipe
@@ -182,8 +183,36 @@ def test_help_names_no_command_that_is_not_there(capsys):
     assert named and set(named) <= set(SUBCOMMANDS)
 
 
+def test_crops_follow_the_images_unless_they_are_told():
+    for flags, expected in (
+        ([], 224),
+        (["--image-size", "448"], 448),
+        (["--image-size", "[224,320]"], 224),
+        (["--image-size", "448", "--crop-size", "336"], 336),
+        (["--recipe", "vitl14"], 336),
+        # CLIPSelf's own runs have large images and crops of 224.
+        (["--recipe", "clipself_vitb16", "--image-size", "1024"], 224),
+    ):
+        assert parse_train(["data", "--out", "run", *flags]).recipe.model.crop_side == expected
+
+
+def test_the_paper_s_recipes_have_the_official_area_limits():
+    for name in ("vitb16", "vitl14", "clipself_vitb16", "regionclip_vitb16"):
+        samples = RECIPES[name]().samples
+        assert (samples.min_area_px, samples.max_area_px) == (8 * 8, 1024 * 1024)
+
+
+@pytest.mark.parametrize(("processes", "workers", "threads"), [(1, 4, 12), (4, 4, 1), (8, 2, 1), (32, 1, 1)])
+def test_processes_of_a_node_share_its_cores(processes, workers, threads, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert parse_train(["data", "--out", "run"]).settings.workers == workers
+    assert default_threads(workers) == threads
+
+
 @pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 2), (64, 4)])
 def test_workers_follow_the_cores_that_may_be_used(cores, expected, monkeypatch, capsys):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
     assert parse_train(["data", "--out", "run"]).settings.workers == expected
     with pytest.raises(SystemExit):

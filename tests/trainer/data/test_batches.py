@@ -273,7 +273,42 @@ def test_chosen_regions_are_distinct_and_ascending(num_regions, max_regions):
 
 def test_crops_are_half_as_large_again_and_clipped():
     boxes = as_boxes([[10, 10, 20, 30], [0, 0, 4, 4], [39.5, 31.5, 40, 32]])
-    assert enlarge(boxes, 1.5, width=40, height=32).tolist() == [[7, 5, 23, 32], [0, 0, 5, 5], [39, 31, 40, 32]]
+    # Enlarged: 7.5..22.5 x 5..32 (clipped), -1..5 both ways, 39.375..40 x 31.375..32. Edges round to the nearest pixel,
+    # halves to even, as Pillow's `crop` does with what the official code gives it.
+    assert enlarge(boxes, 1.5, width=40, height=32).tolist() == [[8, 5, 22, 32], [0, 0, 5, 5], [39, 31, 40, 32]]
+
+
+@given(st.tuples(*[st.floats(0, 1, width=32)] * 4))
+def test_crops_are_those_that_pillow_cuts(corners):
+    """In the official code's arithmetic: a quarter of each side more on both sides, clipped, then `Image.crop`."""
+    x0, x1 = sorted(c * 40 for c in corners[:2])
+    y0, y1 = sorted(c * 32 for c in corners[2:])
+    width, height = x1 - x0, y1 - y0
+    left, top = max(x0 - 0.25 * width, 0), max(y0 - 0.25 * height, 0)
+    right, bottom = min(x1 + 0.25 * width, 40), min(y1 + 0.25 * height, 32)
+    expected = [round(edge) for edge in (left, top, right, bottom)]
+    (found,) = enlarge(np.array([[x0, y0, x1, y1]]), 1.5, width=40, height=32).tolist()
+    if expected[0] < expected[2] and expected[1] < expected[3]:
+        assert np.abs(np.subtract(found, expected)).max() <= (0 if _is_clear(left, top, right, bottom) else 1)
+
+
+def _is_clear(*edges: float) -> bool:
+    """Say whether no edge is so near a half that the order of additions decides."""
+    return all(abs(edge % 1 - 0.5) > 1e-6 for edge in edges)
+
+
+def test_regions_outside_the_area_limits_are_not_chosen():
+    boxes = as_boxes([[0, 0, 8, 8], [0, 0, 7, 8], [0, 0, 20, 20], [0, 0, 21, 20]])
+    settings = SampleSettings(min_area_px=64, max_area_px=400, max_regions=2)
+    sample = decode_sample(_png(30, 30), boxes, size=(30, 30), key="a", epoch=0, seed=0, settings=settings)
+    assert sample.regions.tolist() == [0, 2]
+    unlimited = decode_sample(_png(30, 30), boxes, size=(30, 30), key="a", epoch=0, seed=0, settings=SampleSettings())
+    assert unlimited.regions.tolist() == [0, 1, 2, 3]
+
+
+def test_area_limits_that_let_nothing_through_are_refused():
+    with pytest.raises(ValueError, match="--min-area-px 5 --max-area-px 4"):
+        SampleSettings(min_area_px=5, max_area_px=4)
 
 
 @given(

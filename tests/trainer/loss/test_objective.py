@@ -182,6 +182,34 @@ def test_rows_stand_in_rank_order_and_their_gradients_are_summed():
         assert gradient.tolist() == [[6.0, 6.0]] * process
 
 
+def _gathered_nothing() -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    none = torch.zeros(0, 2, requires_grad=True)
+    counts = exchange_counts([0], torch.device("cpu"))
+    (joined,) = gather_rows([none], counts)
+    joined.sum().backward()
+    ids = gather_ids(torch.zeros(0, dtype=torch.int64), [row[0] for row in counts])
+    return tuple(joined.shape), tuple(none.grad.shape), tuple(ids.shape)
+
+
+def test_no_rows_anywhere_are_no_rows():
+    assert run_processes(_gathered_nothing, 2) == [((0, 2), (0, 2), (0,))] * 2
+
+
+def _nothing_of(kinds: str) -> list[dict[str, Tensor]]:
+    """Return losses and gradients where no process has a captioned image, or a region, or either."""
+    whole = joined_batch()
+    images = slice(0, 0) if "images" in kinds else slice(3 * rank(), 3 * rank() + 3)
+    regions = slice(0, 0) if "regions" in kinds else slice(4 * rank(), 4 * rank() + 4)
+    return [loss_and_gradients(whole.part(images, regions), settings) for settings in SETTINGS.values()]
+
+
+@pytest.mark.parametrize("kinds", ["images", "regions", "images and regions"])
+def test_a_step_where_no_process_has_one_kind(kinds):
+    for found_by_settings in run_processes(_nothing_of, 2, kinds):
+        for name, found in zip(SETTINGS, found_by_settings, strict=True):
+            assert all(tensor.isfinite().all() for tensor in found.values()), name
+
+
 @pytest.mark.parametrize(
     "weights",
     [{"global_weight": -1.0}, {"global_weight": 0, "region_weight": 0, "distill_weight": 0}, {"official_quirks": 0}],

@@ -9,7 +9,7 @@ from torch import Tensor
 from schemas.dataset import Dataset
 from tests.trainer.processes import run_processes
 from tests.trainer.runs import RECIPE, change, write_data
-from tests.trainer.towers import random_weights
+from tests.trainer.towers import EVA, VIT, random_weights
 from trainer.data.batches import Batches
 from trainer.data.index import build_index
 from trainer.loss.gather import rank, world_size
@@ -133,6 +133,33 @@ def test_what_is_trained(folder, tmp_path):
     assert all(name.startswith("visual.") for name in frozen_text - {"logit_scale"})
     assert blocks
     assert all(name.startswith("visual.transformer.resblocks.") for name in blocks)
+
+
+QUERY_AND_KEY = {
+    # The last block's, which the class token alone reads: parameters of their own in EVA02, rows of one in OpenAI's.
+    EVA: {"visual.trunk.blocks.2.attn.q_proj.weight", "visual.trunk.blocks.2.attn.k_proj.weight"},
+    VIT: {"visual.transformer.resblocks.2.attn.in_proj_weight"},
+}
+
+
+@pytest.mark.parametrize("model", [EVA, VIT])
+@pytest.mark.parametrize(
+    ("name", "reached"), [("clipself", False), ("regionclip", False), ("frozen text", True), ("clip", True)]
+)
+def test_weights_that_no_loss_reaches_do_not_decay(folder, tmp_path, model, name, reached):
+    recipe = change(RECIPES[name], model=model, weight_decay=0.5)
+    index = build_index(Dataset.open(folder), "train")
+    parts = assemble(recipe, index, device=CPU, text_cache=str(tmp_path), max_images=2)
+    before = {name: tensor.clone() for name, tensor in parts.model.clip.state_dict().items()}
+    batches = Batches(Dataset.open(folder), index, order=recipe.order, samples=recipe.samples)
+    for step in range(2):
+        parts.step.run(batches[step], lr=0.1, seed=step)
+    after = parts.model.clip.state_dict()
+    for parameter in QUERY_AND_KEY[model]:
+        rows = slice(0, 2 * len(before[parameter]) // 3) if model == VIT else slice(None)
+        assert torch.equal(after[parameter][rows], before[parameter][rows]) != reached
+        if model == VIT:
+            assert not torch.equal(after[parameter][rows.stop :], before[parameter][rows.stop :])
 
 
 def test_an_average_follows_the_student_and_a_frozen_teacher_does_not(folder, tmp_path):
