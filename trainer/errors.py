@@ -15,6 +15,12 @@ class RefusedError(ValueError):
     exit_code = REFUSED
 
 
+class InterruptedRunError(RuntimeError):
+    """A signal came before the first step; what was done until then is kept."""
+
+    exit_code = INTERRUPTED
+
+
 class StoppedError(RuntimeError):
     """Training cannot go on (a loss that is not finite, too many unusable samples)."""
 

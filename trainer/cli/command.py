@@ -14,7 +14,15 @@ from rich.console import Console
 
 from schemas.folder import DatasetError
 from trainer.cli.options import EvaluateOptions, TrainOptions, parse_evaluate, parse_train
-from trainer.errors import DONE, INTERRUPTED, USAGE, RefusedError, StoppedError, TrainingError
+from trainer.errors import (
+    DONE,
+    INTERRUPTED,
+    USAGE,
+    InterruptedRunError,
+    RefusedError,
+    StoppedError,
+    TrainingError,
+)
 
 
 def train_main(arguments: Sequence[str]) -> int:
@@ -33,7 +41,7 @@ def report_errors(run: Callable[[], int]) -> int:
     """Print an error that a person can act on without a traceback, and return its exit code."""
     try:
         return run()
-    except (TrainingError, RefusedError, StoppedError, DatasetError) as error:
+    except (TrainingError, RefusedError, StoppedError, InterruptedRunError, DatasetError) as error:
         sys.stdout.flush()
         Console(emoji=False, stderr=True).print(
             f"fineclip: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True

@@ -7,6 +7,7 @@ normalising happen on the device (`pixels.py`).
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +39,15 @@ class LoadedBatch:
     """`[N]` int64: the regions' rows in the `SampleIndex`."""
     skipped: tuple[tuple[str, str], ...]
     """(key, why) of planned images that could not be used."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a worker sends: each tensor would take a shared memory and an open file, so pixels alone do."""
+        small = {name: value.numpy() for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return {**vars(self), **small, "pixels": self.pixels}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        arrays = {name: torch.from_numpy(value) for name, value in state.items() if isinstance(value, np.ndarray)}
+        vars(self).update(state | arrays)
 
     @property
     def device(self) -> torch.device:

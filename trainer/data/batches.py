@@ -106,6 +106,7 @@ def load_batches(batches: Batches, *, first_step: int, last_step: int, num_worke
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
-    # A Ctrl-C in the terminal reaches workers too; the run, which finishes its step, is what ends them.
+    # What a terminal or scheduler sends to a process group reaches workers too. The run finishes its step first, and a
+    # worker that had died would fail it; the run is what ends them, and they end with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from trainer.data.index import SampleIndex
-from trainer.loss.gather import rank, world_size
+from trainer.errors import InterruptedRunError
+from trainer.loss.gather import exchange_counts, rank, world_size
 from trainer.model.open import LoadedModel, Tokenize
 from trainer.model.student import encode_text
 from trainer.model.text_cache import TextCache, fill
@@ -60,16 +60,18 @@ class FrozenText:
         images: bool = True,
         regions: bool = True,
         watch: Callable[[int, int], None] = lambda done, total: None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """Embed what the cache lacks, each process its share. All processes must call it.
 
         `images` and `regions` say whose captions are looked at. `watch` is told how many of how many texts are done.
+        Raises InterruptedRunError where any process is `stopping`.
         """
         texts, image_at, region_at = _distinct(index, images, regions)
         digests = _digests(texts)
         dim = embed_texts(model, [""], device).shape[1]
         self._cache = TextCache(cache_folder, tower=tower_fingerprint(model), dim=dim)
-        fill(
+        done = fill(
             self._cache,
             digests,
             lambda positions: cast(list[str], texts.take(pa.array(positions)).to_pylist()),
@@ -77,10 +79,11 @@ class FrozenText:
             rank=rank(),
             world_size=world_size(),
             watch=lambda done: watch(done, -(-len(texts) // world_size())),
+            stopping=stopping,
         )
-        if world_size() > 1:
-            dist.barrier()
-            self._cache.refresh()
+        if not all(row[0] for row in exchange_counts([int(done)], device)):
+            raise InterruptedRunError("interrupted before the first step; the same command goes on from there")
+        self._cache.refresh()
         rows = np.append(self._cache.rows(digests), -1)
         self._image_rows, self._region_rows = rows[image_at], rows[region_at]
 

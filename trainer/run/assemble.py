@@ -47,11 +47,12 @@ def assemble(
     max_images: int,
     compile_blocks: bool = False,
     watch_texts: Callable[[int, int], None] = lambda done, total: None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Parts:
     """Build all parts of a run on `device`. Every process must call it.
 
     A loss that the data has nothing for (no captions, no regions) is left out. Raises TrainingError for unusable
-    settings.
+    settings, InterruptedRunError where `stopping` says so before all captions are embedded.
     """
     loss = losses_of_data(recipe, index)
     model = load_model(recipe.model, seed=recipe.order.seed)
@@ -72,7 +73,7 @@ def assemble(
         source = TrainedText(index, model.tokenize)
     else:
         compared = {"images": objective.compares_images, "regions": objective.compares_regions}
-        source = FrozenText(index, model, text_cache, device=device, **compared, watch=watch_texts)
+        source = FrozenText(index, model, text_cache, device=device, **compared, watch=watch_texts, stopping=stopping)
     teacher = None
     if objective.distills and recipe.loss.teacher in ("ema", "frozen"):
         teacher = SeparateTeacher(student, ema_decay=recipe.loss.ema_decay if recipe.loss.teacher == "ema" else None)

@@ -56,6 +56,7 @@ def train(
     Raises TrainingError for unusable settings or data, RefusedError where `out` holds another run, StoppedError when
     the loss is not finite or too many samples are unusable.
     """
+    stop = stop or StopRequest()
     out.mkdir(parents=True, exist_ok=True)
     # More threads than cores do not share them: they wait for each other, many times longer.
     torch.set_num_threads(settings.threads or default_threads(settings.workers))
@@ -75,6 +76,7 @@ def train(
         max_images=settings.micro_batch_size or recipe.order.global_batch_size,
         compile_blocks=settings.compile,
         watch_texts=lambda done, total: console.print(f"embedded {done} of {total} texts", highlight=False),
+        stopping=lambda: stop.requested,
     )
     batches = Batches(dataset, index, order=recipe.order, samples=recipe.samples, rank=rank(), world_size=world_size())
     loop = TrainLoop(
@@ -87,7 +89,7 @@ def train(
         data_fingerprint=dataset.data_fingerprint(),
         console=console,
     )
-    result = loop.run(stop or StopRequest())
+    result = loop.run(stop)
     if result.finished and rank() == 0:
         state: Any = parts.model.clip.state_dict()
         if recipe.model.alpha != 1:

@@ -24,6 +24,7 @@ from trainer.cli.export import export_main
 from trainer.cli.options import parse_evaluate, parse_train
 from trainer.cores import default_threads
 from trainer.hyperparameters import ModelSettings
+from trainer.model import text_cache
 from trainer.model.open import load_model, read_state
 from trainer.recipes import RECIPES, TrainRecipe
 from trainer.run.checkpoints import load_checkpoint
@@ -336,7 +337,12 @@ def _in_a_group(arguments: list[str]) -> None:
     sys.exit(train_main(arguments))
 
 
-def test_an_interrupt_finishes_the_step_and_the_same_command_goes_on(folder, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "signals",
+    [[signal.SIGINT], [signal.SIGTERM], [signal.SIGTERM, signal.SIGTERM]],
+    ids=["Ctrl-C", "a scheduler", "a scheduler, and torchrun that passes it on"],
+)
+def test_an_interrupt_finishes_the_step_and_the_same_command_goes_on(folder, tmp_path, capfd, signals):
     out = tmp_path / "run"
     arguments = [folder, "--recipe", "mini", "--model", VIT, "--out", str(out), "--epochs", "300", *SMALL]
     arguments += ["--workers", "1"]
@@ -344,14 +350,35 @@ def test_an_interrupt_finishes_the_step_and_the_same_command_goes_on(folder, tmp
     process.start()
     while process.is_alive() and not ((out / "metrics.jsonl").exists() and (out / "metrics.jsonl").stat().st_size):
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    for number in signals:
+        os.killpg(process.pid, number)  # as a terminal does: to the workers too
+        time.sleep(0.02)
     process.join()
     assert process.exitcode == 4
+    assert "Traceback" not in capfd.readouterr().err
     done = load_checkpoint(out / "last.pt").step
     assert 0 < done < 900
     assert train_main([*arguments, "--stop-after", str(done + 1)]) == 0
-    assert "the command without --stop-after goes on" in " ".join(capsys.readouterr().err.split())
+    assert "the command without --stop-after goes on" in " ".join(capfd.readouterr().err.split())
     assert load_checkpoint(out / "last.pt").step == done + 1
+
+
+def test_a_signal_while_texts_are_embedded_is_an_interruption_too(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(text_cache, "SEGMENT_TEXTS", 2)
+    add, added = text_cache.TextCache.add, []
+
+    def add_and_signal(*arguments) -> None:
+        add(*arguments)
+        added.append(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    arguments = [folder, "--recipe", "vitb16", "--pretrained", "null", "--model", VIT, "--out", str(tmp_path), *SMALL]
+    with monkeypatch.context() as patched:
+        patched.setattr(text_cache.TextCache, "add", add_and_signal)
+        assert train_main(arguments) == 4
+    assert added == [1]
+    assert "interrupted before the first step; the same command goes on" in " ".join(capsys.readouterr().err.split())
+    assert train_main([*arguments, "--stop-after", "1"]) == 0
 
 
 def test_the_module_lists_its_commands(monkeypatch, capsys):

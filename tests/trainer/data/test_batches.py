@@ -1,5 +1,7 @@
 """From shards to batches: each image once an epoch on any processes and workers; regions, crops and boxes as said."""
 
+import multiprocessing
+import resource
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -189,6 +191,28 @@ def test_two_processes_with_two_workers_see_each_image_once(folder):
     first, second = run_processes(_keys_of_an_epoch, 2, folder)
     assert Counter(first + second) == Counter(f"s{s}-{i}" for s, size in enumerate(SHARD_SIZES) for i in range(size))
     assert abs(len(first) - len(second)) <= 1
+
+
+def _load_with_few_files(folder: str, num_workers: int) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    batches = batches_of(folder, size=20)
+    loaded = load_batches(batches, first_step=0, last_step=batches.steps_per_epoch, num_workers=num_workers)
+    kept = list(loaded)  # as slow steps let batches wait
+    assert sum(len(batch.keys) for batch in kept) == 150
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_many_shards_need_few_open_files(tmp_path, num_workers):
+    for shard in range(150):
+        write_shard(str(tmp_path), [tiny_sample(f"s{shard}")], index=shard)
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=_load_with_few_files, args=(str(tmp_path), num_workers))
+    process.start()
+    process.join(60)
+    if process.is_alive():
+        process.kill()
+    assert process.exitcode == 0
 
 
 def test_more_processes_and_workers_than_images(tmp_path):
