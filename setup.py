@@ -37,6 +37,7 @@ TRAINER = [
     "torch>=2.15",
     "torchvision>=0.29",
     "transformers>=5",
+    "typing_extensions>=4.10",  # `override`, which is in typing from Python 3.12
 ]
 OPENAI = ["openai>=3"]
 """The client of `--captioner openai`, which speaks to any OpenAI-compatible server."""

@@ -34,7 +34,7 @@ from tests.shards import TinySample, tiny_sample, write_shard
 from trainer.data.batches import Batches, load_batches
 from trainer.data.index import build_index
 from trainer.data.pixels import Preparation
-from trainer.settings import OrderSettings, SampleSettings
+from trainer.hyperparameters import OrderSettings, SampleSettings
 
 _GOAL = 1 / 3
 _WIDTH, _HEIGHT, _SIDE, _MAX_BOXES, _BATCH = 640, 480, 224, 20, 32

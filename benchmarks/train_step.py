@@ -21,11 +21,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import roi_align
 
 from benchmarks.report import Row, measure, report
+from trainer.hyperparameters import ModelSettings
 from trainer.loss.losses import contrastive_loss, distill_loss
 from trainer.model.backbone import normalise
 from trainer.model.open import LoadedModel, load_model
 from trainer.model.student import Inputs, Student, encode_text
-from trainer.settings import ModelSettings
 
 _TIME_GOAL, _DETACHED_GOAL, _MEMORY_GOAL, _MFU_GOAL = 0.85, 0.45, 0.88, 0.5
 _MAX_BOXES = 20
@@ -144,7 +144,7 @@ def _batch(model: LoadedModel, num_images: int, regions: float, size: int, devic
     with torch.no_grad():
         text = encode_text(model.clip, tokens).float()
     images, crops = (torch.randn(n, 3, size, size, generator=generator).to(device) for n in (num_images, num_regions))
-    inputs = Inputs(images, boxes.to(device), owner.to(device), crops, None)
+    inputs = Inputs(images, boxes.to(device), owner.to(device), crops, None, None)
     return _Batch(inputs=inputs, image_text=text[:num_images], region_text=text[num_images:], tokens=tokens)
 
 

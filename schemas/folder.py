@@ -5,6 +5,7 @@ A `Folder` can be pickled and survives a fork: open files and connections belong
 
 import functools
 import os
+import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, BinaryIO, cast
@@ -21,7 +22,7 @@ WHOLE_FILE = 8 << 20
 ONE_SAMPLE = 256 << 10
 """Bytes a remote file is fetched by when one sample of it is wanted."""
 _OPEN_FILES = 64
-"""Local tars kept open a process."""
+"""Local tars kept open a process, at most: a quarter of the files that it may open, where that is less."""
 _NOT_LISTED = {"http", "https"}
 """Web servers name no files reliably, even where they show a page of links."""
 
@@ -65,7 +66,9 @@ class Folder:
     def _adopt(self, fs: Any) -> None:
         self._fs = fs
         self._pid = os.getpid()
-        self._descriptor: Callable[[str], _Descriptor] = functools.lru_cache(_OPEN_FILES)(_open_descriptor)
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = _OPEN_FILES if limit == resource.RLIM_INFINITY else min(_OPEN_FILES, limit // 4)
+        self._descriptor: Callable[[str], _Descriptor] = functools.lru_cache(most)(_open_descriptor)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_descriptor"}

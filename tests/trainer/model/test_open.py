@@ -11,9 +11,9 @@ import torch
 from tests.trainer.eva_names import EVA02_B_16, EVA02_L_14_336, TINY
 from tests.trainer.towers import EVA, VIT, random_weights
 from trainer.errors import TrainingError
+from trainer.hyperparameters import ModelSettings
 from trainer.model.eva_weights import to_open_clip, to_original
 from trainer.model.open import load_model, load_weights
-from trainer.settings import ModelSettings
 
 
 def original_state(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
