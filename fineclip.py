@@ -4,6 +4,7 @@ So `fineclip --help` is instant, and a missing extra is reported by the one subc
 person can act on carry their exit code (`exit_code` on the class); they are printed here, without a traceback.
 """
 
+import atexit
 import difflib
 import importlib
 import importlib.util
@@ -104,6 +105,7 @@ def run() -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     if "apache_beam" in sys.modules:
+        atexit._run_exitfuncs()  # job servers that Beam started are stopped there
         os._exit(code)
     sys.exit(code)
 
