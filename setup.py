@@ -47,6 +47,7 @@ RAY = ["ray>=2.60"]
 DEV = [
     "datasets>=4",
     "hypothesis>=6.100",
+    "moto[server]>=5.1",  # an S3 to test against, which knows conditional puts
     "mypy>=1.15",
     "matplotlib>=3.9",  # this and the next two: what Ultralytics imports; see the Makefile
     "polars>=1",
@@ -56,6 +57,7 @@ DEV = [
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "ruff>=0.12",
+    "s3fs>=2026.6",
     "types-PyYAML>=6",
     "webdataset>=1.0",
     "wids>=0.1.11",

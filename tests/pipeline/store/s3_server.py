@@ -104,6 +104,15 @@ def point_s3fs_at(url: str, patch: pytest.MonkeyPatch) -> None:
     forget_s3fs()
 
 
+def forget_credentials(patch: pytest.MonkeyPatch) -> None:
+    """Leave nothing by which the client could log in."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        patch.delenv(name)
+    patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    patch.setenv("HOME", "/nonexistent")
+    forget_s3fs()
+
+
 def forget_s3fs() -> None:
     """Let `s3://` be opened anew: fsspec keeps its file systems with what was in the environment."""
     fsspec.get_filesystem_class("s3").clear_instance_cache()
