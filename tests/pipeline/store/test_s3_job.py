@@ -3,12 +3,15 @@
 import hashlib
 import re
 import socket
+import threading
 from collections import Counter
 from pathlib import Path
 
 import fsspec
 import pytest
 
+from pipeline.run.status import Markers
+from pipeline.store.storage import open_storage
 from tests.builders import CHEAP, Outcome, data_files, run, write_tars
 from tests.pipeline.store.s3_server import BUCKET, S3Server, Trouble, forget_credentials, forget_s3fs, point_s3fs_at
 
@@ -72,6 +75,38 @@ def test_a_finished_job_asks_a_few_times_whatever_its_size(source: Path, server:
     markers = sum(bool(re.fullmatch(r"GET .*/train-\d+\.json", request)) for request in server.asked)
     assert markers == 4, "each is read once"
     assert not [request for request in server.asked if request.endswith((".tar", ".parquet")) and "train" in request]
+
+
+def test_a_poll_is_one_listing_from_the_first_shard_that_is_missing(source: Path, server: S3Server) -> None:
+    assert annotate(source, OUTPUT).code == 0
+    storage = open_storage(OUTPUT)
+    fs = fsspec.filesystem("s3")
+    fs.mv(f"{BUCKET}/out/train-000002.json", f"{BUCKET}/elsewhere")
+    server.asked.clear()
+    markers = Markers(storage).refresh()
+    assert sorted(server.asked) == [
+        "GET /bucket/out/train-000000.json",
+        "GET /bucket/out/train-000001.json",
+        "GET /bucket/out/train-000003.json",
+        "LIST /bucket?out%2F",
+    ]
+    fs.mv(f"{BUCKET}/elsewhere", f"{BUCKET}/out/train-000002.json")
+    server.asked.clear()
+    assert [shard.index for shard, _ in markers.refresh()] == [0, 1, 2, 3]
+    assert server.asked == ["LIST /bucket?out%2F train-000001.~", "GET /bucket/out/train-000002.json"]
+
+
+def test_status_of_many_shards_reads_them_at_once(source: Path, server: S3Server) -> None:
+    """`status` on 2,500 shards took as many requests one after another."""
+    assert annotate(source, OUTPUT).code == 0
+    together = threading.Barrier(4, timeout=20)
+
+    def meet(request: str) -> None:
+        if request.startswith("GET /bucket/out/train-"):
+            together.wait()
+
+    server.trouble = meet
+    assert len(list(Markers(open_storage(OUTPUT)).refresh())) == 4
 
 
 def test_nothing_is_left_over(source: Path, server: S3Server) -> None:
