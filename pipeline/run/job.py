@@ -218,7 +218,7 @@ class _Job:
         held = [unit for unit in units if lease.is_held(self._storage, lease.unit_name(unit))]
         while held and not self._drain.requested:
             self._watch.show(f"another job works on {len(held)} units")
-            time.sleep(_POLL_S)
+            time.sleep(self._storage.poll_s)
             still = [unit for unit in self.todo() if lease.is_held(self._storage, lease.unit_name(unit))]
             if set(still) != set(held):
                 return True

@@ -1,6 +1,7 @@
 """Watching a job: how far it is, for a progress bar. Best effort: no decision hangs on it, and no trouble stops it."""
 
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from pipeline.run.status import Markers, Totals, units_to_do
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a job is, as its watcher sees it twice a second."""
+    """How far a job is, as its watcher sees it: twice a second, or less often where every look is a request."""
 
     plan: Plan
     totals: Totals
@@ -21,16 +22,21 @@ class Progress:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Watch:
     """Tells a watcher how far the job on a plan is."""
 
     plan: Plan
     markers: Markers
     tell: Callable[[Progress], None]
+    _look_at: float = 0.0
+    """When to look again, by the monotonic clock."""
 
     def show(self, note: str = "") -> None:
-        """Look at markers and leases, and tell. What cannot be read now is told of next time."""
+        """Look at markers and leases, if it is time, and tell. What cannot be read now is told of next time."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + self.plan.storage.poll_s
         with contextlib.suppress(OSError):
             todo = units_to_do(self.plan, self.markers.refresh())
             self.tell(
