@@ -142,7 +142,7 @@ def _mend_job_servers() -> None:
     Beam sets a signal handler, which no other thread than the main one may; and a Ctrl-C in the terminal would end the
     server together with the units that are to be finished. Servers are stopped when the process ends, by `atexit`.
     """
-    job_server.signal = SimpleNamespace(  # type: ignore[assignment]
+    job_server.signal = SimpleNamespace(
         signal=lambda number, handler: None, getsignal=signal.getsignal, SIGINT=signal.SIGINT
     )
     subprocess_server.subprocess = SimpleNamespace(

@@ -206,18 +206,28 @@ class _Job:
         engine.run_units(units, self._settings, options, self._wait)
 
     def _wait(self, thread: threading.Thread) -> None:
-        """Hand a drain on to the workers, show the progress, and wait half a second for the engine's thread."""
+        """Hand a drain on to the workers, show the progress, and wait half a second for the engine's thread.
+
+        Raises InterruptedRunError where nothing has moved for too long.
+        """
         if self._drain.requested and not self.drained:
             self.drained = True
             self._storage.replace(drain_file(self.run_id), b"")
         self._watch.show("finishing what is in hand" if self.drained else "")
+        limit = self._settings.run.stall_timeout_s
+        if self._watch.still_for_s > limit:
+            raise InterruptedRunError(
+                f"nothing has moved for {limit:,.0f} s (--stall-timeout-s): no image, no shard, no line in {RUN_DIR}/. "
+                "A worker or a model's server hangs; the same command goes on from here"
+            )
         thread.join(_POLL_S)
 
     def _wait_for_leases(self, units: Sequence[int]) -> bool:
         """Wait until a unit that another job holds is done or free; False if none is held."""
         held = [unit for unit in units if lease.is_held(self._storage, lease.unit_name(unit))]
         while held and not self._drain.requested:
-            self._watch.show(f"another job works on {len(held)} units")
+            free_in_s = max(lease.seconds_left(self._storage, lease.unit_name(unit)) or 0.0 for unit in held)
+            self._watch.show(f"other drivers work on {len(held)}, free in {free_in_s:.0f} s unless renewed")
             time.sleep(self._storage.poll_s)
             still = [unit for unit in self.todo() if lease.is_held(self._storage, lease.unit_name(unit))]
             if set(still) != set(held):

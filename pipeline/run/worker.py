@@ -130,7 +130,9 @@ class Worker:
     def _under_lease(self, unit: int, work: Callable[[Hold], UnitReport | None]) -> "_Ended":
         if self._is_drained():
             return Ending.DRAINED, "", None
-        with hold(self._storage, unit_name(unit), self._settings.run.lease_timeout_s) as held:
+        with hold(
+            self._storage, unit_name(unit), self._settings.run.lease_timeout_s, run=self._settings.run_id
+        ) as held:
             if not held:
                 return Ending.LEASED, "", None
             if self._is_done(unit):  # asked under the lease: its last holder may have just finished
