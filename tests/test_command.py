@@ -107,7 +107,7 @@ WRONG = {
     "photos out --workers 0": "--workers is 0, but must be at least 1",
     "photos out --max-dead 3": "--max-dead is 3.0, but must be between 0 and 1",
     "photos out --val-fraction 1": "--val-fraction is 1.0, but must be at least 0 and below 1",
-    "photos out --select.max-iou 7": "--select.max-iou is 7.0, but must be between 0 and 1",
+    "photos out --select.max-iou 7": "--select.max_iou is 7.0, but must be between 0 and 1",
     "photos out --proposer yolo": "unknown proposer 'yolo'; did you mean 'yolov9'? (known:",
     "photos out --captioner gpt": "unknown captioner 'gpt' (known:",
     "photos out --profile papr": "unknown profile 'papr'; did you mean 'paper'? (known:",
