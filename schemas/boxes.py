@@ -15,7 +15,7 @@ Boxes = npt.NDArray[np.float32]
 QUANTUM = 1 / 16
 """Boxes are rounded to this many pixels before they are stored or hashed (float32 holds such values exactly)."""
 
-_MIN_JUDGED, _MANY, _NEARLY_ALL = 10, 0.25, 0.98
+_MIN_JUDGED, _NEAR, _MANY, _NEARLY_ALL = 10, 0.1, 0.25, 0.98
 
 
 def as_boxes(values: Any) -> Boxes:
@@ -97,7 +97,7 @@ def misread(boxes: Boxes, width: Any, height: Any) -> str | None:
     corners = "corners x0, y0, x1, y1, where x, y, width, height are due?"
     if beyond > len(boxes) / 2:
         return f"{beyond:,} of {len(boxes):,} given boxes reach beyond their images: {corners}"
-    tells = (start > 0).any(axis=1)  # a box from the top left corner is the same in either form
+    tells = (start > sizes * _NEAR).any(axis=1)  # from near the top left corner, either form gives the same box
     start, end, sizes = start[tells], end[tells], sizes[tells]
     if len(start) < _MIN_JUDGED:
         return None

@@ -34,7 +34,7 @@ def doctor_main(arguments: Sequence[str]) -> int:
         threads=options.threads,
     )
     try:
-        with report.Bar(Console(emoji=False, stderr=True)) as bar:
+        with report.ReadingBar(Console(emoji=False, stderr=True)) as bar:
             diagnosis = examine(options.data, checks, bar)
         report.show(Console(emoji=False, highlight=False), diagnosis)
         if options.json is not None:

@@ -47,7 +47,7 @@ class HashedStream:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TarSample:
+class StoredSample:
     """An image with its record as they stand together in a tar."""
 
     key: str
@@ -67,7 +67,7 @@ class Layout:
         self._incomplete: dict[str, list[Member]] = {}
         """Members of samples that may go on elsewhere, which would be the fault then."""
 
-    def samples(self, members: Iterable[Member]) -> Iterator[TarSample]:
+    def samples(self, members: Iterable[Member]) -> Iterator[StoredSample]:
         """Yield the samples whose image and record are adjacent, in the tar's order."""
         for key, run in groupby(members, lambda member: member.key):
             together = list(run)
@@ -78,7 +78,7 @@ class Layout:
             first = {_ORDER[member.suffix]: member for member in reversed(known)}
             if {0, 2} <= first.keys():
                 text = first[1].data if 1 in first else None
-                yield TarSample(key=key, image=first[0], text=text, json=first[2].data)
+                yield StoredSample(key=key, image=first[0], text=text, json=first[2].data)
 
     def finish(self) -> None:
         """Report the samples that stayed incomplete."""

@@ -18,7 +18,7 @@ _SHOWN = 5
 _STYLES = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.NOTE: "cyan"}
 
 
-class Bar(Watcher):
+class ReadingBar(Watcher):
     """A progress bar in a terminal; elsewhere nothing."""
 
     def __init__(self, console: Console) -> None:
@@ -26,7 +26,7 @@ class Bar(Watcher):
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
         self._task = self._progress.add_task("doctor", total=None)
 
-    def __enter__(self) -> "Bar":
+    def __enter__(self) -> "ReadingBar":
         self._progress.start()
         return self
 

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from pipeline.doctor.findings import Findings
-from pipeline.doctor.members import TarSample
+from pipeline.doctor.members import StoredSample
 from pipeline.doctor.rows import ShardRows
 from pipeline.read.decode import DecodeSettings, decode
 from pipeline.sample import Drop, SourceItem
@@ -32,7 +32,7 @@ class SampleCheck:
         self._findings = findings
         self._decode_images = decode_images
 
-    def check(self, sample: TarSample) -> None:
+    def check(self, sample: StoredSample) -> None:
         """Report what is wrong with the sample."""
         record = self._record(sample)
         if record is not None:
@@ -45,7 +45,7 @@ class SampleCheck:
     def _error(self, check: str, key: str, message: str) -> None:
         self._findings.error(check, message, shard=self._shard, key=key)
 
-    def _record(self, sample: TarSample) -> ImageRecord | None:
+    def _record(self, sample: StoredSample) -> ImageRecord | None:
         name = f"{sample.key}.json"
         try:
             check_version(sample.json, name)
@@ -56,7 +56,7 @@ class SampleCheck:
             self._error("schema-version", sample.key, str(error))
         return None
 
-    def _check_record(self, sample: TarSample, record: ImageRecord) -> None:
+    def _check_record(self, sample: StoredSample, record: ImageRecord) -> None:
         if record.key != sample.key:
             self._error("record", sample.key, f"{sample.key}.json is the record of {record.key!r}")
         caption = None if record.image_caption is None else record.image_caption.encode("utf-8", "surrogatepass")
@@ -72,7 +72,7 @@ class SampleCheck:
             if region.text_hash != text_hash(region.caption):
                 self._error("text-hash", sample.key, f"region {region.id}: text_hash is not that of its caption")
 
-    def _check_image(self, sample: TarSample, record: ImageRecord | None) -> None:
+    def _check_image(self, sample: StoredSample, record: ImageRecord | None) -> None:
         name = f"{sample.key}.{sample.image.suffix}"
         # The job's own decoder: what it stored, it can read, and would leave as it is.
         item = SourceItem(key=sample.key, index=0, uri=name, data=sample.image.data)
@@ -89,7 +89,7 @@ class SampleCheck:
             sizes = f"{image.width} x {image.height} pixels, its record says {record.width} x {record.height}"
             self._error("image-size", sample.key, f"{name} has {sizes}")
 
-    def _compare(self, sample: TarSample, record: ImageRecord | None, rows: list[dict[str, Any]] | None) -> None:
+    def _compare(self, sample: StoredSample, record: ImageRecord | None, rows: list[dict[str, Any]] | None) -> None:
         if not rows:
             self._error(_DIFFERS, sample.key, "the sample is in the tar, but the table has no ok row of it")
             return

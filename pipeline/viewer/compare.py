@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.viewer.gallery import Region, find_images, load_images
+from pipeline.viewer.gallery import ShownRegion, find_images, load_images
 from pipeline.viewer.selection import Selection
 from pipeline.viewer.table import Database, RegionTable
 from schemas.boxes import as_boxes, iou
@@ -28,7 +28,7 @@ class Pair:
     """Of `box`, `caption`, `label` and `status`; empty where the pair is alike, or one side is missing."""
 
 
-def pair(ours: Sequence[Region], theirs: Sequence[Region]) -> list[Pair]:
+def pair(ours: Sequence[ShownRegion], theirs: Sequence[ShownRegion]) -> list[Pair]:
     """Pair regions with the same id, then the best overlapping of the rest; those without a partner come last."""
     by_id = {region.id: index for index, region in enumerate(theirs)}
     partner = {index: by_id[region.id] for index, region in enumerate(ours) if region.id in by_id}
@@ -39,7 +39,7 @@ def pair(ours: Sequence[Region], theirs: Sequence[Region]) -> list[Pair]:
     return pairs + [_alone(theirs=index) for index in range(len(theirs)) if index not in taken]
 
 
-def _overlapping(ours: Sequence[Region], theirs: Sequence[Region], partner: dict[int, int]) -> dict[int, int]:
+def _overlapping(ours: Sequence[ShownRegion], theirs: Sequence[ShownRegion], partner: dict[int, int]) -> dict[int, int]:
     """Return partners for regions without one, the largest overlap first."""
     mine = [index for index, region in enumerate(ours) if index not in partner and region.box]
     other = [index for index, region in enumerate(theirs) if index not in partner.values() and region.box]
@@ -52,7 +52,7 @@ def _overlapping(ours: Sequence[Region], theirs: Sequence[Region], partner: dict
     return found
 
 
-def _pair(ours: Sequence[Region], theirs: Sequence[Region], mine: int, other: int) -> Pair:
+def _pair(ours: Sequence[ShownRegion], theirs: Sequence[ShownRegion], mine: int, other: int) -> Pair:
     left, right = ours[mine], theirs[other]
     differences = [name for name in _COMPARED if left.fields[name] != right.fields[name]]
     if left.box != right.box:

@@ -35,7 +35,7 @@ ImageId = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Region:
+class ShownRegion:
     """A region as the page shows it."""
 
     id: str
@@ -49,7 +49,7 @@ class Region:
 
 
 @dataclass(kw_only=True)
-class Image:
+class ShownImage:
     """An image as the page shows it."""
 
     shard: str
@@ -60,7 +60,7 @@ class Image:
     """Whether the image's bytes are in the tar."""
     fields: dict[str, Any] = field(default_factory=dict)
     """The columns of `_IMAGE_FIELDS`, but for the place in the tar."""
-    regions: list[Region] = field(default_factory=list)
+    regions: list[ShownRegion] = field(default_factory=list)
 
 
 def find_images(
@@ -92,7 +92,7 @@ def find_images(
         num_rows *= 4
 
 
-def load_images(table: RegionTable, ids: Sequence[ImageId], selection: Selection) -> list[Image]:
+def load_images(table: RegionTable, ids: Sequence[ImageId], selection: Selection) -> list[ShownImage]:
     """Return the images `ids`, in that order, with all their regions; an id that is not there is left out."""
     if not ids:
         return []
@@ -104,10 +104,10 @@ def load_images(table: RegionTable, ids: Sequence[ImageId], selection: Selection
         f"WHERE key IN ({', '.join('?' * len(keys))}) ORDER BY shard, row",
         [*values, *keys],
     )
-    images: dict[ImageId, Image] = {}
+    images: dict[ImageId, ShownImage] = {}
     for values_of_row in rows:
         row = dict(zip(_FIELDS, values_of_row, strict=False))
-        image = images.setdefault((row["shard"], row["key"]), Image(shard=row["shard"], key=row["key"]))
+        image = images.setdefault((row["shard"], row["key"]), ShownImage(shard=row["shard"], key=row["key"]))
         hit = values_of_row[-1]
         if row["region_id"] is not None:
             image.regions.append(_region(row, hit=hit))
@@ -121,8 +121,10 @@ def load_images(table: RegionTable, ids: Sequence[ImageId], selection: Selection
     return [images[image_id] for image_id in ids if image_id in images]
 
 
-def load_crops(table: RegionTable, selection: Selection, *, limit: int = CROPS_PAGE_SIZE) -> tuple[list[Image], bool]:
-    """Return the regions of the selection's page in order, each in an `Image` of its own, and whether more follow."""
+def load_crops(
+    table: RegionTable, selection: Selection, *, limit: int = CROPS_PAGE_SIZE
+) -> tuple[list[ShownImage], bool]:
+    """Return the regions of the selection's page in order, each in a `ShownImage` of its own, and if more follow."""
     where, values = selection.where()
     order, order_values = selection.order(of_regions=True)
     rows = table.query(
@@ -135,17 +137,21 @@ def load_crops(table: RegionTable, selection: Selection, *, limit: int = CROPS_P
         row = dict(zip(_FIELDS, values_of_row, strict=True))
         stored = row["tar_offset"] is not None
         fields = {name: row[name] for name in ("width", "height", "image_caption")}
-        crop = Image(shard=row["shard"], key=row["key"], stored=stored, fields=fields, regions=[_region(row, hit=True)])
+        crop = ShownImage(
+            shard=row["shard"], key=row["key"], stored=stored, fields=fields, regions=[_region(row, hit=True)]
+        )
         crops.append(crop)
         if stored:
             table.remember_places([(row["shard"], row["key"], row["tar_offset"], row["tar_size"])])
     return crops, len(rows) > limit
 
 
-def _region(row: dict[str, Any], *, hit: bool) -> Region:
+def _region(row: dict[str, Any], *, hit: bool) -> ShownRegion:
     edges = (row["x0"], row["y0"], row["x1"], row["y1"])
     fields = {name: row[name] for name in _REGION_FIELDS}
-    return Region(id=row["region_id"], box=None if None in edges else edges, count=row["count"], hit=hit, fields=fields)
+    return ShownRegion(
+        id=row["region_id"], box=None if None in edges else edges, count=row["count"], hit=hit, fields=fields
+    )
 
 
 def summary(table: RegionTable, selection: Selection, ends: dict[str, tuple[float, float]]) -> dict[str, Any]:

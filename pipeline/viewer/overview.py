@@ -8,7 +8,7 @@ import msgspec
 
 from pipeline.viewer import gallery
 from pipeline.viewer.selection import Selection
-from pipeline.viewer.source import Source
+from pipeline.viewer.source import OpenedData
 from pipeline.viewer.table import RegionTable
 from schemas.folder import ONE_SAMPLE, DatasetError
 from schemas.names import ShardName
@@ -66,14 +66,14 @@ def read_record(table: RegionTable, shard: str, key: str) -> ImageRecord:
         raise DatasetError(f"{error}; write the shard again") from error
 
 
-def _totals(source: Source, name: str) -> dict[str, Any]:
+def _totals(source: OpenedData, name: str) -> dict[str, Any]:
     counts = Counts()
     for marker in source.dataset.markers.values():
         counts.add(getattr(marker, name))
     return {"name": name, **msgspec.to_builtins(counts, order="deterministic"), "balanced": counts.balanced}
 
 
-def _shards(source: Source) -> list[dict[str, Any]]:
+def _shards(source: OpenedData) -> list[dict[str, Any]]:
     markers = list(source.dataset.markers.items())[:_NUM_SHARDS]
     return [
         {
@@ -91,7 +91,7 @@ def _shards(source: Source) -> list[dict[str, Any]]:
     ]
 
 
-def _provenance(source: Source) -> list[dict[str, Any]]:
+def _provenance(source: OpenedData) -> list[dict[str, Any]]:
     """Return the different provenances, each with the number of shards made with it."""
     found: dict[bytes, dict[str, Any]] = {}
     for marker in source.dataset.markers.values():

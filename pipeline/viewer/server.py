@@ -96,14 +96,14 @@ def _answering(session: Session, get: Callable[[Request], Any]) -> Handler:
 
 
 def _image(session: Session, request: Request) -> Response:
-    side = request.query_params.get("side")
-    crop = request.query_params.get("crop")
-    data, kind = session.pixels(
-        _side(request),
-        *_image_id(request),
-        max_side=None if side is None else parse_int("side", side, low=1, high=_MAX_SIDE),
-        box=None if crop is None else parse_box("crop", crop),
-    )
+    image = (_side(request), *_image_id(request))
+    side, box = request.query_params.get("side"), request.query_params.get("crop")
+    max_side = None if side is None else parse_int("side", side, low=1, high=_MAX_SIDE)
+    if box is None:
+        data, kind = session.pixels(*image, max_side=max_side)
+    else:
+        data = session.crop(*image, box=parse_box("crop", box), max_side=max_side or _MAX_SIDE)
+        kind = "image/jpeg"
     return Response(data, media_type=kind, headers={"cache-control": "private, max-age=300"})
 
 

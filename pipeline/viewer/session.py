@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipeline.viewer import compare, gallery
 from pipeline.viewer.marks import MARKS_FILE, Marks
 from pipeline.viewer.overview import overview, read_record
-from pipeline.viewer.pixels import Box, media_type, smaller
+from pipeline.viewer.pixels import Box, Decoded, crop, decode, media_type, shrink_for, smaller
 from pipeline.viewer.selection import RANGES, Selection
 from pipeline.viewer.source import is_overlay, open_source
 from pipeline.viewer.table import Database, NotHereError, RegionTable
@@ -24,8 +24,8 @@ _SENT_AS_IS = 256 << 10
 """An image of fewer bytes than this is sent as it is stored, where a smaller one was asked for."""
 
 
-_LARGEST_CROP = 4096
-"""Pixels of the longer side, where no limit is asked for."""
+_KEPT_DECODED = 2
+"""Images whose pixels are kept for more crops of them."""
 
 
 class Session:
@@ -55,7 +55,8 @@ class Session:
         self.marks = None if path is None else Marks(Path(path))
         self._save_marks()
         self.tables = [RegionTable(self._database, each, name) for each, name in zip(sources, "ab", strict=False)]
-        self._lock = threading.Lock()
+        self._lock, self._decoding = threading.Lock(), threading.Lock()
+        self._decoded = functools.lru_cache(_KEPT_DECODED)(self._decode)
         self.forget()
 
     def forget(self) -> None:
@@ -133,21 +134,29 @@ class Session:
         """Return an image's record as the tar holds it."""
         return read_record(self.tables[self._side(side)], shard, key)
 
-    def pixels(
-        self, side: int, shard: str, key: str, *, max_side: int | None, box: Box | None = None
-    ) -> tuple[bytes, str]:
-        """Return an image's bytes and media type: as stored, or no larger than `max_side` pixels where it is large.
+    def pixels(self, side: int, shard: str, key: str, *, max_side: int | None) -> tuple[bytes, str]:
+        """Return an image's bytes and media type: as stored, or no larger than `max_side` pixels where it is large."""
+        data, where = self._stored(side, shard, key)
+        kind = media_type(data, where)
+        if max_side is None or len(data) < _SENT_AS_IS:
+            return data, kind
+        return smaller(data, where, max_side=max_side), "image/jpeg"
 
-        With a `box`, in pixels of the stored image, only that part.
-        """
+    def crop(self, side: int, shard: str, key: str, *, box: Box, max_side: int) -> bytes:
+        """Return the part of an image in `box`, xyxy in stored pixels, as a JPEG no larger than `max_side` pixels."""
+        with self._decoding:  # the crops of an image are asked for at once, and the first decodes it for all
+            decoded = self._decoded(side, shard, key, shrink_for(box, max_side))
+        return crop(decoded, box, f"{shard}.tar: key {key!r}", max_side=max_side)
+
+    def _stored(self, side: int, shard: str, key: str) -> tuple[bytes, str]:
+        """Return an image's bytes, and where they are."""
         table = self.tables[self._side(side)]
         offset, size = table.place(shard, key)
         data = table.source.dataset.read_image(shard, tar_offset=offset, tar_size=size)
-        where = f"{table.source.folder.where(shard)}.tar: key {key!r} at byte {offset}"
-        kind = media_type(data, where)
-        if box is None and (max_side is None or len(data) < _SENT_AS_IS):
-            return data, kind
-        return smaller(data, where, max_side=max_side or _LARGEST_CROP, box=box), "image/jpeg"
+        return data, f"{table.source.folder.where(shard)}.tar: key {key!r} at byte {offset}"
+
+    def _decode(self, side: int, shard: str, key: str, shrink: int) -> Decoded:
+        return decode(*self._stored(side, shard, key), shrink=shrink)
 
     def mark(self, shard: str, key: str, region_id: str | None, *, keep: bool | None, note: str | None) -> Any:
         """Set or remove a mark, save all, and return it as it is now.

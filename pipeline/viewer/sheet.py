@@ -10,7 +10,7 @@ import html
 from collections.abc import Sequence
 from importlib.resources import files
 
-from pipeline.viewer.gallery import Image, Region, find_images, load_images
+from pipeline.viewer.gallery import ShownImage, ShownRegion, find_images, load_images
 from pipeline.viewer.pixels import smaller
 from pipeline.viewer.selection import Selection
 from pipeline.viewer.table import DamagedTableError, RegionTable
@@ -67,12 +67,12 @@ def make_sheet(table: RegionTable, selection: Selection, *, limit: int, seed: in
 """.encode()
 
 
-def _select(table: RegionTable, selection: Selection, limit: int) -> list[Image]:
+def _select(table: RegionTable, selection: Selection, limit: int) -> list[ShownImage]:
     ids, _ = find_images(table, selection, limit=limit)
     return load_images(table, ids, selection)
 
 
-def _card(table: RegionTable, image: Image) -> str:
+def _card(table: RegionTable, image: ShownImage) -> str:
     regions = [region for region in image.regions if region.hit]
     # Where only the image's own row was selected, its ok regions are what there is to see.
     regions = regions or [region for region in image.regions if region.fields["status"] == "ok"]
@@ -87,7 +87,7 @@ def _card(table: RegionTable, image: Image) -> str:
     )
 
 
-def _picture(table: RegionTable, image: Image, regions: Sequence[Region]) -> str:
+def _picture(table: RegionTable, image: ShownImage, regions: Sequence[ShownRegion]) -> str:
     width, height = image.fields.get("width"), image.fields.get("height")
     try:
         offset, size = table.place(image.shard, image.key)
@@ -105,7 +105,7 @@ def _picture(table: RegionTable, image: Image, regions: Sequence[Region]) -> str
     return f'<svg viewBox="0 0 {width} {height}"><image href="{uri}" width="{width}" height="{height}"/>{boxes}</svg>'
 
 
-def _line(number: int, region: Region) -> str:
+def _line(number: int, region: ShownRegion) -> str:
     fields = region.fields
     text = fields["caption"] or f"{fields['status']}: {fields['reason']}"
     label = f"<b>{html.escape(fields['label'])}</b> " if fields["label"] else ""

@@ -25,7 +25,7 @@ class Problem:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class OpenedData:
     """An open data set with what is wrong with it."""
 
     title: str
@@ -49,7 +49,7 @@ class Source:
         return self.is_local and not self.overlays and not self.filters
 
 
-def open_source(path: str, *, overlays: Sequence[str] = (), filters: Sequence[str] = ()) -> Source:
+def open_source(path: str, *, overlays: Sequence[str] = (), filters: Sequence[str] = ()) -> OpenedData:
     """Open the data set at `path`, a folder or URL, as `Dataset.open` does, but go on past bad shards.
 
     Raises DatasetError when the folder is not there, when no shard of it can be read, and when an overlay or a filter
@@ -67,7 +67,7 @@ def open_source(path: str, *, overlays: Sequence[str] = (), filters: Sequence[st
     loaded = [load_filter(name) for name in filters]
     dataset = Dataset(folder, markers=markers, overlays=opened, filters=loaded)
     title = " + ".join([path.rstrip("/").rsplit("/", 1)[-1] or path, *overlays])
-    return Source(
+    return OpenedData(
         title=title,
         folder=folder,
         dataset=dataset,

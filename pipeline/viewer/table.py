@@ -14,7 +14,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from pipeline.viewer.source import Problem, Source
+from pipeline.viewer.source import OpenedData, Problem
 from schemas.folder import DatasetError
 from schemas.tables import REGION_SCHEMA
 
@@ -37,7 +37,7 @@ class NotHereError(DatasetError):
 class Database:
     """One DuckDB in memory, which may read the data sets' own folders and nothing else; safe for many threads."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[OpenedData]) -> None:
         self._connection = duckdb.connect(
             config={"autoinstall_known_extensions": False, "autoload_known_extensions": False, "temp_directory": ""}
         )
@@ -80,7 +80,7 @@ class Database:
 class RegionTable:
     """A data set's rows as the relation `name` of a database."""
 
-    def __init__(self, database: Database, source: Source, name: str) -> None:
+    def __init__(self, database: Database, source: OpenedData, name: str) -> None:
         """Make the relation. Raises DatasetError when none of the shards' tables can be read."""
         self.source = source
         self.name = name

@@ -110,7 +110,9 @@ def test_sensible_boxes_at_edges_and_few_boxes_are_nothing_to_tell_of():
     size = np.full(12, 100.0)
     whole = geometry.as_boxes([[0, 0, 100, 100]] * 12)
     portraits = geometry.as_boxes([[30, 20, 70, 100]] * 12)
-    assert geometry.misread(portraits, size, size) is None and geometry.misread(whole, size, size) is None
+    nearly_whole = geometry.as_boxes([[2, 3, 100, 100]] * 12)
+    for boxes in (whole, nearly_whole, portraits):
+        assert geometry.misread(boxes, size, size) is None
     assert geometry.misread(whole[:9] * np.float32(5), size[:9], size[:9]) is None
     nothing = geometry.as_boxes([[np.nan] * 4] * 12)
     assert geometry.misread(nothing, size, size) is None and geometry.misread(whole[:0], size[:0], size[:0]) is None

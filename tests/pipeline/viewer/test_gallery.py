@@ -1,9 +1,11 @@
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
 
 from pipeline.viewer import gallery
+from pipeline.viewer.pixels import decode
 from pipeline.viewer.selection import Selection, parse
 from tests.pipeline.viewer.data import ATTACK, region_id, write_data
 
@@ -134,9 +136,20 @@ def test_a_page_of_crops_has_what_it_shows(session):
     page = session.crops(parse("key=a"))
     crop = page["items"][0]
     assert (crop.stored, crop.fields["width"], crop.regions[0].box) == (True, 48, (0.0, 2.0, 10.5, 20.0625))
-    data, kind = session.pixels(0, crop.shard, crop.key, max_side=360, box=crop.regions[0].box)
+    data = session.crop(0, crop.shard, crop.key, max_side=360, box=crop.regions[0].box)
     with Image.open(io.BytesIO(data)) as image:
-        assert (kind, image.size) == ("image/jpeg", (11, 19))
+        assert (image.format, image.size) == ("JPEG", (11, 19))
+
+
+def test_crops_of_an_image_are_cut_from_one_decoding(session, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(
+        "pipeline.viewer.session.decode", lambda *given, **more: decoded.append(given[1]) or decode(*given, **more)
+    )
+    boxes = [(number, 2, number + 9, 20) for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        cut = list(pool.map(lambda box: session.crop(0, "train-000000", "a", box=box, max_side=100), boxes))
+    assert len(decoded) == 1 and len(set(cut)) == 8
 
 
 def test_the_filters_offer_what_is_there(session):
