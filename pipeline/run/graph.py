@@ -1,10 +1,11 @@
-"""The Beam graph: unit numbers go in, a worker annotates each, small endings come out.
+"""The Beam graph: unit numbers go in, and a worker does the stages of each.
 
     Create(units) -> GroupByKey -> Annotate                                   one pool
     Create(units) -> GroupByKey -> Propose -> GroupByKey -> Caption           two pools, a full barrier between
+    Create(units) -> GroupByKey -> Recaption                                  new captions on old boxes
 
 Only unit numbers are elements; pixels never are. GroupByKey on ids is the one redistribution that every runner gets
-right, and endings are for the log alone: what was committed is read from the markers.
+right. Nothing comes out: what was committed is read from the markers.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,50 +13,34 @@ from collections.abc import Iterable, Iterator, Sequence
 import apache_beam as beam
 from apache_beam.utils import shared
 
-from pipeline.run.worker import Worker, WorkerSettings
+from pipeline.run.worker import WorkerSettings
 
 Element = tuple[int, Iterable[None]]
 """A unit's number, grouped."""
 
 
-class _UnitFn(beam.DoFn):  # type: ignore[misc]  # Beam ships no types
-    """Gives each unit to the process's one `Worker`."""
+class _Stage(beam.DoFn):  # type: ignore[misc]  # Beam ships no types
+    """Gives each unit to the process's one worker, for one of its stages."""
 
-    def __init__(self, settings: WorkerSettings, handle: shared.Shared) -> None:
+    def __init__(self, stage: str, settings: WorkerSettings, handle: shared.Shared) -> None:
+        self._stage = stage
         self._settings = settings
         self._handle = handle
 
     def setup(self) -> None:
         """Take the process's worker, made once whatever the number of threads."""
-        self._worker: Worker = self._handle.acquire(lambda: Worker(self._settings))
+        self._worker = self._handle.acquire(self._settings.worker)
 
-
-class _Annotate(_UnitFn):
-    def process(self, element: Element) -> Iterator[str]:
-        yield self._worker.annotate(element[0]).value
-
-
-class _Propose(_UnitFn):
     def process(self, element: Element) -> Iterator[tuple[int, None]]:
-        self._worker.propose(element[0])
+        """Do the stage of a unit, and hand its number on; how it ended is in the log."""
+        getattr(self._worker, self._stage)(element[0])
         yield element[0], None
 
 
-class _Caption(_UnitFn):
-    def process(self, element: Element) -> Iterator[str]:
-        yield self._worker.caption(element[0]).value
-
-
 def build(pipeline: beam.Pipeline, units: Sequence[int], settings: WorkerSettings) -> None:
-    """Add the graph that annotates `units` to a pipeline."""
+    """Add the graph that works on `units` to a pipeline: the stages in a row, a full barrier before each."""
     handle = shared.Shared()
-    todo = (
-        pipeline
-        | "Plan" >> beam.Create([(unit, None) for unit in units], reshuffle=False)
-        | "Spread" >> beam.GroupByKey()
-    )
-    if settings.run.two_pools:
-        proposed = todo | "Propose" >> beam.ParDo(_Propose(settings, handle))
-        _ = proposed | "Barrier" >> beam.GroupByKey() | "Caption" >> beam.ParDo(_Caption(settings, handle))
-    else:
-        _ = todo | "Annotate" >> beam.ParDo(_Annotate(settings, handle))
+    numbers = pipeline | "Plan" >> beam.Create([(unit, None) for unit in units], reshuffle=False)
+    for stage in settings.stages:
+        name = stage.capitalize()
+        numbers = numbers | f"Before{name}" >> beam.GroupByKey() | name >> beam.ParDo(_Stage(stage, settings, handle))

@@ -102,7 +102,8 @@ def annotate(
     with storage_errors(storage.url):
         storage.check()
         planned = _plan(storage, inputs, configuration, plan, append=append)
-        job = _Job(planned, configuration, run, engine_options, drain or Drain(), watch)
+        settings = WorkerSettings(plan=planned, configuration=configuration, run=run, run_id=new_run_id())
+        job = _AnnotateJob(settings, Markers(storage), engine_options, drain or Drain(), watch)
         job.repair()
         num_units_run = len(job.todo())
         try:
@@ -146,37 +147,32 @@ def _check_balance(plan: Plan, markers: Markers) -> None:
         raise BalanceError(f"{plan.storage.url}: {plan.num_images} images were planned, {totals.images.inputs} came in")
 
 
-class _Job:
-    """A job on a planned data set."""
+def new_run_id() -> str:
+    """Return a name for a run's files, another at every call."""
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
+
+
+class Job:
+    """Units of a plan on an engine, until none is left: what `annotate` and `recaption` have in common."""
 
     def __init__(
         self,
-        plan: Plan,
-        configuration: Configuration,
-        run: RunSettings,
+        settings: WorkerSettings,
+        markers: Markers,
         engine_options: Sequence[str],
         drain: Drain,
         watch: Callable[[Progress], None],
     ) -> None:
-        self.plan = plan
-        self.markers = Markers(plan.storage)
+        self.plan = settings.plan
+        self.markers = markers
         self.drained = False
-        self._storage = plan.storage
-        self.run_id = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
-        self.log = RunLog(plan.storage, self.run_id)
-        self._settings = WorkerSettings(plan=plan, configuration=configuration, run=run, run_id=self.run_id)
+        self._storage = settings.plan.storage
+        self.run_id = settings.run_id
+        self.log = RunLog(self._storage, self.run_id)
+        self._settings = settings
         self._engine_options = engine_options
         self._drain = drain
-        self._watch = Watch(plan, self.markers, watch)
-
-    def repair(self) -> None:
-        """Publish what was decided but not published when an earlier job was cut off."""
-        sweep_scratch(self._storage.scratch)
-        self.markers.refresh()
-        for name in sorted(decided(self._storage)):
-            shard = ShardName.parse(name)
-            if shard is not None and shard not in self.markers:
-                roll_forward(self._storage, name)
+        self._watch = Watch(self.plan, markers, watch)
 
     def todo(self) -> list[int]:
         """Return the units that are not done."""
@@ -224,15 +220,18 @@ class _Job:
 
     def _wait_for_leases(self, units: Sequence[int]) -> bool:
         """Wait until a unit that another job holds is done or free; False if none is held."""
-        held = [unit for unit in units if lease.is_held(self._storage, lease.unit_name(unit))]
+        held = [unit for unit in units if self._is_held(unit)]
         while held and not self._drain.requested:
-            free_in_s = max(lease.seconds_left(self._storage, lease.unit_name(unit)) or 0.0 for unit in held)
+            free_in_s = max(lease.seconds_left(self._storage, self._settings.lease_name(unit)) or 0.0 for unit in held)
             self._watch.show(f"other drivers work on {len(held)}, free in {free_in_s:.0f} s unless renewed")
             time.sleep(self._storage.poll_s)
-            still = [unit for unit in self.todo() if lease.is_held(self._storage, lease.unit_name(unit))]
+            still = [unit for unit in self.todo() if self._is_held(unit)]
             if set(still) != set(held):
                 return True
         return bool(held)
+
+    def _is_held(self, unit: int) -> bool:
+        return lease.is_held(self._storage, self._settings.lease_name(unit))
 
     def _raise_errors(self, left: Sequence[int]) -> None:
         """Raise the first error of an unfinished unit; a model error counts for every unit."""
@@ -246,6 +245,19 @@ class _Job:
         name = f"{RUN_DIR}/{self.run_id}.check"
         self._storage.replace(name, b"writable\n")
         self._storage.remove(name)
+
+
+class _AnnotateJob(Job):
+    """A job that makes the shards of a planned data set."""
+
+    def repair(self) -> None:
+        """Publish what was decided but not published when an earlier job was cut off."""
+        sweep_scratch(self._storage.scratch)
+        self.markers.refresh()
+        for name in sorted(decided(self._storage)):
+            shard = ShardName.parse(name)
+            if shard is not None and shard not in self.markers:
+                roll_forward(self._storage, name)
 
     def finalise(self) -> dict[str, Any]:
         """Write the data set's own files; again if another job has completed it meanwhile, and ours replaced its."""
