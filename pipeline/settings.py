@@ -44,7 +44,8 @@ class CaptionConfiguration:
 
     def licenses(self) -> tuple[Licensed, ...]:
         """Return the terms of the models' code and weights."""
-        return captioner_class(self.captioner).licenses(self.caption)
+        terms: tuple[Licensed, ...] = captioner_class(self.captioner).licenses(self.caption)
+        return terms
 
     def fingerprint(self) -> str:
         """Return the sha256 of the canonical JSON of `as_json`."""

@@ -30,7 +30,7 @@ def annotate_main(arguments: Sequence[str]) -> int:
     """Run `fineclip annotate` and return its exit code. Raises errors that carry theirs."""
     console = Console(emoji=False, stderr=True)
     drain = job.Drain()
-    with _draining_on_signals(drain, console):
+    with draining_on_signals(drain, console):
         options = parse("annotate", "Propose regions, caption them and write region-text shards.", arguments)
         _check_models(options)
         with progress.Bar(console) as bar:
@@ -46,14 +46,19 @@ def annotate_main(arguments: Sequence[str]) -> int:
                 watch=bar.show,
             )
     report.closing(Console(emoji=False), result, options)
+    return ending(console, result, options.run.max_dead)
+
+
+def ending(console: Console, result: job.JobResult, max_dead: float) -> int:
+    """Return the exit code of a job that ended, and say why it is not 0."""
     if result.drained:
         console.print("Interrupted: the shards in hand were finished. The same command goes on from here.")
         return INTERRUPTED
-    fraction, limit = result.totals.dead_fraction, options.run.max_dead
-    if fraction <= limit:
+    fraction = result.totals.dead_fraction
+    if fraction <= max_dead:
         return DONE
     console.print(
-        f"{fraction:.2%} are dead, more than --max-dead {limit:.2%}: the table above names the reasons, and rows "
+        f"{fraction:.2%} are dead, more than --max-dead {max_dead:.2%}: the table above names the reasons, and rows "
         "with status 'dead' in OUTPUT's .parquet files name the keys.",
         style="bold red",
         highlight=False,
@@ -100,7 +105,7 @@ def _check_models(options: Options) -> None:
 
 
 @contextlib.contextmanager
-def _draining_on_signals(drain: job.Drain, console: Console) -> Iterator[None]:
+def draining_on_signals(drain: job.Drain, console: Console) -> Iterator[None]:
     """Turn the first SIGINT or SIGTERM into a drain; the second ends the process at once.
 
     Handlers, not a thread that waits for blocked signals: threads that libraries started before (BLAS does) would not

@@ -60,7 +60,7 @@ def parse(command: str, description: str, arguments: Sequence[str]) -> Options:
     """
     at = list(arguments).index("--") if "--" in arguments else len(arguments)
     arguments, engine_options = as_keys(arguments[:at]), list(arguments[at + 1 :])
-    names = _chosen_names(command, arguments)
+    names = chosen_names(command, arguments, _usage(command))
     parser = _parser(command, description, names)
     parsed = parser.parse_args(list(arguments))
     try:
@@ -87,11 +87,9 @@ def _usage(command: str) -> str:
     return f"fineclip {command} INPUT [INPUT ...] OUTPUT [options] [-- ENGINE OPTIONS]"
 
 
-def _chosen_names(command: str, arguments: Sequence[str]) -> dict[str, str]:
+def chosen_names(command: str, arguments: Sequence[str], usage: str) -> dict[str, str]:
     """Return profile, proposer and captioner: flags before the config file, that before the profile's own."""
-    early = argparse.ArgumentParser(
-        prog=f"fineclip {command}", usage=_usage(command), add_help=False, allow_abbrev=False
-    )
+    early = argparse.ArgumentParser(prog=f"fineclip {command}", usage=usage, add_help=False, allow_abbrev=False)
     early.add_argument("--config", type=Path, action="append", default=[])
     for kind in _CHOICES:
         early.add_argument(f"--{kind}")
@@ -162,7 +160,7 @@ def _parser(command: str, description: str, names: dict[str, str]) -> FlagParser
     classes = (DecodeSettings, SelectSettings, CropSettings, proposer.config_class, captioner.config_class)
     for group, settings in zip(GROUPS, classes, strict=True):
         parser.add_class_arguments(settings, group)
-    parser.set_defaults(_profile_defaults(names))
+    parser.set_defaults(profile_defaults(names))
     return parser
 
 
@@ -177,7 +175,7 @@ def _add_choices(parser: FlagParser, names: dict[str, str]) -> None:
         parser.add_argument(f"--{kind}", choices=[*known], metavar="NAME", default=names[kind], help=helps[kind])
 
 
-def _profile_defaults(names: dict[str, str]) -> dict[str, Any]:
+def profile_defaults(names: dict[str, str]) -> dict[str, Any]:
     """Return the profile's settings, without those that suit a backend which another one stands in for."""
     profile = PROFILES[names["profile"]]
     suits = {name: "captioner" if name.startswith(("caption.", "crop.")) else "proposer" for name in profile.defaults}
@@ -211,9 +209,9 @@ def _options(settings: Namespace, names: dict[str, str], engine_options: Sequenc
         output=output,
         profile=names["profile"],
         configuration=configuration,
-        plan=_flat(PlanSettings, settings),
-        run=_flat(RunSettings, settings),
-        probe=_flat(ProbeSettings, settings) if "probe" in settings else ProbeSettings(),
+        plan=flat(PlanSettings, settings),
+        run=flat(RunSettings, settings),
+        probe=flat(ProbeSettings, settings) if "probe" in settings else ProbeSettings(),
         append=settings.append,
         engine_options=tuple(engine_options),
     )
@@ -237,5 +235,7 @@ def _as_folder(path: str) -> str:
     return absolute.rstrip("/") + "/"
 
 
-def _flat(kind: type[Any], settings: Namespace) -> Any:
-    return kind(**{field.name: settings[field.name] for field in dataclasses.fields(kind)})
+def flat(kind: type[Any], settings: Namespace) -> Any:
+    """Return the dataclass `kind` of the flags that `add_flat` added for it; those left out keep their defaults."""
+    names = (field.name for field in dataclasses.fields(kind) if field.name in settings)
+    return kind(**{name: settings[name] for name in names})

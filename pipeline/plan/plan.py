@@ -87,7 +87,7 @@ class Plan:
     _tables: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"storage": self.storage, "generations": self.generations, "_tables": {}}
+        return vars(self) | {"_tables": {}}
 
     @property
     def fingerprint(self) -> str:
