@@ -190,7 +190,7 @@ def _options(settings: Namespace, names: dict[str, str], engine_options: Sequenc
         raise ValueError("give at least one INPUT, and OUTPUT last")
     if len(set(inputs)) < len(inputs):
         raise ValueError(f"an INPUT is named twice: {' '.join(inputs)}")
-    _check_output(inputs, output)
+    check_output(inputs, output)
     checked = None if settings.append else inputs  # what was appended to has prefixes that only its plan knows
     excluded = load_exclusions(settings.filter, checked, proposer=names["proposer"])
     configuration = Configuration(
@@ -217,7 +217,7 @@ def _options(settings: Namespace, names: dict[str, str], engine_options: Sequenc
     )
 
 
-def _check_output(inputs: Sequence[str], output: str) -> None:
+def check_output(inputs: Sequence[str], output: str) -> None:
     """Raise ValueError where shards would be written to a place nobody means."""
     if not output:
         raise ValueError("OUTPUT is empty; name a folder ('.' for the current one)")

@@ -7,7 +7,7 @@ plan         which tables an overlay is made from, and by which configuration
 write        an overlay's files of one shard, committed as a shard is
 markers      which shards an overlay has
 recaption    one shard: read, caption, write
-materialize  one shard: data and overlays as a shard of their own
+materialize  one shard: data and overlays as a shard of their own; output: the plan of the data set that these make
 
 Readers join overlays to tables by `schemas/overlays.py`.
 """
