@@ -7,10 +7,13 @@ from rich.console import Console
 
 from pipeline.cli.counts import print_counts, size_of
 from pipeline.errors import EXIT_CODES
+from pipeline.overlay.markers import OverlayMarkers
+from pipeline.overlay.plan import BaseShard
 from pipeline.plan.plan import load_plan
 from pipeline.read.base import SourceError
 from pipeline.run.status import Markers, units_to_do
-from pipeline.store.storage import open_storage, storage_errors
+from pipeline.store.storage import Storage, open_storage, storage_errors
+from schemas.names import overlay_of_file
 
 _DESCRIPTION = "Counts images and regions by status and reason, from the shards' markers."
 
@@ -40,7 +43,20 @@ def status_main(arguments: Sequence[str]) -> int:
     state = "complete" if not todo else f"{len(todo):,} of {plan.num_units:,} units are still to do"
     held = f"{totals.num_shards:,} shards, {size_of(totals.num_bytes)}; {state}."
     console.print(f"{plan.storage.url}: {held}", highlight=False, markup=False, soft_wrap=True)
+    _tell_of_overlays(console, storage, markers)
     if not totals.balanced:
         console.print("The totals do not balance: this is a bug, please report it.", style="bold red")
         return 6
     return 0
+
+
+def _tell_of_overlays(console: Console, storage: Storage, markers: Markers) -> None:
+    """Print a line for each overlay: which part of the shards it was made for as they are, and its regions."""
+    bases = [BaseShard.of(shard, marker) for shard, marker in markers]
+    with storage_errors(storage.url):
+        found = (overlay_of_file(name) for name in storage.names(""))
+        for overlay in sorted({name for _, name in filter(None, found)}):
+            made = OverlayMarkers(storage, overlay, bases).refresh().totals
+            dead = f", {made.regions.num_dead:,} dead" if made.regions.num_dead else ""
+            of_all = f"{made.num_shards:,} of {len(bases):,} shards, {made.regions.inputs:,} regions{dead}"
+            console.print(f"overlay {overlay}: {of_all}.", highlight=False, markup=False, soft_wrap=True)

@@ -38,7 +38,8 @@ def open_as_seen(
             findings.error("overlay", str(error), remedy=f"make the overlay {name!r} again for all shards")
             continue
         for shard in sorted(overlay.changed):
-            message = f"overlay {name!r} was made from another table of this shard; regions new in it have no values"
+            made = f"overlay {name!r} was made from another table of this shard"
+            message = f"{made}; regions that are new in it are as the shard has them"
             remedy = f"run what made the overlay {name!r} again: it does these shards alone"
             findings.warning("overlay", message, remedy=remedy, shard=shard)
         if _is_intact(folder, overlay, examined, findings):

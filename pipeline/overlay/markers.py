@@ -1,20 +1,22 @@
 """Which shards of a data set an overlay has, by the overlay's markers."""
 
-from pipeline.overlay.plan import BaseShard, OverlaidShards
+from collections.abc import Iterable
+
+from pipeline.overlay.plan import BaseShard
 from pipeline.overlay.write import file_names
 from pipeline.run.status import Markers, Totals
-from pipeline.store.storage import in_parallel
+from pipeline.store.storage import Storage, in_parallel
 from schemas.names import ShardName
-from schemas.records import OverlayMarker, RecordError, decode_overlay_marker
+from schemas.records import Counts, OverlayMarker, RecordError, decode_overlay_marker
 
 
 class OverlayMarkers(Markers):
     """The markers of an overlay that still grows: those made from the shards' tables as they are, each read once."""
 
-    def __init__(self, plan: OverlaidShards) -> None:
-        super().__init__(plan.storage)
-        self._overlay = plan.overlay
-        self._left = {base.shard: base for base in plan.bases}
+    def __init__(self, storage: Storage, overlay: str, bases: Iterable[BaseShard]) -> None:
+        super().__init__(storage)
+        self._overlay = overlay
+        self._left = {base.shard: base for base in bases}
 
     def refresh(self) -> "OverlayMarkers":
         """Read the markers that have appeared since; returns self."""
@@ -43,8 +45,7 @@ class OverlayMarkers(Markers):
         totals: Totals = self.totals
         totals.images.inputs += base.num_images
         totals.images.ok += base.num_images
-        if marker.regions is not None:
-            totals.regions.add(marker.regions)
+        totals.regions.add(marker.regions or Counts(inputs=marker.num_rows, ok=marker.num_rows))
         totals.num_shards += 1
         totals.num_bytes += marker.parquet.size
 

@@ -115,7 +115,7 @@ def recaption(
         storage.check()
         plan = plan_overlay(storage, overlay, markers, tool=TOOL, configuration=configuration.as_json())
         settings = RecaptionSettings(plan=plan, configuration=configuration, run=run, run_id=new_run_id())
-        done = OverlayMarkers(plan)
+        done = OverlayMarkers(storage, overlay, plan.bases)
         job = _RecaptionJob(settings, done, engine_options, drain or Drain(), watch)
         job.repair()
         num_units_run = len(job.todo())

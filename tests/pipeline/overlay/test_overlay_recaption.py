@@ -269,6 +269,8 @@ def test_the_command_tells_what_it_did_and_what_is_wrong(data: Path, tmp_path: P
     assert made.code == 0, made
     assert "--overlay again" in made.out
     assert "Nothing to do" in run("recaption", data, "--captioner", "rule", "--as", "again").out
+    assert "overlay again: 2 of 2 shards, 16 regions." in run("status", data).out
+    assert run("doctor", data, "--overlay", "again").code == 0
     refused = run("recaption", data, "--captioner", "rule", "--as", "again", "--crop.scale", "2")
     assert (refused.code, "crop.scale: 1.0 in" in refused.err) == (3, True)
     for arguments, message in (
