@@ -151,7 +151,9 @@ class _RecaptionJob(Job):
         overlay, bases = self._shards.overlay, self._shards.bases
         folder = f"{COMMIT_DIR}/{overlay}"
         decisions = {f"{overlay}/{name.removesuffix('.json')}" for name in self._storage.names(folder)}
-        stale = decisions - {base.decision(overlay) for base in bases}
+        ours = tuple(f"{overlay}/{base.shard}." for base in bases)  # another driver may know of more shards
+        current = {base.decision(overlay) for base in bases}
+        stale = {name for name in decisions - current if name.startswith(ours)}
         self._storage.remove(*(f"{COMMIT_DIR}/{name}.json" for name in sorted(stale)))
         for unit in units_to_do(self.plan, self.markers.refresh()):
             decision = bases[unit].decision(overlay)
@@ -172,7 +174,6 @@ class _RecaptionJob(Job):
             return
         overlay, bases = self._shards.overlay, self._shards.bases
         sweep(self._storage, [name for base in bases for name in file_names(base, overlay)])
-        leases = self._storage.names(self.plan.leases)
-        self._storage.remove(*(f"{self.plan.leases}/{name}" for name in leases))
+        self._storage.remove(*(f"{self.plan.leases}/{base.shard}.json" for base in bases))
         self._storage.remove_folder(self.plan.leases)
         self._storage.remove_folder(LEASES_DIR)

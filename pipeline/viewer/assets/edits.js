@@ -89,6 +89,7 @@ function ask(caption, label, seen) {
     h(
       "form",
       { method: "dialog", class: "edit" },
+      h("h2", {}, "Edit"),
       h("label", {}, "Caption", text),
       h("label", {}, "Label", kind),
       caption !== seen && h("p", { class: "quiet" }, `before: ${seen}`),

@@ -10,8 +10,10 @@ from pipeline.overlay import materialize as step
 from pipeline.plan.check import PlanError
 from pipeline.run import job
 from pipeline.run.materialize import materialize
+from pipeline.viewer.session import Session
 from schemas.dataset import Dataset
 from schemas.folder import DatasetError
+from schemas.names import ShardName
 from tests.builders import check_balance, configuration, digests, run
 from tests.pipeline.overlay.conftest import recaptioned
 from tests.shards import write_overlay
@@ -121,3 +123,17 @@ def test_the_command(recaptioned_data: Path, tmp_path: Path) -> None:
     assert (inside.code, "lies in INPUT" in inside.err) == (2, True)
     missing = run("materialize", recaptioned_data, tmp_path / "other", "--overlay", "none")
     assert (missing.code, "covers 0 of 2 shards" in missing.err) == (2, True)
+
+
+def test_edits_on_top_of_new_captions(recaptioned_data: Path, tmp_path: Path) -> None:
+    region = Dataset.open(recaptioned_data, overlays=["wide"]).read_sample("000010001").record.regions[0]
+    session = Session(str(recaptioned_data), overlays=["wide"])
+    session.edit("train-000001", "000010001", region.id, caption="as I see it", label="mine")
+    session.close()
+    materialize(str(recaptioned_data), ["wide", "edits"], str(tmp_path / "out"))
+    made, seen = Dataset.open(tmp_path / "out"), Dataset.open(recaptioned_data, overlays=["wide"])
+    edited = made.read_sample("000010001").record.regions[0]
+    assert (edited.caption, edited.label, edited.captioner) == ("as I see it", "mine", "edits")
+    assert list(made.samples("train-000000")) == list(seen.samples("train-000000"))
+    assert made.markers[ShardName("train", 1)].provenance["materialized"].keys() == {"base", "wide", "edits"}
+    check_balance(tmp_path / "out")

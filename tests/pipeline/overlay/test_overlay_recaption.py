@@ -1,6 +1,7 @@
 """New captions on old boxes: what annotate would have said, resumed, shared, refused, and tied to the tables."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -296,3 +297,19 @@ def test_the_command_tells_what_it_did_and_what_is_wrong(data: Path, tmp_path: P
         outcome = run("recaption", *arguments)
         assert (outcome.code, message in " ".join(outcome.err.split())) == (2, True), outcome
     assert not (tmp_path / "none").exists()
+
+
+def test_models_answer_the_golden_set_as_for_annotate(tmp_path: Path) -> None:
+    output = tmp_path / "data"
+    assert run("annotate", "scenes:3", output, "--proposer", "manual", "--captioner", "rule").code == 0
+    made = run("recaption", output, "--profile", "mini", "--as", "mini")
+    assert made.code == 0, made
+    where = output / "train-000000.mini.json"
+    captioner = decode_overlay_marker(where.read_bytes(), str(where)).provenance["captioner"]
+    assert re.fullmatch("[0-9a-f]{16}", captioner["golden_answers"])
+    (golden,) = (output / "_plan").glob("golden-*.json")
+    answers = json.loads(golden.read_bytes())
+    answers["captions"] = dict.fromkeys(answers["captions"], "something else")
+    golden.write_bytes(json.dumps(answers).encode())
+    refused = run("recaption", output, "--profile", "mini", "--as", "again")
+    assert (refused.code, "gives different golden answers than before" in refused.err) == (2, True), refused
