@@ -60,6 +60,7 @@ def parse(command: str, description: str, arguments: Sequence[str]) -> Options:
     """
     at = list(arguments).index("--") if "--" in arguments else len(arguments)
     arguments, engine_options = as_keys(arguments[:at]), list(arguments[at + 1 :])
+    arguments = _joined(arguments, "--caption.url")
     names = _chosen_names(command, arguments)
     parser = _parser(command, description, names)
     parsed = parser.parse_args(list(arguments))
@@ -81,6 +82,22 @@ def from_settings(inputs: Sequence[str], output: str, settings: Mapping[str, Any
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
     return _options(parser.instantiate(parsed), names, engine_options=())
+
+
+def _joined(arguments: Sequence[str], flag: str) -> list[str]:
+    """Return the arguments with the values of a flag that is given more than once as one, commas between them."""
+    rest: list[str] = []
+    values: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        name, equals, value = argument.partition("=")
+        if name != flag:
+            rest.append(argument)
+        elif (given := value if equals else next(remaining, None)) is not None:
+            values.append(given)
+        else:
+            rest.append(argument)  # the parser says what is missing
+    return [*rest, *([f"{flag}={','.join(values)}"] if values else [])]
 
 
 def _usage(command: str) -> str:

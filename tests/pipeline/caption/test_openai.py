@@ -19,7 +19,7 @@ import numpy as np
 import openai
 import pytest
 
-from pipeline.caption import patience
+from pipeline.caption import fleet, patience
 from pipeline.caption.client import proxy_for
 from pipeline.caption.openai import Openai, OpenaiConfig
 from pipeline.caption.patience import RateLimit, back_off_s, retry_after_s
@@ -553,6 +553,53 @@ def test_a_batch_is_under_way_before_the_one_in_front_of_it_is_answered(server: 
     batches = [captioner.prepare(crops, [captioner.prompt] * 4) for crops in (_crops(8)[:4], _crops(8)[4:])]
     outcomes = [outcome for batch in batches for outcome in captioner.generate(batch)]
     assert [outcome.text for outcome in outcomes if isinstance(outcome, Caption)] == undisturbed
+
+
+def test_several_servers_share_the_work_and_give_the_same_captions(server: FakeCaptionServer) -> None:
+    alone = _texts(_captioner(server), _crops(20))
+    server.asked.clear()
+    with FakeCaptionServer(lambda asked: Answer(after_s=0.02)) as other:
+        server.fault = lambda asked: Answer(after_s=0.02)
+        assert _texts(_captioner(server, url=f"{server.url},{other.url}"), _crops(20)) == alone
+        assert len(server.crops) + len(other.crops) == 20
+        assert min(len(server.crops), len(other.crops)) >= 5
+
+
+def test_one_of_several_servers_that_goes_costs_nothing(
+    server: FakeCaptionServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fleet, "_SHORT_PATIENCE_S", 0.3)
+    monkeypatch.setattr(fleet, "_AWAY_S", 0.5)
+    alone = _texts(_captioner(server), _crops(30))
+    server.fault = lambda asked: Answer(after_s=0.05)
+    with FakeCaptionServer(lambda asked: Answer(after_s=0.05)) as other:
+        captioner = _captioner(server, url=f"{server.url}, {other.url}", concurrency=8)
+        leaving = threading.Timer(0.15, other.stop)
+        leaving.start()
+        with caplog.at_level(logging.WARNING, logger="pipeline"):
+            assert _texts(captioner, _crops(30)) == alone
+        leaving.join()
+        assert f"{other.url} has not answered for 0.3 s" in caplog.text
+        other.start()
+        other.asked.clear()
+        time.sleep(0.6)
+        assert _texts(captioner, _crops(30)) == alone
+        assert other.crops, "it is asked again once it is back"
+        other.stop()
+        server.stop()
+        with pytest.raises(ServerGoneError, match="has not answered for 1 s"):
+            _caption(_patient(captioner, 1.0), _crops(6))
+        server.start()
+
+
+def _patient(captioner: Openai, seconds: float) -> Openai:
+    captioner._servers._patience_s = seconds
+    return captioner
+
+
+def test_each_of_several_servers_must_answer_at_the_start(server: FakeCaptionServer) -> None:
+    error = _told_at_start(f"{server.url},http://no-such-host.invalid/v1")
+    assert "no-such-host.invalid" in str(error)
 
 
 def test_requests_that_nobody_waits_for_any_more_end(server: FakeCaptionServer) -> None:
