@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from pipeline.backends import require
+from pipeline.backends import check_ranges, require
 from pipeline.caption.base import CaptionerBase, Watched
 from pipeline.caption.pixels import scaled
 from pipeline.caption.secrets import api_key, without_userinfo
@@ -107,9 +107,8 @@ class OpenaiConfig(Watched):
     """Crops that are cut while those before them are under way."""
 
     def __post_init__(self) -> None:
-        leasts = {
+        least = {
             "max_new_tokens": 1,
-            "temperature": 0,
             "jpeg_quality": 1,
             "concurrency": 1,
             "tries": 0,
@@ -117,9 +116,9 @@ class OpenaiConfig(Watched):
             "patience_s": 0,
             "batch_size": 1,
         }
-        for name, least in leasts.items():
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"--caption.{name} is {getattr(self, name)}, but must be at least {least}")
+        check_ranges(self, flag="--caption", least=least)
+        if self.temperature is not None and self.temperature < 0:
+            raise ValueError(f"--caption.temperature is {self.temperature}, but must be at least 0")
         for name in ("max_requests_per_minute", "request_timeout_s"):
             if (getattr(self, name) or 1) < 0 or getattr(self, name) == 0:
                 raise ValueError(f"--caption.{name} is {getattr(self, name)}, but must be above 0")
