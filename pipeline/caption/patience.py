@@ -173,7 +173,8 @@ class PatientServer:
         """Return what the error means for one item. Raises WorkError for one that means the same for all."""
         is_outage = isinstance(error, openai.APIConnectionError) and self._answered_at > float("-inf")
         if not is_outage and (remedy := self._client.remedy(error)):
-            raise WorkError(f"{self._client.name} refuses: {self._client.words(error)}; {remedy}") from None
+            verb = "refuses" if isinstance(error, openai.APIStatusError) else "cannot be reached"
+            raise WorkError(f"{self._client.name} {verb}: {self._client.words(error)}; {remedy}") from None
         timed_out = isinstance(error, openai.APITimeoutError) or getattr(error, "status_code", 0) in (408, 504)
         return Reason.TIMEOUT if timed_out else Reason.MODEL_ERROR
 

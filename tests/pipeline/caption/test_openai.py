@@ -437,7 +437,7 @@ def test_a_server_that_says_nothing_is_told_of_in_seconds() -> None:
 def test_a_host_that_nobody_knows_is_told_of_at_once() -> None:
     error = _told_at_start("http://no-such-host.invalid/v1", start_s=60.0)
     assert error.exit_code == 2
-    assert "name is not known" in str(error) and "--caption.url" in str(error)
+    assert "cannot be reached: the host's name is not known" in str(error) and "--caption.url" in str(error)
 
 
 def test_a_server_without_tls_is_told_of_at_once() -> None:
@@ -511,6 +511,7 @@ def test_no_proxy_is_asked_for_a_server_on_this_machine(server: FakeCaptionServe
 @pytest.mark.usefixtures("_proxied")
 def test_a_proxy_that_is_in_the_way_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     error = str(_told_at_start("http://gpu-7.cluster/v1"))
+    assert "nothing listens at the proxy" in error
     assert "through the proxy http://127.0.0.1:9" in error and "NO_PROXY=gpu-7.cluster" in error
     assert "s3cret" not in error
     for entry in ("gpu-7.cluster", ".cluster", "10.0.0.0/8"):
