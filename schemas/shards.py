@@ -11,7 +11,7 @@ import msgspec
 
 from schemas.folder import DatasetError, Folder
 from schemas.names import DATASET_JSON, SCHEMA_VERSION, ShardName, shard_of_marker
-from schemas.records import RecordError, ShardMarker, decode_shard_marker
+from schemas.records import RecordError, ShardMarker, decode_shard_marker, name_writer
 
 
 class DatasetIndex(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +75,7 @@ def check_version(content: bytes, where: str) -> None:
     if version != SCHEMA_VERSION:
         raise DatasetError(
             f"{where}: schema version {version!r}, where this release reads {SCHEMA_VERSION!r}; "
-            "read it with the release that wrote it, or annotate again"
+            f"{name_writer(content)}: read it with the release that wrote it, or annotate again"
         )
 
 

@@ -25,7 +25,8 @@ class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     uri: str
     """The image file, relative to the INPUT's root."""
-    caption: str | None = None
+    captions: tuple[str, ...] = ()
+    """As `SourceItem.captions`."""
     width: int | None = None
     """Of the image as its annotation states it, in pixels."""
     height: int | None = None

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from pipeline.read.base import ListedItem, SourceError, SourceFile, SourcePart
-from pipeline.read.items import stated_size, tidy_caption
+from pipeline.read.items import one_caption, stated_size, tidy_caption
 from pipeline.read.keys import keys_of_files
 from pipeline.read.listed import read_listed
 from pipeline.read.location import Location
@@ -115,7 +115,7 @@ class Coco:
 
     def read(self, part: SourcePart) -> Iterator[SourceItem]:
         """Yield the part's images with their regions and captions."""
-        yield from read_listed(part, self._images, lambda listed: listed.caption)
+        yield from read_listed(part, self._images, lambda listed: listed.captions)
 
 
 def _load(location: Location, other_ids: Collection[Id] = ()) -> CocoFile:
@@ -191,7 +191,7 @@ def _items(coco: CocoFile, regions: dict[Id, list[GivenRegion]], captions: dict[
         item = ListedItem(
             key=key,
             uri=_uri(image),
-            caption=tidy_caption(captions.get(image.id, "")),
+            captions=one_caption(tidy_caption(captions.get(image.id, ""))),
             width=width,
             height=height,
             regions=tuple(regions.get(image.id, ())),

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from pipeline.read.base import ListedItem, SourceError, SourceFile, SourcePart
 from pipeline.read.captions import match_captions, read_captions
-from pipeline.read.items import SampleError, decode_caption, read_file, tidy_caption
+from pipeline.read.items import SampleError, decode_caption, one_caption, read_file, tidy_caption
 from pipeline.read.keys import keys_of_files, without_extension
 from pipeline.read.listed import read_listed
 from pipeline.read.location import Location
@@ -49,14 +49,14 @@ class ImageFolder:
         table = self._table(images) if self._captions is not None else {}
         uris = sorted({*(file.uri for file in images), *table})
         items = [
-            ListedItem(key=key, uri=uri, caption=tidy_caption(table.get(uri, "")))
+            ListedItem(key=key, uri=uri, captions=one_caption(tidy_caption(table.get(uri, ""))))
             for key, uri in zip(keys_of_files(uris), uris, strict=True)
         ]
         yield from list_parts(items, shard_size)
 
     def read(self, part: SourcePart) -> Iterator[SourceItem]:
         """Yield the part's images with their captions."""
-        yield from read_listed(part, self._location, self._caption_of)
+        yield from read_listed(part, self._location, self._captions_of)
 
     def _images(self, listed: list[SourceFile]) -> list[SourceFile]:
         images = [file for file in listed if is_image(file.uri)]
@@ -68,13 +68,13 @@ class ImageFolder:
         assert self._captions is not None
         return match_captions(read_captions(self._captions), (file.uri for file in images), str(self._captions))
 
-    def _caption_of(self, listed: ListedItem) -> str | None:
+    def _captions_of(self, listed: ListedItem) -> tuple[str, ...]:
         if self._captions is not None:
-            return listed.caption
+            return listed.captions
         uri = f"{without_extension(listed.uri)}.txt"
         try:
-            return decode_caption(read_file(self._location, uri), uri)
+            return one_caption(decode_caption(read_file(self._location, uri), uri))
         except SampleError as error:
             if error.reason is Reason.MISSING and isinstance(error.__cause__, FileNotFoundError):
-                return None
+                return ()
             raise

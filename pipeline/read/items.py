@@ -101,6 +101,11 @@ def stated_size(width: float | None, height: float | None) -> tuple[int, int] | 
     return int(width), int(height)
 
 
+def one_caption(caption: str | None) -> tuple[str, ...]:
+    """Return the captions of an image that has this one, or none."""
+    return () if caption is None else (caption,)
+
+
 def decode_caption(data: bytes, name: str) -> str | None:
     """Return a caption file's text (`tidy_caption`). Raises SampleError, caption encoding, if it is not UTF-8."""
     try:

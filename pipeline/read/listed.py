@@ -14,12 +14,12 @@ _AHEAD = 16
 
 
 def read_listed(
-    part: SourcePart, location: Location, caption_of: Callable[[ListedItem], str | None]
+    part: SourcePart, location: Location, captions_of: Callable[[ListedItem], tuple[str, ...]]
 ) -> Iterator[SourceItem]:
-    """Yield the part's items with their bytes, in order. `caption_of` may raise SampleError."""
+    """Yield the part's items with their bytes, in order. `captions_of` may raise SampleError."""
 
     def read(listed: ListedItem, index: int) -> SourceItem:
-        return _read_item(listed, index, location=location, caption_of=caption_of)
+        return _read_item(listed, index, location=location, captions_of=captions_of)
 
     indexed = enumerate(part.items or (), start=part.start)
     if location.is_local:
@@ -36,11 +36,11 @@ def read_listed(
 
 
 def _read_item(
-    listed: ListedItem, index: int, *, location: Location, caption_of: Callable[[ListedItem], str | None]
+    listed: ListedItem, index: int, *, location: Location, captions_of: Callable[[ListedItem], tuple[str, ...]]
 ) -> SourceItem:
     try:
         data = read_image_file(location, listed.uri)
-        caption = caption_of(listed)
+        captions = captions_of(listed)
     except SampleError as error:
         return failed_item(listed.key, index, listed.uri, error)
     return SourceItem(
@@ -48,7 +48,7 @@ def _read_item(
         index=index,
         uri=listed.uri,
         data=data,
-        caption=caption,
+        captions=captions,
         url=listed.url,
         license=listed.license,
         given=listed.regions,

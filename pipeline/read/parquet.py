@@ -17,6 +17,7 @@ from pipeline.read.items import (
     decode_caption,
     failed_item,
     failed_unit,
+    one_caption,
     read_image_file,
     tidy_caption,
     unreadable_is_missing,
@@ -119,7 +120,9 @@ class Parquet:
         except SampleError as error:
             return failed_item(key, index, uri, error)
         url, license_ = _text(row, columns.url), _text(row, columns.license)
-        return SourceItem(key=key, index=index, uri=uri, data=data, caption=caption, url=url, license=license_)
+        return SourceItem(
+            key=key, index=index, uri=uri, data=data, captions=one_caption(caption), url=url, license=license_
+        )
 
     def _image(self, scalar: Any, uri: str, *, name: str) -> bytes:
         """Return the bytes of an image cell; those of the file it names, relative to its own, where it has none."""

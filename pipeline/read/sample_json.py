@@ -20,6 +20,8 @@ class JsonRegion(msgspec.Struct, frozen=True, kw_only=True):
     label: str | None = None
     proposal_score: float | None = None
     caption: str | None = None
+    is_crowd: bool | None = None
+    mask_rle: str | None = None
 
 
 class JsonOrigin(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +52,8 @@ class SampleJson(msgspec.Struct, frozen=True, kw_only=True):
                 label=region.label,
                 score=region.proposal_score,
                 caption=region.caption,
+                is_crowd=region.is_crowd,
+                mask_rle=region.mask_rle,
                 id=region.id if isinstance(region.id, str) else None,
             )
             for region in self.regions or ()

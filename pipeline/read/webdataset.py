@@ -19,6 +19,7 @@ from pipeline.read.items import (
     decode_caption,
     failed_item,
     failed_unit,
+    one_caption,
     read_range,
     tidy_caption,
 )
@@ -206,13 +207,14 @@ def _read_sample(file: BinaryIO, sample: TarSample, index: int, *, uri: str, sid
     except SampleError as error:
         return failed_item(key, index, member_uri, error)
     row = sidecar.row(sample.name)
+    caption = caption or _json_caption(annotation) or row.caption
     license_ = annotation.origin.license or row.license
     return SourceItem(
         key=key,
         index=index,
         uri=member_uri,
         data=data,
-        caption=caption or _json_caption(annotation) or row.caption,
+        captions=one_caption(caption),
         url=annotation.origin.url or row.url,
         license=None if license_ is None else str(license_),
         given=annotation.given,
