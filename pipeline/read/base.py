@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 
 import msgspec
 
-from pipeline.sample import GivenRegion, SourceItem
+from pipeline.sample import Drop, GivenRegion, SourceItem
 
 
 class SourceError(ValueError):
@@ -33,6 +33,12 @@ class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
     regions: tuple[GivenRegion, ...] = ()
     url: str | None = None
     license: str | None = None
+    texts: tuple[str, ...] | None = None
+    """Text files that may hold captions, relative to the root; None where they were not listed, and are looked for."""
+    note: str | None = None
+    """As `SourceItem.note`."""
+    drop: Drop | None = None
+    """Why the sample cannot be used; nothing is read then."""
 
 
 class SourcePart(msgspec.Struct, frozen=True, kw_only=True):
