@@ -87,7 +87,9 @@ def number(value: Any) -> float | None:
 
 def text(value: Any) -> str | None:
     """Return a string or a number as text that can be stored; None for anything else and for empty text."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str) or value != value:
+    if isinstance(value, str):
+        return mended(value) or None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return None
     return mended(str(value)) or None
 

@@ -58,7 +58,7 @@ def _indexed_shards(folder: Folder, sizes: Mapping[str, int] | None) -> list[Sha
     check_version(content, where)
     try:
         index = msgspec.json.decode(content, type=DatasetIndex)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DatasetError(f"{where}: {error}; remove it, or finish the data set again") from error
     shards = [ShardName.parse(stem) for stem in index.shards]
     if None in shards:
@@ -70,7 +70,7 @@ def check_version(content: bytes, where: str) -> None:
     """Raise DatasetError where `content` is JSON of another schema version (anything else is for the decoder)."""
     try:
         version = msgspec.json.decode(content, type=_Version).schema_version
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
     if version != SCHEMA_VERSION:
         raise DatasetError(

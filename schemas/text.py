@@ -41,7 +41,7 @@ def was_not_utf8(text: str) -> bool:
 
 def mended(text: str) -> str:
     """Return `text` as it can be stored: U+FFFD in place of NUL, of lone surrogates and of bytes that are not UTF-8."""
-    if text.isascii() and "\0" not in text:
+    if "\0" not in text and text.isascii():
         return text
     return _NO_TEXT.sub("\ufffd", text)
 

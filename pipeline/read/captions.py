@@ -37,6 +37,9 @@ _NUMBERED = re.compile(r"(?:caption|text|sentence)s?[_ -]?(\d+)", re.IGNORECASE)
 _NESTED_NAMES = ("raw", *CAPTION_NAMES)
 """What the text is called where a caption is a struct."""
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_DIGITS = re.compile(r"\d+")
+_FEWEST = 4
+"""Numbers of a row of labels: no box has fewer."""
 _MAX_NESTING = 8
 
 
@@ -66,9 +69,10 @@ def is_labels(text: str) -> bool:
 
     So are YOLO's `1 0.35 0.51 0.2 0.3`, KITTI's and DOTA's rows; `route 66`, or a lone number, is not.
     """
+    if len(_DIGITS.findall(text)) < _FEWEST:
+        return False
     lines = [line for line in text.splitlines() if line.strip()]
-    rows = [_is_label_row(line) for line in lines]
-    return bool(lines) and 2 * sum(rows) >= len(lines)
+    return 2 * sum(map(_is_label_row, lines)) >= len(lines)
 
 
 def _is_label_row(line: str) -> bool:
@@ -76,11 +80,13 @@ def _is_label_row(line: str) -> bool:
     numbers = [token for token in tokens if _NUMBER.fullmatch(token)]
     words = len(tokens) - len(numbers)
     fractions = sum("." in token for token in numbers)
-    return len(numbers) >= 4 and (words == 0 or (words <= 2 and (fractions >= 3 or len(numbers) >= 8)))
+    return len(numbers) >= _FEWEST and (words == 0 or (words <= 2 and (fractions >= 3 or len(numbers) >= 8)))
 
 
 class CaptionReader:
     """Collects the captions of one image from wherever its source has them, in the order in which they count."""
+
+    __slots__ = ("_lost", "_notes", "_texts")
 
     def __init__(self) -> None:
         self._texts: dict[str, None] = {}
@@ -89,12 +95,10 @@ class CaptionReader:
 
     def add(self, value: Any, name: str) -> None:
         """Take what a source says: text, bytes, a number, a list or struct of such; `name` says where, for messages."""
-        for text in _texts(value):
+        for text in (value,) if isinstance(value, str) else _texts(value):
             if was_not_utf8(text):
                 self.lose(SampleError(Reason.CAPTION_ENCODING, f"{name}: a caption that is not UTF-8"))
-                continue
-            tidy = tidy_caption(text)
-            if tidy is not None:
+            elif (tidy := tidy_caption(text)) is not None:
                 self._texts.setdefault(tidy)
                 if "\ufffd" in tidy and "\ufffd" not in text:
                     self.note(f"{name}: what is no text was replaced by U+FFFD")
@@ -129,7 +133,7 @@ class CaptionReader:
     @property
     def note_text(self) -> str | None:
         """What was mended or left out, or None."""
-        return "; ".join([*self._notes, *map(str, self._lost)]) or None
+        return "; ".join([*self._notes, *map(str, self._lost)]) if self._notes or self._lost else None
 
 
 def _texts(value: Any, depth: int = 0) -> Iterator[str]:
@@ -156,3 +160,8 @@ def _of_struct(value: Mapping[Any, Any]) -> Any:
         if by_lower.get(name) is not None:
             return by_lower[name]
     return next((field for field in value.values() if isinstance(field, str | bytes)), None)
+
+
+def notes(*texts: str | None) -> str | None:
+    """Return the notes that there are as one, or None."""
+    return "; ".join(text for text in texts if text) if any(texts) else None

@@ -118,18 +118,17 @@ class ImageFolder:
 
     def _sidecars(self, listed: Sequence[SourceFile], images: set[str]) -> dict[str, list[str]]:
         """Return the text files of each image, by uri, in the order in which they count."""
+        texts = [file for file in listed if file.uri.rpartition(".")[2].lower() in SIDECAR_SUFFIXES]
         by_stem: dict[str, list[str]] = {}
-        for uri in images:
+        for uri in images if texts else ():
             by_stem.setdefault(without_extension(uri), []).append(uri)
         found: dict[str, list[tuple[int, str]]] = {}
-        for file in listed:
+        for file in texts:
             suffix = file.uri.rpartition(".")[2].lower()
-            if suffix not in SIDECAR_SUFFIXES:
-                continue
             stem = without_extension(file.uri)
             for uri in by_stem.get(stem, [stem] if stem in images else []):
                 found.setdefault(uri, []).append((SIDECAR_SUFFIXES.index(suffix), file.uri))
-        return {uri: [text for _, text in sorted(texts)] for uri, texts in found.items()}
+        return {uri: [text for _, text in sorted(beside)] for uri, beside in found.items()}
 
     def _add_sidecars(self, listed: ListedItem, reader: CaptionReader) -> None:
         stem = without_extension(listed.uri)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline.read.base import ListedItem, SourcePart
-from pipeline.read.captions import CaptionReader
+from pipeline.read.captions import CaptionReader, notes
 from pipeline.read.items import SampleError, failed_item, read_image_file
 from pipeline.read.location import Location
 from pipeline.sample import SourceItem
@@ -65,7 +65,7 @@ def _read_item(
         captions=captions,
         url=listed.url,
         license=listed.license,
-        note="; ".join(filter(None, [reader.note_text, listed.note])) or None,
+        note=notes(reader.note_text, listed.note),
         given=listed.regions,
         given_size=(listed.width, listed.height) if listed.width and listed.height else None,
     )

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.read.base import SourceError, SourceFile, SourcePart
-from pipeline.read.captions import CaptionReader, caption_columns
+from pipeline.read.captions import CaptionReader, caption_columns, notes
 from pipeline.read.items import SampleError, failed_item, read_image_file, unreadable_is_missing
 from pipeline.read.keys import as_key, without_extension
 from pipeline.read.location import Location
@@ -154,7 +154,7 @@ class Parquet:
             captions=texts,
             url=_text(row, columns.url),
             license=_text(row, columns.license),
-            note="; ".join(filter(None, [captions.note_text, note])) or None,
+            note=notes(captions.note_text, note),
         )
 
 

@@ -58,36 +58,38 @@ def find_name(names: Collection[str], candidates: Sequence[str]) -> str | None:
     return next((by_lower[candidate] for candidate in candidates if candidate in by_lower), None)
 
 
+_TEXTS = {pa.string().id, pa.large_string().id, pa.string_view().id}
+_BYTES = {pa.binary().id, pa.large_binary().id, pa.binary_view().id, pa.binary(1).id}
+_LISTS = {
+    kind.id
+    for item in [pa.string()]
+    for kind in (pa.list_(item), pa.large_list(item), pa.list_view(item), pa.large_list_view(item), pa.list_(item, 1))
+}
+
+
 def plain(scalar: Any) -> Any:
     """Return a cell of any type of strings, lists and structs as Python values; text that is not UTF-8 as bytes."""
-    kind = scalar.type
-    if not scalar.is_valid:
-        return None
-    if pa.types.is_dictionary(kind):
-        return plain(scalar.value)
-    if pa.types.is_struct(kind):
-        return {kind.field(place).name: plain(scalar[place]) for place in range(kind.num_fields)}
-    if is_list(kind):
-        return [plain(value) for value in scalar.values]
     try:
         return scalar.as_py()
-    except UnicodeDecodeError:
-        return bytes(scalar.as_buffer().to_pybytes())
+    except ValueError:  # text that is not UTF-8, or a struct of two fields of one name, somewhere in it
+        kind = scalar.type
+    if is_text(kind):
+        return bytes((scalar.value if pa.types.is_dictionary(kind) else scalar).as_buffer().to_pybytes())
+    if pa.types.is_struct(kind):
+        return {kind.field(place).name: plain(scalar[place]) for place in range(kind.num_fields)}
+    return [plain(value) for value in scalar.values]
 
 
 def is_list(kind: pa.DataType) -> bool:
     """Return whether a type is one of Arrow's lists."""
-    tests = ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view")
-    return any(bool(getattr(pa.types, test)(kind)) for test in tests)
+    return kind.id in _LISTS
 
 
 def is_bytes(kind: pa.DataType) -> bool:
     """Return whether a type is one of Arrow's binaries."""
-    tests = ("is_binary", "is_large_binary", "is_fixed_size_binary", "is_binary_view")
-    return any(bool(getattr(pa.types, test)(kind)) for test in tests)
+    return kind.id in _BYTES
 
 
 def is_text(kind: pa.DataType) -> bool:
     """Return whether a type is one of Arrow's strings, dictionary-encoded or not."""
-    value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return any(bool(getattr(pa.types, test)(value)) for test in ("is_string", "is_large_string", "is_string_view"))
+    return (kind.value_type if pa.types.is_dictionary(kind) else kind).id in _TEXTS

@@ -50,32 +50,37 @@ def read_picture(scalar: Any, read_path: Callable[[str], bytes], *, name: str) -
     A cell without bytes is read from the path that it gives. Raises SampleError: no image, empty file, too large, or as
     `read_path` does.
     """
-    if is_bytes(scalar.type) and scalar.is_valid:
+    if not scalar.is_valid:
+        raise SampleError(Reason.NO_IMAGE, f"{name}: the image is null")
+    kind = scalar.type
+    if is_bytes(kind):
         return _checked(scalar.as_buffer(), name), None
-    if is_list(scalar.type) and scalar.is_valid and not pa.types.is_uint8(scalar.type.value_type):
+    if pa.types.is_struct(kind):
+        first = kind.get_field_index("bytes")  # as nearly all have it
+        cell = scalar[first] if first >= 0 else None
+        if cell is None or not cell.is_valid:
+            cell = next((cell for cell in (scalar[place] for place in _parts(kind)) if cell.is_valid), None)
+        if cell is None:
+            raise SampleError(Reason.NO_IMAGE, f"{name}: the image is null")
+        return read_picture(cell, read_path, name=name)
+    if is_list(kind) and not pa.types.is_uint8(kind.value_type):
         cells = [cell for cell in scalar.values if cell.is_valid]
         if not cells:
             raise SampleError(Reason.NO_IMAGE, f"{name}: the list of images is empty")
         data, note = read_picture(cells[0], read_path, name=name)
         return data, note if len(cells) == 1 else f"{name}: the first of {len(cells)} images is taken"
-    if is_list(scalar.type) and scalar.is_valid:
+    if is_list(kind):
         return _checked(pa.py_buffer(scalar.values.to_numpy(zero_copy_only=False).tobytes()), name), None
-    if pa.types.is_struct(scalar.type) and scalar.is_valid:
-        return _of_struct(scalar, read_path, name)
-    value = plain(scalar) if is_text(scalar.type) else None
+    value = plain(scalar) if is_text(kind) else None
     if isinstance(value, str) and value:
         return _of_text(value, read_path, name), None
     raise SampleError(Reason.NO_IMAGE, f"{name}: the image is null")
 
 
-def _of_struct(scalar: Any, read_path: Callable[[str], bytes], name: str) -> tuple[bytes, str | None]:
-    kind = scalar.type
+def _parts(kind: pa.StructType) -> tuple[int, ...]:
+    """Return the places of a struct's fields that may hold the picture, or say where it is."""
     places = {kind.field(place).name.lower(): place for place in range(kind.num_fields)}
-    cells = [scalar[places[part]] for part in _PARTS if part in places]
-    cell = next((cell for cell in cells if cell.is_valid), None)
-    if cell is None:
-        raise SampleError(Reason.NO_IMAGE, f"{name}: the image is null")
-    return read_picture(cell, read_path, name=name)
+    return tuple(places[part] for part in _PARTS if part in places)
 
 
 def _checked(buffer: pa.Buffer, name: str) -> bytes:

@@ -12,7 +12,7 @@ from typing import BinaryIO, ClassVar
 import pyarrow as pa
 
 from pipeline.read.base import SourceError, SourceFile, SourcePart
-from pipeline.read.captions import SIDECAR_SUFFIXES, CaptionReader
+from pipeline.read.captions import SIDECAR_SUFFIXES, CaptionReader, notes
 from pipeline.read.img2dataset import Sidecar, load_sidecar, planned_samples, sidecar_uri
 from pipeline.read.items import (
     SampleError,
@@ -214,7 +214,7 @@ def _read_sample(file: BinaryIO, sample: TarSample, index: int, *, uri: str, sid
         captions=found,
         url=annotation.url or row.url,
         license=annotation.license or row.license,
-        note="; ".join(filter(None, [captions.note_text, annotation.note])) or None,
+        note=notes(captions.note_text, annotation.note),
         given=annotation.given,
         given_size=annotation.given_size,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.read.base import SourceError
@@ -198,6 +198,7 @@ def test_what_the_csv_module_reads_from_a_well_formed_file_is_what_we_read(
     writer = csv.writer(text, delimiter=delimiter, lineterminator=line_end, quoting=quoting)
     writer.writerows([("file_name", "id", "caption"), *rows])
     wanted = [row for row in csv.reader(io.StringIO(text.getvalue(), newline=""), delimiter=delimiter) if row][1:]
+    assume(wanted == [list(row) for row in rows])  # the writer leaves a lone \\r unquoted, which ends a row
     path = tmp_path_factory.getbasetemp() / "table.csv"
     path.write_bytes(text.getvalue().encode("utf-8-sig" if mark else "utf-8"))
     found = read_table(Location.of(str(path)))

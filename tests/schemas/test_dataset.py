@@ -245,6 +245,7 @@ def test_a_shard_that_the_index_names_must_be_there(url, markers):
         (b'{"schema_version": "1", "shards": ["train-1"]}', "'train-1' is not the name of a shard"),
         (b'{"schema_version": "1"}', "missing required field `shards`"),
         (b'{"schema_version": "2"}', "schema version '2', where this release reads '1'"),
+        (b'{"schema_version": "1", "more": ' + b"[" * 100_000, "recursion"),
     ],
 )
 def test_a_broken_index_is_named(url, markers, content, message):

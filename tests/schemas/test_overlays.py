@@ -223,6 +223,14 @@ def test_columns_of_another_type_are_refused(url, markers):
         Dataset.open(url, overlays=["bad"])
 
 
+def test_a_column_that_is_there_twice_is_refused(url, markers):
+    for samples, marker in zip(SHARDS, markers, strict=True):
+        table = caption_overlay(samples, "x")
+        write_overlay(url, marker, "blip", table.append_column("caption", table["caption"]))
+    with pytest.raises(DatasetError, match=r"train-000000\.blip\.parquet: has 2 columns caption"):
+        Dataset.open(url, overlays=["blip"]).regions()
+
+
 def test_shards_of_an_overlay_agree_on_added_types(url, markers):
     write_overlay(url, markers[0], "new", column_overlay(SHARDS[0], extra=1.5))
     write_overlay(url, markers[1], "new", column_overlay(SHARDS[1], extra=1))
