@@ -125,6 +125,7 @@ def _finish(
             for part in plan.unit(unit)
         ],
         provenance=provenance,
+        num_noted=writer.num_noted,
         written_by=f"fineclip-regions {version('fineclip-regions')}",
     )
     file = HashingFile(plan.storage.scratch / f"{shard.marker}.{token}")

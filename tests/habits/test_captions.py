@@ -17,7 +17,7 @@ from pipeline.read.captions import is_labels
 from pipeline.read.location import Location
 from pipeline.sample import SourceItem
 from schemas.reasons import Reason
-from tests.builders import annotate, image_rows, jpeg, read_rows, run, write_files, write_photos
+from tests.builders import annotate, image_rows, jpeg, read_markers, read_rows, run, write_files, write_photos
 from tests.pipeline.read.source_builders import JPEG, read_all, reasons, tar_bytes
 
 WORDS = "a dog in the snow"
@@ -100,7 +100,9 @@ def test_sentences_with_numbers_are_captions(text):
 
 def test_a_yolo_folder_is_annotated_without_captions_and_its_rows_say_so(tmp_path):
     files = {f"{n}.jpg": jpeg(n) for n in range(3)} | {f"{n}.txt": b"1 0.5 0.5 0.2 0.2\n" for n in range(2)}
-    annotate(write_files(tmp_path / "yolo", files | {"2.txt": WORDS.encode()}), tmp_path / "out")
+    outcome = annotate(write_files(tmp_path / "yolo", files | {"2.txt": WORDS.encode()}), tmp_path / "out")
+    assert "2 ok images: something was mended or left out; `message` in the tables says what." in outcome.out
+    assert read_markers(tmp_path / "out")[0].num_noted == 2
     rows = image_rows(tmp_path / "out")
     assert [rows[key]["image_caption"] for key in "012"] == [None, None, WORDS]
     assert [rows[key]["message"] for key in "012"] == [
@@ -130,7 +132,7 @@ def metadata(kind: str, rows: list[dict]) -> bytes:
 def test_metadata_beside_pictures_holds_their_captions(tmp_path, kind, column):
     rows = [{"file_name": "sub/b.jpg", column: 'a cat,\n"asleep"'}, {"file_name": "a.jpg", column: WORDS}]
     files = {"a.jpg": JPEG, "sub/b.jpg": JPEG, f"metadata.{kind}": metadata(kind, rows)}
-    assert [item.caption for item in read_all(f"folder:{folder_of(tmp_path, files)}")] == [WORDS, 'a cat,\n"asleep"']
+    assert [item.caption for item in read_all(folder_of(tmp_path, files))] == [WORDS, 'a cat,\n"asleep"']
 
 
 def test_metadata_lies_in_each_split_and_names_files_from_there(tmp_path):
