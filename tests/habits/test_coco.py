@@ -5,8 +5,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from pipeline.read import open_source
 from pipeline.read.base import SourceError
 from pipeline.sample import GivenRegion, SourceItem
 from schemas.coco import CocoError, compress_runs, decompress_runs, read_coco
@@ -254,6 +258,58 @@ def test_filter_lists_name_given_regions_by_their_ids(tmp_path):
     annotate(spec, tmp_path / "out", "--filter", tmp_path / "list.jsonl")
     rows = {row["source_id"]: row["reason"] for row in read_rows(tmp_path / "out") if row["region_id"]}
     assert rows == {"900": None, "2": "excluded"}
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats()
+    | st.text(st.characters(), max_size=5)
+    | st.sampled_from(["1", "2", "12.5", "NaN", "\ud800", "\0"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["id", "counts", "size", "x"]), inner),
+    max_leaves=6,
+)
+
+
+@given(data=st.data())
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_stands_in_one_image_and_its_annotations_the_other_is_read(tmp_path, data):
+    outline = {"segmentation": [[1, 2, 3, 4, 5, 6]], "bbox": None}
+    lengths = {"segmentation": {"counts": [5, 4, 15], "size": [4, 6]}, "bbox": None}
+    spoilt = {
+        "images": [{"id": 2, "file_name": "b.jpg", "width": 9, "height": 8, "coco_url": "u", "license": 3}],
+        "annotations": [
+            GOOD | {"image_id": 2, "score": 0.5, "iscrowd": 0},
+            {"image_id": 2, "caption": "c", "id": 4},
+            GOOD | {"image_id": 2} | outline,
+            GOOD | {"image_id": 2} | lengths,
+        ],
+        "categories": [{"id": 2, "name": "dog"}],
+        "licenses": [{"id": 3, "url": "l"}],
+        "info": {"year": 1},
+    }
+    for _ in range(data.draw(st.integers(1, 3))):
+        entries = data.draw(st.sampled_from(sorted(spoilt)))
+        node = spoilt[entries] if entries == "info" else data.draw(st.sampled_from(spoilt[entries]))
+        if isinstance(node, dict):
+            node[data.draw(st.sampled_from(sorted(node)))] = data.draw(ANYTHING)
+    whole = {
+        "images": [{"id": "mine", "file_name": "a.jpg"}, *spoilt["images"]],
+        "annotations": [GOOD | {"image_id": "mine", "category_id": "mine"}, *spoilt["annotations"]],
+        "categories": [{"id": "mine", "name": "cat"}, *spoilt["categories"]],
+        "licenses": spoilt["licenses"],
+        "info": spoilt["info"],
+    }
+    write_files(tmp_path, {"a.jpg": JPEG, "x.json": json.dumps(whole).encode()})
+    source = open_source(f"coco:{tmp_path}/x.json")
+    list(source.files())
+    found = {item.uri: item for item in read_all(source)}
+    assert GivenRegion(box=(10, 10, 40, 40), label="cat", id="900") in found["a.jpg"].given
+    assert (found["a.jpg"].data, found["a.jpg"].drop) == (JPEG, None)
+    for item in found.values():  # all that is kept can be stored
+        msgspec.msgpack.encode(item.given)
+        "".join([item.key, item.uri, *item.captions, item.url or "", item.license or "", item.note or ""]).encode()
 
 
 def test_panoptic_segments_are_annotations():

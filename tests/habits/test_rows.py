@@ -5,12 +5,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.read import open_source
 from pipeline.read.base import SourceError
+from pipeline.read.captions import CaptionReader
+from pipeline.read.sample_json import decode_sample_json
 from pipeline.sample import SourceItem
 from schemas.reasons import Reason
 from tests.builders import annotate, check_balance, image_rows, jpeg, write_tar
@@ -220,6 +225,31 @@ def test_a_foreign_json_member_costs_no_pair(tmp_path, kind):
 def test_captions_in_json_are_read_where_no_text_comes_first(tmp_path, value, captions):
     assert with_json(tmp_path, value, text=None).captions == captions
     assert with_json(tmp_path, value).captions == (WORDS, *captions)
+
+
+@given(
+    value=st.dictionaries(
+        st.sampled_from(["caption", "image_caption", "image_captions", "url", "license", "width", "height", "source"])
+        | st.sampled_from(["regions", "key", "status"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=5),
+            lambda inner: (
+                st.lists(inner, max_size=4)
+                | st.dictionaries(st.sampled_from(["box", "id", "label", "mask_rle", "url", "text"]), inner)
+            ),
+            max_leaves=8,
+        ),
+    )
+)
+@settings(max_examples=300)
+def test_whatever_a_member_holds_its_picture_and_caption_are_read(value):
+    record = decode_sample_json(json.dumps(value).encode(), "a.json")
+    reader = CaptionReader()
+    reader.add(WORDS, "a.txt")
+    reader.add(record.captions, "a.json")
+    assert reader.captions()[0] == WORDS
+    msgspec.msgpack.encode(record.given)
+    "".join([*reader.captions(), record.url or "", record.license or "", record.note or ""]).encode()
 
 
 def test_what_is_not_read_of_a_member_is_said(tmp_path):
