@@ -13,7 +13,7 @@ from pipeline.propose import proposer_class
 from pipeline.propose.select import SelectSettings
 from pipeline.read.exclusions import ReadSettings
 from schemas.hashes import fingerprint
-from schemas.names import SCHEMA_VERSION, TRAIN, VAL
+from schemas.names import SCHEMA_REVISION, SCHEMA_VERSION, TRAIN, VAL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,7 @@ class Configuration:
         """Return what is fingerprinted, as JSON values: settings, weights, algorithm and schema versions."""
         return {
             "schema_version": SCHEMA_VERSION,
+            "schema_revision": SCHEMA_REVISION,
             "proposer": self.identity("proposer"),
             "captioner": self.identity("captioner"),
             "read": self.read.limits(),

@@ -39,6 +39,7 @@ class Reason(StrEnum):
     OVER_LIMIT = "over_limit"
     OUTSIDE = "outside"
     LOW_CONFIDENCE = "low_confidence"
+    CROWD = "crowd"
     # dead: failures
     MISSING = "missing"
     EMPTY_FILE = "empty_file"
@@ -69,13 +70,14 @@ MEANING_OF: dict[Reason, str] = {
     Reason.OVER_LIMIT: "more regions than --select.max_regions, or more proposals than --select.max_proposals",
     Reason.OUTSIDE: "no part of the box lies inside the image",
     Reason.LOW_CONFIDENCE: "the captioner's best guess is less probable than its --caption.min_confidence",
+    Reason.CROWD: "the source says that the box is of a group, not of one object (COCO's iscrowd)",
     Reason.MISSING: "the file named by the source is not there",
     Reason.EMPTY_FILE: "the image file has no bytes",
     Reason.DECODE: "the bytes are not an image that can be decoded",
     Reason.TRUNCATED: "the image file or the tar ends before its data does",
     Reason.TOO_LARGE: "the image has more pixels than --read.max_pixels, or its file more bytes than --read.max_bytes",
     Reason.NO_IMAGE: "the sample has no image member",
-    Reason.BAD_RECORD: "the source's own annotation of the sample cannot be read",
+    Reason.BAD_RECORD: "the source's own annotation of the image or region cannot be used",
     Reason.CAPTION_ENCODING: "the caption is not UTF-8",
     Reason.DUPLICATE_KEY: "an earlier sample of the same shard has the same key",
     Reason.INVALID_BOX: "the box holds NaN or infinity, or its right or bottom edge is not beyond its left or top",
@@ -98,5 +100,6 @@ _FILTERED = {
     Reason.OVER_LIMIT,
     Reason.OUTSIDE,
     Reason.LOW_CONFIDENCE,
+    Reason.CROWD,
 }
 STATUS_OF: dict[Reason, Status] = {reason: Status.FILTERED if reason in _FILTERED else Status.DEAD for reason in Reason}

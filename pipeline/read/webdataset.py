@@ -12,15 +12,14 @@ from typing import BinaryIO, ClassVar
 import pyarrow as pa
 
 from pipeline.read.base import SourceError, SourceFile, SourcePart
+from pipeline.read.captions import SIDECAR_SUFFIXES, CaptionReader, notes
 from pipeline.read.img2dataset import Sidecar, load_sidecar, planned_samples, sidecar_uri
 from pipeline.read.items import (
     SampleError,
     check_not_empty,
-    decode_caption,
     failed_item,
     failed_unit,
     read_range,
-    tidy_caption,
 )
 from pipeline.read.keys import as_key
 from pipeline.read.location import Location
@@ -31,8 +30,6 @@ from pipeline.read.spec import IMAGE_SUFFIXES, TAR_SUFFIXES, is_data, is_tar, sp
 from pipeline.read.tars import Member, OpenTar, open_tar
 from pipeline.sample import SourceItem
 from schemas.reasons import Reason
-
-_CAPTION_SUFFIXES = ("txt", "caption")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,20 +198,23 @@ def _read_sample(file: BinaryIO, sample: TarSample, index: int, *, uri: str, sid
         member_uri = f"{uri}/{image.name}"
         data = _read_member(file, image)
         check_not_empty(len(data), image.name)
-        caption = _caption(file, sample)
+        captions = CaptionReader()
+        _add_files(file, sample, captions)
         annotation = _annotation(file, sample)
+        row = sidecar.row(sample.name)
+        captions.add([*annotation.captions, row.caption], member_uri)
+        found = captions.captions()
     except SampleError as error:
         return failed_item(key, index, member_uri, error)
-    row = sidecar.row(sample.name)
-    license_ = annotation.origin.license or row.license
     return SourceItem(
         key=key,
         index=index,
         uri=member_uri,
         data=data,
-        caption=caption or _json_caption(annotation) or row.caption,
-        url=annotation.origin.url or row.url,
-        license=None if license_ is None else str(license_),
+        captions=found,
+        url=annotation.url or row.url,
+        license=annotation.license or row.license,
+        note=notes(captions.note_text, annotation.note),
         given=annotation.given,
         given_size=annotation.given_size,
     )
@@ -239,18 +239,13 @@ def _read_member(file: BinaryIO, member: Member) -> bytes:
     return read_range(file, member.offset, member.size, name=member.name)
 
 
-def _caption(file: BinaryIO, sample: TarSample) -> str | None:
-    for suffix in _CAPTION_SUFFIXES:
+def _add_files(file: BinaryIO, sample: TarSample, captions: CaptionReader) -> None:
+    for suffix in SIDECAR_SUFFIXES:
         member = sample.member(suffix)
         if member is not None:
-            return decode_caption(_read_member(file, member), member.name)
-    return None
+            captions.add_file(_read_member(file, member), member.name)
 
 
 def _annotation(file: BinaryIO, sample: TarSample) -> SampleJson:
     member = sample.member("json")
     return SampleJson() if member is None else decode_sample_json(_read_member(file, member), member.name)
-
-
-def _json_caption(annotation: SampleJson) -> str | None:
-    return tidy_caption(annotation.caption or annotation.image_caption or "")

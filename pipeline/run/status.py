@@ -19,12 +19,15 @@ class Totals:
     num_shards: int = 0
     num_bytes: int = 0
     """Of tars and tables."""
+    num_noted: int = 0
+    """Images that are ok, and whose row says what of them was mended or left out."""
 
     def add(self, marker: ShardMarker) -> None:
         """Add a shard."""
         self.images.add(marker.images)
         self.regions.add(marker.regions)
         self.num_shards += 1
+        self.num_noted += marker.num_noted
         self.num_bytes += marker.tar.size + marker.parquet.size
 
     @property

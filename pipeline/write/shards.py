@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 from pipeline.clock import StageClock
@@ -124,6 +125,8 @@ def _finish(
             for part in plan.unit(unit)
         ],
         provenance=provenance,
+        num_noted=writer.num_noted,
+        written_by=f"fineclip-regions {version('fineclip-regions')}",
     )
     file = HashingFile(plan.storage.scratch / f"{shard.marker}.{token}")
     try:
