@@ -17,9 +17,17 @@ _TIMEOUT_S = 10
 def check_available(model: str, tag: str) -> None:
     """Raise TrainingError, naming what to download, where a tag's weights are neither cached nor within reach.
 
-    Tags that open_clip does not know are left to it to complain about.
+    Also where they were trained with another activation than the model's, of which open_clip only warns. Tags that
+    open_clip does not know are left to it to complain about.
     """
     known = open_clip.get_pretrained_cfg(model, tag)
+    has_quick_gelu = (open_clip.get_model_config(model) or {}).get("quick_gelu", False)
+    if known and known.get("quick_gelu", False) != has_quick_gelu:
+        other = model.removesuffix("-quickgelu") if has_quick_gelu else f"{model}-quickgelu"
+        raise TrainingError(
+            f"--model {model} --pretrained {tag}: these weights were trained {'without' if has_quick_gelu else 'with'} "
+            f"QuickGELU, so their features would be wrong: give --model {other} --pretrained {tag}"
+        )
     repository, file_name = os.path.split(known.get("hf_hub", ""))
     if repository:
         names = [file_name] if file_name else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]

@@ -178,3 +178,8 @@ def test_weights_that_are_cached_or_within_reach_are_open_clip_s_affair(monkeypa
     (tmp_path / ".cache" / "clip").mkdir(parents=True)
     (tmp_path / ".cache" / "clip" / "weights.pt").write_bytes(b"")
     check_available(VIT, "a_tag")
+
+
+def test_weights_of_another_activation_are_refused():
+    with pytest.raises(TrainingError, match=r"with QuickGELU.*--model ViT-B-16-quickgelu"):
+        check_available("ViT-B-16", "openai")
