@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -331,6 +332,18 @@ def test_another_package_of_our_name_is_noticed(tmp_path: Path, package: str, fo
     assert ran.returncode == 2
     assert f"the package '{package}' that Python finds is {path}, not ours" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_a_package_installed_over_ours_is_noticed(tmp_path: Path):
+    shutil.copy(fineclip.__file__, tmp_path)
+    for package in ("schemas", "trainer"):
+        (tmp_path / package).mkdir()
+        ours = (ROOT / package / "__init__.py").read_text()
+        (tmp_path / package / "__init__.py").write_text(ours if package == "schemas" else "# somebody else's\n")
+    code = "import sys; sys.path.insert(0, '.'); import fineclip; sys.exit(fineclip.main(['train', 'x']))"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert f"the package 'trainer' that Python finds is {tmp_path}/trainer/__init__.py, not ours" in ran.stderr
 
 
 def test_help_imports_neither_beam_nor_numpy():
