@@ -27,7 +27,7 @@ from pipeline.run.worker import WorkerSettings, drain_file
 from pipeline.settings import Configuration, PlanSettings, RunSettings
 from pipeline.store.commit import decided, roll_forward, sweep
 from pipeline.store.scratch import sweep_scratch
-from pipeline.store.storage import Storage, StorageError, open_storage, storage_errors
+from pipeline.store.storage import Storage, StorageError, in_parallel, open_storage, retried, storage_errors
 from pipeline.write.shards import BalanceError
 from schemas.names import LEASES_DIR, PROPOSALS_DIR, RUN_DIR, ShardName
 
@@ -101,24 +101,26 @@ def annotate(
     storage = open_storage(output)
     with storage_errors(storage.url):
         storage.check()
-        planned = _plan(storage, inputs, configuration, plan, append=append)
+        planned = retried(lambda: _plan(storage, inputs, configuration, plan, append=append))
         job = _Job(planned, configuration, run, engine_options, drain or Drain(), watch)
-        job.repair()
+        retried(job.repair)
         num_units_run = len(job.todo())
         try:
             job.run_until_done()
         finally:
-            storage.remove(drain_file(job.run_id))  # the engine has ended: nobody looks for it any more
-        dataset = job.finalise()
-        job.clean_up()
+            retried(
+                lambda: storage.remove(drain_file(job.run_id))
+            )  # the engine has ended: nobody looks for it any more
+        dataset = retried(job.finalise)
+        retried(job.clean_up)
         _check_balance(planned, job.markers)
         return JobResult(
             plan=planned,
             totals=job.markers.totals,
             drained=job.drained,
             num_units_run=num_units_run,
-            seconds=job.log.seconds(),
-            batches=job.log.batches(),
+            seconds=retried(job.log.seconds),
+            batches=retried(job.log.batches),
             wall_s=time.monotonic() - started,
             dataset=dataset,
         )
@@ -180,7 +182,7 @@ class _Job:
 
     def todo(self) -> list[int]:
         """Return the units that are not done."""
-        return units_to_do(self.plan, self.markers.refresh())
+        return units_to_do(self.plan, retried(self.markers.refresh))
 
     def run_until_done(self) -> None:
         """Run what is left on the engine, again and again: a pass leaves units that other jobs hold."""
@@ -193,7 +195,7 @@ class _Job:
                 fruitless = 0
             else:
                 fruitless += 1
-                self._check_storage()
+                retried(self._check_storage)
             if fruitless == _MAX_FRUITLESS_PASSES and not self._drain.requested:
                 raise InterruptedRunError(
                     f"{fruitless} passes left the same {len(left)} units undone; see {RUN_DIR}/ in OUTPUT"
@@ -212,7 +214,7 @@ class _Job:
         """
         if self._drain.requested and not self.drained:
             self.drained = True
-            self._storage.replace(drain_file(self.run_id), b"")
+            retried(lambda: self._storage.replace(drain_file(self.run_id), b""))
         self._watch.show("finishing what is in hand" if self.drained else "")
         limit = self._settings.run.stall_timeout_s
         if self._watch.still_for_s > limit:
@@ -224,19 +226,26 @@ class _Job:
 
     def _wait_for_leases(self, units: Sequence[int]) -> bool:
         """Wait until a unit that another job holds is done or free; False if none is held."""
-        held = [unit for unit in units if lease.is_held(self._storage, lease.unit_name(unit))]
+        held = retried(lambda: self._held(units))
         while held and not self._drain.requested:
-            free_in_s = max(lease.seconds_left(self._storage, lease.unit_name(unit)) or 0.0 for unit in held)
+            free_in_s = max(held.values())
             self._watch.show(f"other drivers work on {len(held)}, free in {free_in_s:.0f} s unless renewed")
             time.sleep(self._storage.poll_s)
-            still = [unit for unit in self.todo() if lease.is_held(self._storage, lease.unit_name(unit))]
+            still = retried(lambda: self._held(self.todo()))
             if set(still) != set(held):
                 return True
+            held = still
         return bool(held)
+
+    def _held(self, units: Sequence[int]) -> dict[int, float]:
+        """Return the units of these that live workers hold, and for how many seconds unless they renew."""
+        names = [lease.unit_name(unit) for unit in units]
+        left = in_parallel(self._storage, lambda name: lease.seconds_left(self._storage, name), names)
+        return {unit: seconds for unit, seconds in zip(units, left, strict=True) if seconds is not None}
 
     def _raise_errors(self, left: Sequence[int]) -> None:
         """Raise the first error of an unfinished unit; a model error counts for every unit."""
-        for event in self.log.events():
+        for event in retried(lambda: list(self.log.events())):
             holds_for_all = bool(left) and event.ending in (Ending.SERVER, Ending.FAILED)
             if event.ending in _ERROR_OF and (event.unit in left or holds_for_all):
                 raise _ERROR_OF[event.ending](event.message)

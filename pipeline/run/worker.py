@@ -100,7 +100,7 @@ class Worker:
             enter_thread()
             ending, message, report = self._try(unit, work)
             if message or report is not None:
-                self._log.write(unit, ending, stage=stage, message=message, report=report)
+                retried(lambda: self._log.write(unit, ending, stage=stage, message=message, report=report))
         return ending
 
     def _try(self, unit: int, work: Callable[[Hold], UnitReport | None]) -> "_Ended":
