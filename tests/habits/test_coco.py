@@ -251,6 +251,18 @@ def test_crowds_and_bad_scores_leave_rows_and_the_others_are_regions(tmp_path, c
     assert sorted(region.mask_rle or "" for region in sample.record.regions) == ["", counts]
 
 
+def test_dead_rows_of_the_file_are_in_the_data_set(tmp_path):
+    images = [{"id": 1, "file_name": "a.jpg"}, {"id": None, "file_name": "b.jpg"}, 3]
+    annotations = [GOOD, GOOD | {"image_id": 7}, GOOD | {"image_id": 7}, {"bbox": [1, 2, 3, 4]}]
+    spec = write(tmp_path / "in", annotations, images=images)
+    write_files(tmp_path / "in", {"a.jpg": jpeg(0)})
+    annotate(spec, tmp_path / "out")
+    rows = [row for row in read_rows(tmp_path / "out") if row["region_id"] is None]
+    assert [(row["status"], row["reason"]) for row in rows] == [("ok", None), *[("dead", "bad_record")] * 4]
+    assert len({row["key"] for row in rows}) == 5
+    check_balance(tmp_path / "out")
+
+
 def test_filter_lists_name_given_regions_by_their_ids(tmp_path):
     spec = write(tmp_path / "in", [GOOD, GOOD | {"id": 2, "bbox": [50, 2, 30, 30]}])
     write_files(tmp_path / "in", {"a.jpg": jpeg(0)})
