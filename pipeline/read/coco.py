@@ -119,7 +119,7 @@ class Coco:
         items = _items(coco, images)
         for name, problem in dead:
             error = SampleError(Reason.BAD_RECORD, f"{where}: {problem}")
-            items.append(ListedItem(key=as_key(f"{where} {name}"), uri=where, drop=error.drop))
+            items.append(ListedItem(key=as_key(f"{where} {name}"), uri=str(self._json), drop=error.drop))
         yield from list_parts(items, shard_size)
 
     def read(self, part: SourcePart) -> Iterator[SourceItem]:

@@ -80,7 +80,8 @@ class ImageFolder:
             items.append(_listed(key, uri, beside, tables.readers.get(uri)))
         for name, row, problem in tables.lost:
             error = SampleError(Reason.BAD_RECORD, problem)
-            items.append(ListedItem(key=as_key(f"{name} {row}"), uri=name, drop=error.drop))
+            table = str(self._captions) if self._captions is not None else name  # as `files` has it
+            items.append(ListedItem(key=as_key(f"{name} {row}"), uri=table, drop=error.drop))
         yield from list_parts(items, shard_size)
 
     def read(self, part: SourcePart) -> Iterator[SourceItem]:
@@ -111,6 +112,10 @@ class ImageFolder:
                 rows = read_table(Location(root=self._location.root, name=uri), uris)
             except NoCaptionsError:
                 continue
+            except SourceError as error:
+                raise SourceError(
+                    f"{error}; mend it, take it away, or name the table to read: ?captions=FILE"
+                ) from error
             matched = match_rows(rows, uris, uri, folder)
             if uris & matched.readers.keys():
                 tables.add(matched, uri)
