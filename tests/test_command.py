@@ -167,6 +167,8 @@ CONFIGS = {
     "shard_size: many": "many",
     "[1, 2]": "holds no settings",
     "a: [": "while parsing",
+    "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]": "aliases (*NAME) are not read",
+    "a: " + "[" * 5000 + "]" * 5000: "nested too deeply",
     "profile: none": "unknown profile 'none' (known:",
     "proposer: yolo": "unknown proposer 'yolo'; did you mean 'yolov9'? (known:",
     "proposer: [manual]": "unknown proposer ['manual']; did you mean 'manual'? (known:",

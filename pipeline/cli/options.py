@@ -134,9 +134,14 @@ def _names_of(chosen: Mapping[str, Any]) -> dict[str, str]:
 def _load_config(path: Path) -> dict[str, Any]:
     """Return what a config file holds. Raises ValueError, naming the file, for one that is no YAML mapping."""
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # some lines may stand for gigabytes
+            raise ValueError(f"--config {path}: aliases (*NAME) are not read; write the values out")
+        config = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"--config {path}: {getattr(error, 'strerror', None) or error}") from error
+    except RecursionError as error:
+        raise ValueError(f"--config {path}: is nested too deeply for settings") from error
     if isinstance(config, dict):
         return config
     raise ValueError(f"--config {path}: holds no settings; write lines such as `shard_size: 1000`")
