@@ -31,6 +31,7 @@ class Reason(StrEnum):
 
     # filtered: our rules
     EXCLUDED = "excluded"
+    NOT_DOWNLOADED = "not_downloaded"
     LOW_RESOLUTION = "low_resolution"
     NO_REGIONS = "no_regions"
     SMALL = "small"
@@ -42,6 +43,7 @@ class Reason(StrEnum):
     CROWD = "crowd"
     # dead: failures
     MISSING = "missing"
+    NOT_ALLOWED = "not_allowed"
     EMPTY_FILE = "empty_file"
     DECODE = "decode"
     TRUNCATED = "truncated"
@@ -62,6 +64,7 @@ class Reason(StrEnum):
 
 MEANING_OF: dict[Reason, str] = {
     Reason.EXCLUDED: "a list of --filter takes it away",
+    Reason.NOT_DOWNLOADED: "the source has no image here: the program that made it says that its download failed",
     Reason.LOW_RESOLUTION: "the image's shorter side is below --select.min_image_side",
     Reason.NO_REGIONS: "no region was left in the image, and --drop-empty was given",
     Reason.SMALL: "a side of the box is below --select.min_side",
@@ -72,6 +75,8 @@ MEANING_OF: dict[Reason, str] = {
     Reason.LOW_CONFIDENCE: "the captioner's best guess is less probable than its --caption.min_confidence",
     Reason.CROWD: "the source says that the box is of a group, not of one object (COCO's iscrowd)",
     Reason.MISSING: "the file named by the source is not there",
+    Reason.NOT_ALLOWED: "the source names an address, which is not fetched, or a file outside of INPUT; "
+    "--read.allow DIR takes files from there",
     Reason.EMPTY_FILE: "the image file has no bytes",
     Reason.DECODE: "the bytes are not an image that can be decoded",
     Reason.TRUNCATED: "the image file or the tar ends before its data does",
@@ -92,6 +97,7 @@ MEANING_OF: dict[Reason, str] = {
 
 _FILTERED = {
     Reason.EXCLUDED,
+    Reason.NOT_DOWNLOADED,
     Reason.LOW_RESOLUTION,
     Reason.NO_REGIONS,
     Reason.SMALL,

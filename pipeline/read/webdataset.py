@@ -5,7 +5,7 @@ A member's name splits at the first dot of its last path component: `cats/0001.s
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO, ClassVar
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipeline.read.base import SourceError, SourceFile, SourcePart
 from pipeline.read.captions import SIDECAR_SUFFIXES, CaptionReader, notes
+from pipeline.read.describe import NUM_LOOKED_AT, Description, unread_members
 from pipeline.read.img2dataset import Sidecar, load_sidecar, planned_samples, sidecar_uri
 from pipeline.read.items import (
     SampleError,
@@ -30,6 +31,10 @@ from pipeline.read.spec import IMAGE_SUFFIXES, TAR_SUFFIXES, is_data, is_tar, sp
 from pipeline.read.tars import Member, OpenTar, open_tar
 from pipeline.sample import SourceItem
 from schemas.reasons import Reason
+
+_MAX_UNPACKED = 64 * 2**20
+"""Bytes of a compressed tar that is unpacked to see what is in it."""
+_NOT_LOOKED_AT = "what the samples hold is told once they are read: a tar has to be fetched or unpacked whole"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +75,37 @@ class WebDataset:
         found = [] if self._location.is_folder else self._location.lookup(missing)
         sidecars = [there[uri] for uri in wanted if uri in there] + [file for file in found if file.size]
         yield from sorted([*tars, *sidecars], key=lambda file: file.uri)
+
+    @property
+    def root(self) -> str:
+        """The folder that uris are relative to."""
+        return self._location.root
+
+    def describe(self) -> Description:
+        """Say what the first samples of the first tar that has some hold, and what of it is not read.
+
+        A remote tar is fetched whole to look into it, a large compressed one unpacked: these are left for the work.
+        """
+        for tar in self._tars(self._location.files()):
+            if not self._location.is_local or (tar.size > _MAX_UNPACKED and not tar.uri.lower().endswith(".tar")):
+                return Description(is_quick=False, notes=(_NOT_LOOKED_AT,))
+            with suppress(SampleError), open_tar(self._location, tar.uri) as opened:
+                if samples := group_samples(opened.members)[:NUM_LOOKED_AT]:
+                    return self._describe(tar.uri, opened.file, samples)
+        return Description()
+
+    def _describe(self, tar_uri: str, file: BinaryIO, samples: Sequence[TarSample]) -> Description:
+        records = [record for sample in samples if (record := _record(file, sample)) is not None]
+        suffixes = [suffix.lower() for sample in samples for suffix in sample.members]
+        captions = [f".{suffix} members" for suffix in SIDECAR_SUFFIXES if suffix in suffixes]
+        captions += [".json members"] if any(record.captions for record in records) else []
+        sidecar = load_sidecar(self._location, tar_uri)
+        captions += [sidecar_uri(tar_uri)] if any(row.caption for row in sidecar.rows.values()) else []
+        return Description(
+            captions=tuple(captions),
+            boxes=("`regions` of .json members",) if any(record.has_regions for record in records) else (),
+            unread=unread_members(suffixes, _is_read),
+        )
 
     def parts(self, shard_size: int, repack: bool) -> Iterator[tuple[SourcePart, ...]]:
         """Yield one shard a tar; with `repack` walk the tars and cut them into `shard_size` samples."""
@@ -249,3 +285,14 @@ def _add_files(file: BinaryIO, sample: TarSample, captions: CaptionReader) -> No
 def _annotation(file: BinaryIO, sample: TarSample) -> SampleJson:
     member = sample.member("json")
     return SampleJson() if member is None else decode_sample_json(_read_member(file, member), member.name)
+
+
+def _record(file: BinaryIO, sample: TarSample) -> SampleJson | None:
+    try:
+        return _annotation(file, sample)
+    except SampleError:
+        return None
+
+
+def _is_read(suffix: str) -> bool:
+    return suffix in (*SIDECAR_SUFFIXES, "json") or f".{suffix}" in IMAGE_SUFFIXES

@@ -4,6 +4,7 @@ It only ever trusts the markers: an engine that loses a unit, a worker that dies
 work that the next pass, or the next job, finds and does.
 """
 
+import itertools
 import secrets
 import threading
 import time
@@ -11,29 +12,33 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import InterruptedRunError, ServerGoneError, WorkError
+from pipeline.errors import InterruptedRunError, ServerGoneError, SourceError, WorkError
 from pipeline.models.batches import BatchReport
 from pipeline.models.licenses import check_permissive
 from pipeline.plan.check import check_plan
 from pipeline.plan.make import extend_plan, make_plan
 from pipeline.plan.plan import Plan, load_plan
 from pipeline.run import lease
+from pipeline.run.dead import DeadItem, dead_items
 from pipeline.run.engines import load_engine
 from pipeline.run.finalise import finalise
 from pipeline.run.log import Ending, RunLog
+from pipeline.run.repair import repair
 from pipeline.run.status import Markers, Totals, units_to_do
 from pipeline.run.watch import Progress, Watch
 from pipeline.run.worker import WorkerSettings, drain_file
 from pipeline.settings import Configuration, PlanSettings, RunSettings
-from pipeline.store.commit import decided, roll_forward, sweep
+from pipeline.store.commit import sweep
 from pipeline.store.scratch import sweep_scratch
 from pipeline.store.storage import Storage, StorageError, in_parallel, open_storage, retried, storage_errors
 from pipeline.write.shards import BalanceError
-from schemas.names import LEASES_DIR, PROPOSALS_DIR, RUN_DIR, ShardName
+from schemas.names import LEASES_DIR, PROPOSALS_DIR, RUN_DIR
 
 _POLL_S = 0.5
+_NUM_DEAD_SHOWN = 3
 _MAX_FRUITLESS_PASSES = 3
 _ERROR_OF: dict[Ending, type[Exception]] = {
+    Ending.INPUT: SourceError,
     Ending.STORAGE: StorageError,
     Ending.UNBALANCED: BalanceError,
     Ending.SERVER: ServerGoneError,
@@ -59,6 +64,10 @@ class JobResult:
     wall_s: float
     dataset: dict[str, Any]
     """The contents of `dataset.json`."""
+    mended: tuple[str, ...]
+    """What was found damaged when the job began, and was made again."""
+    first_dead: tuple[DeadItem, ...]
+    """The first images and regions that are dead."""
 
 
 class Drain:
@@ -101,9 +110,11 @@ def annotate(
     storage = open_storage(output)
     with storage_errors(storage.url):
         storage.check()
-        planned = retried(lambda: _plan(storage, inputs, configuration, plan, append=append))
+        planned = retried(
+            lambda: _plan(storage, inputs, configuration, plan, append=append, trust_inputs=run.trust_inputs)
+        )
         job = _Job(planned, configuration, run, engine_options, drain or Drain(), watch)
-        retried(job.repair)
+        mended = retried(job.repair)
         num_units_run = len(job.todo())
         try:
             job.run_until_done()
@@ -123,18 +134,26 @@ def annotate(
             batches=retried(job.log.batches),
             wall_s=time.monotonic() - started,
             dataset=dataset,
+            mended=mended,
+            first_dead=tuple(itertools.islice(dead_items(planned, job.markers), _NUM_DEAD_SHOWN)),
         )
 
 
 def _plan(
-    storage: Storage, inputs: Sequence[str], configuration: Configuration, settings: PlanSettings, *, append: bool
+    storage: Storage,
+    inputs: Sequence[str],
+    configuration: Configuration,
+    settings: PlanSettings,
+    *,
+    append: bool,
+    trust_inputs: bool,
 ) -> Plan:
     planned = load_plan(storage)
     if planned is None:
         return make_plan(storage, inputs, configuration, settings)
     if append:
-        return extend_plan(planned, inputs, configuration, settings)
-    check_plan(planned, inputs, configuration, settings)
+        return extend_plan(planned, inputs, configuration, settings, trust_inputs=trust_inputs)
+    check_plan(planned, inputs, configuration, settings, trust_inputs=trust_inputs)
     return planned
 
 
@@ -171,14 +190,10 @@ class _Job:
         self._drain = drain
         self._watch = Watch(plan, self.markers, watch)
 
-    def repair(self) -> None:
-        """Publish what was decided but not published when an earlier job was cut off."""
+    def repair(self) -> tuple[str, ...]:
+        """Publish what was decided but not published when an earlier job was cut off; withdraw what was damaged."""
         sweep_scratch(self._storage.scratch)
-        self.markers.refresh()
-        for name in sorted(decided(self._storage)):
-            shard = ShardName.parse(name)
-            if shard is not None and shard not in self.markers:
-                roll_forward(self._storage, name)
+        return repair(self.plan, self.markers, self.run_id, self._settings.run.lease_timeout_s)
 
     def todo(self) -> list[int]:
         """Return the units that are not done."""
