@@ -17,7 +17,7 @@ from pipeline.read.captions import is_labels
 from pipeline.read.location import Location
 from pipeline.sample import SourceItem
 from schemas.reasons import Reason
-from tests.builders import annotate, image_rows, jpeg, read_markers, read_rows, run, write_files, write_photos
+from tests.builders import SEARCH, annotate, image_rows, jpeg, read_markers, read_rows, run, write_files, write_photos
 from tests.pipeline.read.source_builders import JPEG, read_all, reasons, tar_bytes
 
 WORDS = "a dog in the snow"
@@ -100,7 +100,9 @@ def test_sentences_with_numbers_are_captions(text):
 
 def test_a_yolo_folder_is_annotated_without_captions_and_its_rows_say_so(tmp_path):
     files = {f"{n}.jpg": jpeg(n) for n in range(3)} | {f"{n}.txt": b"1 0.5 0.5 0.2 0.2\n" for n in range(2)}
-    outcome = annotate(write_files(tmp_path / "yolo", files | {"2.txt": WORDS.encode()}), tmp_path / "out")
+    outcome = annotate(
+        write_files(tmp_path / "yolo", files | {"2.txt": WORDS.encode()}), tmp_path / "out", flags=SEARCH
+    )
     assert "2 ok images: something was mended or left out; `message` in the tables says what." in outcome.out
     assert read_markers(tmp_path / "out")[0].num_noted == 2
     rows = image_rows(tmp_path / "out")
@@ -168,8 +170,8 @@ def test_bad_lines_of_metadata_are_rows_of_their_own(tmp_path):
 def test_bad_lines_are_in_the_data_set(tmp_path, query):
     lines = b'{"file_name": "a.jpg", "text": "one"}\n{broken\n{"file_name": "", "text": "x"}\n'
     source = write_files(tmp_path / "in", {"a.jpg": jpeg(0), "metadata.jsonl": lines})
-    annotate(f"{source}{query}", tmp_path / "out")
-    rows = read_rows(tmp_path / "out")
+    annotate(f"{source}{query}", tmp_path / "out", flags=SEARCH)
+    rows = [row for row in read_rows(tmp_path / "out") if row["region_id"] is None]
     assert [(row["status"], row["reason"]) for row in rows] == [("ok", None), *[("dead", "bad_record")] * 2]
 
 

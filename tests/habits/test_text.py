@@ -10,7 +10,7 @@ import pytest
 from schemas.dataset import Dataset
 from schemas.reasons import Reason
 from schemas.text import decode_utf8, mended, was_not_utf8
-from tests.builders import CHEAP, annotate, image_rows, jpeg, read_rows, run, write_files, write_tar
+from tests.builders import CHEAP, SEARCH, annotate, image_rows, jpeg, read_rows, run, write_files, write_tar
 from tests.pipeline.read.source_builders import JPEG, read_all, reasons
 
 MENDED = {
@@ -105,7 +105,7 @@ def test_in_tables(tmp_path, kind, suffix):
     rows = {"csv": f"file_name,text\na.jpg,{written}\n"}
     rows["jsonl"] = json.dumps({"file_name": "a.jpg", "text": broken})
     files = {"a.jpg": jpeg(0), f"metadata.{suffix}": rows[suffix].encode()}
-    annotate(write_files(tmp_path / "in", files), tmp_path / "out")
+    annotate(write_files(tmp_path / "in", files), tmp_path / "out", flags=SEARCH)
     assert image_rows(tmp_path / "out")["a"]["image_caption"] == whole
 
 
@@ -158,8 +158,8 @@ def test_in_lists_in_parquet_one_bad_caption_is_left_out(tmp_path):
 def test_nul_in_parquet_text_is_mended(tmp_path):
     columns = {"image": [jpeg(0)], "caption": ["cat\0dog"], "key": ["k\0"], "url": ["u\0"], "license": ["l\0"]}
     pq.write_table(pa.table(columns), tmp_path / "x.parquet")
-    annotate(f"parquet:{tmp_path}/x.parquet", tmp_path / "out")
-    (row,) = read_rows(tmp_path / "out")
+    annotate(f"parquet:{tmp_path}/x.parquet", tmp_path / "out", flags=SEARCH)
+    (row,) = [row for row in read_rows(tmp_path / "out") if row["region_id"] is None]
     assert row["image_caption"] == "cat\ufffddog"
     (sample,) = Dataset.open(tmp_path / "out").samples("train-000000")
     assert (sample.record.source.url, sample.record.source.license) == ("u\ufffd", "l\ufffd")
