@@ -1,6 +1,8 @@
 """Sources: what an INPUT may be. A kind is one class here and one line in `SOURCES`.
 
-    spec, location   how an INPUT is written, and where its files are
+    spec, location, local_files   how an INPUT is written, where its files are, what a local name leads to
+    names            which file a table means by a name, and whether it may be read
+    describe, summary   what an input gives, where from, and what of it is not read
     webdataset       tars (tars, sidecar, sample_json: their parts)
     folder, coco     sources that list their samples when planned (listed)
     parquet          rows with pictures (parquet_files, picture_cells)

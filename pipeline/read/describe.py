@@ -5,11 +5,10 @@ Names that look like captions, boxes or images and are not read are told, so tha
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import msgspec
-import pyarrow as pa
 
 BOXES_FROM = (
     "a COCO file (coco:FILE.json?images=FOLDER), and from `regions` in the .json members of WebDataset tars (shards of "
@@ -89,24 +88,6 @@ def unread_files(uris: Iterable[str]) -> tuple[Unread, ...]:
         Unread(name=suffix or "files without suffix", like=like(suffix), count=count)
         for suffix, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     )
-
-
-def unread_columns(schema: pa.Schema, used: Collection[str]) -> tuple[Unread, ...]:
-    """Return the columns that are not read: like boxes by name or as lists of numbers, like images as bytes."""
-    rest = [field for field in schema if field.name not in used]
-    return tuple(Unread(name=f"column {field.name!r}", like=_column_like(field)) for field in rest)
-
-
-def _column_like(field: pa.Field) -> Like:
-    kind = field.type
-    struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-    if struct or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return "images"
-    by_name = like(field.name)
-    nested = pa.types.is_nested(kind)
-    if by_name == "captions" and (nested or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        return by_name
-    return by_name if by_name == "boxes" and nested else "other"
 
 
 def unread_members(suffixes: Iterable[str], is_read: Callable[[str], bool]) -> tuple[Unread, ...]:

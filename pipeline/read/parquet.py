@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.read.base import SourceError, SourceFile, SourcePart
 from pipeline.read.captions import CaptionReader, caption_columns, notes
-from pipeline.read.describe import Description, unread_columns
+from pipeline.read.describe import Description
 from pipeline.read.items import SampleError, failed_item, read_image_file, unreadable_is_missing
 from pipeline.read.keys import as_key, without_extension
 from pipeline.read.location import Location
@@ -26,6 +26,7 @@ from pipeline.read.parquet_files import (
     is_text,
     open_parquet,
     plain,
+    unread_columns,
 )
 from pipeline.read.parts import pack_parts
 from pipeline.read.picture_cells import is_empty, is_picture_text, is_text_or_lists, may_hold_pictures, read_picture

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.read.describe import Like, Unread, like
 from pipeline.read.location import Location
 
 _BUFFER_BYTES = 2**20
@@ -97,3 +98,21 @@ def is_bytes(kind: pa.DataType) -> bool:
 def is_text(kind: pa.DataType) -> bool:
     """Return whether a type is one of Arrow's strings, dictionary-encoded or not."""
     return (kind.value_type if pa.types.is_dictionary(kind) else kind).id in _TEXTS
+
+
+def unread_columns(schema: pa.Schema, used: Collection[str]) -> tuple[Unread, ...]:
+    """Return the columns that are not read: like boxes by name or as lists of numbers, like images as bytes."""
+    rest = [field for field in schema if field.name not in used]
+    return tuple(Unread(name=f"column {field.name!r}", like=_column_like(field)) for field in rest)
+
+
+def _column_like(field: pa.Field) -> Like:
+    kind = field.type
+    struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+    if struct or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return "images"
+    by_name = like(field.name)
+    nested = pa.types.is_nested(kind)
+    if by_name == "captions" and (nested or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return by_name
+    return by_name if by_name == "boxes" and nested else "other"
