@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from pipeline.read.formats import FORMATS
 from pipeline.sample import DecodedImage, Drop, GivenRegion, Pixels, SourceItem, drop_of
 from schemas.hashes import sha256
 from schemas.reasons import Reason, Stage
@@ -23,9 +24,6 @@ from schemas.reasons import Reason, Stage
 # Pillow warns at one number of pixels and raises at another, and a warning cannot be caught in one thread alone. Our
 # check of the header against `max_pixels` comes before any pixel is decoded, so Pillow's is off in this process.
 Image.MAX_IMAGE_PIXELS = None
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-"""What is opened (JPEG stands for MPO too). Not all Pillow knows: its EPS reader would run Ghostscript on the input."""
 
 _SUFFIX_OF_KEPT = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 

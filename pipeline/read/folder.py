@@ -5,12 +5,13 @@ from typing import ClassVar
 
 from pipeline.read.base import ListedItem, SourceError, SourceFile, SourcePart
 from pipeline.read.captions import match_captions, read_captions
+from pipeline.read.formats import IMAGE_SUFFIXES, is_image
 from pipeline.read.items import SampleError, decode_caption, read_file, tidy_caption
 from pipeline.read.keys import keys_of_files, without_extension
 from pipeline.read.listed import read_listed
 from pipeline.read.location import Location
 from pipeline.read.parts import list_parts
-from pipeline.read.spec import IMAGE_SUFFIXES, is_image, split_options
+from pipeline.read.spec import split_options
 from pipeline.sample import SourceItem
 from schemas.reasons import Reason
 

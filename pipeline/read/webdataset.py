@@ -12,6 +12,7 @@ from typing import BinaryIO, ClassVar
 import pyarrow as pa
 
 from pipeline.read.base import SourceError, SourceFile, SourcePart
+from pipeline.read.formats import IMAGE_SUFFIXES
 from pipeline.read.img2dataset import Sidecar, load_sidecar, planned_samples, sidecar_uri
 from pipeline.read.items import (
     SampleError,
@@ -27,7 +28,7 @@ from pipeline.read.location import Location
 from pipeline.read.parquet_files import DamagedParquetError, open_parquet
 from pipeline.read.parts import pack_parts
 from pipeline.read.sample_json import SampleJson, decode_sample_json
-from pipeline.read.spec import IMAGE_SUFFIXES, TAR_SUFFIXES, is_data, is_tar, split_options, tar_stem
+from pipeline.read.spec import TAR_SUFFIXES, is_data, is_tar, split_options, tar_stem
 from pipeline.read.tars import Member, OpenTar, open_tar
 from pipeline.sample import SourceItem
 from schemas.reasons import Reason
