@@ -73,6 +73,8 @@ class SourceItem:
     given_size: tuple[int, int] | None = None
     """(width, height) that the annotation states; `given` boxes are in that frame. None: in the decoded image's."""
     drop: Drop | None = None
+    bytes_lost: int = 0
+    """Bytes of the source that could not be read: what this item's drop stands for, beside the item itself."""
 
 
 @dataclass(frozen=True, kw_only=True)

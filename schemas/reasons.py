@@ -31,6 +31,8 @@ class Reason(StrEnum):
 
     # filtered: our rules
     EXCLUDED = "excluded"
+    COMPANION = "companion"
+    STALE = "stale"
     LOW_RESOLUTION = "low_resolution"
     NO_REGIONS = "no_regions"
     SMALL = "small"
@@ -46,6 +48,7 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"
     TOO_LARGE = "too_large"
     NO_IMAGE = "no_image"
+    SHARED_KEY = "shared_key"
     BAD_RECORD = "bad_record"
     CAPTION_ENCODING = "caption_encoding"
     DUPLICATE_KEY = "duplicate_key"
@@ -61,6 +64,8 @@ class Reason(StrEnum):
 
 MEANING_OF: dict[Reason, str] = {
     Reason.EXCLUDED: "a list of --filter takes it away",
+    Reason.COMPANION: "another picture of a sample that has one: its name has the same key up to the first dot",
+    Reason.STALE: "bytes behind the end of a tar that make no archive: what was deleted from it stays deleted",
     Reason.LOW_RESOLUTION: "the image's shorter side is below --select.min_image_side",
     Reason.NO_REGIONS: "no region was left in the image, and --drop-empty was given",
     Reason.SMALL: "a side of the box is below --select.min_side",
@@ -72,9 +77,10 @@ MEANING_OF: dict[Reason, str] = {
     Reason.MISSING: "the file named by the source is not there",
     Reason.EMPTY_FILE: "the image file has no bytes",
     Reason.DECODE: "the bytes are not an image that can be decoded",
-    Reason.TRUNCATED: "the image file or the tar ends before its data does",
+    Reason.TRUNCATED: "the image file or the tar ends before its data does, or lacks a part of it",
     Reason.TOO_LARGE: "the image has more pixels than --read.max_pixels, or its file more bytes than --read.max_bytes",
     Reason.NO_IMAGE: "the sample has no image member",
+    Reason.SHARED_KEY: "several pictures of a tar have one key: the first dot of a name ends it; rename them",
     Reason.BAD_RECORD: "the source's own annotation of the sample cannot be read",
     Reason.CAPTION_ENCODING: "the caption is not UTF-8",
     Reason.DUPLICATE_KEY: "an earlier sample of the same shard has the same key",
@@ -90,6 +96,8 @@ MEANING_OF: dict[Reason, str] = {
 
 _FILTERED = {
     Reason.EXCLUDED,
+    Reason.COMPANION,
+    Reason.STALE,
     Reason.LOW_RESOLUTION,
     Reason.NO_REGIONS,
     Reason.SMALL,

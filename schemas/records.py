@@ -139,7 +139,7 @@ class UnitSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """One beyond the last sample, or None for all."""
 
 
-class ShardMarker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ShardMarker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The `.json` beside a shard: the shard exists when this does."""
 
     schema_version: Literal["1"]
@@ -153,6 +153,8 @@ class ShardMarker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     sources: list[UnitSource]
     provenance: dict[str, Any]
     """Models, revisions, weights, library versions, licences, prompts, thresholds."""
+    bytes_lost: int = 0
+    """Of the sources: what could not be read and was no whole sample. Absent where it is 0."""
 
 
 class OverlayMarker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -18,6 +18,8 @@ class Totals:
     num_shards: int = 0
     num_bytes: int = 0
     """Of tars and tables."""
+    bytes_lost: int = 0
+    """Of the sources: what could not be read and was no whole sample."""
 
     def add(self, marker: ShardMarker) -> None:
         """Add a shard."""
@@ -25,6 +27,7 @@ class Totals:
         self.regions.add(marker.regions)
         self.num_shards += 1
         self.num_bytes += marker.tar.size + marker.parquet.size
+        self.bytes_lost += marker.bytes_lost
 
     @property
     def balanced(self) -> bool:

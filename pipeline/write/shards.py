@@ -87,6 +87,7 @@ def _split(sample: Sample, configuration: Configuration) -> str:
 def _write(sample: Sample, writer: ShardWriter, configuration: Configuration) -> None:
     """Add a sample that is ok to the tar, and any sample's rows to the table."""
     writer.images.inputs += 1
+    writer.bytes_lost += sample.item.bytes_lost
     writer.regions.inputs += 0 if sample.proposals is None else len(sample.proposals.boxes)
     names = {"proposer": configuration.proposer, "captioner": configuration.captioner}
     tar_range = None
@@ -124,6 +125,7 @@ def _finish(
             for part in plan.unit(unit)
         ],
         provenance=provenance,
+        bytes_lost=writer.bytes_lost,
     )
     file = HashingFile(plan.storage.scratch / f"{shard.marker}.{token}")
     try:
