@@ -25,10 +25,17 @@ from pipeline.read.location import Location
 from schemas.reasons import Reason
 from schemas.tar import BLOCK, END
 
-_RECORDS = (20 * BLOCK, *(1 << power for power in range(10, 21)))
-"""Bytes to which archives are filled up: 10 KiB by custom, powers of two up to 1 MiB where somebody chose."""
-_HOLLOW = 16
+_RECORD = 20 * BLOCK
+"""Bytes to which archives are filled up by custom."""
+_LARGE_RECORDS = tuple(1 << power for power in range(14, 21))
+"""To which a file is filled up where somebody chose so: powers of two up to 1 MiB."""
+_HOLLOW = 2
 """As many zeros at the end of a member, before a run of zeros, show that the run began inside the member."""
+_END_MARKS = (b"\xff\xd9", b"IEND\xae\x42\x60\x82", b";")
+_PICTURES = (b"\xff\xd8", b"\x89P", b"GI")
+"""What JPEG, PNG and GIF end in, and begin with; some cameras fill their files up with zeros after it."""
+_DATA_AT = (BLOCK, 3 * BLOCK)
+"""How far behind the beginning of a header a member's content may begin: without and with an extended header."""
 _LINKS = 40
 """Links that are followed to find a file; as many as a file system follows."""
 _CHECKSUM = re.compile(rb"[ 0-7]{6}[ 0-7\0]{2}")
@@ -36,6 +43,7 @@ _CHECKSUM_AT = 148
 _MAGIC = re.compile(rb"ustar")
 _MAGIC_AT = 257
 _NAME_BYTES = 100
+_ZEROS = "zeros where a header belongs"
 _CONTINUED = b"M"
 """The type of a file whose beginning is in another volume."""
 _HEADER_ERRORS = (
@@ -187,8 +195,12 @@ class _Stretch:
         self._stop = stop
         self._archive = start
         """Where the archive begins that is being read: its end is filled up to a record that begins there."""
+        self._joins: list[tuple[int, int]] = []
+        """Archives before it that ended with an end mark and no padding: where each began, and where its mark did."""
+        self._lost: int | None = None
+        """Where the first header belonged that was lost in the archive's last gap."""
         self._resumed: int | None = None
-        """Where reading went on after the last gap of the archive."""
+        """Where reading went on after that gap."""
 
     def walk(self) -> None:
         """Find the entries and gaps."""
@@ -219,43 +231,63 @@ class _Stretch:
         zeros = _end_of_zeros(self._file, position, self._stop)
         at_end = zeros == self._stop
         last = self.entries[-1] if len(self.entries) > first else None
-        hollow = last is not None and _is_hollow(self._file, last)
         marked = zeros - position >= (BLOCK if at_end else len(END))
-        filled = self._is_filled_up(position, zeros, hollow=hollow)
         followed = marked and _is_header(self._file, zeros, self._stop)
-        # The end of a tar whose own header is lost: in the member it is, its padding ends anywhere. Where nothing but
-        # the header was lost, what is read after it is the member's beginning.
-        resumed_within = self._resumed is not None and followed and self._resumed == self.gaps[-1].start + BLOCK
-        nested = self._resumed is not None and marked and not hollow and (resumed_within or not filled)
-        if nested:
+        hollow = last is not None and _is_hollow(self._file, last, certain=at_end or followed)
+        ended = marked and not hollow and self._is_filled_up(position, zeros)
+        if followed and not hollow and self._is_nested(position, zeros, ended=ended):
             self._forget(first)
-        elif marked and filled and (at_end or not hollow):
+            last = None
+        elif ended:
             if followed:
-                self._archive, self._resumed = zeros, None
+                if zeros - position == len(END):
+                    self._joins.append((self._archive, position))
+                self._archive, self._lost, self._resumed = zeros, None, None
                 return zeros
             if not at_end:
-                self._leave_stale(zeros)
+                problem = "behind the end of an archive, and no whole one: what was deleted stays deleted"
+                self.gaps.append(Gap(start=zeros, stop=self._stop, problem=problem, num_lost=0, reason=Reason.STALE))
             return None
-        return self._go_on(position, zeros, None if nested else last, hollow=hollow)
+        return self._go_on(position, zeros, last, hollow=hollow)
 
-    def _is_filled_up(self, position: int, zeros: int, *, hollow: bool) -> bool:
-        """Say whether an archive that ends at `position` has its zeros up to `zeros`, by the customs of writers."""
-        used, total = position + len(END) - self._archive, zeros - self._archive
-        custom, *others = (-(-used // record) * record for record in _RECORDS)
-        if zeros == self._stop and total <= custom:  # a cut in the padding does no harm
+    def _is_filled_up(self, position: int, zeros: int) -> bool:
+        """Say whether the archive, or one before it, ends at `position` and is filled up to `zeros`.
+
+        Where it is one before it, what was taken for that one's end was zeros within it.
+        """
+        if _is_filled_up(self._archive, position, zeros):
             return True
-        if used % BLOCK:  # reading went on in an archive whose beginning was lost
-            return total - used < _RECORDS[0]
-        return total in (used, custom) or (total in others and not hollow)
+        for index, (archive, _) in enumerate(self._joins):
+            if _is_filled_up(archive, position, zeros):
+                for _, end in self._joins[index:]:
+                    self.gaps.append(Gap(start=end, stop=end + len(END), problem=_ZEROS, num_lost=len(END)))
+                self.gaps.sort(key=lambda gap: gap.start)
+                self._archive = archive
+                del self._joins[index:]
+                return True
+        return zeros == self._stop and (
+            zeros <= _padded(self._archive, position)  # a cut in the padding does no harm
+            or any(zeros == _padded(self._archive, position, record) for record in _LARGE_RECORDS)
+        )
+
+    def _is_nested(self, position: int, zeros: int, *, ended: bool) -> bool:
+        """Say whether what ends at `position` is a tar within a member whose own header was lost in a gap.
+
+        It is filled up, as any, to a record that begins with its own beginning: at the gap's end where nothing but the
+        member's header was lost, else anywhere in the gap.
+        """
+        if self._lost is None or self._resumed is None:
+            return False
+        if ended or zeros - position == len(END):
+            begins_here = self._resumed - self._lost in _DATA_AT
+            return begins_here and _is_filled_up(self._resumed, position, zeros)
+        first = zeros - (zeros - self._lost - BLOCK) // _RECORD * _RECORD
+        return first <= self._resumed and zeros == _padded(first, position)
 
     def _forget(self, first: int) -> None:
         """Forget the entries from `first` on: they are a member's content."""
         del self.entries[first:]
         self.links = {index: link for index, link in self.links.items() if index < first}
-
-    def _leave_stale(self, start: int) -> None:
-        problem = "no archive, behind the end of one: what was deleted stays deleted"
-        self.gaps.append(Gap(start=start, stop=self._stop, problem=problem, num_lost=0, reason=Reason.STALE))
 
     def _go_on(self, position: int, zeros: int, last: TarEntry | None, *, hollow: bool) -> int | None:
         """Add the gap at `position`, and return where reading goes on."""
@@ -269,7 +301,7 @@ class _Stretch:
             _, resumed = next(_headers(self._file, resumed, self._stop))
         stop = self._stop if resumed is None else min(resumed, self._stop)
         start = min(position, stop)
-        problem = "zeros where a header belongs" if zeros - position >= BLOCK else "no header where one belongs"
+        problem = _ZEROS if zeros - position >= BLOCK else "no header where one belongs"
         # a cut in the padding leaves the file whole
         if last is not None and (hollow or (stop < position and last.offset + last.size > stop)):
             start = last.header
@@ -282,6 +314,8 @@ class _Stretch:
         earlier = self.gaps.pop() if self.gaps and self.gaps[-1].stop == self._resumed and last is None else None
         if earlier is not None:
             start, problem = earlier.start, earlier.problem
+        else:
+            self._lost = position
         self.gaps.append(Gap(start=start, stop=stop, problem=problem, num_lost=max(stop, position) - start))
         self._resumed = resumed
         return resumed if resumed is not None and resumed < self._stop else None
@@ -296,6 +330,18 @@ class _Stretch:
             return None
         reached = max(after for _, after in _headers(self._file, found, self._stop))
         return found if _end_of_zeros(self._file, reached, self._stop) >= stop else None  # else a part of the file
+
+
+def _is_filled_up(archive: int, position: int, zeros: int) -> bool:
+    """Say whether zeros from `position` to `zeros` end an archive that begins at `archive`, by writers' customs."""
+    if (position - archive) % BLOCK:  # reading went on in an archive whose beginning was lost
+        return zeros - position <= _RECORD + len(END)
+    return zeros in (position + len(END), _padded(archive, position))
+
+
+def _padded(archive: int, position: int, record: int = _RECORD) -> int:
+    """Return where an archive ends that has its end mark at `position` and is filled up to whole records."""
+    return archive + -(-(position + len(END) - archive) // record) * record
 
 
 def _tarfile(file: BinaryIO) -> tarfile.TarFile:
@@ -345,11 +391,19 @@ def _end_of_zeros(file: BinaryIO, start: int, stop: int) -> int:
     return max(start, stop)
 
 
-def _is_hollow(file: BinaryIO, entry: TarEntry) -> bool:
-    """Say whether an entry's bytes end in zeros, as they do where zeros were written over a part of the tar."""
-    length = 0 if entry.is_sparse else min(entry.size, _HOLLOW)
+def _is_hollow(file: BinaryIO, entry: TarEntry, *, certain: bool) -> bool:
+    """Say whether an entry's bytes end in zeros, as they do where zeros were written over a part of the tar.
+
+    With `certain`, only for a picture that has an end mark when it is whole.
+    """
+    length = 0 if entry.is_sparse else min(entry.size, CHUNK)
     file.seek(entry.offset + entry.size - length)
-    return bool(length) and file.read(length) == bytes(length)
+    data = file.read(length)
+    rest = data.rstrip(b"\0")
+    if not length or len(data) < length or len(data) - len(rest) < min(_HOLLOW, length) or rest.endswith(_END_MARKS):
+        return False
+    file.seek(entry.offset)
+    return not certain or file.read(_HOLLOW) in _PICTURES
 
 
 def _has_cut_name(file: BinaryIO, header: int) -> bool:
