@@ -89,7 +89,7 @@ class DecodedImage:
     pixels: Pixels
     """`[height, width, 3]` uint8 RGB, upright; empty once `released`."""
     stored: bytes
-    """The bytes that go into the shard: the source's own unless `reencoded`."""
+    """The bytes that go into the shard: the source's own unless `reencoded` (mended files are, too)."""
     suffix: str
     """Of the stored bytes: `jpg`, `png` or `webp`."""
     reencoded: bool
