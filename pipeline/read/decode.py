@@ -10,6 +10,7 @@ is mended (`mend`). All else is re-encoded: PNG as PNG, the rest as JPEG, and as
 
 import struct
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -89,7 +90,15 @@ class _Stored:
     """EXIF orientation (1-8) of the source's raw pixels; the stored ones are upright."""
 
 
-def decode(item: SourceItem, settings: DecodeSettings) -> DecodedImage | Drop:
+Admit = Callable[[int], None]
+"""Told a number of pixels before they are decoded; may wait until there is memory for them."""
+
+
+def _at_once(num_pixels: int) -> None:
+    pass
+
+
+def decode(item: SourceItem, settings: DecodeSettings, admit: Admit = _at_once) -> DecodedImage | Drop:
     """Return the image upright as `[H, W, 3]` uint8 RGB with the bytes to store, or why there is none.
 
     An item that carries a drop gives that drop. Transparent pixels are composited over white, the first frame of
@@ -104,23 +113,23 @@ def decode(item: SourceItem, settings: DecodeSettings) -> DecodedImage | Drop:
     if len(item.data) > settings.max_bytes:
         return _drop(Reason.TOO_LARGE, f"{len(item.data)} bytes, above --read.max_bytes {settings.max_bytes}")
     try:
-        stored = _store(item.data, settings.max_pixels)
+        stored = _store(item.data, settings.max_pixels, admit)
         if isinstance(stored, _Stored) and not is_clean(item.data):  # some readers do not notice
             missing = _drop(Reason.TRUNCATED, "the file ends before its pixels do, or they have a wrong checksum")
-            stored = _store_mended(item.data, settings.max_pixels) or missing
+            stored = _store_mended(item.data, settings.max_pixels, admit) or missing
     except _DECODE_ERRORS as error:
-        mended = _store_mended(item.data, settings.max_pixels)
+        mended = _store_mended(item.data, settings.max_pixels, admit)
         if mended is None:
             return _drop_of(error, item.data)
         stored = mended
     return stored if isinstance(stored, Drop) else _with_given(item, stored)
 
 
-def _store_mended(data: bytes, max_pixels: int) -> _Stored | Drop | None:
+def _store_mended(data: bytes, max_pixels: int, admit: Admit) -> _Stored | Drop | None:
     """Return what to store of a damaged file whose pixels are all there; None if they are not."""
     for mended in mend(data, max_pixels):
         with suppress(*_DECODE_ERRORS):
-            stored = _store(mended, max_pixels)
+            stored = _store(mended, max_pixels, admit)
             return stored if isinstance(stored, Drop) else replace(stored, reencoded=True)
     return None
 
@@ -136,11 +145,12 @@ def _drop(reason: Reason, message: str) -> Drop:
     return Drop(reason=reason, stage=Stage.DECODE, message=message)
 
 
-def _store(data: bytes, max_pixels: int) -> _Stored | Drop:
+def _store(data: bytes, max_pixels: int, admit: Admit) -> _Stored | Drop:
     with Image.open(BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
         if width * height > max_pixels:
             return _drop(Reason.TOO_LARGE, f"{width} x {height} pixels, above --read.max_pixels {max_pixels}")
+        admit(width * height)
         orientation, turn = _load(image)
         if turn is None and _is_plain(image, data):
             suffix = _SUFFIX_OF_KEPT[str(image.format)]
