@@ -110,7 +110,7 @@ class Annotator:
         return Batcher(
             ahead.detect if ahead else lambda batch: proposer.propose(_images(batch)),
             prepare=(lambda batch: ahead.prepare(_images(batch))) if ahead else None,
-            cost=lambda sample: max(1.0, _image(sample).pixels.nbytes / _BATCH_BYTES * proposer.batch_size),
+            cost=lambda sample: max(1.0, _images([sample])[0].pixels.nbytes / _BATCH_BYTES * proposer.batch_size),
             name=proposer.name,
             stage=Stage.PROPOSE,
             batch_size=proposer.batch_size,
