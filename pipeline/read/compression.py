@@ -93,6 +93,7 @@ def decompress(packed: BinaryIO, plain: BinaryIO) -> list[Break]:
                 plain.seek(begin)
                 plain.truncate()
                 position, _ = _feed(packed, plain, make(), start, resumed, careful_from=position)
+                position = position if plain.tell() > begin else start
             problem = f"the compressed stream breaks off at byte {position:,}: {problem}"
             lost = resumed - position
             breaks.append(Break(offset=plain.tell(), problem=problem, num_lost=lost, is_stream=make is not None))
@@ -142,7 +143,12 @@ def _find_stream(packed: BinaryIO, start: int, reached: int, size: int) -> int:
         for match in _ANY_MAGIC.finditer(data):
             found, make = begin + match.start(), _DECOMPRESSORS[match[0]]
             head = BytesIO()
-            _feed(packed, head, make(), found, min(found + _PIECE, size), careful_from=found)
+            stream, reached_in = make(), found
+            while reached_in < size and head.tell() < BLOCK and not stream.eof:
+                piece = min(reached_in + BLOCK, size)
+                reached_in, _ = _feed(packed, head, stream, reached_in, piece)
+                if reached_in < piece:
+                    break
             with suppress(tarfile.HeaderError):
                 tarfile.TarInfo.frombuf(head.getvalue()[:BLOCK], "utf-8", "replace")
                 if found >= reached or _feed(packed, _Nowhere(), make(), found, size)[0] >= reached:

@@ -31,7 +31,7 @@ _LARGE_RECORDS = tuple(1 << power for power in range(14, 21))
 """To which a file is filled up where somebody chose so: powers of two up to 1 MiB."""
 _HOLLOW = 2
 """As many zeros at the end of a member, before a run of zeros, show that the run began inside the member."""
-_END_MARKS = (b"\xff\xd9", b"IEND\xae\x42\x60\x82", b";")
+_END_MARKS = (b"\xff\xd9", b"IEND\xae\x42\x60\x82", b"\0;")
 _PICTURES = (b"\xff\xd8", b"\x89P", b"GI")
 """What JPEG, PNG and GIF end in, and begin with; some cameras fill their files up with zeros after it."""
 _DATA_AT = (BLOCK, 3 * BLOCK)
@@ -44,6 +44,7 @@ _MAGIC = re.compile(rb"ustar")
 _MAGIC_AT = 257
 _NAME_BYTES = 100
 _ZEROS = "zeros where a header belongs"
+_EXTENDED = re.compile(rb"\d+ [\w.]+=")
 _CONTINUED = b"M"
 """The type of a file whose beginning is in another volume."""
 _HEADER_ERRORS = (
@@ -231,10 +232,13 @@ class _Stretch:
         zeros = _end_of_zeros(self._file, position, self._stop)
         at_end = zeros == self._stop
         last = self.entries[-1] if len(self.entries) > first else None
+        hollow = last is not None and _is_hollow(self._file, last)
         marked = zeros - position >= (BLOCK if at_end else len(END))
         followed = marked and _is_header(self._file, zeros, self._stop)
-        hollow = last is not None and _is_hollow(self._file, last, certain=at_end or followed)
-        ended = marked and not hollow and self._is_filled_up(position, zeros)
+        if followed and zeros != _padded(self._archive, position) and _has_cut_name(self._file, zeros):
+            marked = followed = False  # an extended header was lost
+        damaged = hollow and not ((at_end or followed) and _may_end_in_zeros(self._file, last))
+        ended = marked and not damaged and self._is_filled_up(position, zeros)
         if followed and not hollow and self._is_nested(position, zeros, ended=ended):
             self._forget(first)
             last = None
@@ -273,16 +277,14 @@ class _Stretch:
     def _is_nested(self, position: int, zeros: int, *, ended: bool) -> bool:
         """Say whether what ends at `position` is a tar within a member whose own header was lost in a gap.
 
-        It is filled up, as any, to a record that begins with its own beginning: at the gap's end where nothing but the
-        member's header was lost, else anywhere in the gap.
+        It is filled up, as any, to a record that begins with its own beginning: behind the header that was lost.
         """
-        if self._lost is None or self._resumed is None:
+        if self._lost is None:
             return False
-        if ended or zeros - position == len(END):
-            begins_here = self._resumed - self._lost in _DATA_AT
-            return begins_here and _is_filled_up(self._resumed, position, zeros)
-        first = zeros - (zeros - self._lost - BLOCK) // _RECORD * _RECORD
-        return first <= self._resumed and zeros == _padded(first, position)
+        begins = [self._lost + offset for offset in _DATA_AT]
+        if ended or zeros - position == len(END):  # then its first header must be seen, too
+            begins = [begin for begin in begins if begin == self._resumed]
+        return any(_is_filled_up(begin, position, zeros) for begin in begins)
 
     def _forget(self, first: int) -> None:
         """Forget the entries from `first` on: they are a member's content."""
@@ -292,7 +294,7 @@ class _Stretch:
     def _go_on(self, position: int, zeros: int, last: TarEntry | None, *, hollow: bool) -> int | None:
         """Add the gap at `position`, and return where reading goes on."""
         resumed = None
-        if last is not None and not hollow and zeros - position < BLOCK:
+        if last is not None and zeros - position < BLOCK:
             resumed = self._find_joined(last, position)
         if resumed is None:
             search = max(zeros - (zeros - position) % BLOCK, position + 1)
@@ -309,13 +311,14 @@ class _Stretch:
             self.entries[-1] = replace(last, problem=Reason.TRUNCATED, beside_gap=True)
         elif last is not None:
             self.entries[-1] = replace(last, beside_gap=True)
-        if position == stop and not hollow:
+        if stop - position < BLOCK and stop == self._stop and start == position:
             problem = "the archive ends without its end mark"
         earlier = self.gaps.pop() if self.gaps and self.gaps[-1].stop == self._resumed and last is None else None
         if earlier is not None:
             start, problem = earlier.start, earlier.problem
         else:
-            self._lost = position
+            # behind nothing but zeros begins no member's content
+            self._lost = None if resumed == zeros and zeros - position >= len(END) else position
         self.gaps.append(Gap(start=start, stop=stop, problem=problem, num_lost=max(stop, position) - start))
         self._resumed = resumed
         return resumed if resumed is not None and resumed < self._stop else None
@@ -325,7 +328,7 @@ class _Stretch:
         if _is_header(self._file, last.offset, self._stop):
             return None  # a tar
         stop = min(position, self._stop)
-        found = _find_header(self._file, last.offset + 1, stop, grid=position % BLOCK)
+        found = _find_header(self._file, last.offset + 1, min(stop + BLOCK - 1, self._stop), grid=position % BLOCK)
         if found is None:
             return None
         reached = max(after for _, after in _headers(self._file, found, self._stop))
@@ -391,26 +394,34 @@ def _end_of_zeros(file: BinaryIO, start: int, stop: int) -> int:
     return max(start, stop)
 
 
-def _is_hollow(file: BinaryIO, entry: TarEntry, *, certain: bool) -> bool:
-    """Say whether an entry's bytes end in zeros, as they do where zeros were written over a part of the tar.
-
-    With `certain`, only for a picture that has an end mark when it is whole.
-    """
-    length = 0 if entry.is_sparse else min(entry.size, CHUNK)
-    file.seek(entry.offset + entry.size - length)
+def _is_hollow(file: BinaryIO, entry: TarEntry) -> bool:
+    """Say whether an entry's bytes end in zeros, as they do where zeros were written over a part of the tar."""
+    length = 0 if entry.is_sparse or entry.problem is not None else min(entry.size, CHUNK)
+    file.seek(entry.offset + entry.size - length if length else 0)
     data = file.read(length)
     rest = data.rstrip(b"\0")
-    if not length or len(data) < length or len(data) - len(rest) < min(_HOLLOW, length) or rest.endswith(_END_MARKS):
-        return False
+    return bool(length) and len(data) - len(rest) >= min(_HOLLOW, length) and not rest.endswith(_END_MARKS)
+
+
+def _may_end_in_zeros(file: BinaryIO, entry: TarEntry | None) -> bool:
+    """Say whether a whole file may end in zeros: not a picture that has an end mark."""
+    if entry is None:
+        return True
     file.seek(entry.offset)
-    return not certain or file.read(_HOLLOW) in _PICTURES
+    return file.read(_HOLLOW) not in _PICTURES
 
 
 def _has_cut_name(file: BinaryIO, header: int) -> bool:
-    """Say whether a header stands for a name that did not fit in, so that a header before it had the whole name."""
-    file.seek(header)
+    """Say whether a header's name may be a stand-in for one that a header before it had, which was lost.
+
+    The block before it is such a header's then, or was lost too.
+    """
+    file.seek(max(header - BLOCK, 0))
+    before = file.read(min(header, BLOCK))
     name = file.read(_NAME_BYTES).rstrip(b"\0")
-    return len(name) >= _NAME_BYTES - 1 or b"?" in name
+    if len(name) < _NAME_BYTES - 1 and b"?" not in name:
+        return False
+    return not any(before) or _EXTENDED.match(before) is not None or before.startswith(name)
 
 
 def _entry(info: tarfile.TarInfo, stop: int) -> TarEntry:
