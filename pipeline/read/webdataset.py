@@ -50,14 +50,6 @@ class TarRow:
         """The files that are pictures of the sample: their suffix is a picture's."""
         return [entry for suffix, entry in self.files.items() if f".{suffix.lower()}" in FORMAT_OF_SUFFIX]
 
-    @property
-    def is_lost(self) -> bool:
-        """True where a gap has taken the picture: the sample belongs to the row for the gap."""
-        pictures = self.pictures or [entry for entry in self.files.values() if is_image(entry.name)]
-        if not pictures:
-            return any(entry.beside_gap for entry in self.files.values())
-        return all(entry.problem is Reason.TRUNCATED for entry in pictures)
-
 
 class WebDataset:
     """Tars: one, a folder of them, a glob or a brace range (`data/{00000..00127}.tar`), plain or with gzip."""
@@ -188,7 +180,9 @@ def _rows(tar: OpenTar | SampleError, uri: str, sidecar: Sidecar) -> list[TarRow
     """Return what a tar yields: its samples, then what it lost. Each picture has a row, whatever its name."""
     if isinstance(tar, SampleError):
         return [TarRow(name=name, error=tar) for name in sidecar.names or ("",)]
-    samples = [sample for sample in group_samples(tar.entries) if not sample.is_lost]
+    samples = group_samples(tar.entries)
+    if tar.gaps:
+        samples = [sample for sample in samples if not _is_lost(sample)]
     rows = [row for sample in samples for row in _told_apart(sample)]
     losses = _losses(tar, uri, sidecar, missing=sidecar.missing(sample.name for sample in samples))
     number = 0
@@ -196,6 +190,14 @@ def _rows(tar: OpenTar | SampleError, uri: str, sidecar: Sidecar) -> list[TarRow
         number += not row.name
         rows.append(row if row.name else replace(row, number=number))
     return rows
+
+
+def _is_lost(sample: TarRow) -> bool:
+    """Say whether a gap has taken the picture: the sample belongs to the row for the gap."""
+    pictures = sample.pictures or [entry for entry in sample.files.values() if is_image(entry.name)]
+    if not pictures:
+        return any(entry.beside_gap for entry in sample.files.values())
+    return all(entry.problem is Reason.TRUNCATED for entry in pictures)
 
 
 def _losses(tar: OpenTar, uri: str, sidecar: Sidecar, *, missing: Sequence[str]) -> Iterator[TarRow]:
@@ -220,11 +222,12 @@ def _told_apart(sample: TarRow) -> Iterator[TarRow]:
     Pictures beside the sample's own that are called by a word (`0001.mask.png`) are what goes with it; where they are
     numbered, somebody may have taken them for samples.
     """
-    own = sample.pictures
-    others = [entry for suffix, entry in sample.files.items() if entry not in own and is_image(suffix)]
-    if len(own) + len(others) < 2:
+    images = [suffix for suffix, entry in sample.files.items() if is_image(entry.name)]
+    if len(images) < 2:
         yield sample
         return
+    own = sample.pictures
+    others = [sample.files[suffix] for suffix in images if "." in suffix]
     rule = "the first dot of a name ends the key and begins the suffix"
     if len(own) == 1:
         yield sample
