@@ -4,6 +4,7 @@ So `fineclip --help` is instant, and a missing extra is reported by the one subc
 person can act on carry their exit code (`exit_code` on the class); they are printed here, without a traceback.
 """
 
+import atexit
 import difflib
 import importlib
 import importlib.util
@@ -35,6 +36,7 @@ SUBCOMMANDS = {
     "train-mini": _Subcommand("pipeline.minis.command:main", "trainer", "train a small detector, captioner or CLIP"),
     "train": _Subcommand("trainer.cli.command:train_main", "trainer", "train FineCLIP, CLIPSelf, RegionCLIP or CLIP"),
     "evaluate": _Subcommand("trainer.cli.command:evaluate_main", "trainer", "measure a model on a data set"),
+    "export-model": _Subcommand("trainer.cli.export:export_main", "trainer", "write a trained model in another form"),
     "status": _Subcommand("pipeline.cli.status:status_main", "", "count what a data set holds now"),
     "view": _Subcommand("pipeline.viewer.command:view_main", "viewer", "look at boxes and captions in the browser"),
     "sheet": _Subcommand("pipeline.viewer.command:sheet_main", "viewer", "write a contact sheet, one HTML file"),
@@ -104,6 +106,7 @@ def run() -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     if "apache_beam" in sys.modules:
+        atexit._run_exitfuncs()  # job servers that Beam started are stopped there
         os._exit(code)
     sys.exit(code)
 

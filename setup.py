@@ -39,6 +39,7 @@ TRAINER = [
     "torch>=2.15",
     "torchvision>=0.29",
     "transformers>=5",
+    "typing_extensions>=4.10",  # `override`, which is in typing from Python 3.12
 ]
 OPENAI = ["openai>=3"]
 """The client of `--captioner openai`, which speaks to any OpenAI-compatible server."""
@@ -47,8 +48,10 @@ ULTRALYTICS = ["ultralytics-opencv-headless>=8.4"]
 RAY = ["ray>=2.60"]
 """`--engine ray`: without its dashboard, which `ray job submit` needs (`pip install 'ray[default]'`)."""
 DEV = [
+    "axe-playwright-python>=0.1.8",  # carries axe-core, the rules of accessibility that the browser tests hold
     "datasets>=4",
     "hypothesis>=6.100",
+    "moto[server]>=5.1",  # an S3 to test against, which knows conditional puts
     "mypy>=1.15",
     "matplotlib>=3.9",  # this and the next two: what Ultralytics imports; see the Makefile
     "polars>=1",
@@ -58,6 +61,7 @@ DEV = [
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "ruff>=0.12",
+    "s3fs>=2026.6",
     "types-PyYAML>=6",
     "webdataset>=1.0",
     "wids>=0.1.11",

@@ -202,6 +202,7 @@ def main() -> None:
                 for kind, queries in _queries(np.random.default_rng(0), arguments.queries).items()
             }
             by_kind["search"] = [seconds for kind in by_kind if kind.startswith("search") for seconds in by_kind[kind]]
+            by_kind["page of crops"] = [_seconds(session, f"{url}api/crops?label={thing}") for thing in _THINGS]
             by_kind["count and histograms"] = [
                 _seconds(session, f"{url}api/summary?label={thing}") for thing in _THINGS
             ]

@@ -1,7 +1,7 @@
-"""Makes the viewer's pictures: `python docs/screenshots.py GALLERY_URL COMPARE_URL DATASET_URL FOLDER`.
+"""Makes the viewer's pictures: `python docs/screenshots.py PHOTOGRAPHS_URL SCENES_URL FOLDER`.
 
-The addresses are those of running viewers (`fineclip view`). Each picture shows a page at 1440 and at 390 pixels, side
-by side, once in light and once in dark.
+The addresses are those that two running viewers printed: `fineclip view PHOTOGRAPHS --compare OTHER` and `fineclip view
+SCENES`. Each picture shows a page at 1440 and at 390 pixels, side by side, once in light and once in dark.
 """
 
 import io
@@ -24,8 +24,8 @@ def shot(browser: Browser, url: str, *, width: int, scheme: str) -> Image.Image:
     page = browser.new_page(viewport={"width": width, "height": _HEIGHT_PX}, color_scheme=scheme)
     page.goto(url)
     page.wait_for_load_state("networkidle")
-    if width == max(_WIDTHS) and page.locator("article .regions > li").count():
-        page.locator("article .regions > li").nth(1).hover()
+    if width == max(_WIDTHS) and page.locator("article .regions > li, article.cutout").count():
+        page.locator("article .regions > li, article.cutout").nth(1).hover()
         page.wait_for_timeout(300)
     data = page.screenshot()
     page.close()
@@ -44,11 +44,18 @@ def picture(browser: Browser, url: str, scheme: str) -> Image.Image:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the six pictures."""
-    *urls, folder = arguments
+    """Write a picture of each page in each scheme."""
+    photographs, scenes, folder = arguments
+    pages = {
+        "gallery": photographs,
+        "crops": f"{photographs}crops",
+        "filtered": f"{photographs}?status=filtered",
+        "compare": f"{photographs}compare",
+        "dataset": f"{scenes}dataset",
+    }
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_FLAGS)
-        for name, url in zip(("gallery", "compare", "dataset"), urls, strict=True):
+        for name, url in pages.items():
             for scheme in _MATTE:
                 picture(browser, url, scheme).save(Path(folder) / f"viewer-{name}-{scheme}.png", optimize=True)
         browser.close()

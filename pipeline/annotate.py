@@ -135,7 +135,8 @@ class Annotator:
     def _captioning(self) -> Batcher[Crop, Caption]:
         """Return what calls the captioner, its CPU part ahead of the model where it has one."""
         captioner = _loaded(self.captioner)
-        ahead = captioner if isinstance(captioner, PreparingCaptioner) and self._prepares_ahead else None
+        sends_ahead = getattr(captioner, "runs_elsewhere", False) or self._prepares_ahead
+        ahead = captioner if isinstance(captioner, PreparingCaptioner) and sends_ahead else None
         prompts = [captioner.prompt]
         return Batcher(
             ahead.generate if ahead else lambda crops: captioner.caption(crops, prompts * len(crops)),

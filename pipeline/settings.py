@@ -13,7 +13,7 @@ from pipeline.propose import proposer_class
 from pipeline.propose.select import SelectSettings
 from pipeline.read.exclusions import ReadSettings
 from schemas.hashes import fingerprint
-from schemas.names import SCHEMA_VERSION, TRAIN, VAL
+from schemas.names import SCHEMA_REVISION, SCHEMA_VERSION, TRAIN, VAL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,7 @@ class Configuration:
         """Return what is fingerprinted, as JSON values: settings, weights, algorithm and schema versions."""
         return {
             "schema_version": SCHEMA_VERSION,
+            "schema_revision": SCHEMA_REVISION,
             "proposer": self.identity("proposer"),
             "captioner": self.identity("captioner"),
             "read": self.read.limits(),
@@ -124,6 +125,8 @@ class RunSettings:
     """CPU threads of torch in each worker; results depend on it in the last digits, so it does not follow the cores."""
     lease_timeout_s: float = 60.0
     """Seconds after which the shard of a worker that stopped renewing its lease goes to another."""
+    stall_timeout_s: float = 3600.0
+    """Seconds without a finished image, a shard or a line of the log, once work has begun, after which the run ends."""
     max_dead: float = 0.01
     """Share of dead images or regions above which the job ends with exit code 1."""
     permissive_only: bool = False
@@ -137,6 +140,7 @@ class RunSettings:
             ("--decode-threads", self.decode_threads, 1),
             ("--torch-threads", self.torch_threads, 1),
             ("--lease-timeout-s", self.lease_timeout_s, 1),
+            ("--stall-timeout-s", self.stall_timeout_s, 1),
         ):
             if value < least:
                 raise ValueError(f"{flag} is {value}, but must be at least {least}")

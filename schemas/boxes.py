@@ -15,6 +15,8 @@ Boxes = npt.NDArray[np.float32]
 QUANTUM = 1 / 16
 """Boxes are rounded to this many pixels before they are stored or hashed (float32 holds such values exactly)."""
 
+_MIN_JUDGED, _NEAR, _MANY, _NEARLY_ALL = 10, 0.1, 0.25, 0.98
+
 
 def as_boxes(values: Any) -> Boxes:
     """Return `values` (any nested sequence of four numbers a box, possibly empty) as `[R, 4]` float32."""
@@ -74,3 +76,34 @@ def iou(boxes_a: Boxes, boxes_b: Boxes) -> npt.NDArray[np.float32]:
     ratio: npt.NDArray[np.float32] = np.zeros_like(intersection)
     np.divide(intersection, union, out=ratio, where=union > 0)
     return ratio
+
+
+def misread(boxes: Boxes, width: Any, height: Any) -> str | None:
+    """Return what was probably misread where `[R, 4]` boxes that a source gives are no sensible boxes, or None.
+
+    `width` and `height` are `[R]`, of each box's image; `boxes` may be clipped to it. Ten finite boxes are judged, or
+    more. Corners that are taken for x, y, width, height put most boxes beyond their images. Clipped, they end at the
+    right or the lower edge, and elsewhere no box is narrower than its distance from the left.
+    """
+    finite = np.isfinite(boxes).all(axis=1) & np.isfinite(width) & np.isfinite(height)
+    boxes, sizes = boxes[finite], np.stack([width, height], axis=1)[finite]
+    if len(boxes) < _MIN_JUDGED:
+        return None
+    within = int(((boxes >= 0) & (boxes <= 1)).all(axis=1).sum())
+    if within > len(boxes) / 2:
+        return f"{within:,} of {len(boxes):,} given boxes lie within 0..1: shares of the image, where pixels are due?"
+    start, end = boxes[:, :2], boxes[:, 2:]
+    beyond = int((end > sizes + 1).any(axis=1).sum())
+    corners = "corners x0, y0, x1, y1, where x, y, width, height are due?"
+    if beyond > len(boxes) / 2:
+        return f"{beyond:,} of {len(boxes):,} given boxes reach beyond their images: {corners}"
+    tells = (start > sizes * _NEAR).any(axis=1)  # from near the top left corner, either form gives the same box
+    start, end, sizes = start[tells], end[tells], sizes[tells]
+    if len(start) < _MIN_JUDGED:
+        return None
+    at_edge = end >= sizes
+    doubled = (end + 2 * QUANTUM >= np.minimum(2 * start, sizes)).all(axis=1)
+    if doubled.mean() > _NEARLY_ALL and (at_edge.mean(axis=0) > _MANY).all():
+        told = f"{int(at_edge.any(axis=1).sum()):,} of {len(boxes):,} given boxes end at the right or lower edge"
+        return f"{told} of their images: {corners}"
+    return None

@@ -82,6 +82,7 @@ def _parse_parquet(content: bytes, path: str) -> pa.Table:
     """Types may be wider than ours (pandas writes large_string), but not other."""
     try:
         table = pq.read_table(pa.BufferReader(content))
+        table.validate(full=True)  # text that is not UTF-8 would be found by whoever reads it first
         required = [name for name in FILTER_SCHEMA.names if name != "note"]
         unknown = set(table.column_names) - set(FILTER_SCHEMA.names)
         if unknown or not set(required) <= set(table.column_names):

@@ -5,6 +5,7 @@ A `Folder` can be pickled and survives a fork: open files and connections belong
 
 import functools
 import os
+import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, BinaryIO, cast
@@ -21,7 +22,7 @@ WHOLE_FILE = 8 << 20
 ONE_SAMPLE = 256 << 10
 """Bytes a remote file is fetched by when one sample of it is wanted."""
 _OPEN_FILES = 64
-"""Local tars kept open a process."""
+"""Local tars kept open a process, at most: a quarter of the files that it may open, where that is less."""
 _NOT_LISTED = {"http", "https"}
 """Web servers name no files reliably, even where they show a page of links."""
 
@@ -53,7 +54,11 @@ class Folder:
         """Take a local path or an fsspec URL; nothing is read yet. Raises DatasetError for unusable URLs."""
         self.url = os.fspath(path)
         try:
-            fs, self._root = fsspec.core.url_to_fs(self.url)
+            if "://" in self.url:
+                fs, self._root = fsspec.core.url_to_fs(self.url)
+            else:  # a local path, in which `::` chains nothing
+                fs = LocalFileSystem()
+                self._root = fs._strip_protocol(self.url)
         except (ValueError, ImportError) as error:
             raise DatasetError(f"{self.url}: cannot be opened: {error}") from error
         self._adopt(fs)
@@ -61,7 +66,9 @@ class Folder:
     def _adopt(self, fs: Any) -> None:
         self._fs = fs
         self._pid = os.getpid()
-        self._descriptor: Callable[[str], _Descriptor] = functools.lru_cache(_OPEN_FILES)(_open_descriptor)
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = _OPEN_FILES if limit == resource.RLIM_INFINITY else min(_OPEN_FILES, limit // 4)
+        self._descriptor: Callable[[str], _Descriptor] = functools.lru_cache(most)(_open_descriptor)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_descriptor"}

@@ -41,6 +41,7 @@ class Reason(StrEnum):
     OVER_LIMIT = "over_limit"
     OUTSIDE = "outside"
     LOW_CONFIDENCE = "low_confidence"
+    CROWD = "crowd"
     # dead: failures
     MISSING = "missing"
     EMPTY_FILE = "empty_file"
@@ -74,6 +75,7 @@ MEANING_OF: dict[Reason, str] = {
     Reason.OVER_LIMIT: "more regions than --select.max_regions, or more proposals than --select.max_proposals",
     Reason.OUTSIDE: "no part of the box lies inside the image",
     Reason.LOW_CONFIDENCE: "the captioner's best guess is less probable than its --caption.min_confidence",
+    Reason.CROWD: "the source says that the box is of a group, not of one object (COCO's iscrowd)",
     Reason.MISSING: "the file named by the source is not there",
     Reason.EMPTY_FILE: "the image file has no bytes",
     Reason.DECODE: "the bytes are not an image that can be decoded",
@@ -81,7 +83,7 @@ MEANING_OF: dict[Reason, str] = {
     Reason.TOO_LARGE: "the image has more pixels than --read.max_pixels, or its file more bytes than --read.max_bytes",
     Reason.NO_IMAGE: "the sample has no image member",
     Reason.SHARED_KEY: "several pictures of a tar have one key: the first dot of a name ends it; rename them",
-    Reason.BAD_RECORD: "the source's own annotation of the sample cannot be read",
+    Reason.BAD_RECORD: "the source's own annotation of the image or region cannot be used",
     Reason.CAPTION_ENCODING: "the caption is not UTF-8",
     Reason.DUPLICATE_KEY: "an earlier sample of the same shard has the same key",
     Reason.INVALID_BOX: "the box holds NaN or infinity, or its right or bottom edge is not beyond its left or top",
@@ -106,5 +108,6 @@ _FILTERED = {
     Reason.OVER_LIMIT,
     Reason.OUTSIDE,
     Reason.LOW_CONFIDENCE,
+    Reason.CROWD,
 }
 STATUS_OF: dict[Reason, Status] = {reason: Status.FILTERED if reason in _FILTERED else Status.DEAD for reason in Reason}

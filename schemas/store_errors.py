@@ -25,6 +25,8 @@ _PERMANENT = {
 """Errors that waiting does not cure, and what does."""
 _UNKNOWN_USER = re.compile("Credential|Auth|Token|Profile|Login")
 """What the names of errors hold that the stores' libraries raise for want of a login."""
+_FORBIDDEN = re.compile("^(Forbidden|Unauthorized|Access ?Denied)")
+"""How the messages of errors begin that say no more than that."""
 _UNREACHABLE = re.compile("Connect|Endpoint|Proxy|Timeout|DNS|gaierror")
 
 
@@ -41,7 +43,8 @@ class StorageError(OSError):
 
 def in_words(error: Exception, where: str) -> StorageError:
     """Return what `error`, of any library, means for OUTPUT, as an error that names `where` and what to do."""
-    code = errno.EACCES if isinstance(error, PermissionError) else getattr(error, "errno", None)
+    denied = isinstance(error, PermissionError) or _FORBIDDEN.search(str(error)) or _status(error) in (401, 403)
+    code = errno.EACCES if denied else getattr(error, "errno", None)
     if code in _PERMANENT:
         return StorageError(f"{where}: {getattr(error, 'strerror', None) or error}; {_PERMANENT[code]}")
     names = " ".join(kind.__name__ for kind in _with_causes(error))
@@ -54,6 +57,12 @@ def in_words(error: Exception, where: str) -> StorageError:
     if _UNREACHABLE.search(names):
         remedy = "check the address and the network, then run the same command again; finished shards are kept"
     return StorageError(f"{where}: {told}; {remedy}", may_pass=True)
+
+
+def _status(error: Exception) -> int:
+    """Return the HTTP status that an error of a store's library states; 0 for none."""
+    stated = str(getattr(error, "code", None) or getattr(error, "status", None) or "")
+    return int(stated) if stated.isdecimal() else 0
 
 
 def _with_causes(error: BaseException | None) -> Iterator[type[BaseException]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 MODEL = "fake-captioner"
@@ -41,7 +42,8 @@ class Asked:
     @property
     def is_test_image(self) -> bool:
         """Whether this is what the captioner asks to see if the server is there."""
-        return self.body["max_tokens"] == 1
+        pixels = np.asarray(Image.open(io.BytesIO(self.image)))
+        return pixels.shape == (64, 64, 3) and bool((pixels == 128).all())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +143,10 @@ class _Http(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Http
+
+    def do_GET(self) -> None:
+        models = {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "tests"}]}
+        self._send(200 if self.path == "/v1/models" else 404, json.dumps(models), {})
 
     def do_POST(self) -> None:
         if self.path != "/v1/chat/completions":

@@ -26,7 +26,7 @@ from tests.builders import (
 
 ROOT = Path(fineclip.__file__).parent
 WIDE = ((2.0, 2.0, 42.0, 42.0), (10.0, 2.0, 50.0, 42.0))
-"""Two boxes with IoU 2/3: one region or two, by --select.max_iou 0.5 (the profile's) or 0.7 (the plain default)."""
+"""Two boxes with IoU 2/3: one region or two, by --select.max-iou 0.5 (the profile's) or 0.7 (the plain default)."""
 
 
 def python(code: str, **options: object) -> "subprocess.CompletedProcess[str]":
@@ -63,9 +63,9 @@ def test_help_fits_the_terminal_and_shows_defaults_and_units(monkeypatch: pytest
     words = " ".join(text.split())
     assert "--shard-size SHARD_SIZE Images a shard, for sources that are not already tars. (default: 1000)" in words
     assert (
-        "--select.min_side MIN_SIDE Shortest allowed side of a box within the image, in pixels. (default: 8.0)" in words
+        "--select.min-side MIN_SIDE Shortest allowed side of a box within the image, in pixels. (default: 8.0)" in words
     )
-    assert "--read.max_bytes MAX_BYTES Largest image file, in bytes. (default: 268435456)" in words
+    assert "--read.max-bytes MAX_BYTES Largest image file, in bytes. (default: 268435456)" in words
     assert not re.search(r"\(default: (None|False)\)", text)
 
 
@@ -91,7 +91,7 @@ def test_without_weights_the_flag_that_takes_a_path_is_named(photos: Path, tmp_p
 @pytest.mark.parametrize("proposer", ["manual", "selective_search"])
 def test_help_shows_the_settings_of_the_chosen_proposer(proposer: str):
     text = run("annotate", "--help", "--proposer", proposer).out
-    assert ("--propose.working_side" in text) == (proposer == "selective_search")
+    assert ("--propose.working-side" in text) == (proposer == "selective_search")
 
 
 WRONG = {
@@ -99,7 +99,7 @@ WRONG = {
     "photos": "give at least one INPUT, and OUTPUT last",
     "photos out --bogus 3": "unrecognized arguments: --bogus",
     "photos out --sheld-size 3": "did you mean --shard-size?",
-    "photos out --select.max-regions 3": "did you mean --select.max_regions?",
+    "photos out --select.max-region 3": "did you mean --select.max-regions?",
     "photos out --propose.model x": "(a setting of yolov9, fastsam, rpn, sam: choose one with --proposer)",
     "photos out --shard-size many": "--shard-size is 'many', but must be a whole number",
     "photos out --shard-size 0": "--shard-size is 0, but must be at least 1",
@@ -107,12 +107,12 @@ WRONG = {
     "photos out --workers 0": "--workers is 0, but must be at least 1",
     "photos out --max-dead 3": "--max-dead is 3.0, but must be between 0 and 1",
     "photos out --val-fraction 1": "--val-fraction is 1.0, but must be at least 0 and below 1",
-    "photos out --select.max_iou 7": "--select.max_iou is 7.0, but must be between 0 and 1",
+    "photos out --select.max-iou 7": "--select.max_iou is 7.0, but must be between 0 and 1",
     "photos out --proposer yolo": "unknown proposer 'yolo'; did you mean 'yolov9'? (known:",
     "photos out --captioner gpt": "unknown captioner 'gpt' (known:",
     "photos out --profile papr": "unknown profile 'papr'; did you mean 'paper'? (known:",
     "photos out --captione rule": "--captione",
-    "photos out --propose.working_side 3": "--propose.working_side",
+    "photos out --propose.working-side 3": "--propose.working-side",
     "photos out --config nowhere.yaml": "--config nowhere.yaml: No such file or directory",
     "photos photos out": "an INPUT is named twice",
     "photos photos": "OUTPUT photos lies in INPUT photos",
@@ -193,7 +193,7 @@ def settings(tmp_path: Path, config: str, *flags: str) -> dict[str, object]:
 
 def test_flags_come_before_the_config_file_and_that_before_the_profile(tmp_path: Path):
     config = "profile: weightless\nselect: {max_regions: 4, min_side: 9}\nshard_size: 10"
-    found = settings(tmp_path, config, "--select.max_regions", "3")
+    found = settings(tmp_path, config, "--select.max-regions", "3")
     assert found["select"] == {
         "min_image_side": 32,  # the plain default
         "min_side": 9.0,
@@ -212,7 +212,7 @@ def test_a_config_file_chooses_the_backends_unless_a_flag_does(tmp_path: Path):
 
 
 def test_a_printed_config_can_be_given_again(photos: Path, tmp_path: Path):
-    printed = run("annotate", photos, tmp_path / "out", *CHEAP, "--select.min_side", "5", "--print-config").out
+    printed = run("annotate", photos, tmp_path / "out", *CHEAP, "--select.min-side", "5", "--print-config").out
     values = {name: value for name, value in yaml.safe_load(printed).items() if name != "paths"}
     assert settings(tmp_path, yaml.safe_dump(values))["select"] == values["select"]
 
@@ -269,7 +269,7 @@ def test_a_finished_job_has_nothing_to_do(photos: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("flags", "difference"),
     [
-        (("--select.min_side", "9"), "select.min_side: 8.0 in OUTPUT, 9.0 now"),
+        (("--select.min-side", "9"), "select.min_side: 8.0 in OUTPUT, 9.0 now"),
         (("--drop-empty",), "drop_empty: False in OUTPUT, True now"),
         (("--shard-size", "7"), "was planned with --shard-size 1000, and this command is with --shard-size 7"),
         (("--limit", "1"), "was planned without --limit, and this command is with --limit 1"),

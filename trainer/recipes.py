@@ -8,11 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.settings import LossSettings, ModelSettings, OptimSettings, OrderSettings, SampleSettings
+from trainer.hyperparameters import LossSettings, ModelSettings, OptimSettings, OrderSettings, SampleSettings
+
+_OFFICIAL_MIN, _OFFICIAL_MAX = 8.0 * 8, 1024.0 * 1024
+"""Areas of regions in pixels that the official code trains on."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class TrainRecipe:
     """All that the result of a run depends on, beside the data."""
 
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -23,8 +26,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check what the parts ask of each other. Raises ValueError."""
+        if self.model.train_text and not self.loss.uses_texts:
+            raise ValueError("--train-text: no loss of this recipe looks at texts; give --train-text false")
+        if self.loss.official_quirks is not None and self.loss.region_objective == "concepts":
+            raise ValueError("--official-quirks are FineCLIP's: not for --region-objective concepts")
         if self.loss.official_quirks == 1 and self.samples.max_regions is None:
-            raise ValueError("--official-quirks 1 pads regions to --max-regions an image: give it")
+            raise ValueError("--official-quirks 1 pads regions to --max-regions per image: give it")
 
     def plain(self) -> dict[str, Any]:
         """Return the settings by name, as JSON has them."""
@@ -34,21 +41,24 @@ class Recipe:
         }
 
 
-def vitb16() -> Recipe:
-    """The paper's FineCLIP with EVA02-CLIP B/16 at 224: 256 images a step, 20 regions an image, 10 epochs."""
-    return Recipe(model=ModelSettings(model="EVA02-B-16", pretrained="merged2b_s8b_b131k"))
+def vitb16() -> TrainRecipe:
+    """The paper's FineCLIP with EVA02-CLIP B/16 at 224: 256 images a step, 20 regions per image, 10 epochs."""
+    return TrainRecipe(
+        model=ModelSettings(model="EVA02-B-16", pretrained="merged2b_s8b_b131k"),
+        samples=SampleSettings(min_area_px=_OFFICIAL_MIN, max_area_px=_OFFICIAL_MAX),
+    )
 
 
-def vitl14() -> Recipe:
-    """The paper's FineCLIP with EVA02-CLIP L/14 at 336: 80 images a step, 5 regions an image, 10 epochs."""
-    return Recipe(
-        model=ModelSettings(model="EVA02-L-14-336", pretrained="merged2b_s6b_b61k", image_size=336, crop_size=336),
-        samples=SampleSettings(max_regions=5),
+def vitl14() -> TrainRecipe:
+    """The paper's FineCLIP with EVA02-CLIP L/14 at 336: 80 images a step, 5 regions per image, 10 epochs."""
+    return TrainRecipe(
+        model=ModelSettings(model="EVA02-L-14-336", pretrained="merged2b_s6b_b61k", image_size=336),
+        samples=SampleSettings(max_regions=5, min_area_px=_OFFICIAL_MIN, max_area_px=_OFFICIAL_MAX),
         order=OrderSettings(global_batch_size=80),
     )
 
 
-def clipself_vitb16() -> Recipe:
+def clipself_vitb16() -> TrainRecipe:
     """CLIPSelf: only the distillation, from the frozen start; blocks trained; the result averaged with the start.
 
     Its own runs use images of 1024 pixels padded to a square; here they are squashed. Give `--image-size`.
@@ -56,14 +66,14 @@ def clipself_vitb16() -> Recipe:
     base = vitb16()
     return dataclasses.replace(
         base,
-        model=dataclasses.replace(base.model, trainable="blocks", alpha=0.7),
+        model=dataclasses.replace(base.model, trainable="blocks", alpha=0.7, crop_size=224),
         order=OrderSettings(global_batch_size=16),
         loss=LossSettings(global_weight=0, region_weight=0, teacher="frozen"),
         optim=OptimSettings(epochs=6),
     )
 
 
-def regionclip_vitb16() -> Recipe:
+def regionclip_vitb16() -> TrainRecipe:
     """RegionCLIP as the official baseline has it: regions against sampled concepts; blocks trained."""
     base = vitb16()
     return dataclasses.replace(
@@ -73,14 +83,14 @@ def regionclip_vitb16() -> Recipe:
     )
 
 
-def clip_vitb16() -> Recipe:
+def clip_vitb16() -> TrainRecipe:
     """CLIP on the same images: only the loss of images and their captions."""
     return dataclasses.replace(vitb16(), loss=LossSettings(region_weight=0, distill_weight=0))
 
 
-def mini() -> Recipe:
+def mini() -> TrainRecipe:
     """A small CLIP from random weights, text tower included: a few minutes on two CPU cores, for scenes."""
-    return Recipe(
+    return TrainRecipe(
         model=ModelSettings(model="fineclip-mini", image_size=96, crop_size=48, train_text=True),
         samples=SampleSettings(max_regions=4),
         order=OrderSettings(global_batch_size=32),
@@ -88,6 +98,6 @@ def mini() -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {
+RECIPES: dict[str, Callable[[], TrainRecipe]] = {
     recipe.__name__: recipe for recipe in (vitb16, vitl14, clipself_vitb16, regionclip_vitb16, clip_vitb16, mini)
 }

@@ -11,7 +11,9 @@ clip        a CLIP by open_clip, for `clip_rule`
 concepts    pools of concepts, for `clip_rule`
 colours     names of colours, for `rule`
 generation  decoding and scores, for `blip2` and `vlm`
+client      a server, its errors in words, proxies, for `openai`
 patience    retries, rate limit and waiting, for `openai`
+secrets     keys and passwords, for `openai`
 pixels      crops sent to a device, or scaled
 judge       what becomes of an answer, and whether the model sees pictures at all
 normalise   what a captioner returned, tidied or refused

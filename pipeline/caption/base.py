@@ -43,7 +43,10 @@ class CaptionerBase(BackendBase):
 
 @runtime_checkable
 class PreparingCaptioner(Captioner, Protocol):
-    """A captioner whose CPU part can run ahead of the model: `caption(...)` is `generate(prepare(...))`."""
+    """A captioner whose CPU part can run ahead of the model: `caption(...)` is `generate(prepare(...))`.
+
+    One with `runs_elsewhere` set is prepared ahead on every machine: its model wants no CPU here.
+    """
 
     def prepare(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> Any:
         """Return the model's inputs: resized, tokenised, padded to a fixed shape, pinned.

@@ -13,17 +13,19 @@ or, for another model, `vllm serve Qwen/Qwen2-VL-7B-Instruct` with `--caption.ur
 import base64
 import io
 import math
+import re
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from pipeline.backends import require
-from pipeline.caption.base import CaptionerBase
+from pipeline.backends import check_ranges, require
+from pipeline.caption.base import CaptionerBase, Watched
 from pipeline.caption.pixels import scaled
-from pipeline.caption.secrets import api_key, passwords, without_userinfo
+from pipeline.caption.secrets import api_key, without_userinfo
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import OPENAI_CLIENT, Licensed, model_license
 from pipeline.sample import Caption, Crop, Drop, Pixels
@@ -34,17 +36,20 @@ if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion
     from openai.types.chat.chat_completion import Choice
 
-_NO_KEY = "none"
-"""What a server that asks for no key is given, since the client insists on one."""
-_CONNECT_S = 10.0
+    from pipeline.caption.client import Client
+
+_ENDED = ("stop", "eos", "end", "complete", "finish")
+"""How the reasons begin that servers give where the model has ended its answer; anything else has cut it."""
 _NOT_OUTPUT = (
     "url",
     "api_key_env",
     "concurrency",
     "max_requests_per_minute",
     "request_timeout_s",
+    "start_s",
     "patience_s",
     "tries",
+    "allow_constant",
     "license",
     "batch_size",
 )
@@ -52,11 +57,12 @@ _NOT_OUTPUT = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpenaiConfig:
+class OpenaiConfig(Watched):
     """Settings of `openai`."""
 
     url: str = "http://127.0.0.1:23333/v1"
-    """The server's base URL, which ends in /v1."""
+    """The server's base URL, which ends in /v1. Several servers of the model share the work: give the flag for each, or
+    commas between them."""
     model: str = "internlm/internlm-xcomposer2-vl-7b"
     """The model's name on the server."""
     api_key_env: str | None = None
@@ -64,9 +70,12 @@ class OpenaiConfig:
     prompt: str = "Describe this image in one sentence."
     """What the model is asked about each crop; the paper's words."""
     max_new_tokens: int = 64
-    """Longest caption, in tokens."""
-    temperature: float = 0.0
-    """Of the sampling; 0 takes the likeliest token."""
+    """Longest answer, in tokens, thoughts included."""
+    unfinished: Literal["dead", "keep"] = "dead"
+    """What becomes of an answer that the server cut, at --caption.max_new_tokens or by a filter: dead or keep. Chat
+    models write whole sentences, so a cut answer breaks off within one."""
+    temperature: float | None = 0.0
+    """Of the sampling; 0 takes the likeliest token. null for models that let nobody choose it."""
     seed: int | None = 0
     """Of the sampling, for servers that take one."""
     logprobs: bool = False
@@ -79,34 +88,37 @@ class OpenaiConfig:
     """Pixels; crops with a shorter side are scaled up to it, since models refuse images smaller than their patches."""
     max_side: int = 1024
     """Pixels; crops with a longer side are scaled down to it."""
-    concurrency: int = 16
-    """Requests under way at once, by each worker."""
+    concurrency: int = 256
+    """Requests under way at once, by each worker: as many as let the server fill its batches."""
     max_requests_per_minute: int | None = None
     """Rate limit of each worker."""
     request_timeout_s: float = 60.0
     """Seconds of silence after which a request is given up and sent again."""
     tries: int = 3
     """Times that a crop is sent again while the server answers others; then it is dead."""
+    start_s: float = 10.0
+    """Seconds in which a server must first answer; more where it is started together with the job."""
     patience_s: float = 300.0
-    """Seconds that a server which is gone, or still starting, is waited for; then the run stops, to be resumed."""
+    """Seconds that a server which has answered is waited for when it is gone or too busy; then the run stops, to be
+    resumed."""
     license: str | None = None
     """Licence of the weights, where you know it and the ledger does not; it goes into the provenance."""
-    batch_size: int = 64
-    """Crops that are sent before the next ones are cut."""
+    batch_size: int = 256
+    """Crops that are cut while those before them are under way."""
 
     def __post_init__(self) -> None:
-        leasts = {
+        least = {
             "max_new_tokens": 1,
-            "temperature": 0,
             "jpeg_quality": 1,
             "concurrency": 1,
             "tries": 0,
+            "start_s": 0,
             "patience_s": 0,
             "batch_size": 1,
         }
-        for name, least in leasts.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"--caption.{name} is {getattr(self, name)}, but must be at least {least}")
+        check_ranges(self, flag="--caption", least=least)
+        if self.temperature is not None and self.temperature < 0:
+            raise ValueError(f"--caption.temperature is {self.temperature}, but must be at least 0")
         for name in ("max_requests_per_minute", "request_timeout_s"):
             if (getattr(self, name) or 1) < 0 or getattr(self, name) == 0:
                 raise ValueError(f"--caption.{name} is {getattr(self, name)}, but must be above 0")
@@ -115,114 +127,152 @@ class OpenaiConfig:
                 f"--caption.min_side is {self.min_side} and --caption.max_side {self.max_side}: "
                 "the first must be at least 1 and not above the second"
             )
-        if not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"--caption.url {without_userinfo(self.url)!r}: must start with http:// or https://")
+        for url in self.urls:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"--caption.url {without_userinfo(url)!r}: must start with http:// or https://")
         if self.api_key_env is not None and not self.api_key_env.isidentifier():
             raise ValueError("--caption.api_key_env takes the name of an environment variable, not the key itself")
 
-
-@dataclass(frozen=True)
-class _Request:
-    region_id: str
-    image_url: str
-    """The crop itself, as a data URL."""
-    prompt: str | None
+    @property
+    def urls(self) -> list[str]:
+        """The servers' base URLs."""
+        return [url.strip() for url in self.url.split(",")]
 
 
 class Openai(CaptionerBase):
-    """Asks a server about each crop. `caption_score` is the mean probability (geometric, 0 to 1) of the tokens."""
+    """Asks a server about each crop. `caption_score` is the mean probability (geometric, 0 to 1) of the tokens.
+
+    Requests slide in a window: `prepare` sends them, as many at once as `concurrency` allows, and `generate` waits for
+    their answers in order. So a batch is under way before the one in front of it has all its answers.
+    """
 
     name: ClassVar[str] = "openai"
     version: ClassVar[int] = 1
     """Raised when the same input would give another request: it is part of the fingerprint."""
     config_class: ClassVar[type[OpenaiConfig]] = OpenaiConfig
+    not_output: ClassVar[tuple[str, ...]] = _NOT_OUTPUT
+    runs_elsewhere: ClassVar[bool] = True
+    """The CPU is free for preparing, whatever the machine."""
 
     def __init__(self, config: OpenaiConfig, *, device: Device = CPU) -> None:
-        """Ask the server about a test image, waiting for it where it is still starting.
+        """Ask the server about a test image.
 
         Raises WorkError where it refuses, stays away or is no such server, ImportError without the client, and
         ValueError for an environment variable without a key.
         """
-        import openai
-
-        from pipeline.caption.patience import PatientServer, RateLimit
+        from pipeline.caption.client import Client
+        from pipeline.caption.fleet import Fleet
 
         super().__init__(config, libraries={"openai": "openai"})
         self.prompt = config.prompt
         key = api_key(config.api_key_env)
-        self._client = openai.OpenAI(
-            base_url=config.url,
-            api_key=key or _NO_KEY,
-            timeout=openai.Timeout(config.request_timeout_s, connect=min(_CONNECT_S, config.request_timeout_s)),
-            max_retries=0,  # they are ours
-        )
-        test = self._request("test", np.full((64, 64, 3), 128, dtype=np.uint8), config.prompt)
-        self._server = PatientServer(
-            lambda: self._choice(test, max_tokens=1),
-            url=without_userinfo(config.url),
+        timeout_s, width = config.request_timeout_s, config.concurrency
+        clients = [Client(url, key=key, timeout_s=timeout_s, concurrency=width) for url in config.urls]
+        self._limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+        self._pool = ThreadPoolExecutor(width, thread_name_prefix="caption")
+        self._abandoned = threading.Event()
+        test = self._data_url(np.full((64, 64, 3), 128, dtype=np.uint8))
+        self._servers = Fleet(
+            clients,
+            lambda client: self._choice(client, test, config.prompt),
             tries=config.tries,
             patience_s=config.patience_s,
-            limit=RateLimit(config.max_requests_per_minute),
-            secrets=[*([key] if key else []), *passwords(config.url)],
+            per_minute=config.max_requests_per_minute,
         )
-        self._server.start()
+        self._servers.start(config.start_s)
 
     def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[Caption | Drop]:
         """Return the caption of each crop, or why it has none, in order. Raises WorkError where the server is gone."""
         return self.generate(self.prepare(crops, prompts))
 
-    def prepare(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[_Request]:
-        """Return the requests, their crops scaled and encoded."""
-        return [self._request(crop.region_id, crop.pixels, prompt) for crop, prompt in zip(crops, prompts, strict=True)]
+    def prepare(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> "list[Future[Caption | Drop]]":
+        """Return the answers to come: the requests wait for their turn, or are under way."""
+        asked = zip(crops, prompts, strict=True)
+        return [self._pool.submit(self._outcome, crop, prompt, self._abandoned) for crop, prompt in asked]
 
-    def _request(self, region_id: str, pixels: Pixels, prompt: str | None) -> _Request:
+    def generate(self, prepared: "Sequence[Future[Caption | Drop]]") -> list[Caption | Drop]:
+        """Return the answer to each request, or why it has none, in order. Raises WorkError where nobody answers.
+
+        Requests that are under way then are given up, those of other batches too.
+        """
+        try:
+            return [answer.result() for answer in prepared]
+        except BaseException:
+            self._abandoned.set()
+            self._abandoned = threading.Event()
+            raise
+
+    def _outcome(self, crop: Crop, prompt: str | None, abandoned: threading.Event) -> Caption | Drop:
+        """Ask about a crop; the thread ends where nobody waits for the answer any more."""
+
+        def sleep(seconds: float) -> None:
+            if abandoned.wait(max(seconds, 0)):
+                raise CancelledError
+
+        sleep(0)
+        image_url = self._data_url(crop.pixels)
+        answer = self._servers.ask(
+            lambda client: (client, self._choice(client, image_url, prompt)), crop.region_id, sleep
+        )
+        if isinstance(answer, Drop):
+            return answer
+        client, choice = answer
+        message, text = choice.message, choice.message.content or ""
+        if message.refusal:
+            return _drop(f"the model refuses: {client.without_secrets(message.refusal)[:400]}")
+        if client.without_secrets(text) != text:
+            return _drop("the answer repeats the key or password that the server is asked with")
+        thoughts = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
+        if thoughts and not text:
+            text = f"<think>{thoughts}</think>"
+        reason = str(choice.finish_reason or "stop")
+        cut = None if reason.lower().startswith(_ENDED) else f"the server ended it with finish_reason {reason!r}"
+        logs = [token.logprob for token in (choice.logprobs and choice.logprobs.content) or ()]
+        return Caption(text=text, score=math.exp(sum(logs) / len(logs)) if logs else None, unfinished=cut)
+
+    def _data_url(self, pixels: Pixels) -> str:
+        """Return a crop as it is sent."""
         from PIL import Image
 
         image = Image.fromarray(scaled(pixels, min_side=self.config.min_side, max_side=self.config.max_side))
         encoded = io.BytesIO()
         options = {"quality": self.config.jpeg_quality, "subsampling": 0} if self.config.image_format == "jpeg" else {}
         image.save(encoded, self.config.image_format, **options)
-        data = base64.b64encode(encoded.getvalue()).decode()
-        return _Request(region_id, f"data:image/{self.config.image_format};base64,{data}", prompt)
+        return f"data:image/{self.config.image_format};base64,{base64.b64encode(encoded.getvalue()).decode()}"
 
-    def generate(self, prepared: Sequence[_Request]) -> list[Caption | Drop]:
-        """Return the answer to each request, or why it has none, in order. Raises WorkError where nobody answers."""
-        pool = ThreadPoolExecutor(self.config.concurrency, thread_name_prefix="caption")
+    def _choice(self, client: "Client", image_url: str, prompt: str | None) -> "Choice":
+        """Send a request and return what the model says. Raises openai's errors, as for what is no completion.
+
+        Newer models take the limit of tokens by another name only: what a server wants is found out once.
+        """
+        import openai
+
         try:
-            return list(pool.map(self._outcome, prepared))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _outcome(self, request: _Request) -> Caption | Drop:
-        choice = self._server.ask(lambda: self._choice(request, self.config.max_new_tokens), request.region_id)
-        if isinstance(choice, Drop):
+            return self._sent(client, image_url, prompt, self._limit_name)
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            is_about_it = re.search("max_(completion_)?tokens", str(error.body))
+            if self._limit_name == "max_completion_tokens" or not is_about_it:
+                raise
+            try:
+                choice = self._sent(client, image_url, prompt, "max_completion_tokens")
+            except openai.APIStatusError:
+                raise error from None
+            self._limit_name = "max_completion_tokens"
             return choice
-        if choice.message.refusal:
-            message = f"the model refuses: {self._server.without_secrets(choice.message.refusal)[:400]}"
-            return Drop(reason=Reason.MODEL_ERROR, stage=Stage.CAPTION, message=message)
-        logs = [token.logprob for token in (choice.logprobs and choice.logprobs.content) or ()]
-        return Caption(text=choice.message.content or "", score=math.exp(sum(logs) / len(logs)) if logs else None)
 
-    def _choice(self, request: _Request, max_tokens: int) -> "Choice":
-        """Send a request and return what the model says. Raises openai's errors, as for what is no completion."""
+    def _sent(self, client: "Client", image_url: str, prompt: str | None, limit: str) -> "Choice":
         import openai
 
         config = self.config
-        answer = self._client.chat.completions.with_raw_response.create(
+        image = {"type": "image_url", "image_url": {"url": image_url}}
+        message: Any = {"role": "user", "content": [image, {"type": "text", "text": prompt or ""}]}
+        answer: LegacyAPIResponse[ChatCompletion] = client.api.chat.completions.with_raw_response.create(
             model=config.model,
-            messages=[
-                {
-                    "role": "user",
-                    "content": [
-                        {"type": "image_url", "image_url": {"url": request.image_url}},
-                        {"type": "text", "text": request.prompt or ""},
-                    ],
-                }
-            ],
-            max_tokens=max_tokens,
-            temperature=config.temperature,
+            messages=[message],
+            temperature=openai.omit if config.temperature is None else config.temperature,
             seed=openai.omit if config.seed is None else config.seed,
             logprobs=config.logprobs or openai.omit,
+            extra_body={limit: config.max_new_tokens},
         )
         return _first_choice(answer)
 
@@ -248,9 +298,12 @@ class Openai(CaptionerBase):
         on when it is taken.
         """
         said = super().provenance()
-        said["settings"] |= dict.fromkeys(_NOT_OUTPUT)
         promise = "server: same rows, texts as the server gave"
         return said | {"weights": {"model": self.config.model}, "promise": promise}
+
+
+def _drop(message: str) -> Drop:
+    return Drop(reason=Reason.MODEL_ERROR, stage=Stage.CAPTION, message=message)
 
 
 def _first_choice(answer: "LegacyAPIResponse[ChatCompletion]") -> "Choice":

@@ -5,7 +5,7 @@ import os
 import re
 from urllib.parse import unquote
 
-_USERINFO = re.compile(r"(?:(?<=://)|^)[^/]*@")
+_USERINFO = re.compile(r"(?:(?<=://)|^)([^/]*)@")
 
 
 def api_key(variable: str | None) -> str | None:
@@ -28,20 +28,14 @@ def api_key(variable: str | None) -> str | None:
     return key
 
 
-def userinfo(url: str) -> str | None:
-    """Return the user name and password in a URL, the @ behind them included; None where it has none."""
-    found = _USERINFO.search(url)
-    return found and found.group()
-
-
 def passwords(url: str) -> list[str]:
     """Return the forms in which the password of a URL may turn up in a message, longest first; [] where it has none."""
-    found = userinfo(url)
+    found = _USERINFO.search(url)
     if found is None:
         return []
-    name, _, password = found.removesuffix("@").partition(":")
+    name, _, password = found.group(1).partition(":")
     basic = base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()
-    return sorted({found, basic, *filter(None, (password, unquote(password)))}, key=len, reverse=True)
+    return sorted({found.group(), basic, *filter(None, (password, unquote(password)))}, key=len, reverse=True)
 
 
 def without_userinfo(url: str) -> str:

@@ -5,6 +5,7 @@ from rich.table import Table
 
 from pipeline.run.status import Totals
 from schemas.reasons import MEANING_OF, Reason
+from schemas.text import counted
 
 
 def print_counts(console: Console, totals: Totals) -> None:
@@ -33,6 +34,9 @@ def _print_reasons(console: Console, totals: Totals) -> None:
         console.print()
         console.print(table)
     console.print()
+    if totals.num_noted:
+        noted = f"{counted(totals.num_noted, 'ok image')}: something was mended or left out"
+        console.print(f"{noted}; `message` in the tables says what.\n", style="yellow", highlight=False, soft_wrap=True)
 
 
 def size_of(num_bytes: float) -> str:

@@ -34,7 +34,8 @@ class FlagParser(ArgumentParser):
             key, kind, value = wrong_type.groups()
             message = f"{_flag_of(key)} is {value!r}, but must be {_KINDS.get(kind, kind)}"
         elif unknown:
-            message += self._hint(unknown.group(1))
+            flag = unknown.group(1)
+            message = message.replace(flag, flag.replace("_", "-")) + self._hint(flag)
         if not self.exit_on_error:
             raise argparse.ArgumentError(None, message) from ex
         self.print_usage(sys.stderr)
@@ -49,10 +50,8 @@ class FlagParser(ArgumentParser):
             having = [backend for backend in names if name in class_of(backend).config_class.__dataclass_fields__]
             if having:
                 return f" (a setting of {', '.join(having)}: choose one with {_CHOOSES[group]})"
-        known = [option for action in self._actions for option in action.option_strings]
-        near = difflib.get_close_matches(flag.replace("_", "-"), known, n=1) or difflib.get_close_matches(
-            flag, known, 1
-        )
+        known = {option.replace("_", "-") for action in self._actions for option in action.option_strings}
+        near = difflib.get_close_matches(flag.replace("_", "-"), known, n=1)
         return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -61,8 +60,18 @@ _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false",
 
 
 def _flag_of(key: str) -> str:
-    """Return how a setting is written on the command line: `--shard-size`, `--select.max_regions`."""
-    return f"--{key}" if "." in key else f"--{key.replace('_', '-')}"
+    """Return how a setting is written on the command line: `--shard-size`, `--select.max-regions`."""
+    return f"--{key.replace('_', '-')}"
+
+
+def as_keys(arguments: Sequence[str]) -> list[str]:
+    """Return a command line with grouped settings as the parser knows them: `--select.max-regions` by `max_regions`."""
+    keys = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        is_grouped = name.startswith("--") and "." in name
+        keys.append(f"--{name[2:].replace('-', '_')}{equals}{value}" if is_grouped else argument)
+    return keys
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -76,6 +85,12 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         """Leave out the flags that jsonargparse adds for a whole group, such as `--select FILE`."""
         if action.dest not in GROUPS:
             super().add_argument(action)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        shown = super()._format_action_invocation(action)
+        for option in action.option_strings:
+            shown = shown.replace(option, f"--{option[2:].replace('_', '-')}" if option.startswith("--") else option)
+        return shown
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         is_off = action.default is None or action.default is False or action.default == []

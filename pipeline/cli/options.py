@@ -17,7 +17,7 @@ from jsonargparse import Namespace
 
 from pipeline.caption import CAPTIONERS, captioner_class
 from pipeline.caption.crop import CropSettings
-from pipeline.cli.flags import GROUPS, FlagParser, HelpFormatter, add_flat
+from pipeline.cli.flags import GROUPS, FlagParser, HelpFormatter, add_flat, as_keys
 from pipeline.cli.profiles import DEFAULT_PROFILE, PROFILES
 from pipeline.errors import EXIT_CODES
 from pipeline.propose import PROPOSERS, proposer_class
@@ -58,7 +58,9 @@ def parse(command: str, description: str, arguments: Sequence[str]) -> Options:
 
     Prints help or an error and raises SystemExit (0 or 2) as argparse does.
     """
-    arguments, engine_options = _split_at_dashes(arguments)
+    at = list(arguments).index("--") if "--" in arguments else len(arguments)
+    arguments, engine_options = as_keys(arguments[:at]), list(arguments[at + 1 :])
+    arguments = _joined(arguments, "--caption.url")
     names = _chosen_names(command, arguments)
     parser = _parser(command, description, names)
     parsed = parser.parse_args(list(arguments))
@@ -82,10 +84,20 @@ def from_settings(inputs: Sequence[str], output: str, settings: Mapping[str, Any
     return _options(parser.instantiate(parsed), names, engine_options=())
 
 
-def _split_at_dashes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    arguments = list(arguments)
-    at = arguments.index("--") if "--" in arguments else len(arguments)
-    return arguments[:at], arguments[at + 1 :]
+def _joined(arguments: Sequence[str], flag: str) -> list[str]:
+    """Return the arguments with the values of a flag that is given more than once as one, commas between them."""
+    rest: list[str] = []
+    values: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        name, equals, value = argument.partition("=")
+        if name != flag:
+            rest.append(argument)
+        elif (given := value if equals else next(remaining, None)) is not None:
+            values.append(given)
+        else:
+            rest.append(argument)  # the parser says what is missing
+    return [*rest, *([f"{flag}={','.join(values)}"] if values else [])]
 
 
 def _usage(command: str) -> str:

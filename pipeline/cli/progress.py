@@ -50,7 +50,9 @@ class Bar:
         units, planned = progress.plan.num_units, progress.plan.num_images
         of_all = f"{images:,} images" if planned is None else f"{images:,} of {planned:,} images"
         done = f"{of_all}, {progress.num_units_done:,} of {units:,} shards"
-        rates = f"{rate:,.1f} images/s" + (f" ({progress.note})" if progress.note else "")
+        others = f"{progress.num_drivers} drivers, {progress.num_workers} workers" if progress.num_drivers > 1 else ""
+        notes = "; ".join(filter(None, (others, progress.note)))
+        rates = f"{rate:,.1f} images/s" + (f" ({notes})" if notes else "")
         # Images are the finer measure, where their number is known.
         total, completed = (units, progress.num_units_done) if planned is None else (planned, images)
         self._progress.update(self._task, total=total, completed=completed, done=done, rates=rates)

@@ -12,5 +12,5 @@
     findings, report, command    what was found, told to people and to programs
 
 Nothing is written, and nothing is repaired: each finding says what to do. Memory holds a shard's ok rows and one sample
-a thread, and 8 bytes an image and 16 a caption over all shards.
+a thread, and 8 bytes per image and 16 per caption over all shards.
 """

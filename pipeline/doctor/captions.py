@@ -13,6 +13,7 @@ from schemas.dataset import Dataset
 from schemas.folder import DatasetError
 from schemas.names import ShardName
 from schemas.reasons import Status
+from schemas.text import counted, says_something
 
 _COLUMNS = ("key", "region_id", "status", "caption", "text_hash", "image_caption")
 _EMPTY = "caption the region again (`fineclip annotate`, or an overlay), or drop it with a filter list"
@@ -40,21 +41,20 @@ class Captions:
                 self._findings.error("overlay", str(error), remedy="make the overlay again", shard=shard)
                 continue
             self._shards.append(shard)
-            self._look_at_images(shard, rows.filter(_is_ok_image(rows)))
-            self._look_at_regions(shard, rows.filter(_is_ok_region(rows)))
-
-    def _look_at_images(self, shard: ShardName, images: pa.Table) -> None:
-        self._num_images += len(images)
-        self._num_images_without += images["image_caption"].null_count
-        for key in images.filter(_is_blank(images["image_caption"]))["key"].to_pylist():
-            remedy = "give the image a caption in the input, or none: `KEY.txt` may be absent"
-            self._findings.warning("empty-caption", "the image's caption is empty", remedy=remedy, shard=shard, key=key)
+            is_image = pc.is_null(rows["region_id"])
+            images = rows.filter(pc.and_(pc.equal(rows["status"], Status.OK.value), is_image))
+            self._num_images += len(images)
+            self._num_images_without += images["image_caption"].null_count
+            for key in images.filter(_says_nothing(images["image_caption"]))["key"].to_pylist():
+                message, remedy = "the image's caption says nothing", "give the image a caption in the input, or none"
+                self._findings.warning("empty-caption", message, remedy=remedy, shard=shard, key=key)
+            self._look_at_regions(shard, _ok_regions(rows))
 
     def _look_at_regions(self, shard: ShardName, regions: pa.Table) -> None:
-        captions = regions["caption"]
-        empty = pc.or_(pc.is_null(captions), pc.fill_null(_is_blank(captions), False))
-        for row in regions.filter(empty).select(["key", "region_id"]).to_pylist():
-            message = f"region {row['region_id']} is ok, but has no caption"
+        nothing = _says_nothing(regions["caption"], of_null=True)
+        for row in regions.filter(nothing).select(["key", "region_id", "caption"]).to_pylist():
+            what = "has no caption" if row["caption"] is None else f"its caption {row['caption']!a} says nothing"
+            message = f"region {row['region_id']} is ok, but {what}"
             self._findings.error("empty-caption", message, remedy=_EMPTY, shard=shard, key=row["key"])
         hashes = np.concatenate([self._hashes, hashes_of(_texts(regions))])
         counts = np.concatenate([self._counts, np.ones(len(hashes) - len(self._hashes), np.int64)])
@@ -76,7 +76,9 @@ class Captions:
         if self.repeated_share > max_repeated:
             self._report_repeated(max_repeated)
         if self._num_images_without:
-            message = f"{self._num_images_without:,} of {self._num_images:,} images have no caption of their own"
+            have = "has" if self._num_images == 1 else "have"
+            of_all = f"{self._num_images_without:,} of {counted(self._num_images, 'image')}"
+            message = f"{of_all} {have} no caption of {'its' if self._num_images == 1 else 'their'} own"
             remedy = "give captions with the INPUT, if the training is to match whole images too"
             self._findings.note("no-image-caption", message, remedy=remedy)
 
@@ -96,7 +98,7 @@ class Captions:
         """Return shard, key and caption of the first region whose text has the hash `wanted`."""
         for shard in self._shards:
             rows = self._dataset.regions(_COLUMNS, [shard])
-            regions = rows.filter(_is_ok_region(rows))
+            regions = _ok_regions(rows)
             captioned = regions.filter(pc.is_valid(regions["text_hash"]))
             found = np.flatnonzero(hashes_of(_texts(captioned)) == wanted)
             if len(found):
@@ -109,14 +111,16 @@ def _texts(regions: pa.Table) -> Collection[str]:
     return hashes
 
 
-def _is_ok_image(rows: pa.Table) -> pa.ChunkedArray:
-    return pc.and_(pc.equal(rows["status"], Status.OK.value), pc.is_null(rows["region_id"]))
+def _ok_regions(rows: pa.Table) -> pa.Table:
+    return rows.filter(pc.and_(pc.equal(rows["status"], Status.OK.value), pc.is_valid(rows["region_id"])))
 
 
-def _is_ok_region(rows: pa.Table) -> pa.ChunkedArray:
-    return pc.and_(pc.equal(rows["status"], Status.OK.value), pc.is_valid(rows["region_id"]))
-
-
-def _is_blank(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return whether a text is only white space; null where it is null."""
-    return pc.equal(pc.utf8_trim_whitespace(texts), "")
+def _says_nothing(texts: pa.ChunkedArray, *, of_null: bool = False) -> pa.Array:
+    """Return `[texts]` bool: no letter and no digit; `of_null` where there is no text."""
+    # What holds one of ASCII is most of all, and found at once.
+    plain = pc.fill_null(pc.match_substring_regex(texts, "[A-Za-z0-9]"), False)
+    nothing = np.zeros(len(texts), np.bool_)
+    for place in np.flatnonzero(~plain.to_numpy()):
+        text = texts[place].as_py()
+        nothing[place] = of_null if text is None else not says_something(text)
+    return pa.array(nothing)

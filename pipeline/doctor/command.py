@@ -1,7 +1,7 @@
 """The subcommand `doctor`."""
 
 import argparse
-import sys
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,26 +11,41 @@ from pipeline.doctor import report
 from pipeline.doctor.examine import Checks, examine
 from pipeline.doctor.findings import Level
 from pipeline.doctor.loading import LoaderShape
-from schemas.folder import DatasetError
+from schemas.store_errors import StorageError
 
-HEALTHY, ILL, USAGE, STORAGE = 0, 1, 2, 5
+HEALTHY, ILL = 0, 1
 _EPILOG = (
     "exit codes: 0 no error (warnings may be), 1 errors, 2 usage or no data set at DATA, 5 the store cannot be read"
 )
 
 
 def doctor_main(arguments: Sequence[str]) -> int:
-    """Run `fineclip doctor` and return its exit code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    """Run `fineclip doctor` and return its exit code. Raises errors that carry theirs."""
+    options = _parser().parse_args(arguments)
+    given = {name: getattr(options, name) for name in ("world_size", "workers", "batch_size")}
+    given = {name: value for name, value in given.items() if value is not None}
+    checks = Checks(
+        sample=options.sample,
+        decode_images=not options.no_decode,
+        overlays=tuple(options.overlay),
+        filters=tuple(options.filter),
+        max_repeated=options.max_repeated,
+        loader=LoaderShape(**given) if given else None,
+        threads=options.threads,
+    )
     try:
-        return _doctor(options)
-    except DatasetError as error:
-        sys.stderr.write(f"fineclip: {error}\n")
-        return USAGE
+        with report.ReadingBar(Console(emoji=False, stderr=True)) as bar:
+            diagnosis = examine(options.data, checks, bar)
+        report.show(Console(emoji=False, highlight=False), diagnosis)
+        if options.json is not None:
+            report.write_json(options.json, diagnosis)
+    except StorageError:
+        raise
     except OSError as error:
-        sys.stderr.write(f"fineclip: {error}\n")
-        return STORAGE
+        raise StorageError(
+            f"{error}; check the address, the network and your permissions, then run this again"
+        ) from error
+    return ILL if diagnosis.findings.num(Level.ERROR) else HEALTHY
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,62 +57,35 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("data", metavar="DATA", help="a data set made by `fineclip annotate`: a folder, or a URL")
-    parser.add_argument("--sample", type=_at_least(1), metavar="N", help="read N shards only (default: all)")
+    count = _between(int, 1)
+    parser.add_argument("--sample", type=count, metavar="N", help="read N shards only (default: all)")
     parser.add_argument("--no-decode", action="store_true", help="do not decode the images: several times faster")
     parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="may be given several times")
     parser.add_argument("--filter", action="append", default=[], metavar="FILE", help="a filter list; several may be")
     defaults = Checks()
     repeated = "share of captions that may repeat an earlier one, 0 to 1 (default: %(default)s)"
-    parser.add_argument("--max-repeated", type=_share, default=defaults.max_repeated, metavar="SHARE", help=repeated)
+    parser.add_argument(
+        "--max-repeated", type=_between(float, 0, 1), default=defaults.max_repeated, metavar="SHARE", help=repeated
+    )
     threads = "shards read at a time (default: %(default)s)"
-    parser.add_argument("--threads", type=_at_least(1), default=defaults.threads, metavar="N", help=threads)
+    parser.add_argument("--threads", type=count, default=defaults.threads, metavar="N", help=threads)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings there too")
     training = parser.add_argument_group(
         "training", "With any of these, the shards are checked against loaders that give whole shards to workers."
     )
-    training.add_argument("--world-size", type=_at_least(1), metavar="N", help="ranks, one a GPU (default: 1)")
-    training.add_argument("--workers", type=_at_least(1), metavar="N", help="reading processes a rank (default: 1)")
-    training.add_argument("--batch-size", type=_at_least(1), metavar="N", help="images a batch of a rank (default: 1)")
+    training.add_argument("--world-size", type=count, metavar="N", help="ranks, one per GPU (default: 1)")
+    training.add_argument("--workers", type=count, metavar="N", help="reading processes per rank (default: 1)")
+    training.add_argument("--batch-size", type=count, metavar="N", help="images in a rank's batch (default: 1)")
     return parser
 
 
-def _at_least(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        number = int(text)
-        if number < least:
-            raise argparse.ArgumentTypeError(f"{number} is less than {least}")
+def _between(kind: type[int] | type[float], least: float, most: float = math.inf) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        number = kind(text)
+        if not least <= number <= most:
+            limits = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text} is not {limits}")
         return number
 
-    parse.__name__ = "whole number"  # what argparse calls it in messages
+    parse.__name__ = "whole number" if kind is int else "number"  # what argparse calls it in messages
     return parse
-
-
-def _share(text: str) -> float:
-    share = float(text)
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
-    return share
-
-
-def _doctor(options: argparse.Namespace) -> int:
-    checks = Checks(
-        sample=options.sample,
-        decode_images=not options.no_decode,
-        overlays=tuple(options.overlay),
-        filters=tuple(options.filter),
-        max_repeated=options.max_repeated,
-        loader=_loader(options),
-        threads=options.threads,
-    )
-    with report.Bar(Console(emoji=False, stderr=True)) as bar:
-        diagnosis = examine(options.data, checks, bar)
-    report.show(Console(emoji=False, highlight=False), diagnosis)
-    if options.json is not None:
-        report.write_json(options.json, diagnosis)
-    return ILL if diagnosis.findings.num(Level.ERROR) else HEALTHY
-
-
-def _loader(options: argparse.Namespace) -> LoaderShape | None:
-    given = {name: getattr(options, name) for name in ("world_size", "workers", "batch_size")}
-    given = {name: value for name, value in given.items() if value is not None}
-    return LoaderShape(**given) if given else None

@@ -70,7 +70,8 @@ def examine(data: str, checks: Checks, watcher: Watcher | None = None) -> Diagno
     folder = Folder(data)
     findings = Findings()
     inventory = take_inventory(folder, findings)
-    chosen = _choose(list(inventory.markers), checks.sample)
+    by_hash = sorted(inventory.markers, key=lambda shard: key_fraction(str(shard), "doctor"))
+    chosen = sorted(by_hash[: checks.sample])
     sound = _examine_shards(folder, inventory, chosen, checks, findings, watcher or Watcher())
     broken = set(chosen).difference(sound)
     seen = open_as_seen(
@@ -97,11 +98,6 @@ def examine(data: str, checks: Checks, watcher: Watcher | None = None) -> Diagno
     )
 
 
-def _choose(shards: Sequence[ShardName], number: int | None) -> list[ShardName]:
-    by_hash = sorted(shards, key=lambda shard: key_fraction(str(shard), "doctor"))
-    return sorted(by_hash[:number])
-
-
 def _examine_shards(
     folder: Folder,
     inventory: Inventory,
@@ -119,7 +115,8 @@ def _examine_shards(
             sound.append(report.shard)
             keys.add(report.shard, report.keys)
     if len(chosen) < len(inventory.markers) and inventory.num_repeated_keys:
-        message = f"dataset.json counts {inventory.num_repeated_keys} keys that lie in more than one shard"
+        lie = "key that lies" if inventory.num_repeated_keys == 1 else "keys that lie"
+        message = f"dataset.json counts {inventory.num_repeated_keys:,} {lie} in more than one shard"
         findings.error("repeated-key", message, remedy="run this without --sample: it names them and says what to do")
     suspects, holders = keys.repeated()
     if holders:

@@ -10,6 +10,11 @@ from schemas.names import ShardName
 _KEPT = 1000
 """Findings of a kind that are kept; more are only counted, so that a ruined data set does not fill the memory."""
 
+_WRITE_AGAIN = (
+    "fetch {shard} again from where it came; or remove {shard}.json and _commit/{shard}.json, and run the same "
+    "`fineclip annotate` again: it writes just this shard"
+)
+
 
 class Level(StrEnum):
     """How bad a finding is, worst first."""
@@ -49,9 +54,9 @@ class Findings:
         self.counts: Counter[Kind] = Counter()
 
     def error(
-        self, check: str, message: str, *, remedy: str, shard: ShardName | None = None, key: str | None = None
+        self, check: str, message: str, *, remedy: str = "", shard: ShardName | None = None, key: str | None = None
     ) -> None:
-        """Add an error."""
+        """Add an error; without a remedy, writing its shard again is what helps."""
         self._add(Level.ERROR, check, message, remedy=remedy, shard=shard, key=key)
 
     def warning(
@@ -72,6 +77,7 @@ class Findings:
         kind = (level, check)
         self.counts[kind] += 1
         if self.counts[kind] <= _KEPT:
+            remedy = remedy or _WRITE_AGAIN.format(shard=name)
             found = Finding(level=level, check=check, shard=name, key=key, message=message, remedy=remedy)
             self._kept.setdefault(kind, []).append(found)
 
@@ -90,11 +96,3 @@ class Findings:
         """Return what is kept by kind: errors first, then as found."""
         levels = list(Level)
         return sorted(self._kept.items(), key=lambda group: levels.index(group[0][0]))
-
-
-def write_again(shard: ShardName) -> str:
-    """Return how to bring a shard back."""
-    return (
-        f"fetch {shard} again from where it came; or remove {shard}.json and _commit/{shard}.json, and run the same "
-        "`fineclip annotate` again: it writes just this shard"
-    )

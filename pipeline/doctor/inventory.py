@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from pipeline.doctor.findings import Findings, write_again
+from pipeline.doctor.findings import Findings
 from pipeline.plan.plan import Generation, decision_name
 from pipeline.settings import splits_of
 from schemas.folder import DatasetError, Folder
@@ -13,6 +13,7 @@ from schemas.hashes import fingerprint
 from schemas.names import ATTEMPTS_DIR, COMMIT_DIR, DATASET_JSON, PLAN_DIR, PROPOSALS_DIR, ShardName, shard_of_marker
 from schemas.records import Counts, RecordError, ShardMarker, decode_shard_marker
 from schemas.shards import check_version
+from schemas.text import counted
 
 _GO_ON = "run the same `fineclip annotate` again: it goes on where it stood"
 _FINALISE = f"remove {DATASET_JSON} and run the same `fineclip annotate` again: it writes the file anew"
@@ -54,10 +55,17 @@ def take_inventory(folder: Folder, findings: Findings) -> Inventory:
     if not named | listed:
         why = "files cannot be listed there" if sizes is None else "no train-NNNNNN.json"
         raise DatasetError(f"{folder.url}: no shard here ({why}); give the OUTPUT of `fineclip annotate`")
-    markers = _read_markers(folder, sorted(named | listed), findings)
+    shards = sorted(named | listed)
+    contents = folder.read([shard.marker for shard in shards])
+    read = ((shard, _read_marker(shard, content, findings)) for shard, content in zip(shards, contents, strict=True))
+    markers = {shard: marker for shard, marker in read if marker is not None}
     if index is not None:
         _check_index(index, markers, findings, unnamed=sorted(listed - named))
-    unpublished = _report_unpublished(folder, named | listed, findings)
+    decided = {shard for name in _sizes_in(folder, COMMIT_DIR) if (shard := shard_of_marker(name))}
+    unpublished = decided - named - listed
+    for shard in sorted(unpublished):
+        message = f"the shard was decided ({COMMIT_DIR}/{shard}.json), but is not published"
+        findings.warning("unpublished", message, remedy=_GO_ON, shard=shard)
     _report_unplanned(folder, named | listed | unpublished, findings)
     _report_leftovers(folder, sizes or {}, named | listed | unpublished, findings)
     return Inventory(
@@ -82,26 +90,16 @@ def _read_index(folder: Folder, findings: Findings) -> _DatasetJson | None:
     return None
 
 
-def _read_markers(folder: Folder, shards: list[ShardName], findings: Findings) -> dict[ShardName, ShardMarker]:
-    markers = {}
-    for shard, content in zip(shards, folder.read([shard.marker for shard in shards]), strict=True):
-        marker = _read_marker(shard, content, findings)
-        if marker is not None:
-            markers[shard] = marker
-    return markers
-
-
 def _read_marker(shard: ShardName, content: bytes | None, findings: Findings) -> ShardMarker | None:
-    remedy = write_again(shard)
     if content is None:
         message = f"{shard.marker} is not there, but {DATASET_JSON} names the shard"
-        findings.error("missing-file", message, remedy=remedy, shard=shard)
+        findings.error("missing-file", message, shard=shard)
         return None
     try:
         check_version(content, shard.marker)
         marker = decode_shard_marker(content, shard.marker)
     except RecordError as error:
-        findings.error("marker", str(error), remedy=remedy, shard=shard)
+        findings.error("marker", str(error), shard=shard)
         return None
     except DatasetError as error:
         read_with = "read it with the release of fineclip that wrote it, or annotate again with this one"
@@ -131,8 +129,8 @@ def _check_index(
         for marker in markers.values():
             total.add(getattr(marker, name))
         if stated is not None and stated != total:
-            counted = f"{total.inputs} inputs and {total.ok} ok"
-            message = f"{DATASET_JSON} has {stated.inputs} {name} as inputs and {stated.ok} ok, its shards {counted}"
+            said, found = (f"{counted(each.inputs, 'input')} and {each.ok:,} ok" for each in (stated, total))
+            message = f"{name}: {DATASET_JSON} has {said}, its shards have {found}"
             findings.error("counts", message, remedy=_FINALISE)
 
 
@@ -142,15 +140,6 @@ def _sizes_in(folder: Folder, name: str) -> dict[str, int]:
         return Folder(folder.where(name)).sizes() or {}
     except DatasetError:
         return {}
-
-
-def _report_unpublished(folder: Folder, found: Collection[ShardName], findings: Findings) -> set[ShardName]:
-    decided = {shard for name in _sizes_in(folder, COMMIT_DIR) if (shard := shard_of_marker(name))}
-    unpublished = decided.difference(found)
-    for shard in sorted(unpublished):
-        message = f"the shard was decided ({COMMIT_DIR}/{shard}.json), but is not published"
-        findings.warning("unpublished", message, remedy=_GO_ON, shard=shard)
-    return unpublished
 
 
 def _report_unplanned(folder: Folder, found: Collection[ShardName], findings: Findings) -> None:
@@ -170,7 +159,9 @@ def _report_unplanned(folder: Folder, found: Collection[ShardName], findings: Fi
     planned = [ShardName(split, unit) for split in splits for unit in range(num_units)]
     missing = [shard for shard in planned if shard not in found]
     if missing:
-        message = f"{len(missing)} of {len(planned)} planned shards are not there, {missing[0]} is the first"
+        of_all = f"{len(missing):,} of {counted(len(planned), 'planned shard')}"
+        are = "is" if len(planned) == 1 else "are"
+        message = f"{of_all} {are} not there, {missing[0]} is the first"
         findings.warning("unfinished", message, remedy=_GO_ON, shard=missing[0])
 
 
@@ -180,7 +171,7 @@ def _report_leftovers(
     for directory in (ATTEMPTS_DIR, PROPOSALS_DIR):
         left = _sizes_in(folder, directory)
         if left:
-            held = f"{len(left)} files, {sum(left.values()) / 1e6:,.1f} MB"
+            held = f"{counted(len(left), 'file')}, {sum(left.values()) / 1e6:,.1f} MB"
             message = f"{directory}/ holds {held}: a job is at work, or was killed"
             remedy = f"{_GO_ON}, and sweeps; or remove {directory}/ when no job is at work"
             findings.warning("leftovers", message, remedy=remedy)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.doctor.findings import Findings
+from schemas.text import counted
 
 _MANY = 0.02
 """The share of samples lost an epoch, 0 to 1, that is worth a warning."""
@@ -61,29 +62,26 @@ def dropped_samples(sizes: Sequence[int], shape: LoaderShape) -> Dropped:
 
 def check_loading(sizes: Sequence[int], shape: LoaderShape, findings: Findings) -> None:
     """Report whether training shards of `sizes` samples suit `shape`, and how many samples an epoch loses."""
-    readers = f"{shape.world_size} ranks x {shape.workers} workers"
-    remedy = _remedy(sum(sizes), shape)
+    readers = f"{counted(shape.world_size, 'rank')} x {counted(shape.workers, 'worker')}"
+    remedy = "train with `fineclip train`, which reads by sample and leaves none out"
+    if sum(sizes) < shape.num_workers:
+        remedy += f"; or use fewer workers: the data set has {counted(sum(sizes), 'sample')}"
+    else:
+        size = sum(sizes) // shape.num_workers
+        shards = counted(-(-sum(sizes) // size), "shard")
+        remedy += f"; or annotate into a new OUTPUT with `--shard-size {size}` (and `--repack` for tars), {shards}"
+        remedy += "; or use fewer workers"
     if len(sizes) < shape.num_workers:
         idle = f"{shape.num_workers - len(sizes)} of {shape.num_workers} workers get none"
-        message = f"{len(sizes)} training shards for {readers}: {idle}, and loaders by shard refuse or hang"
+        message = f"{counted(len(sizes), 'training shard')} for {readers}: {idle}, and loaders by shard refuse or hang"
         findings.error("shards-per-worker", message, remedy=remedy)
     dropped = dropped_samples(sizes, shape)
     message = (
         f"loaders by shard ({readers}, batches of {shape.batch_size}) leave out {dropped.total:,} of "
-        f"{dropped.num_samples:,} samples an epoch: {dropped.by_batching:,} in batches not filled, "
+        f"{counted(dropped.num_samples, 'sample')} per epoch: {dropped.by_batching:,} in batches not filled, "
         f"{dropped.by_ranks:,} in batches that other ranks lack"
     )
     if dropped.total > _MANY * dropped.num_samples:
         findings.warning("dropped-samples", message, remedy=remedy)
     else:
         findings.note("dropped-samples", message, remedy="none needed")
-
-
-def _remedy(num_samples: int, shape: LoaderShape) -> str:
-    by_sample = "train with `fineclip train`, which reads by sample and leaves none out"
-    if num_samples < shape.num_workers:
-        return f"{by_sample}; or use fewer workers: there are only {num_samples} samples"
-    size = num_samples // shape.num_workers
-    num_shards = -(-num_samples // size)
-    again = f"annotate into a new OUTPUT with `--shard-size {size}` (and `--repack` for tars), {num_shards} shards"
-    return f"{by_sample}; or {again}; or use fewer workers"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import BinaryIO
 
-from pipeline.doctor.findings import Findings, write_again
+from pipeline.doctor.findings import Findings
 from schemas.names import IMAGE_SUFFIXES, KEY_PATTERN, ShardName
 from schemas.tar import BLOCK, Member
 
@@ -47,7 +47,7 @@ class HashedStream:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TarSample:
+class StoredSample:
     """An image with its record as they stand together in a tar."""
 
     key: str
@@ -62,12 +62,12 @@ class Layout:
     def __init__(self, shard: ShardName, findings: Findings) -> None:
         self.keys: set[str] = set()
         """Of all members so far."""
+        self._shard = shard
         self._findings = findings
-        self._remedy = write_again(shard)
         self._incomplete: dict[str, list[Member]] = {}
         """Members of samples that may go on elsewhere, which would be the fault then."""
 
-    def samples(self, members: Iterable[Member]) -> Iterator[TarSample]:
+    def samples(self, members: Iterable[Member]) -> Iterator[StoredSample]:
         """Yield the samples whose image and record are adjacent, in the tar's order."""
         for key, run in groupby(members, lambda member: member.key):
             together = list(run)
@@ -75,9 +75,10 @@ class Layout:
             known = [member for member in together if member.suffix in _ORDER]
             self._check_run(key, known)
             self.keys.add(key)
-            sample = _sample(key, known)
-            if sample is not None:
-                yield sample
+            first = {_ORDER[member.suffix]: member for member in reversed(known)}
+            if {0, 2} <= first.keys():
+                text = first[1].data if 1 in first else None
+                yield StoredSample(key=key, image=first[0], text=text, json=first[2].data)
 
     def finish(self) -> None:
         """Report the samples that stayed incomplete."""
@@ -112,16 +113,8 @@ class Layout:
             self._error(key, f"the members are out of order: {_named(members)}; the image comes first, json last")
 
     def _error(self, key: str, message: str) -> None:
-        self._findings.error(_CHECK, message, remedy=self._remedy, key=key)
+        self._findings.error(_CHECK, message, shard=self._shard, key=key)
 
 
 def _named(members: list[Member]) -> str:
     return ", ".join(f".{member.suffix} at byte {member.offset - BLOCK}" for member in members)
-
-
-def _sample(key: str, members: list[Member]) -> TarSample | None:
-    first = {_ORDER[member.suffix]: member for member in reversed(members)}
-    if not {0, 2} <= first.keys():
-        return None
-    text = first[1].data if 1 in first else None
-    return TarSample(key=key, image=first[0], text=text, json=first[2].data)

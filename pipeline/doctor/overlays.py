@@ -1,6 +1,6 @@
 """The overlays and filter lists that a reader would name: whether they fit, and the data set as they leave it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline.doctor.findings import Findings, Level
 from schemas.dataset import Dataset
@@ -29,9 +29,22 @@ def open_as_seen(
     The overlays' tables of the `examined` shards are compared with their markers. Without `all_sound`, filter lists are
     not matched: they may name rows of the tables that cannot be read.
     """
-    opened = _open_overlays(folder, markers, overlays, findings)
-    intact = [overlay for overlay in opened if _is_intact(folder, overlay, examined, findings)]
-    loaded = _load_filters(filters, findings)
+    sizes = folder.sizes()
+    intact: list[Overlay] = []
+    for name in overlays if markers else ():
+        try:
+            overlay = open_overlay(folder, name, shards=markers, sizes=sizes)
+        except DatasetError as error:
+            findings.error("overlay", str(error), remedy=f"make the overlay {name!r} again for all shards")
+            continue
+        if _is_intact(folder, overlay, examined, findings):
+            intact.append(overlay)
+    loaded: list[FilterList] = []
+    for path in filters:
+        try:
+            loaded.append(load_filter(path))
+        except DatasetError as error:
+            findings.error("filter", str(error), remedy=_NEW_FILTER)
     if loaded and not all_sound:
         message = "filter lists were not matched with the data set, since a table of it cannot be read"
         findings.note("filter", message, remedy="bring the shards back, then run this again")
@@ -43,37 +56,13 @@ def open_as_seen(
     return Dataset(folder, markers=markers, overlays=intact)
 
 
-def _open_overlays(
-    folder: Folder, markers: Mapping[ShardName, ShardMarker], names: Iterable[str], findings: Findings
-) -> list[Overlay]:
-    opened = []
-    sizes = folder.sizes()
-    for name in names if markers else ():
-        try:
-            opened.append(open_overlay(folder, name, shards=markers, sizes=sizes))
-        except DatasetError as error:
-            findings.error("overlay", str(error), remedy=f"make the overlay {name!r} again for all shards")
-    return opened
-
-
-def _load_filters(paths: Iterable[str], findings: Findings) -> list[FilterList]:
-    loaded = []
-    for path in paths:
-        try:
-            loaded.append(load_filter(path))
-        except DatasetError as error:
-            findings.error("filter", str(error), remedy=_NEW_FILTER)
-    return loaded
-
-
-def _is_intact(folder: Folder, overlay: Overlay, shards: Iterable[ShardName], findings: Findings) -> bool:
+def _is_intact(folder: Folder, overlay: Overlay, shards: Sequence[ShardName], findings: Findings) -> bool:
     before = findings.num(Level.ERROR)
     for shard in shards:
         name = f"{shard}.{overlay.name}.parquet"
         (content,) = folder.read([name])
         if content is None or sha256(content) != overlay.markers[shard].parquet.sha256:
             message = f"{name} is not the file that its marker describes"
-            findings.error(
-                "file-hash", message, remedy=f"fetch or make the overlay {overlay.name!r} again", shard=shard
-            )
+            remedy = f"fetch or make the overlay {overlay.name!r} again"
+            findings.error("file-hash", message, remedy=remedy, shard=shard)
     return findings.num(Level.ERROR) == before

@@ -11,13 +11,14 @@ from rich.text import Text
 
 from pipeline.doctor.examine import Diagnosis, Watcher
 from pipeline.doctor.findings import Finding, Kind, Level
+from schemas.text import counted
 
 _SHOWN = 5
 """Findings of a kind that are shown."""
 _STYLES = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.NOTE: "cyan"}
 
 
-class Bar(Watcher):
+class ReadingBar(Watcher):
     """A progress bar in a terminal; elsewhere nothing."""
 
     def __init__(self, console: Console) -> None:
@@ -25,7 +26,7 @@ class Bar(Watcher):
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
         self._task = self._progress.add_task("doctor", total=None)
 
-    def __enter__(self) -> "Bar":
+    def __enter__(self) -> "ReadingBar":
         self._progress.start()
         return self
 
@@ -53,17 +54,13 @@ def show(console: Console, diagnosis: Diagnosis) -> None:
 
 def summary(diagnosis: Diagnosis) -> str:
     """Return the line that ends the report."""
-    shards = _number(diagnosis.num_shards, "shard")
+    shards = counted(diagnosis.num_shards, "shard")
     if diagnosis.num_examined < diagnosis.num_shards:
         shards = f"{diagnosis.num_examined:,} of {shards}"
     errors, warnings = diagnosis.findings.num(Level.ERROR), diagnosis.findings.num(Level.WARNING)
     if errors or warnings:
-        return f"{_number(errors, 'error')}, {_number(warnings, 'warning')} in {shards}"
-    return f"healthy: {shards}, {_number(diagnosis.num_images, 'image')}, {_number(diagnosis.num_regions, 'region')}"
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+        return f"{counted(errors, 'error')}, {counted(warnings, 'warning')} in {shards}"
+    return f"healthy: {shards}, {counted(diagnosis.num_images, 'image')}, {counted(diagnosis.num_regions, 'region')}"
 
 
 def _show_group(console: Console, kind: Kind, found: list[Finding], count: int) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pipeline.doctor.findings import Findings, write_again
+from pipeline.doctor.findings import Findings
 from pipeline.doctor.members import HashedStream, Layout
 from pipeline.doctor.rows import ShardRows, examine_rows
 from pipeline.doctor.samples import SampleCheck
@@ -12,6 +12,7 @@ from schemas.hashes import sha256
 from schemas.names import ShardName
 from schemas.records import FileDigest, ShardMarker
 from schemas.tar import BLOCK, END, Member, padding, read_members
+from schemas.text import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,22 +37,18 @@ def examine_shard(
     findings = Findings(shard)
     rows = None
     try:
-        rows = _examine_table(folder, shard, marker, findings)
+        (table,) = folder.read([shard.parquet])
+        if table is None:
+            _report_missing(shard.parquet, findings)
+        else:
+            found = FileDigest(sha256=sha256(table), size=len(table))
+            _compare_digests(shard.parquet, found, marker.parquet, findings)
+            rows = examine_rows(table, shard, marker, findings)
         _examine_tar(folder, shard, marker, rows, findings, decode_images=decode_images, advance=advance)
     except OSError as error:
         remedy = "find out why the store refuses it (permissions, network, disk), then run this again"
         findings.error("unreadable", f"the store cannot read {error.filename or shard}: {error}", remedy=remedy)
     return ShardReport(shard=shard, findings=findings, keys=None if rows is None else tuple(rows.spans))
-
-
-def _examine_table(folder: Folder, shard: ShardName, marker: ShardMarker, findings: Findings) -> ShardRows | None:
-    (content,) = folder.read([shard.parquet])
-    if content is None:
-        _report_missing(shard, shard.parquet, findings)
-        return None
-    found = FileDigest(sha256=sha256(content), size=len(content))
-    _compare_digests(shard, shard.parquet, found, marker.parquet, findings)
-    return examine_rows(content, shard, marker, findings)
 
 
 def _examine_tar(
@@ -65,13 +62,13 @@ def _examine_tar(
     advance: Callable[[int], None],
 ) -> None:
     if folder.size(shard.tar) is None:
-        _report_missing(shard, shard.tar, findings)
+        _report_missing(shard.tar, findings)
         return
     with folder.stream(shard.tar) as file:
         stream = HashedStream(file, advance)
         _examine_samples(stream, shard, marker, rows, findings, decode_images=decode_images)
         found = FileDigest(sha256=stream.drain(), size=stream.num_bytes)
-    _compare_digests(shard, shard.tar, found, marker.tar, findings)
+    _compare_digests(shard.tar, found, marker.tar, findings)
 
 
 def _examine_samples(
@@ -90,18 +87,19 @@ def _examine_samples(
         for sample in layout.samples(walk.members(stream)):
             check.check(sample)
     except DatasetError as error:
-        _report_broken(str(error), shard, walk.end, rows, findings)
+        lost = f"; up to {counted(rows.num_beyond(walk.end), 'image')} cannot be reached" if rows else ""
+        key = rows.key_at(walk.end) if rows else None  # the table knows which image is there
+        findings.error("tar-cut", f"{error}{lost}", key=key)
         return
     layout.finish()
-    remedy = write_again(shard)
     for key in (key for key in (rows.spans if rows else ()) if key not in layout.keys):
         message = "the table has an ok row of the image, but the tar has no such sample"
-        findings.error("table-differs", message, remedy=remedy, key=key)
+        findings.error("table-differs", message, key=key)
     if len(layout.keys) != marker.images.ok:
-        message = f"{len(layout.keys)} samples in the tar, where the marker says {marker.images.ok}"
-        findings.error("counts", message, remedy=remedy)
+        found = counted(len(layout.keys), "sample")
+        findings.error("counts", f"{found} in the tar, where the marker says {marker.images.ok:,}")
     if stream.num_bytes - walk.end != BLOCK or stream.read(len(END)) != END[BLOCK:]:
-        findings.error("tar-end", "the tar does not end in two blocks of zeros", remedy=remedy)
+        findings.error("tar-end", "the tar does not end in two blocks of zeros")
 
 
 class _Walk:
@@ -118,21 +116,13 @@ class _Walk:
             yield member
 
 
-def _report_broken(message: str, shard: ShardName, good_until: int, rows: ShardRows | None, findings: Findings) -> None:
-    """Report a tar that cannot be followed beyond `good_until`; the table knows which image is there."""
-    key = rows.key_at(good_until) if rows else None
-    lost = f"; up to {rows.num_beyond(good_until)} images cannot be reached" if rows else ""
-    findings.error("tar-cut", f"{message}{lost}", remedy=write_again(shard), key=key)
+def _report_missing(name: str, findings: Findings) -> None:
+    findings.error("missing-file", f"{name} is not there, but its marker is")
 
 
-def _report_missing(shard: ShardName, name: str, findings: Findings) -> None:
-    findings.error("missing-file", f"{name} is not there, but its marker is", remedy=write_again(shard))
-
-
-def _compare_digests(shard: ShardName, name: str, found: FileDigest, expected: FileDigest, findings: Findings) -> None:
+def _compare_digests(name: str, found: FileDigest, expected: FileDigest, findings: Findings) -> None:
     if found.size != expected.size:
-        message = f"{name} has {found.size} bytes, its marker says {expected.size}"
-        findings.error("file-size", message, remedy=write_again(shard))
+        findings.error("file-size", f"{name} has {found.size:,} bytes, its marker says {expected.size:,}")
     elif found.sha256 != expected.sha256:
         message = f"{name} has sha256 {found.sha256[:12]}..., its marker says {expected.sha256[:12]}..."
-        findings.error("file-hash", message, remedy=write_again(shard))
+        findings.error("file-hash", message)

@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 
 import msgspec
 
-from pipeline.sample import GivenRegion, SourceItem
+from pipeline.sample import Drop, GivenRegion, SourceItem
 
 
 class SourceError(ValueError):
@@ -25,13 +25,20 @@ class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     uri: str
     """The image file, relative to the INPUT's root."""
-    caption: str | None = None
+    captions: tuple[str, ...] = ()
+    """As `SourceItem.captions`."""
     width: int | None = None
     """Of the image as its annotation states it, in pixels."""
     height: int | None = None
     regions: tuple[GivenRegion, ...] = ()
     url: str | None = None
     license: str | None = None
+    texts: tuple[str, ...] | None = None
+    """Text files that may hold captions, relative to the root; None where they were not listed, and are looked for."""
+    note: str | None = None
+    """As `SourceItem.note`."""
+    drop: Drop | None = None
+    """Why the sample cannot be used; nothing is read then."""
 
 
 class SourcePart(msgspec.Struct, frozen=True, kw_only=True):

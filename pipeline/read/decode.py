@@ -263,14 +263,15 @@ def _given_upright(item: SourceItem, stored: _Stored) -> tuple[GivenRegion, ...]
 
     Boxes stated for the upright size are upright. Only a size that is the upright one with its sides swapped, as EXIF
     orientations 5 to 8 swap them, tells of boxes drawn on the raw pixels; these are turned. Orientations 2 to 4, and
-    square images, leave the size as it is, so their boxes are taken as drawn on the image as displayed: upright.
+    square images, leave the size as it is, so their boxes are taken as drawn on the image as displayed: upright. Masks
+    are of the frame of their boxes; those of boxes that are turned are left out.
     """
     height, width = stored.pixels.shape[:2]
     if not item.given or item.given_size in (None, (width, height)):
         return item.given
     if stored.orientation >= 5 and item.given_size == (height, width):
         return tuple(
-            msgspec.structs.replace(region, box=_turn(region.box, item.given_size, stored.orientation))
+            msgspec.structs.replace(region, box=_turn(region.box, item.given_size, stored.orientation), mask_rle=None)
             for region in item.given
         )
     stated = " x ".join(map(str, item.given_size or ()))

@@ -99,18 +99,3 @@ def stated_size(width: float | None, height: float | None) -> tuple[int, int] | 
     if width is None or height is None or not (1 <= width < inf and 1 <= height < inf):
         return None
     return int(width), int(height)
-
-
-def decode_caption(data: bytes, name: str) -> str | None:
-    """Return a caption file's text (`tidy_caption`). Raises SampleError, caption encoding, if it is not UTF-8."""
-    try:
-        return tidy_caption(data.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise SampleError(Reason.CAPTION_ENCODING, f"{name}: byte {error.start} is not UTF-8") from error
-
-
-def tidy_caption(text: str) -> str | None:
-    """Return the text without a byte-order mark and without one newline at its end; None where nothing is left."""
-    text = text.removeprefix("\ufeff")
-    text = text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
-    return text or None

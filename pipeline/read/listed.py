@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline.read.base import ListedItem, SourcePart
+from pipeline.read.captions import CaptionReader, notes
 from pipeline.read.items import SampleError, failed_item, read_image_file
 from pipeline.read.location import Location
 from pipeline.sample import SourceItem
@@ -14,12 +15,15 @@ _AHEAD = 16
 
 
 def read_listed(
-    part: SourcePart, location: Location, caption_of: Callable[[ListedItem], str | None]
+    part: SourcePart, location: Location, add_captions: Callable[[ListedItem, CaptionReader], None] | None = None
 ) -> Iterator[SourceItem]:
-    """Yield the part's items with their bytes, in order. `caption_of` may raise SampleError."""
+    """Yield the part's items with their bytes, in order; those that were dropped when planned are not read.
+
+    `add_captions` gives a reader what lies beside an item, before what the plan says; it may raise SampleError.
+    """
 
     def read(listed: ListedItem, index: int) -> SourceItem:
-        return _read_item(listed, index, location=location, caption_of=caption_of)
+        return _read_item(listed, index, location=location, add_captions=add_captions)
 
     indexed = enumerate(part.items or (), start=part.start)
     if location.is_local:
@@ -36,11 +40,21 @@ def read_listed(
 
 
 def _read_item(
-    listed: ListedItem, index: int, *, location: Location, caption_of: Callable[[ListedItem], str | None]
+    listed: ListedItem,
+    index: int,
+    *,
+    location: Location,
+    add_captions: Callable[[ListedItem, CaptionReader], None] | None,
 ) -> SourceItem:
+    if listed.drop is not None:
+        return SourceItem(key=listed.key, index=index, uri=listed.uri, data=None, drop=listed.drop)
+    reader = CaptionReader()
     try:
         data = read_image_file(location, listed.uri)
-        caption = caption_of(listed)
+        if add_captions is not None:
+            add_captions(listed, reader)
+        reader.add(listed.captions, listed.uri)
+        captions = reader.captions()
     except SampleError as error:
         return failed_item(listed.key, index, listed.uri, error)
     return SourceItem(
@@ -48,9 +62,10 @@ def _read_item(
         index=index,
         uri=listed.uri,
         data=data,
-        caption=caption,
+        captions=captions,
         url=listed.url,
         license=listed.license,
+        note=notes(reader.note_text, listed.note),
         given=listed.regions,
         given_size=(listed.width, listed.height) if listed.width and listed.height else None,
     )

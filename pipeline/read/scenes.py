@@ -59,7 +59,7 @@ class Scenes:
             index=index,
             uri=f"{key}.jpg",
             data=encode(scene),
-            caption=scene.caption,
+            captions=(scene.caption,),
             given=_given(scene),
             given_size=(SIDE_PX, SIDE_PX),
         )

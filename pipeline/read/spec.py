@@ -99,15 +99,17 @@ def detect_kind(path: str) -> str:
 def _kinds_among(uris: Iterable[str]) -> dict[str, str]:
     """Return the kinds of input among the files, each with the first file that shows it.
 
-    A Parquet file named after a tar beside it (img2dataset's, or a shard's table) is that tar's.
+    A Parquet file named after a tar beside it (img2dataset's, or a shard's table) is that tar's, and a
+    `metadata.parquet` where there are images is theirs.
     """
     uris = list(uris)
+    beside = "metadata.parquet" if any(map(is_image, uris)) else None
     tars = {tar_stem(uri) for uri in uris if is_tar(uri)}
     kinds: dict[str, str] = {}
     for uri in uris:
         if is_tar(uri) and is_data(uri):
             kinds.setdefault("webdataset", uri)
-        elif is_parquet(uri) and is_data(uri) and not _belongs_to(uri, tars):
+        elif is_parquet(uri) and is_data(uri) and not _belongs_to(uri, tars) and PurePosixPath(uri).name != beside:
             kinds.setdefault("parquet", uri)
         elif is_image(uri):
             kinds.setdefault("folder", uri)

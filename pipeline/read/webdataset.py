@@ -12,9 +12,10 @@ from typing import ClassVar
 import pyarrow as pa
 
 from pipeline.read.base import SourceError, SourceFile, SourcePart
+from pipeline.read.captions import SIDECAR_SUFFIXES, CaptionReader, notes
 from pipeline.read.formats import FORMAT_OF_SUFFIX, is_image
 from pipeline.read.img2dataset import Sidecar, load_sidecar, planned_samples, sidecar_uri
-from pipeline.read.items import SampleError, check_not_empty, decode_caption, failed_item, tidy_caption
+from pipeline.read.items import SampleError, check_not_empty, failed_item
 from pipeline.read.keys import as_key
 from pipeline.read.location import Location
 from pipeline.read.parquet_files import DamagedParquetError, open_parquet
@@ -256,24 +257,31 @@ def _read_row(tar: OpenTar | SampleError, row: TarRow, index: int, *, uri: str, 
         file_uri = f"{uri}/{row.pictures[0].name}"
         data = tar.read(row.pictures[0])
         check_not_empty(len(data), row.pictures[0].name)
-        text = row.file("txt") or row.file("caption")
-        caption = None if text is None else decode_caption(tar.read(text), text.name)
+        captions = CaptionReader()
+        for entry in row.files.values():
+            if entry.problem is Reason.TRUNCATED:
+                captions.note(f"{entry.name}: lost where the tar is damaged")
+        for suffix in SIDECAR_SUFFIXES:
+            if (text := row.file(suffix)) is not None:
+                captions.add_file(tar.read(text), text.name)
         record = row.file("json")
         annotation = SampleJson() if record is None else decode_sample_json(tar.read(record), record.name)
+        listed = sidecar.row(row.name)
+        captions.add([*annotation.captions, listed.caption], file_uri)
+        found = captions.captions()
     except SampleError as error:
         number = f"-{row.number}" if row.number > 1 else ""
         key = as_key(row.name or f"{tar_stem(uri)}-{error.reason}{number}")
         return failed_item(key, index, file_uri, error, row.bytes_lost)
-    listed = sidecar.row(row.name)
-    license_ = annotation.origin.license or listed.license
     return SourceItem(
         key=as_key(row.name),
         index=index,
         uri=file_uri,
         data=data,
-        caption=caption or tidy_caption(annotation.caption or annotation.image_caption or "") or listed.caption,
-        url=annotation.origin.url or listed.url,
-        license=None if license_ is None else str(license_),
+        captions=found,
+        url=annotation.url or listed.url,
+        license=annotation.license or listed.license,
+        note=notes(captions.note_text, annotation.note),
         given=annotation.given,
         given_size=annotation.given_size,
     )

@@ -7,23 +7,33 @@ without an error are refused.
 import argparse
 import contextlib
 import difflib
+import functools
 import logging
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions, WorkerOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    PortableOptions,
+    StandardOptions,
+    WorkerOptions,
+)
 from apache_beam.portability.api import beam_provision_api_pb2
+from apache_beam.runners.portability import job_server
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.runners.runner import create_runner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
-from apache_beam.utils import interactive_utils
+from apache_beam.utils import interactive_utils, subprocess_server
 
 from pipeline.errors import EngineError, InterruptedRunError
 from pipeline.run.engines import Wait
@@ -32,6 +42,7 @@ from pipeline.run.worker import WorkerSettings
 from pipeline.settings import RunSettings
 from schemas.names import RUN_DIR
 
+_JOB_SERVER_TIMEOUT_S = 30 * 24 * 3600
 _LOCAL = {"DirectRunner", "FnApiRunner", "direct", ""}
 
 
@@ -62,6 +73,9 @@ def check_options(beam_options: Sequence[str], run: RunSettings) -> PipelineOpti
         create_runner(runner)
     except (ValueError, ImportError, AttributeError) as error:
         raise EngineError(f"--runner={runner}: {error}") from error
+    given = {argument.partition("=")[0].replace("-", "_").lstrip("_") for argument in beam_options}
+    if "job_server_timeout" not in given:  # Beam's default ends a unit of more than five minutes on Prism
+        options.view_as(PortableOptions).job_server_timeout = _JOB_SERVER_TIMEOUT_S
     return options
 
 
@@ -111,6 +125,7 @@ def run_units(units: Sequence[int], settings: WorkerSettings, options: PipelineO
 def _run(units: Sequence[int], settings: WorkerSettings, options: PipelineOptions, errors: list[BaseException]) -> None:
     # Worker processes inherit this: a Ctrl-C in the terminal reaches them too, and they have shards to finish.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    _mend_job_servers()
     # In a notebook Beam would import its interactive runner, which needs packages of its own and writes into the cell.
     beam.pipeline.is_in_ipython = interactive_utils.is_in_ipython = lambda: False
     try:
@@ -119,6 +134,21 @@ def _run(units: Sequence[int], settings: WorkerSettings, options: PipelineOption
         pipeline.run().wait_until_finish()
     except BaseException as error:  # noqa: BLE001 - handed to the thread that waits, which raises it
         errors.append(error)
+
+
+def _mend_job_servers() -> None:
+    """Let Beam start job servers from this thread, in sessions of their own.
+
+    Beam sets a signal handler, which no other thread than the main one may; and a Ctrl-C in the terminal would end the
+    server together with the units that are to be finished. Servers are stopped when the process ends, by `atexit`.
+    """
+    job_server.signal = SimpleNamespace(
+        signal=lambda number, handler: None, getsignal=signal.getsignal, SIGINT=signal.SIGINT
+    )
+    subprocess_server.subprocess = SimpleNamespace(
+        **{name: getattr(subprocess, name) for name in subprocess.__all__}
+        | {"Popen": functools.partial(subprocess.Popen, start_new_session=True)}
+    )
 
 
 def _runner(options: PipelineOptions) -> beam.runners.PipelineRunner | None:

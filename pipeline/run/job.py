@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import InterruptedRunError, WorkError
+from pipeline.errors import InterruptedRunError, ServerGoneError, WorkError
 from pipeline.models.batches import BatchReport
 from pipeline.models.licenses import check_permissive
 from pipeline.plan.check import check_plan
@@ -36,6 +36,7 @@ _MAX_FRUITLESS_PASSES = 3
 _ERROR_OF: dict[Ending, type[Exception]] = {
     Ending.STORAGE: StorageError,
     Ending.UNBALANCED: BalanceError,
+    Ending.SERVER: ServerGoneError,
     Ending.FAILED: WorkError,
 }
 _PLAN_DEFAULTS = PlanSettings()
@@ -205,19 +206,29 @@ class _Job:
         engine.run_units(units, self._settings, options, self._wait)
 
     def _wait(self, thread: threading.Thread) -> None:
-        """Hand a drain on to the workers, show the progress, and wait half a second for the engine's thread."""
+        """Hand a drain on to the workers, show the progress, and wait half a second for the engine's thread.
+
+        Raises InterruptedRunError where nothing has moved for too long.
+        """
         if self._drain.requested and not self.drained:
             self.drained = True
             self._storage.replace(drain_file(self.run_id), b"")
         self._watch.show("finishing what is in hand" if self.drained else "")
+        limit = self._settings.run.stall_timeout_s
+        if self._watch.still_for_s > limit:
+            raise InterruptedRunError(
+                f"nothing has moved for {limit:,.0f} s (--stall-timeout-s): no image, no shard, no line in {RUN_DIR}/. "
+                "A worker or a model's server hangs; the same command goes on from here"
+            )
         thread.join(_POLL_S)
 
     def _wait_for_leases(self, units: Sequence[int]) -> bool:
         """Wait until a unit that another job holds is done or free; False if none is held."""
         held = [unit for unit in units if lease.is_held(self._storage, lease.unit_name(unit))]
         while held and not self._drain.requested:
-            self._watch.show(f"another job works on {len(held)} units")
-            time.sleep(_POLL_S)
+            free_in_s = max(lease.seconds_left(self._storage, lease.unit_name(unit)) or 0.0 for unit in held)
+            self._watch.show(f"other drivers work on {len(held)}, free in {free_in_s:.0f} s unless renewed")
+            time.sleep(self._storage.poll_s)
             still = [unit for unit in self.todo() if lease.is_held(self._storage, lease.unit_name(unit))]
             if set(still) != set(held):
                 return True
@@ -226,7 +237,7 @@ class _Job:
     def _raise_errors(self, left: Sequence[int]) -> None:
         """Raise the first error of an unfinished unit; a model error counts for every unit."""
         for event in self.log.events():
-            holds_for_all = bool(left) and event.ending is Ending.FAILED
+            holds_for_all = bool(left) and event.ending in (Ending.SERVER, Ending.FAILED)
             if event.ending in _ERROR_OF and (event.unit in left or holds_for_all):
                 raise _ERROR_OF[event.ending](event.message)
 

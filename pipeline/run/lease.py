@@ -11,6 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import msgspec
 
@@ -32,6 +33,8 @@ class _Holder(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since the epoch, by the holder's clock."""
     timeout_s: float
     """For how long the holder takes the lease at a time."""
+    run: str = ""
+    """Which run the holder works for: a driver and its workers."""
     num_done: int = 0
     """Samples that the holder has finished so far: what a progress bar shows before the shard is there."""
 
@@ -55,9 +58,9 @@ class Hold:
 
 
 @contextlib.contextmanager
-def hold(storage: Storage, name: str, timeout_s: float) -> Iterator[Hold | None]:
+def hold(storage: Storage, name: str, timeout_s: float, *, run: str = "") -> Iterator[Hold | None]:
     """Hold the lease of `name` for the body, renewed every third of `timeout_s`; yields None if another holds it."""
-    lease = _Lease(storage, f"{LEASES_DIR}/{name}.json", timeout_s)
+    lease = _Lease(storage, f"{LEASES_DIR}/{name}.json", timeout_s, run)
     if not lease.take():
         yield None
         return
@@ -88,11 +91,29 @@ def is_held(storage: Storage, name: str) -> bool:
     return seconds_left(storage, name) is not None
 
 
-def samples_in_hand(storage: Storage) -> int:
-    """Return how many samples the holders of all leases have finished, of units that are not done."""
+@dataclass(frozen=True, kw_only=True)
+class InHand:
+    """What live workers hold now, whichever driver they work for."""
+
+    num_units: int
+    num_samples: int
+    """Finished by the holders, of units that are not done."""
+    runs: frozenset[str]
+    free_in_s: float
+    """Seconds until the first lease runs out unless it is renewed."""
+
+
+def in_hand(storage: Storage) -> InHand:
+    """Return what the leases of OUTPUT say."""
     paths = [f"{LEASES_DIR}/{name}" for name in storage.names(LEASES_DIR)]
-    holders = in_parallel(storage, lambda path: _read(storage, path), paths)
-    return sum(holder.num_done for holder in holders if holder is not None and holder.seconds_left() is not None)
+    read = in_parallel(storage, lambda path: _read(storage, path), paths)
+    live = [(holder, left) for holder in read if holder is not None and (left := holder.seconds_left()) is not None]
+    return InHand(
+        num_units=len(live),
+        num_samples=sum(holder.num_done for holder, _ in live),
+        runs=frozenset(holder.run for holder, _ in live),
+        free_in_s=min((left for _, left in live), default=0.0),
+    )
 
 
 def this_holder() -> tuple[str, str]:
@@ -111,8 +132,8 @@ def free(storage: Storage, name: str, holder: tuple[str, str]) -> None:
 class _Lease:
     """A lease as its holder has it."""
 
-    def __init__(self, storage: Storage, path: str, timeout_s: float) -> None:
-        self._storage, self._path, self._timeout_s = storage, path, timeout_s
+    def __init__(self, storage: Storage, path: str, timeout_s: float, run: str) -> None:
+        self._storage, self._path, self._timeout_s, self._run = storage, path, timeout_s, run
         self._token = secrets.token_hex(8)
         self._expires_at = 0.0
         self._lost = False
@@ -160,6 +181,7 @@ class _Lease:
                 process=process(os.getpid()),
                 expires_at=self._expires_at,
                 timeout_s=self._timeout_s,
+                run=self._run,
                 num_done=num_done,
             )
         )

@@ -27,6 +27,8 @@ class Ending(StrEnum):
     """The source or OUTPUT could not be read or written."""
     UNBALANCED = "unbalanced"
     """Its counts do not add up."""
+    SERVER = "server"
+    """A model's server is gone, or its model sees no pictures: the same command can go on later."""
     FAILED = "failed"
     """The models could not be loaded or stopped working, or something else that is no storage trouble went wrong."""
 

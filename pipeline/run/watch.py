@@ -1,44 +1,79 @@
-"""Watching a job: how far it is, for a progress bar. Best effort: no decision hangs on it, and no trouble stops it."""
+"""Watching a job: how far it and others on the same OUTPUT are, for a progress bar, and whether anything moves at all.
+
+Best effort: no unit depends on what is seen here, and what cannot be read now is looked at again later.
+"""
 
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.plan.plan import Plan
-from pipeline.run import lease
+from pipeline.run.lease import in_hand
 from pipeline.run.status import Markers, Totals, units_to_do
+from schemas.names import RUN_DIR
+
+_EVERY_S, _EVERY_REMOTE_S = 0.5, 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a job is, as its watcher sees it twice a second."""
+    """How far the work on an OUTPUT is, whoever does it."""
 
     plan: Plan
     totals: Totals
     num_units_done: int
     num_images_in_hand: int
     """Finished by workers whose shards are not there yet; the totals do not have them."""
+    num_workers: int
+    """That hold a lease now."""
+    num_drivers: int
+    """That these workers belong to."""
     note: str = ""
 
 
-@dataclass(frozen=True)
 class Watch:
-    """Tells a watcher how far the job on a plan is."""
+    """Looks at markers and leases now and then, and tells a watcher."""
 
-    plan: Plan
-    markers: Markers
-    tell: Callable[[Progress], None]
+    def __init__(self, plan: Plan, markers: Markers, tell: Callable[[Progress], None]) -> None:
+        self._plan, self._markers, self._tell = plan, markers, tell
+        self._every_s = _EVERY_S if plan.storage.is_local else _EVERY_REMOTE_S
+        self._next_at = 0.0
+        self._seen: tuple[int, int, int] | None = None
+        self._moved_at: float | None = None
 
     def show(self, note: str = "") -> None:
-        """Look at markers and leases, and tell. What cannot be read now is told of next time."""
+        """Look and tell, if it is time to."""
+        if time.monotonic() < self._next_at:
+            return
         with contextlib.suppress(OSError):
-            todo = units_to_do(self.plan, self.markers.refresh())
-            self.tell(
+            storage, todo = self._plan.storage, units_to_do(self._plan, self._markers.refresh())
+            held = in_hand(storage)
+            seen = (self._markers.totals.num_shards, held.num_samples, len(storage.names(RUN_DIR)))
+            self._note_movement(seen, num_held=held.num_units)
+            self._tell(
                 Progress(
-                    plan=self.plan,
-                    totals=self.markers.totals,
-                    num_units_done=self.plan.num_units - len(todo),
-                    num_images_in_hand=lease.samples_in_hand(self.plan.storage),
+                    plan=self._plan,
+                    totals=self._markers.totals,
+                    num_units_done=self._plan.num_units - len(todo),
+                    num_images_in_hand=held.num_samples,
+                    num_workers=held.num_units,
+                    num_drivers=len(held.runs),
                     note=note,
                 )
             )
+        self._next_at = time.monotonic() + self._every_s
+
+    @property
+    def still_for_s(self) -> float:
+        """Seconds since a shard, a finished image or a line of the log came last; 0 until a worker held a lease.
+
+        A lease's renewal is no movement: a worker that hangs renews too.
+        """
+        return 0.0 if self._moved_at is None else time.monotonic() - self._moved_at
+
+    def _note_movement(self, seen: tuple[int, int, int], *, num_held: int) -> None:
+        if self._moved_at is None and num_held == 0:
+            return  # jobs may queue for their machines
+        if seen != self._seen:
+            self._seen, self._moved_at = seen, time.monotonic()

@@ -114,7 +114,8 @@ class Worker:
             return Ending.UNBALANCED, str(error), None
         except WorkError as error:
             self._drain_unless_it_is_the_unit(error)
-            return Ending.FAILED, str(error), None
+            ending = Ending.FAILED if error.exit_code == WorkError.exit_code else Ending.SERVER
+            return ending, str(error), None
 
     def _drain_unless_it_is_the_unit(self, error: WorkError) -> None:
         """Ask the run's workers to take no further unit, where these would end in the same way.
@@ -129,7 +130,9 @@ class Worker:
     def _under_lease(self, unit: int, work: Callable[[Hold], UnitReport | None]) -> "_Ended":
         if self._is_drained():
             return Ending.DRAINED, "", None
-        with hold(self._storage, unit_name(unit), self._settings.run.lease_timeout_s) as held:
+        with hold(
+            self._storage, unit_name(unit), self._settings.run.lease_timeout_s, run=self._settings.run_id
+        ) as held:
             if not held:
                 return Ending.LEASED, "", None
             if self._is_done(unit):  # asked under the lease: its last holder may have just finished

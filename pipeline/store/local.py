@@ -120,10 +120,12 @@ class LocalStorage:
     def sizes(self, folder: str, after: str = "") -> dict[str, int]:
         """Return the sizes of the files in `folder`."""
         found = {}
-        for name in self.names(folder):
-            if name > after and (size := self.size(f"{folder}/{name}" if folder else name)) is not None:
-                found[name] = size
-        return found
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._root / folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # it has gone while the folder was read
+                    if entry.name > after and entry.is_file():
+                        found[entry.name] = entry.stat().st_size
+        return dict(sorted(found.items()))
 
     def remove(self, *names: str) -> None:
         """Unlink."""

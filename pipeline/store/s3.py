@@ -8,7 +8,9 @@ def list_after(fs: Any, folder: str, after: str) -> dict[str, int]:
     """Return the sizes in bytes of the objects right in `folder` whose names come after `after`, by name."""
     bucket, key, _ = fs.split_path(folder)
     prefix = f"{key}/" if key else ""
-    asked = {"Bucket": bucket, "Prefix": prefix, "Delimiter": "/", "StartAfter": prefix + after}
+    asked = {"Bucket": bucket, "Prefix": prefix, "Delimiter": "/"}
+    if after:
+        asked["StartAfter"] = prefix + after
     found: dict[str, int] = {}
     while True:
         page = fs.call_s3("list_objects_v2", **asked)

@@ -3,49 +3,58 @@
 import argparse
 import errno
 import os
+import secrets
 import socket
 import sys
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import uvicorn
 
 from pipeline.viewer.safety import is_loopback
-from pipeline.viewer.selection import SelectionError, parse
+from pipeline.viewer.selection import parse
 from pipeline.viewer.server import build
 from pipeline.viewer.session import Session
 from pipeline.viewer.sheet import make_sheet
-from schemas.folder import DatasetError
+from schemas.store_errors import StorageError
 
-DONE, USAGE, STORAGE = 0, 2, 5
+DONE = 0
 _DATA_HELP = "a data set made by `fineclip annotate`: a folder, or a URL that fsspec reads"
 _MAX_SHEET = 1000
 _MAX_PORT = 65535
 _HTML = (".html", ".htm")
+_TOKEN_BYTES = 16
 
 
-class _ListenError(OSError):
+class _ListenError(ValueError):
     """The address cannot be listened on; the message says what to change."""
+
+    exit_code = 2
 
 
 def view_main(arguments: Sequence[str]) -> int:
-    """Run `fineclip view` until it is interrupted, and return its exit code."""
+    """Run `fineclip view` until it is interrupted, and return its exit code. Raises errors that carry theirs."""
     parser = _parser("view", "Show a data set's boxes and captions in the browser, straight from its shards.")
     parser.add_argument("--compare", metavar="OTHER", help="another data set, or the name of an overlay of DATA")
     parser.add_argument("--marks", metavar="FILE", help="where marks are saved (default: DATA/marks.jsonl, if local)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on (default: any that is free)")
+    name_help = "a name of a portal or tunnel through which the page is opened; may be given several times"
+    parser.add_argument("--host-name", action="append", default=[], metavar="NAME", help=name_help)
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= _MAX_PORT:
         parser.error(f"--port is {options.port}, but ports are from 1 to {_MAX_PORT} (0 takes any that is free)")
-    return _report_errors(lambda: _view(options))
+    with _store_errors():
+        _view(options)
+    return DONE
 
 
 def sheet_main(arguments: Sequence[str]) -> int:
-    """Run `fineclip sheet` and return its exit code."""
+    """Run `fineclip sheet` and return its exit code. Raises errors that carry theirs."""
     parser = _parser("sheet", "Write images with their boxes and captions into one self-contained HTML file.")
     parser.add_argument("output", metavar="OUT.html", help="the file to write")
     parser.add_argument("--where", default="", metavar="QUERY", help="what to show: the part of the page's URL after ?")
@@ -59,7 +68,14 @@ def sheet_main(arguments: Sequence[str]) -> int:
         parser.error(f"{output}: a sheet is an HTML file; name it {output.with_suffix('.html')}")
     if not output.parent.is_dir():
         parser.error(f"{output}: there is no folder {output.parent}; make it, or write elsewhere")
-    return _report_errors(lambda: _sheet(options))
+    selection = parse(urlsplit(options.where).query if "://" in options.where else options.where)
+    with _store_errors():
+        session = Session(options.data, overlays=options.overlay, filters=options.filter)
+        page = make_sheet(session.tables[0], selection, limit=options.limit, seed=options.seed)
+        output.write_bytes(page)
+        session.close()
+    _say(f"{output}: {len(page) / 2**20:.1f} MiB")
+    return DONE
 
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
@@ -70,25 +86,37 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _view(options: argparse.Namespace) -> int:
+def _view(options: argparse.Namespace) -> None:
     session = Session(
         options.data, other=options.compare, overlays=options.overlay, filters=options.filter, marks=options.marks
     )
     with _listener(options.host, options.port) as listener:
         shown = f"[{options.host}]" if ":" in options.host else options.host
-        url = f"http://{shown}:{listener.getsockname()[1]}/"
+        token = secrets.token_urlsafe(_TOKEN_BYTES)
+        url = f"http://{shown}:{listener.getsockname()[1]}/{token}/"
         for table in session.tables:
             for problem in table.source.problems:
                 _say(problem.message)
         if not is_loopback(options.host):
-            _say("anyone who can reach this address sees the data and can mark it; there is no password")
+            _say("whoever has this address sees the data and can mark it; the connection is not encrypted")
+        for name in options.host_name:
+            _say(f"through {name}: open its address for port {listener.getsockname()[1]}, followed by {token}/")
         sys.stdout.write(f"{url}\n")
         sys.stdout.flush()
         if options.open:
             webbrowser.open(url)
-        _serve(session, listener, options.host)
+        config = uvicorn.Config(
+            build(session, host=options.host, token=token, host_names=options.host_name),
+            lifespan="off",
+            ws="none",
+            log_level="warning",
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=2,
+        )
+        with suppress(KeyboardInterrupt):  # uvicorn hands on the signal that it has ended on
+            uvicorn.Server(config).run(sockets=[listener])
     session.close()
-    return DONE
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -108,43 +136,17 @@ def _listener(host: str, port: int) -> socket.socket:
         raise _ListenError(f"cannot listen on {host}, port {port} ({why}): {remedy}") from error
 
 
-def _serve(session: Session, listener: socket.socket, host: str) -> None:
-    config = uvicorn.Config(
-        build(session, host=host),
-        lifespan="off",
-        ws="none",
-        log_level="warning",
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=2,
-    )
-    try:
-        uvicorn.Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:
-        return  # uvicorn hands on the signal that it has ended on
-
-
-def _sheet(options: argparse.Namespace) -> int:
-    selection = parse(urlsplit(options.where).query if "://" in options.where else options.where)
-    session = Session(options.data, overlays=options.overlay, filters=options.filter)
-    page = make_sheet(session.tables[0], selection, limit=options.limit, seed=options.seed)
-    Path(options.output).write_bytes(page)
-    session.close()
-    _say(f"{options.output}: {len(page) / 2**20:.1f} MiB")
-    return DONE
-
-
 def _say(message: str) -> None:
     sys.stderr.write(f"fineclip: {message}\n")
 
 
-def _report_errors(run: Callable[[], int]) -> int:
-    """Print an error that a person can act on without a traceback, and return its exit code."""
+@contextmanager
+def _store_errors() -> Iterator[None]:
     try:
-        return run()
-    except (DatasetError, SelectionError, _ListenError) as error:
-        _say(str(error))
-        return USAGE
+        yield
+    except StorageError:
+        raise
     except OSError as error:
-        _say(str(error))
-        return STORAGE
+        raise StorageError(
+            f"{error}; check the address, the network and your permissions, then run this again"
+        ) from error

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.viewer.gallery import Image, Region, find_images, load_images
+from pipeline.viewer.gallery import ShownRegion, find_images, load_images
 from pipeline.viewer.selection import Selection
 from pipeline.viewer.table import Database, RegionTable
 from schemas.boxes import as_boxes, iou
@@ -28,7 +28,7 @@ class Pair:
     """Of `box`, `caption`, `label` and `status`; empty where the pair is alike, or one side is missing."""
 
 
-def pair(ours: Sequence[Region], theirs: Sequence[Region]) -> list[Pair]:
+def pair(ours: Sequence[ShownRegion], theirs: Sequence[ShownRegion]) -> list[Pair]:
     """Pair regions with the same id, then the best overlapping of the rest; those without a partner come last."""
     by_id = {region.id: index for index, region in enumerate(theirs)}
     partner = {index: by_id[region.id] for index, region in enumerate(ours) if region.id in by_id}
@@ -39,7 +39,7 @@ def pair(ours: Sequence[Region], theirs: Sequence[Region]) -> list[Pair]:
     return pairs + [_alone(theirs=index) for index in range(len(theirs)) if index not in taken]
 
 
-def _overlapping(ours: Sequence[Region], theirs: Sequence[Region], partner: dict[int, int]) -> dict[int, int]:
+def _overlapping(ours: Sequence[ShownRegion], theirs: Sequence[ShownRegion], partner: dict[int, int]) -> dict[int, int]:
     """Return partners for regions without one, the largest overlap first."""
     mine = [index for index, region in enumerate(ours) if index not in partner and region.box]
     other = [index for index, region in enumerate(theirs) if index not in partner.values() and region.box]
@@ -52,7 +52,7 @@ def _overlapping(ours: Sequence[Region], theirs: Sequence[Region], partner: dict
     return found
 
 
-def _pair(ours: Sequence[Region], theirs: Sequence[Region], mine: int, other: int) -> Pair:
+def _pair(ours: Sequence[ShownRegion], theirs: Sequence[ShownRegion], mine: int, other: int) -> Pair:
     left, right = ours[mine], theirs[other]
     differences = [name for name in _COMPARED if left.fields[name] != right.fields[name]]
     if left.box != right.box:
@@ -74,27 +74,20 @@ def compared_page(first: RegionTable, second: RegionTable, selection: Selection)
     """
     ids, more = find_images(first, selection)
     shown = Selection(one_of=tuple(part for part in selection.one_of if part[0] == "status"))
-    ours = load_images(first, ids, shown)
-    theirs = {image.key: image for image in load_images(second, _find_keys(second, [key for _, key in ids]), shown)}
-    return {"items": [_compared(image, theirs.get(image.key)) for image in ours], "more": more}
-
-
-def _find_keys(table: RegionTable, keys: Sequence[str]) -> list[tuple[str, str]]:
-    if not keys:
-        return []
-    wanted = f"region_id IS NULL AND key IN ({', '.join('?' * len(keys))})"
-    found = table.query(
-        f"SELECT DISTINCT shard, key FROM {table.name} WHERE {wanted} ORDER BY shard, key",
+    keys = [key for _, key in ids]
+    found = second.query(
+        f"SELECT DISTINCT shard, key FROM {second.name} WHERE region_id IS NULL "
+        f"AND key IN ({', '.join('?' * len(keys)) or 'NULL'}) ORDER BY shard, key",
         keys,
     )
-    return [(shard, key) for shard, key in found]
-
-
-def _compared(ours: Image, theirs: Image | None) -> dict[str, Any]:
-    for image in (ours, theirs):
-        if image is not None:
+    partners = {image.key: image for image in load_images(second, [(shard, key) for shard, key in found], shown)}
+    items = []
+    for ours in load_images(first, ids, shown):
+        theirs = partners.get(ours.key)
+        for image in filter(None, (ours, theirs)):
             image.regions = [region for region in image.regions if region.hit]
-    return {"ours": ours, "theirs": theirs, "pairs": pair(ours.regions, theirs.regions if theirs else [])}
+        items.append({"ours": ours, "theirs": theirs, "pairs": pair(ours.regions, theirs.regions if theirs else [])})
+    return {"items": items, "more": more}
 
 
 def find_changed(database: Database, first: RegionTable, second: RegionTable) -> None:

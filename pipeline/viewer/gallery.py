@@ -8,6 +8,7 @@ from pipeline.viewer.selection import ONE_OF, RANGES, Selection
 from pipeline.viewer.table import RegionTable
 
 PAGE_SIZE = 24
+CROPS_PAGE_SIZE = 60
 NUM_BINS = 32
 _NUM_VALUES = 500
 """Values listed of a column such as `label`, most frequent first."""
@@ -34,7 +35,7 @@ ImageId = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Region:
+class ShownRegion:
     """A region as the page shows it."""
 
     id: str
@@ -48,7 +49,7 @@ class Region:
 
 
 @dataclass(kw_only=True)
-class Image:
+class ShownImage:
     """An image as the page shows it."""
 
     shard: str
@@ -59,7 +60,7 @@ class Image:
     """Whether the image's bytes are in the tar."""
     fields: dict[str, Any] = field(default_factory=dict)
     """The columns of `_IMAGE_FIELDS`, but for the place in the tar."""
-    regions: list[Region] = field(default_factory=list)
+    regions: list[ShownRegion] = field(default_factory=list)
 
 
 def find_images(
@@ -91,7 +92,7 @@ def find_images(
         num_rows *= 4
 
 
-def load_images(table: RegionTable, ids: Sequence[ImageId], selection: Selection) -> list[Image]:
+def load_images(table: RegionTable, ids: Sequence[ImageId], selection: Selection) -> list[ShownImage]:
     """Return the images `ids`, in that order, with all their regions; an id that is not there is left out."""
     if not ids:
         return []
@@ -103,26 +104,54 @@ def load_images(table: RegionTable, ids: Sequence[ImageId], selection: Selection
         f"WHERE key IN ({', '.join('?' * len(keys))}) ORDER BY shard, row",
         [*values, *keys],
     )
-    images: dict[ImageId, Image] = {}
+    images: dict[ImageId, ShownImage] = {}
     for values_of_row in rows:
         row = dict(zip(_FIELDS, values_of_row, strict=False))
-        image = images.setdefault((row["shard"], row["key"]), Image(shard=row["shard"], key=row["key"]))
-        _add_row(image, row, hit=values_of_row[-1])
-        if row["region_id"] is None and row["tar_offset"] is not None:
+        image = images.setdefault((row["shard"], row["key"]), ShownImage(shard=row["shard"], key=row["key"]))
+        hit = values_of_row[-1]
+        if row["region_id"] is not None:
+            image.regions.append(_region(row, hit=hit))
+            continue
+        if row["tar_offset"] is not None:
             table.remember_places([(row["shard"], row["key"], row["tar_offset"], row["tar_size"])])
+        if not image.fields or (hit and not image.hit):
+            # A repeated key has several rows of its own: the one that was asked for, else the first.
+            image.hit, image.stored = hit, row["tar_offset"] is not None
+            image.fields = {name: row[name] for name in _IMAGE_FIELDS if not name.startswith("tar_")}
     return [images[image_id] for image_id in ids if image_id in images]
 
 
-def _add_row(image: Image, row: dict[str, Any], *, hit: bool) -> None:
-    if row["region_id"] is not None:
-        edges = (row["x0"], row["y0"], row["x1"], row["y1"])
-        box = None if None in edges else edges
-        fields = {name: row[name] for name in _REGION_FIELDS}
-        image.regions.append(Region(id=row["region_id"], box=box, count=row["count"], hit=hit, fields=fields))
-    elif not image.fields or (hit and not image.hit):
-        # A repeated key has several rows of its own: the one that was asked for, else the first.
-        image.hit, image.stored = hit, row["tar_offset"] is not None
-        image.fields = {name: row[name] for name in _IMAGE_FIELDS if not name.startswith("tar_")}
+def load_crops(
+    table: RegionTable, selection: Selection, *, limit: int = CROPS_PAGE_SIZE
+) -> tuple[list[ShownImage], bool]:
+    """Return the regions of the selection's page in order, each in a `ShownImage` of its own, and if more follow."""
+    where, values = selection.where()
+    order, order_values = selection.order(of_regions=True)
+    rows = table.query(
+        f"SELECT {', '.join(_FIELDS)} FROM {table.name} WHERE region_id IS NOT NULL AND {where} {order} "
+        "LIMIT ? OFFSET ?",
+        [*values, *order_values, limit + 1, (selection.page - 1) * limit],
+    )
+    crops = []
+    for values_of_row in rows[:limit]:
+        row = dict(zip(_FIELDS, values_of_row, strict=True))
+        stored = row["tar_offset"] is not None
+        fields = {name: row[name] for name in ("width", "height", "image_caption")}
+        crop = ShownImage(
+            shard=row["shard"], key=row["key"], stored=stored, fields=fields, regions=[_region(row, hit=True)]
+        )
+        crops.append(crop)
+        if stored:
+            table.remember_places([(row["shard"], row["key"], row["tar_offset"], row["tar_size"])])
+    return crops, len(rows) > limit
+
+
+def _region(row: dict[str, Any], *, hit: bool) -> ShownRegion:
+    edges = (row["x0"], row["y0"], row["x1"], row["y1"])
+    fields = {name: row[name] for name in _REGION_FIELDS}
+    return ShownRegion(
+        id=row["region_id"], box=None if None in edges else edges, count=row["count"], hit=hit, fields=fields
+    )
 
 
 def summary(table: RegionTable, selection: Selection, ends: dict[str, tuple[float, float]]) -> dict[str, Any]:
@@ -131,27 +160,26 @@ def summary(table: RegionTable, selection: Selection, ends: dict[str, tuple[floa
     `ends` are a column's smallest and largest value (`bounds`). The rows are read once.
     """
     where, values = selection.where()
-    bins = [(name, *_bin(name, *pair)) for name, pair in ends.items()]
-    columns = "".join(f", {sql} AS {name}" for name, sql, _ in bins)
+    columns, ends_of_bins = "", []
+    for name, (low, high) in ends.items():
+        # The bin that a row falls into. Without a value there is none: least and greatest pass over nulls.
+        place = f"floor(({RANGES[name]} - ?) / ?)"
+        columns += f", CASE WHEN {RANGES[name]} IS NOT NULL THEN least(greatest({place}, 0), {NUM_BINS - 1}) END"
+        columns += f"::TINYINT AS {name}"
+        ends_of_bins += [low, (high - low) / NUM_BINS or 1.0]
     parts = [
         "SELECT 'images', 0, count(*) FROM (SELECT 1 FROM hits GROUP BY shard, key)",
         "SELECT 'regions', 0, count(*) FROM hits WHERE is_region",
-        *(f"SELECT '{name}', {name}, count(*) FROM hits WHERE is_region GROUP BY {name}" for name, _, _ in bins),
+        *(f"SELECT '{name}', {name}, count(*) FROM hits WHERE is_region GROUP BY {name}" for name in ends),
     ]
     found = table.query(
         f"WITH hits AS MATERIALIZED (SELECT shard, key, region_id IS NOT NULL AS is_region{columns} "
         f"FROM {table.name} WHERE {where}) {' UNION ALL '.join(parts)}",
-        [value for _, _, of_bin in bins for value in of_bin] + values,
+        [*ends_of_bins, *values],
     )
     counts = {(name, position): number for name, position, number in found}
     histograms = {name: [counts.get((name, position), 0) for position in range(NUM_BINS)] for name in ends}
     return {"images": counts["images", 0], "regions": counts["regions", 0], "histograms": histograms}
-
-
-def _bin(name: str, low: float, high: float) -> tuple[str, list[float]]:
-    """Return SQL of the bin that a row falls into, null without a value, and its parameters."""
-    sql = f"least(greatest(floor(({RANGES[name]} - ?) / ?), 0), {NUM_BINS - 1})::TINYINT"
-    return sql, [low, (high - low) / NUM_BINS or 1.0]
 
 
 def bounds(table: RegionTable) -> dict[str, tuple[float, float]]:
@@ -168,14 +196,13 @@ def bounds(table: RegionTable) -> dict[str, tuple[float, float]]:
 
 def values(table: RegionTable) -> dict[str, list[tuple[str | None, int]]]:
     """Return the values of each column that a selection can name, with the number of rows; the most frequent first."""
-    listed = [name for name in ONE_OF if name != "text_hash"]
-    return {name: _values(table, name) for name in listed}
-
-
-def _values(table: RegionTable, column: str) -> list[tuple[str | None, int]]:
-    of_images = "true" if column in ("status", "reason", "shard") else "region_id IS NOT NULL"
-    found = table.query(
-        f"SELECT {column}, sum(count)::BIGINT AS number FROM {table.name} WHERE {of_images} GROUP BY {column} "
-        f"ORDER BY number DESC, {column} LIMIT {_NUM_VALUES}"
-    )
-    return [(value, number) for value, number in found]
+    listed: dict[str, list[tuple[str | None, int]]] = {}
+    for column in ONE_OF:
+        if column == "text_hash":
+            continue
+        of_images = "true" if column in ("status", "reason", "shard") else "region_id IS NOT NULL"
+        listed[column] = table.query(
+            f"SELECT {column}, sum(count)::BIGINT AS number FROM {table.name} WHERE {of_images} GROUP BY {column} "
+            f"ORDER BY number DESC, {column} LIMIT {_NUM_VALUES}"
+        )
+    return listed

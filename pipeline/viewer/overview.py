@@ -1,12 +1,14 @@
 """The data set as a whole: totals, shards, provenance, licences, repeated captions, and what its plots need."""
 
+from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from pipeline.viewer import gallery
 from pipeline.viewer.selection import Selection
-from pipeline.viewer.source import Source
+from pipeline.viewer.source import OpenedData
 from pipeline.viewer.table import RegionTable
 from schemas.folder import ONE_SAMPLE, DatasetError
 from schemas.names import ShardName
@@ -32,13 +34,16 @@ def overview(table: RegionTable) -> dict[str, Any]:
         "overlays": source.overlays,
         "filters": source.filters,
         "problems": source.problems,
-        "totals": _totals(source),
+        "totals": [_totals(source, name) for name in ("images", "regions")],
         "meanings": {reason.value: meaning for reason, meaning in MEANING_OF.items()},
         "shards": _shards(source),
         "num_shards": len(source.dataset.shards),
         "provenance": _provenance(source),
         "licenses": _licenses(table),
-        "labels": _labels(table),
+        "labels": table.query(
+            f"SELECT label, count(*) AS number FROM {table.name} WHERE region_id IS NOT NULL AND status = 'ok' "
+            f"GROUP BY label ORDER BY number DESC, label LIMIT {_NUM_LABELS}"
+        ),
         "repeated": _repeated(table),
         "bounds": ends,
         "histograms": gallery.summary(table, Selection(), ends)["histograms"],
@@ -61,19 +66,14 @@ def read_record(table: RegionTable, shard: str, key: str) -> ImageRecord:
         raise DatasetError(f"{error}; write the shard again") from error
 
 
-def _totals(source: Source) -> list[dict[str, Any]]:
-    images, regions = Counts(), Counts()
+def _totals(source: OpenedData, name: str) -> dict[str, Any]:
+    counts = Counts()
     for marker in source.dataset.markers.values():
-        images.add(marker.images)
-        regions.add(marker.regions)
-    return [_counts("images", images), _counts("regions", regions)]
-
-
-def _counts(name: str, counts: Counts) -> dict[str, Any]:
+        counts.add(getattr(marker, name))
     return {"name": name, **msgspec.to_builtins(counts, order="deterministic"), "balanced": counts.balanced}
 
 
-def _shards(source: Source) -> list[dict[str, Any]]:
+def _shards(source: OpenedData) -> list[dict[str, Any]]:
     markers = list(source.dataset.markers.items())[:_NUM_SHARDS]
     return [
         {
@@ -91,7 +91,7 @@ def _shards(source: Source) -> list[dict[str, Any]]:
     ]
 
 
-def _provenance(source: Source) -> list[dict[str, Any]]:
+def _provenance(source: OpenedData) -> list[dict[str, Any]]:
     """Return the different provenances, each with the number of shards made with it."""
     found: dict[bytes, dict[str, Any]] = {}
     for marker in source.dataset.markers.values():
@@ -103,39 +103,21 @@ def _provenance(source: Source) -> list[dict[str, Any]]:
 
 def _licenses(table: RegionTable) -> dict[str, Any]:
     """Return the licences that a few images' records state: only the tars hold them."""
-    found: dict[str, int] = {}
-    looked_at = 0
-    for shard, key in _spread(table):
-        try:
-            stated = read_record(table, shard, key).source.license or "not stated"
-        except (DatasetError, OSError):
-            continue  # the gallery shows what is wrong with it
-        looked_at += 1
-        found[stated] = found.get(stated, 0) + 1
-    return {"looked_at": looked_at, "licenses": sorted(found.items(), key=lambda item: (-item[1], item[0]))}
-
-
-def _spread(table: RegionTable) -> list[tuple[str, str]]:
-    """Return a few images that are in the tars, from shards spread over the data set."""
     shards: tuple[ShardName, ...] = table.source.dataset.shards
     step = max(1, len(shards) // _NUM_LICENSES_LOOKED_AT)
     chosen = [str(shard) for shard in shards[::step][:_NUM_LICENSES_LOOKED_AT]]
-    each = -(-_NUM_LICENSES_LOOKED_AT // max(1, len(chosen)))
-    found = table.query(
+    images = table.query(
         f"SELECT shard, key, row_number() OVER (PARTITION BY shard ORDER BY row) AS place "
         f"FROM {table.relation(chosen)} WHERE region_id IS NULL AND tar_offset IS NOT NULL "
-        "QUALIFY place <= ? ORDER BY shard, place",
-        [each],
+        "QUALIFY place <= ? ORDER BY shard, place LIMIT ?",
+        [-(-_NUM_LICENSES_LOOKED_AT // max(1, len(chosen))), _NUM_LICENSES_LOOKED_AT],
     )
-    return [(shard, key) for shard, key, _ in found[:_NUM_LICENSES_LOOKED_AT]]
-
-
-def _labels(table: RegionTable) -> list[tuple[str | None, int]]:
-    found = table.query(
-        f"SELECT label, count(*) AS number FROM {table.name} WHERE region_id IS NOT NULL AND status = 'ok' "
-        f"GROUP BY label ORDER BY number DESC, label LIMIT {_NUM_LABELS}"
-    )
-    return [(label, number) for label, number in found]
+    found: Counter[str] = Counter()
+    for shard, key, _ in images:
+        with suppress(DatasetError, OSError):  # the gallery shows what is wrong with it
+            found[read_record(table, shard, key).source.license or "not stated"] += 1
+    licenses = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    return {"looked_at": found.total(), "licenses": licenses}
 
 
 def _repeated(table: RegionTable) -> dict[str, Any]:

@@ -46,6 +46,8 @@ _MAX_PAGE = 1_000_000
 class SelectionError(ValueError):
     """A query string says something that cannot be selected; the message names the parameter."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
@@ -68,16 +70,23 @@ class Selection:
 
     def where(self) -> tuple[str, list[Any]]:
         """Return the condition on a row, in SQL, and its parameters."""
-        parts: list[tuple[str, list[Any]]] = [_one_of(column, values) for column, values in self.one_of]
+        parts: list[tuple[str, list[Any]]] = []
+        for column, values in self.one_of:
+            # An empty value stands for "none": regions without a label.
+            none = f" OR ({column} IS NULL AND region_id IS NOT NULL)" if _NONE in values else ""
+            parts.append((f"{column} IN ({', '.join('?' * len(values))}){none}", list(values)))
         for name, low, high in self.ranges:
             parts += [
                 (f"{RANGES[name]} {op} ?", [end]) for op, end in ((">=", low), ("<=", high)) if math.isfinite(end)
             ]
-        parts += [_term(term) for term in sorted(self.terms, key=_cost)]
+        # The cheapest first, then the longest, which leave least to the others.
+        parts += [_term(term) for term in sorted(self.terms, key=lambda term: (_has_case(term), -len(term)))]
         if self.key:
             parts.append(("contains(key, ?)", [self.key]))
         if self.mark is not None:
-            parts.append((_marked(self.mark), []))
+            negation, rows = ("NOT ", "") if self.mark == "none" else ("", f" WHERE {MARKS[self.mark]}")
+            marked = f"(SELECT (key, region_id) FROM marks{rows})"
+            parts.append((f"(key, coalesce(region_id, '')) {negation}IN {marked}", []))
         if self.changed_only:
             parts.append(("key IN (SELECT key FROM changed)", []))
         if self.sort in RANGES:
@@ -85,13 +94,17 @@ class Selection:
         sql = " AND ".join(f"({part})" for part, _ in parts) or "true"
         return sql, [value for _, values in parts for value in values]
 
-    def order(self) -> tuple[str, list[Any]]:
-        """Return the ORDER BY clause, empty for the order of the data, and its parameters."""
+    def order(self, *, of_regions: bool = False) -> tuple[str, list[Any]]:
+        """Return the ORDER BY clause, empty for the order of the data, and its parameters.
+
+        A random order keeps the regions of an image together, unless it is an order `of_regions`.
+        """
         if self.sort is None:
             # DuckDB reads rows in their order, but a join (with marks or changes) may return them in another.
             return ("ORDER BY shard, row" if self.mark or self.changed_only else ""), []
         if self.sort == "random":
-            return "ORDER BY md5(concat(?::VARCHAR, ':', key)), shard, row", [str(self.seed)]
+            unit = "key, ':', region_id" if of_regions else "key"
+            return f"ORDER BY md5(concat(?::VARCHAR, ':', {unit})), shard, row", [str(self.seed)]
         return f"ORDER BY {RANGES[self.sort]} {'DESC' if self.descending else 'ASC'}, shard, row", []
 
 
@@ -119,8 +132,8 @@ def parse(query: str | Iterable[tuple[str, str]]) -> Selection:
         changed_only=bool(single.get("diff")),
         sort=sort.removeprefix("-") or None,
         descending=sort.startswith("-"),
-        seed=_parse_int("seed", single.get("seed") or "0", low=0, high=2**53),
-        page=_parse_int("page", single.get("page") or "1", low=1, high=_MAX_PAGE),
+        seed=parse_int("seed", single.get("seed") or "0", low=0, high=2**53),
+        page=parse_int("page", single.get("page") or "1", low=1, high=_MAX_PAGE),
     )
 
 
@@ -146,10 +159,22 @@ def _parse_range(name: str, text: str) -> tuple[str, float, float]:
     return name, *ends
 
 
-def _parse_int(name: str, text: str, *, low: int, high: int) -> int:
+def parse_int(name: str, text: str, *, low: int, high: int) -> int:
+    """Return the whole number that the parameter `name` gives. Raises SelectionError for anything else."""
     if not text.isascii() or not text.isdigit() or not low <= int(text[:20]) <= high:
-        raise SelectionError(f"{name}={text}: give a whole number from {low} to {high}")
+        raise SelectionError(f"{name}={text[:40]}: give a whole number from {low} to {high}")
     return int(text)
+
+
+def parse_box(name: str, text: str) -> tuple[float, float, float, float]:
+    """Return the xyxy box, in pixels, that the parameter `name` gives. Raises SelectionError for anything else."""
+    try:
+        x0, y0, x1, y1 = map(float, text.split(","))
+    except ValueError:
+        x0 = y0 = x1 = y1 = math.nan
+    if not (x0 < x1 and y0 < y1) or not all(map(math.isfinite, (x0, y0, x1, y1))):
+        raise SelectionError(f"{name}={text[:40]}: give a box as x0,y0,x1,y1 in pixels")
+    return x0, y0, x1, y1
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -157,27 +182,13 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise SelectionError(f"{name}={value}: choose from {', '.join(filter(None, choices))}")
 
 
-def _one_of(column: str, values: tuple[str, ...]) -> tuple[str, list[Any]]:
-    # An empty value stands for "none": regions without a label.
-    sql = f"{column} IN ({', '.join('?' * len(values))})"
-    return (f"{sql} OR ({column} IS NULL AND region_id IS NOT NULL)" if _NONE in values else sql), list(values)
-
-
-def _cost(term: str) -> tuple[bool, int]:
-    """Return what terms are sorted by: the cheapest first, then the longest, which leave least to the others."""
-    return term.lower() != term.upper(), -len(term)
+def _has_case(term: str) -> bool:
+    return term.lower() != term.upper()
 
 
 def _term(term: str) -> tuple[str, list[Any]]:
     text = "CASE WHEN region_id IS NULL THEN image_caption ELSE caption END"
-    if term.lower() == term.upper():
+    if not _has_case(term):
         return f"contains({text}, ?)", [term]
     # A case-insensitive regular expression takes less time than ILIKE.
     return f"regexp_matches({text}, ?, 'i')", [re.escape(term)]
-
-
-def _marked(mark: str) -> str:
-    marked = "(key, coalesce(region_id, '')) {} (SELECT (key, region_id) FROM marks{})"
-    if mark == "none":
-        return marked.format("NOT IN", "")
-    return marked.format("IN", f" WHERE {MARKS[mark]}")

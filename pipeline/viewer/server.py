@@ -2,7 +2,7 @@
 
 import functools
 import mimetypes
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -15,15 +15,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pipeline.viewer.safety import App, Guard
-from pipeline.viewer.selection import SelectionError, parse
-from pipeline.viewer.session import NotHereError, Session
-from pipeline.viewer.table import DamagedTableError
+from pipeline.viewer.selection import SelectionError, parse, parse_box, parse_int
+from pipeline.viewer.session import Session
+from pipeline.viewer.table import DamagedTableError, NotHereError
 from schemas.folder import DatasetError
 
-_PAGES = ("/", "/compare", "/dataset")
+_PAGES = ("/", "/crops", "/compare", "/dataset")
 _MAX_BODY = 16 << 10
 _MAX_SIDE = 4096
 _SIDES = {"a": 0, "b": 1}
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class _MarkRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,12 +38,17 @@ class _MarkRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     note: str | None = None
 
 
-def build(session: Session, *, host: str) -> App:
-    """Return the server's ASGI application; `host` is the address it will be bound to."""
-    get: dict[str, Callable[[Request], Any]] = {
+def build(session: Session, *, host: str, token: str, host_names: Sequence[str] = ()) -> App:
+    """Return the server's ASGI application.
+
+    `host` is the address it will be bound to, `host_names` are more names that it goes by, and every path begins with
+    `token`, after whatever prefix a portal leaves in it.
+    """
+    data: dict[str, Callable[[Request], Any]] = {
         "/api/about": lambda request: session.about(),
         "/api/values": lambda request: session.values(),
         "/api/page": lambda request: session.page(parse(request.url.query)),
+        "/api/crops": lambda request: session.crops(parse(request.url.query)),
         "/api/compare": lambda request: session.compared_page(parse(request.url.query)),
         "/api/summary": lambda request: session.summary(parse(request.url.query)),
         "/api/differences": lambda request: session.differences(),
@@ -49,12 +56,18 @@ def build(session: Session, *, host: str) -> App:
         "/api/image/{shard}/{key}": lambda request: session.image(**request.path_params),
         "/api/record/{side}/{shard}/{key}": lambda request: session.record(_side(request), *_image_id(request)),
     }
-    routes = [Route(path, functools.partial(_json, session, answer)) for path, answer in get.items()]
-    routes += [Route(path, functools.partial(_asset, "index.html")) for path in _PAGES]
-    routes += [Route(f"/assets/{name}", functools.partial(_asset, name)) for name in _assets()]
-    routes.append(Route("/image/{side}/{shard}/{key}", functools.partial(_image, session)))
+    routes = [Route(path, _answering(session, get)) for path, get in data.items()]
+    routes += [Route(path, _asset("index.html")) for path in _PAGES]
+    # Requests are matched with the names of the page's files, never joined to a path.
+    assets = files("pipeline.viewer").joinpath("assets").iterdir()
+    routes += [
+        Route(f"/assets/{name}", _asset(name)) for name in sorted(file.name for file in assets if file.is_file())
+    ]
+    routes.append(Route("/image/{side}/{shard}/{key}", _answering(session, functools.partial(_image, session))))
     routes.append(Route("/api/mark", functools.partial(_mark, session), methods=["POST"]))
-    return Guard(Starlette(routes=routes), host=host)
+    app = Starlette(routes=routes, exception_handlers={404: _not_found})
+    app.router.redirect_slashes = False  # it would redirect to an address without the token
+    return Guard(app, host=host, token=token, host_names=host_names)
 
 
 def _side(request: Request) -> int:
@@ -65,19 +78,33 @@ def _image_id(request: Request) -> tuple[str, str]:
     return request.path_params["shard"], request.path_params["key"]
 
 
-async def _json(session: Session, answer: Callable[[Request], Any], request: Request) -> Response:
-    return await _answer(session, lambda: _encoded(answer(request)))
+def _asset(name: str) -> Handler:
+    content = files("pipeline.viewer").joinpath("assets", name).read_bytes()
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+
+    async def answer(request: Request) -> Response:
+        return Response(content, media_type=kind, headers={"cache-control": "no-cache"})
+
+    return answer
 
 
-async def _image(session: Session, request: Request) -> Response:
-    wanted = request.query_params.get("side", "")
-    max_side = min(int(wanted), _MAX_SIDE) if wanted.isascii() and wanted.isdigit() and int(wanted) else None
+def _answering(session: Session, get: Callable[[Request], Any]) -> Handler:
+    async def answer(request: Request) -> Response:
+        return await _answer(session, functools.partial(get, request))
 
-    def respond() -> Response:
-        data, kind = session.pixels(_side(request), *_image_id(request), max_side=max_side)
-        return Response(data, media_type=kind, headers={"cache-control": "private, max-age=300"})
+    return answer
 
-    return await _answer(session, respond)
+
+def _image(session: Session, request: Request) -> Response:
+    image = (_side(request), *_image_id(request))
+    side, box = request.query_params.get("side"), request.query_params.get("crop")
+    max_side = None if side is None else parse_int("side", side, low=1, high=_MAX_SIDE)
+    if box is None:
+        data, kind = session.pixels(*image, max_side=max_side)
+    else:
+        data = session.crop(*image, box=parse_box("crop", box), max_side=max_side or _MAX_SIDE)
+        kind = "image/jpeg"
+    return Response(data, media_type=kind, headers={"cache-control": "private, max-age=300"})
 
 
 async def _mark(session: Session, request: Request) -> Response:
@@ -92,13 +119,26 @@ async def _mark(session: Session, request: Request) -> Response:
         wanted = msgspec.json.decode(body, type=_MarkRequest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return _error(400, str(error))
-    return await _answer(session, lambda: _encoded(session.mark(**msgspec.structs.asdict(wanted))))
+    return await _answer(session, lambda: session.mark(**msgspec.structs.asdict(wanted)))
 
 
-async def _answer(session: Session, respond: Callable[[], Response]) -> Response:
-    """Run `respond` in a thread; what goes wrong with the data is an answer too, and the server goes on."""
+async def _answer(session: Session, get: Callable[[], Any]) -> Response:
+    """Send what `get` returns in a thread; what goes wrong with the data is an answer too, and the server goes on."""
+
+    def get_again() -> Any:
+        try:
+            return get()
+        except DamagedTableError:
+            session.forget()
+            return get()
+
     try:
-        return await run_in_threadpool(_retrying, session, respond)
+        found = await run_in_threadpool(get_again)
+        if isinstance(found, Response):
+            return found
+        return Response(
+            msgspec.json.encode(found), media_type="application/json", headers={"cache-control": "no-store"}
+        )
     except SelectionError as error:
         return _error(400, str(error))
     except NotHereError as error:
@@ -109,32 +149,9 @@ async def _answer(session: Session, respond: Callable[[], Response]) -> Response
         return _error(500, f"{type(error).__name__}: {error}")
 
 
-def _retrying(session: Session, respond: Callable[[], Response]) -> Response:
-    try:
-        return respond()
-    except DamagedTableError:
-        session.forget()
-        return respond()
-
-
-def _encoded(value: Any) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json", headers={"cache-control": "no-store"})
-
-
 def _error(status: int, message: str) -> Response:
     return Response(msgspec.json.encode({"error": message}), status, media_type="application/json")
 
 
-def _assets() -> list[str]:
-    """Return the names of the page's files: requests are matched with these, never joined to a path."""
-    return sorted(entry.name for entry in files("pipeline.viewer").joinpath("assets").iterdir() if entry.is_file())
-
-
-@functools.cache
-def _asset_bytes(name: str) -> bytes:
-    return files("pipeline.viewer").joinpath("assets", name).read_bytes()
-
-
-async def _asset(name: str, request: Request) -> Response:
-    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    return Response(_asset_bytes(name), media_type=kind, headers={"cache-control": "no-cache"})
+async def _not_found(request: Request, error: Exception) -> Response:
+    return _error(404, "there is nothing at this address")

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ import pyarrow as pa
 from pipeline.viewer import compare, gallery
 from pipeline.viewer.marks import MARKS_FILE, Marks
 from pipeline.viewer.overview import overview, read_record
-from pipeline.viewer.pixels import media_type, smaller
+from pipeline.viewer.pixels import Box, Decoded, crop, decode, media_type, shrink_for, smaller
 from pipeline.viewer.selection import RANGES, Selection
-from pipeline.viewer.source import Source, is_overlay, open_source
-from pipeline.viewer.table import Database, RegionTable
+from pipeline.viewer.source import is_overlay, open_source
+from pipeline.viewer.table import Database, NotHereError, RegionTable
 from schemas.folder import DatasetError
 from schemas.tables import FILTER_SCHEMA, FilterRow
 
@@ -24,8 +24,8 @@ _SENT_AS_IS = 256 << 10
 """An image of fewer bytes than this is sent as it is stored, where a smaller one was asked for."""
 
 
-class NotHereError(DatasetError):
-    """The open data sets do not hold what was asked for."""
+_KEPT_DECODED = 2
+"""Images whose pixels are kept for more crops of them."""
 
 
 class Session:
@@ -45,17 +45,24 @@ class Session:
     ) -> None:
         """Open `data`, and `other`: another data set, or an overlay of `data`. Raises DatasetError."""
         source = open_source(data, overlays=overlays, filters=filters)
-        sources = [source] if other is None else [source, _open_other(source, other)]
+        sources = [source]
+        if other is not None:
+            is_own = is_overlay(source.folder.url, other)
+            more = {"overlays": [*overlays, other], "filters": filters} if is_own else {}
+            sources.append(open_source(data if is_own else other, **more))
         self._database = Database(sources)
-        self.marks = _open_marks(source, marks)
+        path = marks or (source.folder.path(MARKS_FILE) if source.is_local else None)
+        self.marks = None if path is None else Marks(Path(path))
         self._save_marks()
         self.tables = [RegionTable(self._database, each, name) for each, name in zip(sources, "ab", strict=False)]
-        self._lock = threading.Lock()
+        self._lock, self._decoding = threading.Lock(), threading.Lock()
+        self._decoded = functools.lru_cache(_KEPT_DECODED)(self._decode)
         self.forget()
 
     def forget(self) -> None:
         """Make all answers anew: marks or the readable shards changed."""
-        self._summary = functools.lru_cache(_KEPT_SUMMARIES)(self._make_summary)
+        summarise = functools.partial(gallery.summary, self.tables[0])
+        self._summary = functools.lru_cache(_KEPT_SUMMARIES)(lambda selection: summarise(selection, self._bounds()))
         self._overview = functools.cache(lambda side: overview(self.tables[side]))
         self._bounds = functools.cache(lambda: gallery.bounds(self.tables[0]))
         self._changed = functools.cache(lambda: compare.find_changed(self._database, *self._both()))
@@ -72,6 +79,7 @@ class Session:
             "marks": None if self.marks is None else str(self.marks.path),
             "num_marks": len(self.marks.rows()) if self.marks else 0,
             "page_size": gallery.PAGE_SIZE,
+            "crops_page_size": gallery.CROPS_PAGE_SIZE,
         }
 
     def values(self) -> dict[str, Any]:
@@ -85,6 +93,12 @@ class Session:
         ids, more = gallery.find_images(self.tables[0], selection)
         images = gallery.load_images(self.tables[0], ids, selection)
         return {"items": images, "more": more, "marks": self._marks_of(ids)}
+
+    def crops(self, selection: Selection) -> dict[str, Any]:
+        """Return a page of regions, each as an image with that region alone."""
+        self._prepare(selection)
+        crops, more = gallery.load_crops(self.tables[0], selection)
+        return {"items": crops, "more": more, "marks": self._marks_of((crop.shard, crop.key) for crop in crops)}
 
     def compared_page(self, selection: Selection) -> dict[str, Any]:
         """Return a page of images side by side."""
@@ -122,14 +136,27 @@ class Session:
 
     def pixels(self, side: int, shard: str, key: str, *, max_side: int | None) -> tuple[bytes, str]:
         """Return an image's bytes and media type: as stored, or no larger than `max_side` pixels where it is large."""
-        table = self.tables[self._side(side)]
-        offset, size = table.place(shard, key)
-        data = table.source.dataset.read_image(shard, tar_offset=offset, tar_size=size)
-        where = f"{table.source.folder.where(shard)}.tar: key {key!r} at byte {offset}"
+        data, where = self._stored(side, shard, key)
         kind = media_type(data, where)
         if max_side is None or len(data) < _SENT_AS_IS:
             return data, kind
         return smaller(data, where, max_side=max_side), "image/jpeg"
+
+    def crop(self, side: int, shard: str, key: str, *, box: Box, max_side: int) -> bytes:
+        """Return the part of an image in `box`, xyxy in stored pixels, as a JPEG no larger than `max_side` pixels."""
+        with self._decoding:  # the crops of an image are asked for at once, and the first decodes it for all
+            decoded = self._decoded(side, shard, key, shrink_for(box, max_side))
+        return crop(decoded, box, f"{shard}.tar: key {key!r}", max_side=max_side)
+
+    def _stored(self, side: int, shard: str, key: str) -> tuple[bytes, str]:
+        """Return an image's bytes, and where they are."""
+        table = self.tables[self._side(side)]
+        offset, size = table.place(shard, key)
+        data = table.source.dataset.read_image(shard, tar_offset=offset, tar_size=size)
+        return data, f"{table.source.folder.where(shard)}.tar: key {key!r} at byte {offset}"
+
+    def _decode(self, side: int, shard: str, key: str, shrink: int) -> Decoded:
+        return decode(*self._stored(side, shard, key), shrink=shrink)
 
     def mark(self, shard: str, key: str, region_id: str | None, *, keep: bool | None, note: str | None) -> Any:
         """Set or remove a mark, save all, and return it as it is now.
@@ -147,9 +174,6 @@ class Session:
         self.forget()
         return {"mark": now, "num_marks": len(self.marks.rows())}
 
-    def _make_summary(self, selection: Selection) -> dict[str, Any]:
-        return gallery.summary(self.tables[0], selection, self._bounds())
-
     def _prepare(self, selection: Selection) -> None:
         if selection.changed_only:
             with self._lock:
@@ -165,7 +189,7 @@ class Session:
             raise NotHereError("no second data set is open; start again with --compare OTHER")
         return side
 
-    def _marks_of(self, ids: Sequence[tuple[str, str]]) -> list[FilterRow]:
+    def _marks_of(self, ids: Iterable[tuple[str, str]]) -> list[FilterRow]:
         keys = {key for _, key in ids}
         return [row for row in self.marks.rows() if row.key in keys] if self.marks else []
 
@@ -175,17 +199,3 @@ class Session:
         columns = {name: [getattr(row, name) for row in rows] for name in FILTER_SCHEMA.names}
         columns["region_id"] = [row.region_id or "" for row in rows]
         self._database.replace_table("marks", pa.table(columns, schema=FILTER_SCHEMA))
-
-
-def _open_other(source: Source, other: str) -> Source:
-    """Open what is compared with: an overlay of the same data if there is one of that name, else a data set."""
-    if is_overlay(source.folder.url, other):
-        return open_source(source.folder.url, overlays=[*source.overlays, other], filters=source.filters)
-    return open_source(other)
-
-
-def _open_marks(source: Source, path: str | None) -> Marks | None:
-    """Open the marks at `path`, or a local data set's own; None where there is no place for any."""
-    if path is not None:
-        return Marks(Path(path))
-    return Marks(Path(source.folder.path(MARKS_FILE))) if source.is_local else None

@@ -1,6 +1,7 @@
 """A data set opened for looking at: what cannot be read is listed as a problem, and the rest is shown."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
@@ -24,7 +25,7 @@ class Problem:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class OpenedData:
     """An open data set with what is wrong with it."""
 
     title: str
@@ -48,7 +49,7 @@ class Source:
         return self.is_local and not self.overlays and not self.filters
 
 
-def open_source(path: str, *, overlays: Sequence[str] = (), filters: Sequence[str] = ()) -> Source:
+def open_source(path: str, *, overlays: Sequence[str] = (), filters: Sequence[str] = ()) -> OpenedData:
     """Open the data set at `path`, a folder or URL, as `Dataset.open` does, but go on past bad shards.
 
     Raises DatasetError when the folder is not there, when no shard of it can be read, and when an overlay or a filter
@@ -66,7 +67,7 @@ def open_source(path: str, *, overlays: Sequence[str] = (), filters: Sequence[st
     loaded = [load_filter(name) for name in filters]
     dataset = Dataset(folder, markers=markers, overlays=opened, filters=loaded)
     title = " + ".join([path.rstrip("/").rsplit("/", 1)[-1] or path, *overlays])
-    return Source(
+    return OpenedData(
         title=title,
         folder=folder,
         dataset=dataset,
@@ -85,56 +86,35 @@ def is_overlay(path: str, name: str) -> bool:
     return any(overlay is not None and overlay[1] == name for overlay in found)
 
 
+def _shards_there(folder: Folder, sizes: Mapping[str, int] | None) -> list[ShardName]:
+    """Return the shards of which any file is listed, or which `dataset.json` names where that can be read."""
+    stems = {name.rpartition(".")[0] for name in sizes or () if name.endswith((".tar", ".parquet", ".json"))}
+    (content,) = folder.read([DATASET_JSON])
+    with suppress(msgspec.DecodeError, UnicodeDecodeError):
+        stems.update(msgspec.json.decode(content or b"", type=DatasetIndex).shards)
+    return sorted(shard for shard in map(ShardName.parse, stems) if shard is not None)
+
+
 def _sound_shards(
     folder: Folder, sizes: Mapping[str, int] | None
 ) -> tuple[dict[ShardName, ShardMarker], list[Problem]]:
     """Return the markers of the shards whose table can be expected to be readable, and what is wrong elsewhere."""
     markers: dict[ShardName, ShardMarker] = {}
     problems = []
-    shards = sorted(_listed_shards(sizes) | _indexed_shards(folder))
+    shards = _shards_there(folder, sizes)
     for shard, content in zip(shards, folder.read([shard.marker for shard in shards]), strict=True):
+        more = ""
         try:
-            markers[shard] = _marker(folder, shard, content)
+            where = folder.where(shard.marker)
+            if content is None:
+                raise DatasetError(f"{where}: not there, so the shard is unfinished; fetch it, or annotate again")
+            marker = decode_marker(content, shard, where)
             if sizes is not None:
-                check_file(folder, shard.parquet, expected_size=markers[shard].parquet.size, sizes=sizes)
+                check_file(folder, shard.parquet, expected_size=marker.parquet.size, sizes=sizes)
+                markers[shard] = marker
+                more = "; its rows are shown, its images may not be"
+                check_file(folder, shard.tar, expected_size=marker.tar.size, sizes=sizes)
+            markers[shard] = marker
         except DatasetError as error:
-            markers.pop(shard, None)
-            problems.append(Problem(shard=str(shard), message=str(error)))
-            continue
-        problems += _tar_problems(folder, shard, markers[shard], sizes)
+            problems.append(Problem(shard=str(shard), message=f"{error}{more}"))
     return markers, problems
-
-
-def _listed_shards(sizes: Mapping[str, int] | None) -> set[ShardName]:
-    stems = (name.rpartition(".") for name in sizes or ())
-    named = {ShardName.parse(stem) for stem, _, suffix in stems if suffix in ("tar", "parquet", "json")}
-    return {shard for shard in named if shard is not None}
-
-
-def _indexed_shards(folder: Folder) -> set[ShardName]:
-    """Return the shards that `dataset.json` names; an empty set without one that can be read."""
-    (content,) = folder.read([DATASET_JSON])
-    try:
-        index = msgspec.json.decode(content or b"", type=DatasetIndex)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return set()
-    return {shard for shard in map(ShardName.parse, index.shards) if shard is not None}
-
-
-def _marker(folder: Folder, shard: ShardName, content: bytes | None) -> ShardMarker:
-    where = folder.where(shard.marker)
-    if content is None:
-        raise DatasetError(f"{where}: not there, so the shard is unfinished; fetch it, or annotate again")
-    return decode_marker(content, shard, where)
-
-
-def _tar_problems(
-    folder: Folder, shard: ShardName, marker: ShardMarker, sizes: Mapping[str, int] | None
-) -> list[Problem]:
-    """Return what is wrong with the shard's tar: its rows can be shown all the same."""
-    try:
-        if sizes is not None:
-            check_file(folder, shard.tar, expected_size=marker.tar.size, sizes=sizes)
-    except DatasetError as error:
-        return [Problem(shard=str(shard), message=f"{error}; its rows are shown, its images may not be")]
-    return []

@@ -14,12 +14,13 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from pipeline.viewer.source import Problem, Source
+from pipeline.viewer.source import OpenedData, Problem
 from schemas.folder import DatasetError
-from schemas.names import ShardName
 from schemas.tables import REGION_SCHEMA
 
-COLUMNS = tuple(name for name in REGION_SCHEMA.names if name not in ("text_sha256", "image_text_hash", "mask_rle"))
+_UNREAD = {"text_sha256", "image_text_hash", "mask_rle", "image_captions", "source_id", "is_crowd"}
+"""Columns that no view shows, those among them that earlier releases did not write."""
+COLUMNS = tuple(name for name in REGION_SCHEMA.names if name not in _UNREAD)
 _BASE_MEMORY = 160 << 20
 _MEMORY_A_ROW = 100
 _MEMORY_A_HELD_ROW = 1000
@@ -31,19 +32,28 @@ class DamagedTableError(DatasetError):
     """A shard's table cannot be read any more. The shard is left out from now on: asking again is answered."""
 
 
+class NotHereError(DatasetError):
+    """The open data sets do not hold what was asked for."""
+
+
 class Database:
     """One DuckDB in memory, which may read the data sets' own folders and nothing else; safe for many threads."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[OpenedData]) -> None:
         self._connection = duckdb.connect(
             config={"autoinstall_known_extensions": False, "autoload_known_extensions": False, "temp_directory": ""}
         )
+        memory = _BASE_MEMORY  # beyond it, queries fail rather than the machine
+        for source in sources:
+            markers = source.dataset.markers.values()
+            num_rows = sum(marker.images.inputs + marker.regions.inputs for marker in markers)
+            memory += num_rows * (_MEMORY_A_ROW if source.in_place else _MEMORY_A_HELD_ROW)
         folders = [source.folder.path("") for source in sources if source.in_place]
         # A path is checked both as the pattern that it is given as and as the file that is found.
         readable = ", ".join(_quoted(spelled) for folder in folders for spelled in (folder, _not_a_pattern(folder)))
         for setting in (
             "parquet_metadata_cache = true",
-            f"memory_limit = '{sum(map(_memory, sources)) + _BASE_MEMORY >> 20}MiB'",
+            f"memory_limit = '{memory >> 20}MiB'",
             f"allowed_directories = [{readable}]",
             "enable_external_access = false",
             "lock_configuration = true",
@@ -72,7 +82,7 @@ class Database:
 class RegionTable:
     """A data set's rows as the relation `name` of a database."""
 
-    def __init__(self, database: Database, source: Source, name: str) -> None:
+    def __init__(self, database: Database, source: OpenedData, name: str) -> None:
         """Make the relation. Raises DatasetError when none of the shards' tables can be read."""
         self.source = source
         self.name = name
@@ -82,7 +92,9 @@ class RegionTable:
         if source.in_place:
             self._exclude(self._unreadable(deep=False))
         else:
-            self._load()
+            schema = pa.schema([*(REGION_SCHEMA.field(name) for name in COLUMNS), pa.field("row", pa.int64())])
+            reader = pa.RecordBatchReader.from_batches(schema, self._batches(list(self._shards)))
+            database.replace_table(name, reader)
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement that reads this relation.
@@ -110,7 +122,10 @@ class RegionTable:
         return f"({self._select(wanted)})"
 
     def place(self, shard: str, key: str) -> tuple[int, int]:
-        """Return offset and size of an image's bytes in the shard's tar. Raises DatasetError when it is not there."""
+        """Return offset and size of an image's bytes in the shard's tar.
+
+        Raises NotHereError for an unknown image, DatasetError for one whose bytes are not in the tar.
+        """
         if (shard, key) not in self._places:
             self.remember_places(
                 (shard, key, offset, size)
@@ -120,7 +135,9 @@ class RegionTable:
                     [key],
                 )
             )
-        place = self._places.get((shard, key))
+        if (shard, key) not in self._places:
+            raise NotHereError(f"{shard}: there is no image {key!r}")
+        place = self._places[shard, key]
         if place is None:
             raise DatasetError(f"{shard}: the image {key!r} is not in the tar; its row says why")
         return place
@@ -138,42 +155,36 @@ class RegionTable:
     def _select(self, shards: Sequence[str]) -> str:
         columns = ", ".join(COLUMNS)
         if not shards:
-            empty = ", ".join(f"NULL::{_sql_type(name)} AS {name}" for name in COLUMNS)
+            types = {"string": "VARCHAR", "int32": "INTEGER", "uint64": "UBIGINT", "float": "FLOAT"}
+            empty = ", ".join(f"NULL::{types[str(REGION_SCHEMA.field(name).type)]} AS {name}" for name in COLUMNS)
             return f"SELECT {empty}, NULL::BIGINT AS row WHERE false"
         paths = ", ".join(_quoted(_not_a_pattern(self._path(shard))) for shard in shards)
-        return f"SELECT {columns}, file_row_number AS row FROM read_parquet([{paths}], file_row_number = true)"
+        # A folder called `label=cat` is no column.
+        options = "file_row_number = true, hive_partitioning = false"
+        return f"SELECT {columns}, file_row_number AS row FROM read_parquet([{paths}], {options})"
 
     def _unreadable(self, *, deep: bool) -> dict[str, str]:
         """Return what is wrong with tables that cannot be read, by shard; `deep` reads all of their contents."""
         broken = {}
         for shard in self._shards:
             try:
-                self._read(ShardName.parse(shard), deep=deep)
+                if deep:
+                    self.source.dataset.regions(shards=[shard])
+                    continue
+                with Path(self._path(shard)).open("rb") as file:
+                    file.seek(-4, 2)
+                    if file.read() != b"PAR1":
+                        where = self.source.folder.where(f"{shard}.parquet")
+                        raise DatasetError(f"{where}: not a readable Parquet file; fetch it, or write the shard again")
             except DatasetError as error:
                 broken[shard] = str(error)
         return broken
-
-    def _read(self, shard: ShardName | None, *, deep: bool) -> None:
-        assert shard is not None
-        if deep:
-            self.source.dataset.regions(shards=[shard])
-            return
-        with Path(self._path(str(shard))).open("rb") as file:
-            file.seek(-4, 2)
-            if file.read() != b"PAR1":
-                where = self.source.folder.where(shard.parquet)
-                raise DatasetError(f"{where}: not a readable Parquet file; fetch it, or write the shard again")
 
     def _exclude(self, broken: dict[str, str]) -> None:
         with self._database.lock:
             self.source.problems.extend(Problem(shard=shard, message=text) for shard, text in broken.items())
             self._shards = [shard for shard in self._shards if shard not in broken]
             self._database.execute(f"CREATE OR REPLACE VIEW {self.name} AS {self._select(self._shards)}")
-
-    def _load(self) -> None:
-        schema = pa.schema([*(REGION_SCHEMA.field(name) for name in COLUMNS), pa.field("row", pa.int64())])
-        reader = pa.RecordBatchReader.from_batches(schema, self._batches(list(self._shards)))
-        self._database.replace_table(self.name, reader)
 
     def _batches(self, shards: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows of `shards` as overlays and filter lists leave them; what cannot be read is a problem."""
@@ -187,12 +198,6 @@ class RegionTable:
             yield from rows.append_column("row", pa.array(np.arange(len(rows)))).to_batches()
 
 
-def _memory(source: Source) -> int:
-    """Return how many bytes queries may use: they fail, rather than the machine, beyond."""
-    num_rows = sum(marker.images.inputs + marker.regions.inputs for marker in source.dataset.markers.values())
-    return num_rows * (_MEMORY_A_ROW if source.in_place else _MEMORY_A_HELD_ROW)
-
-
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
@@ -200,8 +205,3 @@ def _quoted(text: str) -> str:
 def _not_a_pattern(path: str) -> str:
     """Return the pattern that matches `path` alone: DuckDB takes file names for patterns."""
     return re.sub(r"([*?\[])", r"[\1]", path)
-
-
-def _sql_type(column: str) -> str:
-    names = {"string": "VARCHAR", "int32": "INTEGER", "uint64": "UBIGINT", "float": "FLOAT"}
-    return names[str(REGION_SCHEMA.field(column).type)]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 from pipeline.clock import StageClock
@@ -126,6 +127,8 @@ def _finish(
         ],
         provenance=provenance,
         bytes_lost=writer.bytes_lost,
+        num_noted=writer.num_noted,
+        written_by=f"fineclip-regions {version('fineclip-regions')}",
     )
     file = HashingFile(plan.storage.scratch / f"{shard.marker}.{token}")
     try:

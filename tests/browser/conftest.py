@@ -3,10 +3,12 @@
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 from playwright.sync_api import sync_playwright
 
 from pipeline.viewer.session import Session
+from schemas.records import encode
 from tests.pipeline.viewer.data import SHARDS, sample
 from tests.pipeline.viewer.serving import serving
 from tests.shards import caption_overlay, write_overlay, write_shard
@@ -41,6 +43,16 @@ def data(tmp_path):
     shards = [*SHARDS, [sample(f"more-{number:02d}", {"label": "tree"}) for number in range(NUM_MORE)]]
     for index, samples in enumerate(shards):
         marker = write_shard(str(tmp_path), samples, index=index)
+        terms = {
+            "kind": "weights",
+            "what": "a/model",
+            "license": "some licence",
+            "note": "no trade",
+            "permissive": False,
+        }
+        provenance = {"captioner": {"name": "rule", "licenses": [terms]}}
+        path = tmp_path / f"train-{index:06d}.json"
+        path.write_bytes(encode(msgspec.structs.replace(marker, provenance=provenance)))
         changed = [one for one in samples if one.record.key in ("a", "d")]
         write_overlay(str(tmp_path), marker, "loud", caption_overlay(changed, "LOUD"), partial=True)
     return tmp_path

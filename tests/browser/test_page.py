@@ -1,13 +1,18 @@
 """The viewer as a person uses it."""
 
+import json
 import re
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
+from pipeline.viewer.session import Session
 from schemas.dataset import Dataset
 from tests.browser.conftest import marks
-from tests.pipeline.viewer.data import ATTACK, region_id
+from tests.pipeline.viewer.data import ATTACK, region_id, sample
+from tests.pipeline.viewer.serving import serving
+from tests.shards import write_shard
 
 pytestmark = pytest.mark.browser
 
@@ -198,12 +203,181 @@ def test_two_data_sets_side_by_side_with_the_differences_marked(new_page):
     expect(first.locator("g.hot")).to_have_count(2)
 
 
+def test_bars_stay_in_their_plots_whatever_is_selected(browser, tmp_path):
+    write_shard(str(tmp_path), [sample("a", {}, num_filtered=9)])
+    session = Session(str(tmp_path))
+    with serving(session) as client:
+        page = browser.new_page()
+        for path in ("?status=filtered", "?status=any", "crops?status=filtered", "dataset"):
+            page.goto(f"{client.url}/{path}")
+            page.wait_for_load_state("networkidle")
+            plots = page.locator("svg.histogram").evaluate_all(
+                "plots => plots.map((plot) => [plot.viewBox.baseVal.height, "
+                "...[...plot.querySelectorAll('rect')].map((bar) => bar.y.baseVal.value)])"
+            )
+            assert len(plots) >= 3 and all(min(tops) >= 0 and max(tops) <= height for height, *tops in plots)
+        page.close()
+    session.close()
+
+
+def test_filters_leave_the_numbers_of_regions_as_they_are(new_page):
+    page = new_page()
+    numbers = cards(page).first.locator(".chip")
+    expect(numbers).to_have_text(["1", "2"])
+    for path, shown in (
+        ("/?label=dog&key=a", ["2"]),
+        ("/?status=filtered&key=a", ["3"]),
+        ("/?status=any&key=a", list("123")),
+    ):
+        page = new_page(path)
+        expect(cards(page).first.locator(".chip")).to_have_text(shown)
+        expect(cards(page).first.locator(".box text")).to_have_text(shown)
+    page = new_page("/?label=dog&key=a&open=train-000000/a")
+    expect(page.locator("dialog .chip")).to_have_text(["2", "1", "3"])
+
+
+def test_counts_are_said_in_words(new_page):
+    for path, said in (
+        ("/?q=quiet", "1 image, no region"),
+        ("/?q=two+shapes", "33 images, no region"),
+        ("/?key=b", "1 region in 1 image"),
+        ("/?q=zebra", "Nothing"),
+    ):
+        expect(new_page(path).locator(".counted")).to_have_text(said)
+
+
+def test_scores_have_two_digits_and_lengths_one(new_page):
+    page = new_page("/?key=a&open=train-000000/a")
+    assert not re.search(r"\d\.\d{3}", page.locator("article").first.inner_text())
+    expect(page.locator(".region .facts")).to_contain_text("0, 2, 10.5, 20.1 px")
+
+
+def test_crops_are_judged_by_keyboard(new_page, data):
+    page = new_page()
+    page.keyboard.press("p")
+    crops = page.locator("article.cutout")
+    expect(crops).to_have_count(36)
+    expect(page.locator(".counted")).to_have_text("36 regions in 34 images")
+    expect(crops.first.locator(".caption")).to_have_text("a red cat")
+    expect(crops.first.locator("img")).to_have_js_property("naturalWidth", 11)
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    expect(crops.first.locator(".mark.bad")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("j")
+    page.keyboard.press("y")
+    expect(crops.nth(1).locator(".mark.keep")).to_have_attribute("aria-pressed", "true")
+    assert {region_id("a", 0), region_id("a", 1)} == {json.loads(line)["region_id"] for line in marks(data)}
+    page.keyboard.press("Enter")
+    expect(page.locator("dialog.detail h2")).to_have_text("a")
+    expect(page.locator("dialog li.selected")).to_have_attribute("data-region", region_id("a", 1))
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("dialog.detail h2")).to_have_text("b")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="bad", exact=True).click()
+    expect(crops).to_have_count(1)
+    expect(crops.first).to_have_attribute("data-region", region_id("a", 0))
+
+
+def test_crops_share_filters_order_and_search_with_the_gallery(new_page):
+    page = new_page("/?label=dog&sort=-area")
+    page.get_by_role("link", name="Crops").click()
+    assert query(page) == "?label=dog&sort=-area"
+    expect(page.locator("article.cutout")).to_have_count(2)
+    page.keyboard.press("/")
+    page.keyboard.type("cat")
+    page.keyboard.press("Enter")
+    expect(page.locator(".empty")).to_contain_text("Nothing is selected")
+    page.keyboard.press("g")
+    expect(cards(page)).to_have_count(24)
+
+
+def test_a_dead_or_boxless_region_says_why_it_has_no_crop(new_page):
+    page = new_page("/crops?status=any&key=a")
+    expect(page.locator("article.cutout")).to_have_count(3)
+    expect(page.locator("article.cutout").last).to_contain_text("filtered: small")
+
+
+def test_a_key_that_opens_a_note_is_not_typed_into_it(new_page):
+    for path, before in (("/?open=train-000000/a", []), ("/crops", ["j"]), ("/", ["j", "Tab", "Tab"])):
+        page = new_page(path)
+        for key in [*before, "n"]:
+            page.keyboard.press(key)
+        expect(page.locator("textarea")).to_be_focused()
+        expect(page.locator("textarea")).to_have_value("")
+
+
+def test_it_works_behind_the_path_prefix_of_a_portal(new_page, viewer):
+    page = new_page()
+    for path in ("", "crops?label=dog", "compare?key=a", "dataset", "?open=train-000000/a"):
+        prefix = viewer.url.replace(viewer.origin, f"{viewer.origin}/user/me/proxy/8000")
+        asked = []
+        page.on("request", lambda request, asked=asked: asked.append(request.url))
+        page.goto(f"{prefix}/{path}")
+        expect(page.locator("article, .totals").first).to_be_visible()
+        page.wait_for_load_state("networkidle")
+        assert len(asked) > 10 and all(address.startswith(prefix) for address in asked)
+    page.keyboard.press("x")
+    expect(page.locator("dialog li.selected .mark.bad")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Escape")
+    for name in ("Crops", "Compare", "Data set", "Gallery"):
+        page.get_by_role("link", name=name).click()
+        expect(page.locator("article, .totals").first).to_be_visible()
+        assert page.url.startswith(prefix)
+    new_page.complaints.clear()  # the fixture knows one prefix only
+
+
+@pytest.mark.parametrize(
+    "open_", ["nonsense", "train-000000/nobody", "train-000009/a", "train-000000/a/b/c", "%00/%ff"]
+)
+def test_an_image_that_is_not_there_is_said(new_page, open_):
+    page = new_page(f"/?open={open_}")
+    expect(cards(page)).to_have_count(24)
+    if open_ == "train-000000/a/b/c":
+        expect(page.locator("dialog.detail h2")).to_have_text("a")
+    else:
+        expect(page.locator(".notice.error")).to_contain_text("there is no")
+        assert all("404" in said for said in new_page.complaints)
+        new_page.complaints.clear()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (1440, "dark"), (390, "light")])
+def test_everybody_can_use_it(new_page, width, scheme):
+    """axe-core's rules: contrast, names, roles, landmarks, headings."""
+    paths = ("/", "/?status=any", "/?q=zebra", "/crops?status=any", "/compare", "/dataset", "/?open=train-000000/a")
+    for path in paths:
+        page = new_page(path, width=width, color_scheme=scheme, reduced_motion="reduce")
+        for key in {"/": "?", "/?open=train-000000/a": "n"}.get(path, ""):
+            assert found_by_axe(page) == []
+            page.keyboard.press(key)
+            expect(page.locator("dialog.small")).to_be_visible()
+        assert found_by_axe(page) == []
+
+
+def found_by_axe(page):
+    return [
+        (rule["id"], node["target"], node["html"][:200])
+        for rule in Axe().run(page).response["violations"]
+        for node in rule["nodes"]
+    ]
+
+
+def test_the_keyboard_reaches_the_content_at_once(new_page):
+    page = new_page()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.querySelector('main').contains(document.activeElement)")
+
+
 def test_the_data_set_page_says_that_totals_balance(new_page):
     page = new_page("/dataset")
     expect(page.locator(".balanced")).to_have_text(
         ["✓ 34 = 34 ok + 0 filtered + 0 dead", "✓ 69 = 36 ok + 33 filtered + 0 dead"]
     )
     expect(page.locator("section", has_text="Repeated captions")).to_contain_text("a dog")
+    expect(page.locator("section.block", has_text="Licences")).to_contain_text("a/modelsome licence no trade")
     page.locator(".bars a", has_text="tree").click()
     expect(page.locator(".counted")).to_have_text("30 regions in 30 images")
 
@@ -230,7 +404,7 @@ def test_a_damaged_tar_shows_as_such_and_the_page_stays_up(new_page, data):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["/", "/compare", "/dataset", "/?open=train-000000/a"])
+@pytest.mark.parametrize("path", ["/", "/crops", "/compare", "/dataset", "/?open=train-000000/a"])
 def test_a_phone_shows_everything_without_scrolling_sideways(new_page, path, scheme):
     page = new_page(path, width=390, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") == 390

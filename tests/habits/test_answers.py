@@ -2,12 +2,21 @@
 all pictures, and true sentences of every script that repeat themselves.
 """
 
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from pipeline.caption.normalise import finished, normalised
+from pipeline.caption.openai import Openai, OpenaiConfig
 from pipeline.caption.repetition import repetition
+from pipeline.errors import WorkError
+from pipeline.golden.pictures import golden_crops
 from pipeline.sample import Caption, Drop
 from schemas.reasons import Reason
+from tests.builders import read_rows, run
+from tests.caption_server import Answer, Asked, FakeCaptionServer
 
 ANSWER = "A dog on a mat."
 TAGS = [
@@ -153,6 +162,142 @@ def test_what_has_no_letter_says_nothing(text: str) -> None:
 @pytest.mark.parametrize("text", ["7", "\u72d7", "\u0e2b\u0e21\u0e32", "x", "\u0661"])
 def test_one_letter_of_any_script_says_something(text: str) -> None:
     assert finished(Caption(text=text, score=None)) == Caption(text=text, score=None)
+
+
+@pytest.fixture
+def server() -> Iterator[FakeCaptionServer]:
+    with FakeCaptionServer() as started:
+        yield started
+
+
+def _completion(content: str | None, finish_reason: str | None = "stop", **message: object) -> Answer:
+    said = {"role": "assistant", "content": content} | message
+    choice = {"index": 0, "finish_reason": finish_reason, "message": said}
+    body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+    return Answer(body=json.dumps(body))
+
+
+def _answer_of(server: FakeCaptionServer, answer: Answer, **settings: object) -> Caption | Drop:
+    """What becomes of one answer of a server."""
+    captioner = Openai(OpenaiConfig(url=server.url, **settings))  # type: ignore[arg-type]
+    server.fault = lambda asked: None if asked.is_test_image else answer
+    (outcome,) = captioner.caption([next(golden_crops())], [captioner.prompt])
+    return finished(outcome, captioner.prompt, keeps_unfinished=captioner.config.unfinished == "keep")
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter", "max_tokens", "SAFETY", "abort"])
+def test_an_answer_that_the_server_cut_is_unfinished(server: FakeCaptionServer, reason: str) -> None:
+    dead = _answer_of(server, _completion("A dog on a", reason))
+    assert isinstance(dead, Drop)
+    assert dead.reason is Reason.UNFINISHED
+    assert reason in dead.message
+    kept = _answer_of(server, _completion("A dog on a", reason), unfinished="keep")
+    assert isinstance(kept, Caption)
+    assert kept.text == "A dog on a"
+
+
+@pytest.mark.parametrize("reason", ["stop", "eos_token", "end_turn", "stop_sequence", "STOP", None, ""])
+def test_an_answer_that_the_model_ended_is_whole(server: FakeCaptionServer, reason: str | None) -> None:
+    assert _answer_of(server, _completion(ANSWER, reason)) == Caption(text=ANSWER, score=None)
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_thoughts_in_a_field_of_their_own_are_no_caption(server: FakeCaptionServer, name: str) -> None:
+    assert _answer_of(server, _completion(ANSWER, **{name: THOUGHT})) == Caption(text=ANSWER, score=None)
+    for content in ("", None):
+        only = _answer_of(server, _completion(content, **{name: THOUGHT}))
+        assert isinstance(only, Drop)
+        assert only.reason is Reason.EMPTY_CAPTION
+        assert "I see a cat" in only.message
+
+
+def test_a_key_that_the_server_repeats_is_no_caption(
+    server: FakeCaptionServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-s3cret")
+    outcome = _answer_of(server, _completion("You sent Bearer sk-s3cret."), api_key_env="MY_KEY")
+    assert isinstance(outcome, Drop)
+    assert outcome.reason is Reason.MODEL_ERROR
+    assert "s3cret" not in outcome.message
+
+
+WANTS = {
+    "OpenAI": (400, {"error": {"message": "Unsupported parameter: 'max_tokens'.", "param": "max_tokens"}}),
+    "FastAPI": (422, {"detail": [{"loc": ["body", "max_tokens"], "msg": "Extra inputs are not permitted"}]}),
+    "in words": (400, {"message": "use max_completion_tokens instead"}),
+}
+
+
+@pytest.mark.parametrize(("status", "body"), WANTS.values(), ids=WANTS)
+def test_a_server_that_wants_the_limit_by_its_newer_name_gets_it(
+    server: FakeCaptionServer, status: int, body: object
+) -> None:
+    server.fault = lambda asked: Answer(status=status, body=json.dumps(body)) if "max_tokens" in asked.body else None
+    captioner = Openai(OpenaiConfig(url=server.url))
+    crops = [*golden_crops()][:5]
+    assert all(isinstance(outcome, Caption) for outcome in captioner.caption(crops, [None] * 5))
+    assert ["max_tokens" in asked.body for asked in server.asked] == [True] + [False] * 6
+    assert server.asked[-1].body["max_completion_tokens"] == 64
+
+
+def test_a_limit_that_is_refused_by_either_name_is_told_as_the_server_first_said(server: FakeCaptionServer) -> None:
+    def too_large(asked: Asked) -> Answer:
+        name = next(name for name in asked.body if name.startswith("max_"))
+        return Answer(status=400, body=json.dumps({"error": {"message": f"{name} is too large: 64"}}))
+
+    server.fault = too_large
+    with pytest.raises(WorkError, match="max_tokens is too large"):
+        Openai(OpenaiConfig(url=server.url))
+
+
+@pytest.mark.parametrize("text", ["ok", "I'm sorry, I can't see images.", ""])
+def test_a_server_whose_model_sees_no_pictures_ends_the_job_at_its_start(
+    server: FakeCaptionServer, tmp_path: Path, text: str
+) -> None:
+    server.fault = lambda asked: _completion(text)
+    outcome = run(
+        *("annotate", "scenes:4?split=test", tmp_path / "out", "--profile", "weightless", "--proposer", "manual"),
+        *("--captioner", "openai", "--caption.url", server.url),
+    )
+    assert outcome.code == (7 if text else 2)
+    assert ("allow_constant" in outcome.err) == bool(text), outcome
+    assert not [*(tmp_path / "out").glob("*.tar")]
+
+
+def test_a_model_that_goes_blind_on_the_way_ends_the_job(server: FakeCaptionServer, tmp_path: Path) -> None:
+    def fault(asked: Asked) -> Answer | None:
+        return _completion("ok") if len(server.asked) > 20 else None
+
+    command = (
+        *("annotate", "scenes:120?split=test", tmp_path / "out", "--profile", "weightless", "--proposer", "manual"),
+        *("--captioner", "openai", "--caption.url", server.url, "--caption.concurrency", "8"),
+    )
+    server.fault = fault
+    outcome = run(*command)
+    assert outcome.code == 7
+    assert "'ok' to 200 crops in a row" in outcome.err
+    assert run(*command, "--caption.allow_constant", "true").code == 0
+
+
+def test_a_server_for_each_time_that_the_flag_is_given(server: FakeCaptionServer, tmp_path: Path) -> None:
+    with FakeCaptionServer() as other:
+        outcome = run(
+            *("annotate", "scenes:4?split=test", tmp_path / "out", "--profile", "weightless", "--proposer", "manual"),
+            *("--caption.url", server.url, "--captioner", "openai", f"--caption.url={other.url}"),
+        )
+        assert outcome.code == 0, outcome
+        assert server.crops and other.crops
+
+
+def test_answers_cut_short_are_counted_though_they_are_kept(server: FakeCaptionServer, tmp_path: Path) -> None:
+    server.fault = lambda asked: _completion(f"A picture of {len(asked.image)} bytes and", "length")
+    outcome = run(
+        *("annotate", "scenes:3?split=test", tmp_path / "out", "--profile", "weightless", "--proposer", "manual"),
+        *("--captioner", "openai", "--caption.url", server.url, "--caption.unfinished", "keep"),
+    )
+    assert outcome.code == 0, outcome
+    num_regions = sum(row["region_id"] is not None for row in read_rows(tmp_path / "out"))
+    assert f"{num_regions} answers were cut short" in " ".join(outcome.out.split())
 
 
 def test_an_answer_cut_short_is_dead_or_kept_as_one_wants() -> None:

@@ -85,3 +85,34 @@ def test_scale_moves_each_axis():
 def test_no_boxes_keep_their_shape():
     assert geometry.as_boxes([]).shape == (0, 4)
     assert geometry.iou(geometry.as_boxes([]), geometry.as_boxes([[0, 0, 1, 1]])).shape == (0, 1)
+
+
+def objects(rng, count, width, height):
+    sides = rng.uniform(10, 200, (count, 2))
+    starts = rng.uniform(0, 1, (count, 2)) * (np.array([width, height]) - sides)
+    return geometry.as_boxes(np.concatenate([starts, starts + sides], axis=1))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_boxes_read_wrongly_are_seen_whether_clipped_or_not(seed):
+    width, height = np.full(60, 640.0), np.full(60, 480.0)
+    right = objects(np.random.default_rng(seed), 60, 640, 480)
+    assert geometry.misread(right, width, height) is None
+    wrong = geometry.xywh_to_xyxy(right)
+    assert "reach beyond" in (geometry.misread(wrong, width, height) or "")
+    clipped = geometry.quantise(geometry.clip(wrong, 640, 480))
+    assert "end at the right or lower edge" in (geometry.misread(clipped, width, height) or "")
+    shares = geometry.scale(right, 1 / 640, 1 / 480)
+    assert "60 of 60 given boxes lie within 0..1" in (geometry.misread(shares, width, height) or "")
+
+
+def test_sensible_boxes_at_edges_and_few_boxes_are_nothing_to_tell_of():
+    size = np.full(12, 100.0)
+    whole = geometry.as_boxes([[0, 0, 100, 100]] * 12)
+    portraits = geometry.as_boxes([[30, 20, 70, 100]] * 12)
+    nearly_whole = geometry.as_boxes([[2, 3, 100, 100]] * 12)
+    for boxes in (whole, nearly_whole, portraits):
+        assert geometry.misread(boxes, size, size) is None
+    assert geometry.misread(whole[:9] * np.float32(5), size[:9], size[:9]) is None
+    nothing = geometry.as_boxes([[np.nan] * 4] * 12)
+    assert geometry.misread(nothing, size, size) is None and geometry.misread(whole[:0], size[:0], size[:0]) is None

@@ -10,11 +10,11 @@ import msgspec
 from schemas.hashes import text_hash
 from tests.shards import TinySample, tiny_sample, write_shard
 from tests.trainer.towers import VIT
-from trainer.recipes import Recipe
-from trainer.settings import LossSettings, ModelSettings, OptimSettings, OrderSettings, SampleSettings
+from trainer.hyperparameters import LossSettings, ModelSettings, OptimSettings, OrderSettings, SampleSettings
+from trainer.recipes import TrainRecipe
 
 COLOURS = ("red", "green", "blue")
-RECIPE = Recipe(
+RECIPE = TrainRecipe(
     model=ModelSettings(model=VIT, image_size=64, crop_size=32, train_text=True),
     samples=SampleSettings(max_regions=3),
     order=OrderSettings(global_batch_size=6),
@@ -23,14 +23,14 @@ RECIPE = Recipe(
 )
 
 
-def change(recipe: Recipe, **fields: object) -> Recipe:
+def change(recipe: TrainRecipe, **fields: object) -> TrainRecipe:
     """Return the recipe with fields replaced, in whichever part has them."""
     parts = {}
-    for part in dataclasses.fields(Recipe):
+    for part in dataclasses.fields(TrainRecipe):
         settings = getattr(recipe, part.name)
         own = {name: fields[name] for name in fields if hasattr(settings, name)}
         parts[part.name] = replace(settings, **own)
-    return Recipe(**parts)
+    return TrainRecipe(**parts)
 
 
 def coloured(sample: TinySample, number: int) -> TinySample:

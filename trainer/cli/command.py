@@ -4,46 +4,76 @@ What they do needs torch, which takes seconds to import and may not be installed
 known to be good, so that `--help` and wrong usage need neither.
 """
 
-import sys
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from schemas.folder import DatasetError
 from trainer.cli.options import parse_evaluate, parse_train
-from trainer.errors import REFUSED, STOPPED, USAGE, RefusedError, StoppedError, TrainingError
-
-_CODE_OF: dict[type[Exception], int] = {
-    StoppedError: STOPPED,
-    TrainingError: USAGE,
-    DatasetError: USAGE,
-    RefusedError: REFUSED,
-}
+from trainer.errors import DONE, INTERRUPTED
 
 
 def train_main(arguments: Sequence[str]) -> int:
-    """Run `fineclip train` and return its exit code."""
+    """Run `fineclip train` and return its exit code; errors that a person can act on carry theirs."""
     options = parse_train(arguments)
-    from trainer.cli.execute import train_run
+    from schemas.dataset import Dataset
+    from trainer.loss.gather import rank
+    from trainer.run.loop import train
+    from trainer.run.processes import joined_processes
+    from trainer.run.stop import stopping_on_signals
 
-    return report_errors(lambda: train_run(options))
+    with joined_processes(options.settings.device) as device, stopping_on_signals() as stop:
+        console = Console(emoji=False, stderr=True, quiet=rank() != 0)
+        dataset = Dataset.open(options.data, overlays=options.overlays, filters=options.filters)
+        result = train(
+            dataset, Path(options.out), options.recipe, options.settings, device=device, console=console, stop=stop
+        )
+    if result.finished:
+        console.print(f"Done: {result.step} steps. The model is in {options.out}/model.", highlight=False)
+        return DONE
+    command = "the same command" if stop.requested else "the command without --stop-after"
+    console.print(
+        f"Stopped after step {result.step} of {result.num_steps}; {command} goes on from there.", highlight=False
+    )
+    return INTERRUPTED if stop.requested else DONE
 
 
 def evaluate_main(arguments: Sequence[str]) -> int:
-    """Run `fineclip evaluate` and return its exit code."""
+    """Run `fineclip evaluate` and return its exit code; errors that a person can act on carry theirs."""
     options = parse_evaluate(arguments)
-    from trainer.cli.execute import evaluate_model
+    from schemas.dataset import Dataset
+    from trainer.data.index import build_index
+    from trainer.evaluate.embed import embed
+    from trainer.evaluate.tasks import EVALUATORS
+    from trainer.evaluate.texts import DEFAULT_TEMPLATES, TextEncoder, read_templates
+    from trainer.loss.gather import rank
+    from trainer.model.student import Student
+    from trainer.run.load import load_any
+    from trainer.run.processes import joined_processes
 
-    return report_errors(lambda: evaluate_model(options))
-
-
-def report_errors(run: Callable[[], int]) -> int:
-    """Print an error that a person can act on without a traceback, and return its exit code."""
-    try:
-        return run()
-    except tuple(_CODE_OF) as error:
-        sys.stdout.flush()
-        Console(emoji=False, stderr=True).print(
-            f"fineclip: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
+    with joined_processes(options.device) as device:
+        loaded = load_any(options.checkpoint, image_size=options.image_size, alpha=options.alpha)
+        templates = DEFAULT_TEMPLATES if options.templates is None else read_templates(options.templates)
+        dataset = Dataset.open(options.data, overlays=options.overlays, filters=options.filters)
+        index = build_index(dataset, options.split)
+        for task in options.tasks:
+            EVALUATORS[task].check(index)
+        loaded.model.clip.to(device)
+        embedded = embed(
+            Student(loaded.model.clip).backbone,
+            loaded.model.preparation(loaded.settings),
+            dataset,
+            index,
+            settings=options.settings,
+            regions=any(EVALUATORS[task].USES_REGIONS for task in options.tasks),
+            device=device,
         )
-        return next(code for kind, code in _CODE_OF.items() if isinstance(error, kind))
+        encoder = TextEncoder(model=loaded.model, device=device, templates=templates)
+        metrics: dict[str, Any] = {task: dict(EVALUATORS[task].run(embedded, encoder)) for task in options.tasks}
+        if rank() == 0:
+            written = {"checkpoint": options.checkpoint, "data": options.data, "split": options.split, **metrics}
+            Path(options.out).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+            Console(emoji=False).print_json(data=metrics)
+    return DONE

@@ -14,9 +14,9 @@ from typing import Any
 import docstring_parser
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from trainer.recipes import RECIPES, Recipe
-from trainer.run.settings import RunSettings
-from trainer.settings import TASKS, EvaluateSettings, Task
+from trainer.evaluate.settings import TASKS, EvaluateSettings, Task
+from trainer.recipes import RECIPES, TrainRecipe
+from trainer.run.train_settings import TrainSettings
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -41,8 +41,8 @@ class TrainOptions:
 
     data: str
     out: str
-    recipe: Recipe
-    run: RunSettings
+    recipe: TrainRecipe
+    settings: TrainSettings
     overlays: tuple[str, ...]
     filters: tuple[str, ...]
 
@@ -75,8 +75,8 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
     parser.add_argument("--recipe", choices=[*RECIPES], default=name, help=summaries)
     parser.add_argument("--out", metavar="RUN", required=True, help="folder of the run; an interrupted one goes on")
     _add_repeated(parser)
-    parts = {part.name: getattr(recipe, part.name) for part in dataclasses.fields(Recipe)}
-    for settings in (*parts.values(), RunSettings()):
+    parts = {part.name: getattr(recipe, part.name) for part in dataclasses.fields(TrainRecipe)}
+    for settings in (*parts.values(), TrainSettings()):
         _add_flat(parser, settings)
     parsed = parser.parse_args(list(arguments))
     try:
@@ -84,8 +84,8 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
         return TrainOptions(
             data=parsed.data,
             out=parsed.out,
-            recipe=Recipe(**changed),
-            run=_flat(RunSettings, parsed),
+            recipe=TrainRecipe(**changed),
+            settings=_flat(TrainSettings, parsed),
             overlays=tuple(parsed.overlay),
             filters=tuple(parsed.filter),
         )

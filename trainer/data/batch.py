@@ -7,6 +7,7 @@ normalising happen on the device (`pixels.py`).
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +25,6 @@ class LoadedBatch:
     """Of the B images."""
     image_index: Tensor
     """`[B]` int64: the images' rows in the `SampleIndex`."""
-    position: Tensor
-    """`[B]` int64: the images' places in the joined batch of all processes."""
     pixels: Tensor
     """`[sum of 3 h w]` uint8: the images one after another, each `[h, w, 3]` RGB."""
     image_sizes: Tensor
@@ -38,10 +37,17 @@ class LoadedBatch:
     """`[N]` int64: which of the B images each region is of."""
     region_index: Tensor
     """`[N]` int64: the regions' rows in the `SampleIndex`."""
-    joined_size: int
-    """Images that the step was planned with, of all processes."""
     skipped: tuple[tuple[str, str], ...]
     """(key, why) of planned images that could not be used."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a worker sends: each tensor would take a shared memory and an open file, so pixels alone do."""
+        small = {name: value.numpy() for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return {**vars(self), **small, "pixels": self.pixels}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        arrays = {name: torch.from_numpy(value) for name, value in state.items() if isinstance(value, np.ndarray)}
+        vars(self).update(state | arrays)
 
     @property
     def device(self) -> torch.device:
@@ -63,9 +69,7 @@ def collate(
     *,
     keys: Sequence[str],
     image_index: Sequence[int],
-    position: Sequence[int],
     first_region: Sequence[int],
-    joined_size: int,
     skipped: Sequence[tuple[str, str]],
 ) -> LoadedBatch:
     """Return decoded samples as one batch. `first_region` are the rows of each image's first region in the index."""
@@ -73,28 +77,21 @@ def collate(
     norm = [scale(s.boxes, 1 / width, 1 / height) for s, (height, width) in zip(samples, sizes, strict=True)]
     regions = [sample.regions + first for sample, first in zip(samples, first_region, strict=True)]
     counts = [len(sample.boxes) for sample in samples]
+    flat, at = np.empty(sum(sample.pixels.size for sample in samples), dtype=np.uint8), 0
+    for sample in samples:
+        flat[at : at + sample.pixels.size].reshape(sample.pixels.shape)[...] = sample.pixels
+        at += sample.pixels.size
     return LoadedBatch(
         keys=tuple(keys),
         image_index=torch.tensor(image_index, dtype=torch.int64),
-        position=torch.tensor(position, dtype=torch.int64),
-        pixels=_flat([sample.pixels for sample in samples]),
+        pixels=torch.from_numpy(flat),
         image_sizes=torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2),
         boxes_norm=torch.from_numpy(np.concatenate([np.zeros((0, 4), np.float32), *norm])),
         crop_boxes=torch.from_numpy(np.concatenate([np.zeros((0, 4), np.int64), *(s.crop_boxes for s in samples)])),
         region_image_index=torch.from_numpy(np.repeat(np.arange(len(samples)), counts).astype(np.int64)),
         region_index=torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *regions])),
-        joined_size=joined_size,
         skipped=tuple(skipped),
     )
-
-
-def _flat(images: Sequence[np.ndarray]) -> Tensor:
-    flat = np.empty(sum(image.size for image in images), dtype=np.uint8)
-    at = 0
-    for image in images:
-        flat[at : at + image.size].reshape(image.shape)[...] = image
-        at += image.size
-    return torch.from_numpy(flat)
 
 
 def split_batch(batch: LoadedBatch, max_images: int) -> list[LoadedBatch]:
@@ -112,7 +109,6 @@ def split_batch(batch: LoadedBatch, max_images: int) -> list[LoadedBatch]:
                 batch,
                 keys=batch.keys[images],
                 image_index=batch.image_index[images],
-                position=batch.position[images],
                 pixels=batch.pixels[ends[images.start - 1] if images.start else 0 : ends[images.stop - 1]],
                 image_sizes=batch.image_sizes[images],
                 boxes_norm=batch.boxes_norm[own],

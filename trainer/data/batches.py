@@ -15,7 +15,7 @@ from trainer.data.batch import LoadedBatch, collate
 from trainer.data.decode import DecodedSample, UnusableSampleError, decode_sample
 from trainer.data.index import SampleIndex
 from trainer.data.sampler import Order, epoch_order, local_batch, steps_per_epoch
-from trainer.settings import OrderSettings, SampleSettings
+from trainer.hyperparameters import OrderSettings, SampleSettings
 
 
 class Batches(TorchDataset[LoadedBatch]):
@@ -41,7 +41,7 @@ class Batches(TorchDataset[LoadedBatch]):
     def __getitem__(self, step: int) -> LoadedBatch:
         """Return the batch of a step, from 0; images that cannot be used are missing and listed."""
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        images, first, joined_size = local_batch(
+        images = local_batch(
             self._order(epoch),
             step_in_epoch=step_in_epoch,
             global_batch_size=self._order_settings.global_batch_size,
@@ -49,19 +49,17 @@ class Batches(TorchDataset[LoadedBatch]):
             world_size=self._world_size,
         )
         used, samples, skipped = [], [], []
-        for position, image in enumerate(images.tolist(), start=first):
+        for image in images.tolist():
             try:
                 samples.append(self._sample(image, epoch))
-                used.append((image, position))
+                used.append(image)
             except UnusableSampleError as error:
                 skipped.append((self._index.key(image), str(error)))
         return collate(
             samples,
-            keys=[self._index.key(image) for image, _ in used],
-            image_index=[image for image, _ in used],
-            position=[position for _, position in used],
-            first_region=[int(self._index.region_start[image]) for image, _ in used],
-            joined_size=joined_size,
+            keys=[self._index.key(image) for image in used],
+            image_index=used,
+            first_region=[int(self._index.region_start[image]) for image in used],
             skipped=skipped,
         )
 
@@ -108,6 +106,7 @@ def load_batches(batches: Batches, *, first_step: int, last_step: int, num_worke
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
-    # A Ctrl-C in the terminal reaches workers too; the run, which finishes its step, is what ends them.
+    # What a terminal or scheduler sends to a process group reaches workers too. The run finishes its step first, and a
+    # worker that had died would fail it; the run is what ends them, and they end with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

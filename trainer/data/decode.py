@@ -13,7 +13,7 @@ from PIL import Image
 
 from schemas.boxes import Boxes, area
 from schemas.hashes import sha256
-from trainer.settings import SampleSettings
+from trainer.hyperparameters import SampleSettings
 
 Pixels = npt.NDArray[np.uint8]
 """`[height, width, 3]` RGB."""
@@ -54,7 +54,8 @@ def decode_sample(
     `size` is the (width, height) that the table says. Raises UnusableSampleError for bytes that are no such image.
     """
     generator = sample_generator(key, epoch=epoch, seed=seed)
-    regions = choose_regions(len(boxes), settings.max_regions, generator)
+    eligible = np.flatnonzero(settings.within_limits(area(boxes)))
+    regions = eligible[choose_regions(len(eligible), settings.max_regions, generator)]
     pixels, boxes = _decode(content, size), boxes[regions]
     if settings.trim:
         window = _trim_window(size, settings.trim, generator)
@@ -123,11 +124,11 @@ def flip(pixels: Pixels, boxes: Boxes) -> tuple[Pixels, Boxes]:
 def enlarge(boxes: Boxes, scale: float, *, width: int, height: int) -> npt.NDArray[np.int64]:
     """Return `[n, 4]` xyxy in whole pixels: boxes `scale` times as wide and high about their centres, clipped.
 
-    Edges round outwards, so a crop holds all of its enlarged box, and at least a pixel.
+    Edges round to the nearest pixel, halves to even, as Pillow cuts what the official code gives it; a crop holds a
+    pixel at least.
     """
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    halves = (boxes[:, 2:] - boxes[:, :2]) * (scale / 2)
+    margins = (boxes[:, 2:] - boxes[:, :2]) * ((scale - 1) / 2)
     limits = np.array([width, height])
-    low = np.clip(np.floor(centres - halves), 0, limits - 1)
-    high = np.clip(np.ceil(centres + halves), low + 1, limits)
+    low = np.clip(np.rint(boxes[:, :2] - margins), 0, limits - 1)
+    high = np.clip(np.rint(boxes[:, 2:] + margins), low + 1, limits)
     return np.concatenate([low, high], axis=1).astype(np.int64)

@@ -4,7 +4,6 @@ Built from the shards' Parquet tables alone; a few dozen bytes a region, shared 
 Texts stay in Arrow's memory, never as Python strings. Images not ok, or dropped by a filter list, are left out.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,13 +148,8 @@ def _boxes(regions: pa.Table) -> Boxes:
 
 def _hash_ids(hashes: pa.ChunkedArray) -> Ints:
     """Return 16 hex digits each as int64, two's complement; 0 for null."""
-    digits = "".join(h or "0" * 16 for batch in _lists(hashes) for h in batch)
+    digits = "".join(h or "0" * 16 for chunk in hashes.chunks for h in chunk.to_pylist())
     return np.frombuffer(bytes.fromhex(digits), dtype=">i8").astype(np.int64)
-
-
-def _lists(column: pa.ChunkedArray) -> Iterator[list[str | None]]:
-    for chunk in column.chunks:
-        yield chunk.to_pylist()
 
 
 def _why_none(dataset: Dataset, shards: tuple[ShardName, ...]) -> str:

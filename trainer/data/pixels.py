@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from trainer.data.batch import LoadedBatch
-from trainer.settings import Interpolation
+from trainer.hyperparameters import Interpolation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ smaller, and spread over the processes as evenly as can be. The same images make
 import numpy as np
 import numpy.typing as npt
 
-from trainer.settings import Shuffle
+from trainer.hyperparameters import Shuffle
 
 OPEN_SHARDS = 8
 """Shards whose images are mixed with each other by `shards`."""
@@ -35,13 +35,7 @@ def steps_per_epoch(num_images: int, global_batch_size: int) -> int:
     return -(-num_images // global_batch_size)
 
 
-def local_batch(
-    order: Order, *, step_in_epoch: int, global_batch_size: int, rank: int, world_size: int
-) -> tuple[Order, int, int]:
-    """Return this process's images of a step, where they begin in the joined batch, and how many that has.
-
-    A process may get none, in the last step of an epoch.
-    """
+def local_batch(order: Order, *, step_in_epoch: int, global_batch_size: int, rank: int, world_size: int) -> Order:
+    """Return this process's images of a step; it may get none, in the last step of an epoch."""
     batch = order[step_in_epoch * global_batch_size :][:global_batch_size]
-    parts = np.array_split(batch, world_size)
-    return parts[rank], sum(len(part) for part in parts[:rank]), len(batch)
+    return np.array_split(batch, world_size)[rank]

@@ -1,9 +1,12 @@
 """Metrics of classification and retrieval, as pure functions of similarities."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+_QUERIES = 1024
+"""Rows of similarities in memory at a time."""
 
 
 def accuracy_at(similarities: Tensor, labels: Tensor, k: int) -> Tensor:
@@ -35,6 +38,22 @@ def recall_at(similarities: Tensor, matches: Tensor, k: int) -> Tensor:
     best = similarities.masked_fill(~matches, -torch.inf).max(dim=1, keepdim=True).values
     worse_than = ((similarities >= best) & ~matches).sum(dim=1)
     return (worse_than < k) & matches.any(dim=1)
+
+
+def recalls(
+    queries: Tensor, keys: Tensor, matches_of: Callable[[slice], Tensor], ks: Sequence[int] = (1, 5, 10)
+) -> dict[int, float]:
+    """Return by k the share of queries `[N, D]` with a match among their k most similar keys `[M, D]`.
+
+    `matches_of` a slice of queries are `[n, M]` bool.
+    """
+    hits = dict.fromkeys(ks, 0)
+    for first in range(0, len(queries), _QUERIES):
+        rows = slice(first, min(first + _QUERIES, len(queries)))
+        similarities, matches = queries[rows] @ keys.T, matches_of(rows)
+        for k in ks:
+            hits[k] += int(recall_at(similarities, matches, k).sum())
+    return {k: count / len(queries) for k, count in hits.items()}
 
 
 def classification(similarities: Tensor, labels: Tensor, prefix: str, ks: Sequence[int] = (1, 5)) -> dict[str, float]:

@@ -1,24 +1,23 @@
-"""Class names as features: each put into sentences, whose features are averaged."""
+"""`--task zeroshot`: images against class names, which are their captions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
-import torch
-from torch import Tensor
+import pyarrow as pa
 
-from trainer.model.open import LoadedModel
-from trainer.model.student import encode_text
+from trainer.data.index import SampleIndex
+from trainer.evaluate.classify import classify, distinct_names
+from trainer.evaluate.embed import Embedded
+from trainer.evaluate.texts import TextEncoder
 
-DEFAULT_TEMPLATES = ("a photo of a {}.", "a photo of the {}.", "there is a {} in the scene.", "a {} in the picture.")
+USES_REGIONS = False
 
 
-def class_features(
-    model: LoadedModel, names: Sequence[str], templates: Sequence[str], *, device: torch.device
-) -> Tensor:
-    """Return `[C, D]` float32 normalised features of class names; a template has `{}` where the name goes."""
-    rows = []
-    with torch.no_grad():
-        for name in names:
-            sentences = [template.replace("{}", name) for template in templates]
-            mean = encode_text(model.clip, model.tokenize(sentences).to(device)).float().mean(dim=0, keepdim=True)
-            rows.append(torch.nn.functional.normalize(mean))
-    return torch.cat(rows)
+def check(index: SampleIndex) -> None:
+    """Raise TrainingError where the data has nothing to classify."""
+    distinct_names(index.image_captions, "image")
+
+
+def run(embedded: Embedded, encoder: TextEncoder) -> Iterator[tuple[str, float]]:
+    """Yield `image_accuracy@k` over images and over classes, and the level of chance."""
+    names = embedded.index.image_captions.take(pa.array(embedded.image_rows))
+    yield from classify(embedded.image, names, encoder, "image")

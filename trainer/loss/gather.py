@@ -65,11 +65,13 @@ def _all_gather(tensors: Sequence[Tensor], counts: Sequence[Sequence[int]]) -> l
     """Join K tensors by one collective: each process sends its rows of all kinds, padded to the longest sender."""
     mine = torch.cat(list(tensors))
     longest = max(sum(row) for row in counts)
+    if not longest:  # nobody has a row, as all know: nothing is sent
+        return [tensor.clone() for tensor in tensors]
     sent = mine.new_zeros(longest, mine.shape[1])
     sent[: len(mine)] = mine
     received = mine.new_empty(len(counts) * longest, mine.shape[1])
     dist.all_gather_into_tensor(received, sent)
-    senders = received.reshape(len(counts), longest, -1)
+    senders = received.unflatten(0, (len(counts), longest))
     pieces = [sender[: sum(row)].split(list(row)) for sender, row in zip(senders, counts, strict=True)]
     return [torch.cat(of_kind) for of_kind in zip(*pieces, strict=True)]
 
@@ -88,7 +90,8 @@ class _Gather(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         summed = torch.cat(gradients)
-        dist.all_reduce(summed)
+        if len(summed):
+            dist.all_reduce(summed)
         mine: list[Tensor | None] = []
         for kind, of_kind in enumerate(summed.split([len(g) for g in gradients])):
             first = sum(row[kind] for row in ctx.counts[: rank()])

@@ -1,4 +1,4 @@
-"""The losses, as pure functions of features. Gathering, weighting and logging happen outside (`objective.py`).
+"""The losses, as pure functions of features. Gathering, weighting and logging happen outside (`methods.py`).
 
 N pairs are those of all processes, n <= N those of this one: its `rows`. A loss sums over `rows` and divides by what
 all processes have, so the processes' values add up to the loss of the joined batch; a lone process has all rows.
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
-from trainer.settings import DuplicateText
+from trainer.hyperparameters import DuplicateText
 
 
 def contrastive_loss(
@@ -34,7 +34,7 @@ def contrastive_loss(
     """
     num_pairs = len(text_ids) + num_padding
     same = text_ids[rows, None] == text_ids[None, :]
-    own = _own_columns(same, rows)
+    own = torch.arange(len(text_ids), device=text_ids.device)[rows]  # where each row's own partner stands
     losses = []
     for queries, keys in ((image_features, text_features), (text_features, image_features)):
         logits = logit_multiplier * queries[rows] @ keys.T
@@ -43,11 +43,6 @@ def contrastive_loss(
         share = len(own) / len(text_ids)  # of this process: the constant must be counted once
         losses.append(losses[0].new_tensor(2 * num_padding * math.log(num_pairs) * share))
     return torch.stack(losses).sum() / (2 * max(num_pairs, 1))
-
-
-def _own_columns(same: Tensor, rows: slice) -> Tensor:
-    """Return `[n]`: where each row's own partner stands among the N."""
-    return torch.arange(same.shape[1], device=same.device)[rows]
 
 
 def _matching_losses(
@@ -75,20 +70,6 @@ def distill_loss(roi_features: Tensor, crop_features: Tensor, weights: Tensor) -
     return (weights * (1 - (roi_features * crop_features).sum(dim=1))).sum()
 
 
-def region_weights(process_of_region: Tensor, rows: slice, num_processes: int | None) -> Tensor:
-    """Return `[n]` weights of this process's `rows` for `distill_loss`.
-
-    By default all M regions weigh 1 / M. With `num_processes`, regions weigh as in an official run of so many
-    processes, each of which took the mean of its own: `process_of_region` `[M]` int64 says whose each would be.
-    """
-    if num_processes is None:
-        count = max(len(process_of_region), 1)
-        return torch.full_like(process_of_region[rows], 1, dtype=torch.float32) / count
-    sizes = torch.bincount(process_of_region, minlength=num_processes)
-    num_filled = (sizes > 0).sum().clamp(min=1)
-    return 1.0 / (sizes[process_of_region[rows]] * num_filled).float()
-
-
 def concept_loss(
     roi_features: Tensor, concept_features: Tensor, labels: Tensor, *, logit_multiplier: Tensor, num_regions: int
 ) -> Tensor:
@@ -112,11 +93,6 @@ def sample_concepts(labels: Tensor, num_concepts: int, *, num_sampled: int, seed
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(absent), generator=generator)[: max(num_sampled - len(present), 0)]
     return torch.cat([present, absent[order]]).sort().values.to(labels.device)
-
-
-def scale_gradient(features: Tensor, factor: float) -> Tensor:
-    """Return `features`, whose gradient is `factor` times what the loss says: the official gather has none."""
-    return features.detach() + (features - features.detach()) * factor
 
 
 def duplicate_rate(text_ids: Tensor) -> tuple[int, int]:

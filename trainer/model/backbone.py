@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import roi_align
 
-from trainer.model.towers import tower_of
+from trainer.model.towers import Part, tower_of
 
 
 class Embeddings(NamedTuple):
@@ -49,6 +49,11 @@ class Backbone(nn.Module):
         self.visual.requires_grad_(False)
         for block in (*self._tower.blocks, self._tower.last_block):
             block.requires_grad_(True)
+
+    @property
+    def class_token_only(self) -> list[Part]:
+        """Rows of parameters that only the global embedding depends on."""
+        return self._tower.class_token_only
 
     def compile_blocks(self) -> None:
         """Compile each block but the last (`torch.compile`): minutes at first, faster steps after."""

@@ -39,7 +39,7 @@ def to_open_clip(state: Mapping[str, Tensor], model: nn.Module) -> State:
     Raises TrainingError where `model` is not an EVA02.
     """
     visual = _visual(model)
-    converted = checkpoint_filter_fn(dict(state), visual.trunk)
+    converted = checkpoint_filter_fn(dict(state), visual.trunk, interpolation="bicubic", antialias=False)
     others = {name: tensor for name, tensor in state.items() if not name.startswith(_VISUAL)}
     return others | {_TRUNK + name: tensor for name, tensor in converted.items()}
 

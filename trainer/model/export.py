@@ -62,6 +62,9 @@ def _export_folder(tensors: State, model: LoadedModel, folder: Path) -> None:
             if file.is_file() and file.suffix not in _WEIGHT_SUFFIXES and file.name != "README.md":
                 shutil.copyfile(file, folder / file.name)
     partial = folder / f"{WEIGHTS}.partial"
+    partial.touch()
+    mode = partial.stat().st_mode  # what the user's umask says; safetensors' own files are the owner's alone
     safetensors.torch.save_file(tensors, partial)
+    partial.chmod(mode)
     partial.replace(folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(model.config, indent=2) + "\n", encoding="utf-8")

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from schemas.hashes import fingerprint
 from trainer.data.pixels import Preparation
 from trainer.errors import TrainingError
+from trainer.hyperparameters import ModelSettings
 from trainer.model.backbone import check_size
 from trainer.model.eva_weights import State, is_original_layout, to_open_clip
+from trainer.model.pretrained import check_available
 from trainer.model.towers import tower_of
-from trainer.settings import ModelSettings
 
 open_clip.add_model_config(Path(__file__).with_name("model_configs"))
 
@@ -55,7 +56,7 @@ class LoadedModel:
             mean=self.mean,
             std=self.std,
             image_size=settings.input_size,
-            crop_size=settings.crop_size,
+            crop_size=settings.crop_side,
             interpolation=settings.interpolation,
         )
 
@@ -78,18 +79,21 @@ def load_model(settings: ModelSettings, *, seed: int = 0) -> LoadedModel:
         load_weights(clip, read_state(settings.pretrained), settings.pretrained)
     try:
         patch_size = tower_of(cast(nn.Module, clip.visual)).patch_size
-        for size in (settings.input_size, (settings.crop_size, settings.crop_size)):
+        for size in (settings.input_size, (settings.crop_side, settings.crop_side)):
             check_size(size, patch_size)
     except ValueError as error:  # UnsupportedTowerError is one
         raise TrainingError(f"{settings.model}: {error}") from error
     preprocess = cast(Any, clip.visual).preprocess_cfg
+    # Images are squashed here, whatever the weights were first trained with.
+    prepared: dict[str, Any] = {name: list(preprocess[name]) for name in ("mean", "std")}
+    prepared |= {"interpolation": "bilinear", "resize_mode": "squash"}
     return LoadedModel(
         name=settings.model,
         clip=clip.eval(),
         tokenize=open_clip.get_tokenizer(settings.model),
         mean=tuple(preprocess["mean"]),
         std=tuple(preprocess["std"]),
-        config={"model_cfg": _model_config(settings.model), "preprocess_cfg": _preprocess_config(preprocess)},
+        config={"model_cfg": _model_config(settings.model), "preprocess_cfg": prepared},
     )
 
 
@@ -98,6 +102,9 @@ def _create(settings: ModelSettings) -> nn.Module:
     from_file = pretrained is not None and Path(pretrained).is_file()
     if pretrained is not None and not from_file and ("/" in pretrained or settings.model.startswith(LOCAL_DIR)):
         raise TrainingError(f"--pretrained {pretrained}: there is no such file")
+    if pretrained is not None and not from_file:
+        check_available(settings.model, pretrained)
+    is_timm = "timm_model_name" in _model_config(settings.model).get("vision_cfg", {})
     try:
         return cast(
             nn.Module,
@@ -105,15 +112,11 @@ def _create(settings: ModelSettings) -> nn.Module:
                 settings.model,
                 pretrained=None if from_file else pretrained,
                 load_weights=not from_file,
-                force_patch_dropout=None if _is_timm(settings.model) else 0.0,
+                force_patch_dropout=None if is_timm else 0.0,
             ),
         )
     except (RuntimeError, FileNotFoundError, ValueError) as error:
         raise TrainingError(f"--model {settings.model} --pretrained {pretrained}: {error}") from error
-
-
-def _is_timm(name: str) -> bool:
-    return "timm_model_name" in _model_config(name).get("vision_cfg", {})
 
 
 def _model_config(name: str) -> dict[str, Any]:
@@ -130,12 +133,6 @@ def _model_config(name: str) -> dict[str, Any]:
     if config is None:
         raise TrainingError(f"--model {name}: no such model; open_clip.list_models() names them, and {LOCAL_DIR}FOLDER")
     return cast(dict[str, Any], config)
-
-
-def _preprocess_config(preprocess: dict[str, Any]) -> dict[str, Any]:
-    """Return how images are prepared here: squashed, whatever the weights were first trained with."""
-    kept = {name: list(preprocess[name]) for name in ("mean", "std")}
-    return {**kept, "interpolation": "bilinear", "resize_mode": "squash"}
 
 
 def read_state(path: str) -> State:
@@ -162,7 +159,7 @@ def load_weights(clip: nn.Module, state: State, where: str) -> None:
         state = open_clip.model.convert_to_custom_text_state_dict(state)
     else:
         state = dict(state)
-    open_clip.model.resize_pos_embed(state, clip)
+    open_clip.model.resize_pos_embed(state, clip, antialias=False)
     state = {name: tensor for name, tensor in state.items() if not name.endswith(("position_ids", "attn_mask"))}
     missing, unexpected = _differences(clip.state_dict(), state)
     if missing or unexpected:

@@ -6,12 +6,12 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from trainer.hyperparameters import TeacherKind
 from trainer.model.backbone import Backbone, normalise, pool_regions
-from trainer.settings import TeacherKind
 
 
 class Inputs(NamedTuple):
-    """A batch on the device: B images, N regions, T texts."""
+    """A batch on the device: B images, N regions, c images whose captions are compared, n regions whose are."""
 
     images: Tensor
     """`[B, 3, H, W]` float, normalised."""
@@ -21,8 +21,10 @@ class Inputs(NamedTuple):
     """`[N]` int64: which image each region is of."""
     crops: Tensor | None
     """`[N, 3, S, S]` float, normalised; None where nothing is distilled."""
-    tokens: Tensor | None
-    """`[T, L]` int64: the texts of captioned images, then of regions; None where the text tower is frozen."""
+    image_tokens: Tensor | None
+    """`[c, L]` int64; None where the text tower is frozen."""
+    region_tokens: Tensor | None
+    """`[n, L]` int64; None where the text tower is frozen."""
 
 
 class Features(NamedTuple):
@@ -34,8 +36,10 @@ class Features(NamedTuple):
     """`[N, D]`: the student's features of regions."""
     crop: Tensor | None
     """`[N, D]`: the teacher's."""
-    text: Tensor | None
-    """`[T, D]`."""
+    image_text: Tensor | None
+    """`[c, D]`."""
+    region_text: Tensor | None
+    """`[n, D]`."""
 
 
 class Student(nn.Module):
@@ -58,8 +62,11 @@ class Student(nn.Module):
         if inputs.crops is not None and teacher in ("live", "detached"):
             with torch.set_grad_enabled(teacher == "live" and torch.is_grad_enabled()):
                 crop = embed_crops(self.backbone, inputs.crops)
-        text = None if inputs.tokens is None else encode_text(self.clip, inputs.tokens)
-        return Features(normalise(embeddings.image_features), roi, crop, text)
+        image_text = region_text = None
+        if inputs.image_tokens is not None and inputs.region_tokens is not None:
+            text = encode_text(self.clip, torch.cat([inputs.image_tokens, inputs.region_tokens]))
+            image_text, region_text = text.split([len(inputs.image_tokens), len(inputs.region_tokens)])
+        return Features(normalise(embeddings.image_features), roi, crop, image_text, region_text)
 
 
 def embed_crops(backbone: Backbone, crops: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The texts of a batch: features from the cache where the text tower is frozen, tokens where it is trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any, cast
 
@@ -8,23 +8,33 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from trainer.data.index import SampleIndex
-from trainer.loss.gather import rank, world_size
+from trainer.errors import InterruptedRunError
+from trainer.loss.gather import exchange_counts, rank, world_size
 from trainer.model.open import LoadedModel, Tokenize
 from trainer.model.student import encode_text
 from trainer.model.text_cache import TextCache, fill
 
+_PORTION = 1 << 16
+"""Texts that are Python strings at a time."""
 _ENCODE_TEXTS = 256
-"""Texts that a frozen tower embeds at a time."""
+"""Texts embedded at a time."""
 
 
 def text_parameters(clip: nn.Module) -> list[nn.Parameter]:
     """Return the text tower's parameters: all but the vision tower's and the temperature's."""
     others = ("visual.", "logit_scale", "logit_bias")
     return [parameter for name, parameter in clip.named_parameters() if not name.startswith(others)]
+
+
+def embed_texts(model: LoadedModel, texts: Sequence[str], device: torch.device) -> Tensor:
+    """Return `[T, D]` float32 normalised features of texts, on the host."""
+    portions = [list(texts[first : first + _ENCODE_TEXTS]) for first in range(0, len(texts), _ENCODE_TEXTS)]
+    with torch.inference_mode():
+        features = [encode_text(model.clip, model.tokenize(portion).to(device)) for portion in portions]
+        return torch.cat(features).float().cpu()
 
 
 def tower_fingerprint(model: LoadedModel) -> str:
@@ -47,29 +57,33 @@ class FrozenText:
         cache_folder: str,
         *,
         device: torch.device,
+        images: bool = True,
         regions: bool = True,
         watch: Callable[[int, int], None] = lambda done, total: None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """Embed what the cache lacks, each process its share. All processes must call it.
 
-        Without `regions`, only image captions are looked at. `watch` is told how many of how many texts are done.
+        `images` and `regions` say whose captions are looked at. `watch` is told how many of how many texts are done.
+        Raises InterruptedRunError where any process is `stopping`.
         """
-        texts, image_at, region_at = _distinct(index, regions)
+        texts, image_at, region_at = _distinct(index, images, regions)
         digests = _digests(texts)
-        encode = _encoder(model, device)
-        self._cache = TextCache(cache_folder, tower=tower_fingerprint(model), dim=encode([""]).shape[1])
-        fill(
+        dim = embed_texts(model, [""], device).shape[1]
+        self._cache = TextCache(cache_folder, tower=tower_fingerprint(model), dim=dim)
+        done = fill(
             self._cache,
             digests,
             lambda positions: cast(list[str], texts.take(pa.array(positions)).to_pylist()),
-            encode,
+            lambda missing: embed_texts(model, missing, device).numpy(),
             rank=rank(),
             world_size=world_size(),
             watch=lambda done: watch(done, -(-len(texts) // world_size())),
+            stopping=stopping,
         )
-        if world_size() > 1:
-            dist.barrier()
-            self._cache.refresh()
+        if not all(row[0] for row in exchange_counts([int(done)], device)):
+            raise InterruptedRunError("interrupted before the first step; the same command goes on from there")
+        self._cache.refresh()
         rows = np.append(self._cache.rows(digests), -1)
         self._image_rows, self._region_rows = rows[image_at], rows[region_at]
 
@@ -80,10 +94,14 @@ class FrozenText:
         return image, region
 
 
-def _distinct(index: SampleIndex, regions: bool) -> tuple[pa.Array, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _distinct(
+    index: SampleIndex, images: bool, regions: bool
+) -> tuple[pa.Array, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the distinct texts, and where each image's and each region's caption is among them (-1 for none)."""
-    num_images = len(index)
-    chunks = index.image_captions.chunks + (index.region_captions.chunks if regions else [])
+    if not images and not regions:
+        return pa.array([], pa.string()), np.zeros(0, np.int64), np.zeros(0, np.int64)
+    num_images = len(index) if images else 0
+    chunks = (index.image_captions.chunks if images else []) + (index.region_captions.chunks if regions else [])
     encoded = pa.chunked_array(chunks, type=pa.string()).dictionary_encode().unify_dictionaries()
     at = np.concatenate([chunk.indices.fill_null(-1).to_numpy().astype(np.int64) for chunk in encoded.chunks])
     return encoded.chunk(0).dictionary, at[:num_images], at[num_images:]
@@ -91,40 +109,24 @@ def _distinct(index: SampleIndex, regions: bool) -> tuple[pa.Array, npt.NDArray[
 
 def _digests(texts: pa.Array) -> npt.NDArray[Any]:
     """Return `[T, 32]` uint8: `hashes.text_sha256` of each text, as bytes."""
-    digests = (sha256(text.encode("utf-8", "surrogatepass")).digest() for text in _strings(texts))
+    portions = (texts.slice(first, _PORTION).to_pylist() for first in range(0, len(texts), _PORTION))
+    digests = (sha256(text.encode("utf-8", "surrogatepass")).digest() for portion in portions for text in portion)
     return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32)
 
 
-def _strings(texts: pa.Array) -> Any:
-    portion = 1 << 16
-    for first in range(0, len(texts), portion):
-        yield from texts.slice(first, portion).to_pylist()
-
-
-def _encoder(model: LoadedModel, device: torch.device) -> Callable[[list[str]], npt.NDArray[np.float32]]:
-    """Return what embeds texts: `[T, D]` float32, normalised."""
-
-    def encode(texts: list[str]) -> npt.NDArray[np.float32]:
-        portions = [texts[first : first + _ENCODE_TEXTS] for first in range(0, len(texts), _ENCODE_TEXTS)]
-        with torch.inference_mode():
-            features = [encode_text(model.clip, model.tokenize(portion).to(device)) for portion in portions]
-            return cast(npt.NDArray[np.float32], torch.cat(features).float().cpu().numpy())
-
-    return encode
-
-
 class TrainedText:
-    """Tokens of the texts of a batch."""
+    """Tokens of texts, for a text tower that is trained."""
 
     def __init__(self, index: SampleIndex, tokenize: Tokenize) -> None:
         """Read captions from `index`."""
         self._index, self._tokenize = index, tokenize
         self._length = tokenize([""]).shape[1]
 
-    def tokens(self, image_index: Tensor, region_index: Tensor) -> Tensor:
-        """Return `[c + n, L]` int64 tokens of the captions of images, then of regions, on the host."""
+    def tokens(self, image_index: Tensor, region_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `[c, L]` and `[n, L]` int64 tokens of the captions of images and of regions, on the host."""
         pairs = ((self._index.image_captions, image_index), (self._index.region_captions, region_index))
-        texts = [text for column, index in pairs for text in column.take(pa.array(index.numpy())).to_pylist()]
-        if not texts:
-            return torch.zeros(0, self._length, dtype=torch.int64)
-        return self._tokenize(texts)
+        texts = [column.take(pa.array(index.numpy())).to_pylist() for column, index in pairs]
+        image, region = (
+            self._tokenize(of_kind) if of_kind else torch.zeros(0, self._length, dtype=torch.int64) for of_kind in texts
+        )
+        return image, region

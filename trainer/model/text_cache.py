@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from schemas.hashes import sha256
+from trainer.errors import TrainingError
 
 SEGMENT_TEXTS = 8192
 """Texts embedded and made durable at a time."""
@@ -45,10 +47,17 @@ class TextCache:
         self._sorted = prefixes[self._order]
 
     def _open(self, path: Path) -> npt.NDArray[Any]:
-        segment: npt.NDArray[Any] = np.load(path, mmap_mode="r")
-        if segment.dtype != self._dtype:
-            raise ValueError(f"{path}: a segment of {segment.dtype}, where {self._dtype} belongs; remove the file")
-        return segment
+        """Map a segment into memory; torch keeps no file open for it, as numpy does: there may be thousands."""
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            start, size = file.tell(), os.fstat(file.fileno()).st_size
+        if dtype != self._dtype or size != start + shape[0] * dtype.itemsize:
+            raise TrainingError(
+                f"{path}: a segment of {dtype}, {size} bytes, where whole rows of {self._dtype} belong; remove the file"
+            )
+        mapped: npt.NDArray[np.uint8] = torch.from_file(str(path), size=size, dtype=torch.uint8).numpy()
+        return mapped[start:].view(self._dtype)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -99,19 +108,24 @@ def fill(
     rank: int = 0,
     world_size: int = 1,
     watch: Callable[[int], None] = lambda done: None,
-) -> None:
+    stopping: Callable[[], bool] = lambda: False,
+) -> bool:
     """Embed this process's share of the texts that `cache` lacks. `digests` `[T, 32]` are distinct.
 
     `texts_at` gives the texts of positions, `encode` their features; `watch` is told how many texts are done. Texts go
     in the order of their digests, in fixed portions, so a fill that was interrupted and goes on makes the same bits.
+    `stopping` is asked ahead of each portion; returns whether all were done.
     """
     order = np.lexsort(digests.T[::-1])
     portions = [order[first : first + SEGMENT_TEXTS] for first in range(0, len(order), SEGMENT_TEXTS)]
     done = 0
     for portion in portions[rank::world_size]:
         missing = portion[cache.rows(digests[portion]) < 0]
+        if stopping():
+            return False
         if len(missing):
             cache.add(digests[missing], encode(texts_at(missing)))
         done += len(portion)
         watch(done)
     cache.refresh()
+    return True

@@ -4,7 +4,8 @@ A tower's blocks but the last run once. The last block then runs twice on what t
 token alone, which is all that the global embedding needs of it, and along its value path for the patches, which gives
 the dense map (no query, key, softmax or rotation: each patch keeps to itself). Both share its first norm and values.
 
-Images may be of any size that is a multiple of the patch; position embeddings are resampled to the grid.
+Images may be of any size that is a multiple of the patch; position embeddings are resampled to the grid as the original
+code has it: bicubic, not antialiased (timm's and open_clip's own default is antialiased, up to 3 % elsewhere).
 """
 
 import copy
@@ -22,6 +23,9 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 Grid = tuple[int, int]
 """Rows and columns of patches."""
+
+Part = tuple[nn.Parameter, slice]
+"""Rows of a parameter."""
 
 Run = Callable[..., Any]
 """Calls its first argument with the others: directly, or under gradient checkpointing."""
@@ -51,6 +55,13 @@ class EvaTower:
         """The block that runs twice."""
         return cast(nn.Module, self._trunk.blocks[-1])
 
+    @property
+    def class_token_only(self) -> list[Part]:
+        """What the dense map does not depend on: query and key of the last block."""
+        attention = self._trunk.blocks[-1].attn
+        projections = (attention.q_proj, attention.k_proj)
+        return [(parameter, slice(None)) for projection in projections for parameter in projection.parameters()]
+
     def tokens(self, images: Tensor, run: Run) -> tuple[Tensor, Grid]:
         """Return what the last block is given, `[B, 1 + h w, C]` with the class token first, and (h, w)."""
         trunk = self._trunk
@@ -59,7 +70,11 @@ class EvaTower:
         tokens = trunk.patch_embed.norm(patches.flatten(2).transpose(1, 2))
         tokens = torch.cat([trunk.cls_token.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], dim=1)
         positions = resample_abs_pos_embed(
-            trunk.pos_embed, new_size=list(grid), old_size=list(trunk.patch_embed.grid_size), num_prefix_tokens=1
+            trunk.pos_embed,
+            new_size=list(grid),
+            old_size=list(trunk.patch_embed.grid_size),
+            num_prefix_tokens=1,
+            antialias=False,
         )
         tokens = trunk.norm_pre(trunk.pos_drop(tokens + positions))
         rope = self._rope(grid)
@@ -144,6 +159,13 @@ class VitTower:
         """The block that runs twice."""
         return cast(nn.Module, self._visual.transformer.resblocks[-1])
 
+    @property
+    def class_token_only(self) -> list[Part]:
+        """What the dense map does not depend on: query and key of the last block."""
+        attention = self._visual.transformer.resblocks[-1].attn
+        rows = slice(0, 2 * attention.in_proj_weight.shape[1])
+        return [(attention.in_proj_weight, rows), (attention.in_proj_bias, rows)]
+
     def tokens(self, images: Tensor, run: Run) -> tuple[Tensor, Grid]:
         """Return what the last block is given, `[B, 1 + h w, C]` with the class token first, and (h, w)."""
         visual = self._visual
@@ -152,7 +174,11 @@ class VitTower:
         tokens = patches.flatten(2).transpose(1, 2)
         tokens = torch.cat([visual.class_embedding.expand(len(tokens), 1, -1).to(tokens.dtype), tokens], dim=1)
         positions = resample_abs_pos_embed(
-            visual.positional_embedding[None], new_size=list(grid), old_size=list(visual.grid_size), num_prefix_tokens=1
+            visual.positional_embedding[None],
+            new_size=list(grid),
+            old_size=list(visual.grid_size),
+            num_prefix_tokens=1,
+            antialias=False,
         )
         tokens = visual.ln_pre(tokens + positions.to(tokens.dtype))
         for block in self.blocks:

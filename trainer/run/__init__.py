@@ -1,6 +1,9 @@
 """A run: steps in a loop, with checkpoints, a log and held-out evaluation.
 
-settings, assemble   how a run is carried out, and the parts that its recipe names
-step, optim          one step, in pieces if need be (GradCache)
-loop                 steps until the end; checkpoints, log, held_out, processes, load: its parts
+train_settings   how a run is carried out
+processes        this process among the others, and its device
+assemble         from a recipe to the parts of a run; concepts: RegionCLIP's
+step             one step in seven parts; texts, grad_cache, optim: three of them
+loop             steps until the end; checkpoints, log, held_out, stop
+load             a model from whatever names one
 """

@@ -1,29 +1,30 @@
-"""From a recipe to the parts of a run: model, teacher, objective, texts, optimizer, and the step that joins them."""
+"""From a recipe to the parts of a run: model, objective, texts, teacher, optimizer, and the step that joins them."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.data.index import SampleIndex
 from trainer.errors import TrainingError
-from trainer.evaluate.zeroshot import DEFAULT_TEMPLATES, class_features
+from trainer.evaluate.texts import TextEncoder
+from trainer.hyperparameters import LossSettings
+from trainer.loss.choose import objective_of
 from trainer.loss.gather import world_size
-from trainer.loss.objective import Objective
 from trainer.model.eva_weights import State
 from trainer.model.open import LoadedModel, load_model
 from trainer.model.student import SeparateTeacher, Student
 from trainer.model.text import FrozenText, TrainedText, text_parameters
-from trainer.recipes import Recipe
+from trainer.recipes import TrainRecipe
+from trainer.run.concepts import concept_labels, read_concepts
 from trainer.run.optim import make_optimizer
-from trainer.run.step import BatchTexts, TrainStep
+from trainer.run.step import TrainStep
+from trainer.run.texts import BatchTexts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Parts:
 
 
 def assemble(
-    recipe: Recipe,
+    recipe: TrainRecipe,
     index: SampleIndex,
     *,
     device: torch.device,
@@ -46,36 +47,91 @@ def assemble(
     max_images: int,
     compile_blocks: bool = False,
     watch_texts: Callable[[int, int], None] = lambda done, total: None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Parts:
-    """Build all parts of a run on `device`. Every process must call it. Raises TrainingError for unusable settings."""
+    """Build all parts of a run on `device`. Every process must call it.
+
+    A loss that the data has nothing for (no captions, no regions) is left out. Raises TrainingError for unusable
+    settings, InterruptedRunError where `stopping` says so before all captions are embedded.
+    """
+    loss = losses_of_data(recipe, index)
     model = load_model(recipe.model, seed=recipe.order.seed)
     start = state_fingerprint(model.clip.state_dict())
     model.clip.to(device)
     student = Student(model.clip, gradient_checkpointing=recipe.model.gradient_checkpointing)
     logit_scale = _freeze(student, recipe)
-    objective, labels = _objective(recipe, index, model, device)
+    labels = concept_features = None
+    if loss.uses_concepts:
+        concepts = read_concepts(recipe.loss.concepts, index)
+        labels = concept_labels(index, concepts)
+        concept_features = TextEncoder(model=model, device=device).class_names(concepts).to(device)
+    max_regions = recipe.samples.max_regions
+    objective = objective_of(loss, max_regions=max_regions, concept_features=concept_features)
     # Text features are computed by the start's weights, before the student enters training mode.
-    texts = BatchTexts(index, _text_source(recipe, index, model, text_cache, device, watch_texts), labels=labels)
-    teacher = _teacher(recipe, student)
+    source: FrozenText | TrainedText
+    if recipe.model.train_text:
+        source = TrainedText(index, model.tokenize)
+    else:
+        compared = {"images": objective.compares_images, "regions": objective.compares_regions}
+        source = FrozenText(index, model, text_cache, device=device, **compared, watch=watch_texts, stopping=stopping)
+    teacher = None
+    if objective.distills and recipe.loss.teacher in ("ema", "frozen"):
+        teacher = SeparateTeacher(student, ema_decay=recipe.loss.ema_decay if recipe.loss.teacher == "ema" else None)
+    pools = objective.compares_images or (objective.distills and recipe.loss.teacher == "live")
     named = [*student.clip.named_parameters(), ("logit_scale.trained", logit_scale)]
     student.train()
     if compile_blocks:
         student.backbone.compile_blocks()
+    module: Student | DistributedDataParallel = student
+    if world_size() > 1:
+        # Buffers are constants. Sending them ahead of every forward pass would hang: processes differ in their pieces.
+        # Which argument says so changed with torch 2.15; that they are not DDP's affair is said the same way in all.
+        buffers = [name for name, _ in student.named_buffers()]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(student, buffers)
+        module = DistributedDataParallel(student, device_ids=[device] if device.type == "cuda" else None)
     step = TrainStep(
-        module=_distributed(student, device),
+        module=module,
         logit_scale=logit_scale,
         optimizer=make_optimizer(named, recipe.optim),
         scaler=torch.amp.GradScaler(device.type, enabled=recipe.optim.precision == "fp16"),
         objective=objective,
         preparation=model.preparation(recipe.model),
-        texts=texts,
+        texts=BatchTexts(index, source, objective, labels=labels),
         teacher=teacher,
         precision=recipe.optim.precision,
         clip_norm=recipe.optim.clip_norm,
-        max_images=max_images,
+        unreached=[] if pools else student.backbone.class_token_only,
+        max_images=max_images if max_images < -(-recipe.order.global_batch_size // world_size()) else None,
         device=device,
     )
     return Parts(model=model, step=step, start_fingerprint=start)
+
+
+def losses_of_data(recipe: TrainRecipe, index: SampleIndex) -> LossSettings:
+    """Return the recipe's losses without those that the data has nothing for.
+
+    Raises TrainingError where none is left, or none looks at the texts that are to be trained.
+    """
+    left = dataclasses.asdict(recipe.loss)
+    if not index.has_caption.any():
+        left["global_weight"] = 0
+    if not index.num_regions:
+        left["region_weight"] = left["distill_weight"] = 0
+    if not any(left[f"{name}_weight"] for name in ("global", "region", "distill")):
+        raise TrainingError(
+            "nothing to train on: "
+            + {
+                (False, False): "no image has a caption and none has a region",
+                (True, False): "no image has a region, and the recipe leaves captions of images out",
+                (False, True): "no image has a caption, and the recipe leaves regions out",
+            }[bool(index.has_caption.any()), bool(index.num_regions)]
+        )
+    loss = LossSettings(**left)
+    if recipe.model.train_text and not loss.uses_texts:
+        raise TrainingError(
+            "--train-text: the data has no captions that the recipe's losses look at; give --train-text false"
+        )
+    return loss
 
 
 def state_fingerprint(state: State) -> str:
@@ -87,12 +143,12 @@ def state_fingerprint(state: State) -> str:
     return digest.hexdigest()
 
 
-def _freeze(student: Student, recipe: Recipe) -> nn.Parameter:
+def _freeze(student: Student, recipe: TrainRecipe) -> nn.Parameter:
     """Leave a gradient to what is trained, and return the temperature's parameter.
 
     It is one of its own, apart from DDP, whose forward pass does not use it; it shares the memory of the model's.
     """
-    clip = cast(Any, student.clip)
+    clip: Any = student.clip
     clip.logit_scale.requires_grad_(False)
     if clip.logit_bias is not None:
         clip.logit_bias.requires_grad_(False)
@@ -101,68 +157,3 @@ def _freeze(student: Student, recipe: Recipe) -> nn.Parameter:
     if recipe.model.trainable == "blocks":
         student.backbone.train_blocks_only()
     return nn.Parameter(clip.logit_scale.data)
-
-
-def _teacher(recipe: Recipe, student: Student) -> SeparateTeacher | None:
-    if not recipe.loss.distill_weight or recipe.loss.teacher in ("live", "detached"):
-        return None
-    return SeparateTeacher(student, ema_decay=recipe.loss.ema_decay if recipe.loss.teacher == "ema" else None)
-
-
-def _distributed(student: Student, device: torch.device) -> Student | DistributedDataParallel:
-    if world_size() == 1:
-        return student
-    # Buffers are constants. Sending them ahead of every forward pass would hang: processes differ in their pieces.
-    device_ids = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(student, device_ids=device_ids, forward_sync_buffers=False)
-
-
-def _text_source(
-    recipe: Recipe,
-    index: SampleIndex,
-    model: LoadedModel,
-    cache: str,
-    device: torch.device,
-    watch: Callable[[int, int], None],
-) -> FrozenText | TrainedText:
-    if recipe.model.train_text:
-        return TrainedText(index, model.tokenize)
-    compares_regions = bool(recipe.loss.region_weight) and recipe.loss.region_objective == "captions"
-    return FrozenText(index, model, cache, device=device, regions=compares_regions, watch=watch)
-
-
-def _objective(
-    recipe: Recipe, index: SampleIndex, model: LoadedModel, device: torch.device
-) -> tuple[Objective, Tensor | None]:
-    """Return the objective and, for RegionCLIP, the concept `[R]` int64 of each region of the index."""
-    features = labels = None
-    if recipe.loss.region_objective == "concepts" and recipe.loss.region_weight:
-        concepts = _concepts(recipe.loss.concepts, index)
-        labels = _labels(index, concepts)
-        features = class_features(model, concepts, DEFAULT_TEMPLATES, device=device)
-    return Objective(recipe.loss, max_regions=recipe.samples.max_regions, concept_features=features), labels
-
-
-def _concepts(path: str | None, index: SampleIndex) -> list[str]:
-    if path is None:
-        names = sorted(pc.unique(index.labels).drop_null().to_pylist())
-        if not names:
-            raise TrainingError("--region-objective concepts: no region of the data has a label; annotate with one")
-        return names
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainingError(f"--concepts {path}: {error}") from error
-    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-
-
-def _labels(index: SampleIndex, concepts: list[str]) -> Tensor:
-    """Return `[R]` int64. Raises TrainingError for a region whose label is none of the concepts."""
-    at = pc.index_in(index.labels, value_set=pa.array(concepts, pa.string()))
-    unknown = pc.index(pc.is_null(at), True).as_py()
-    if unknown >= 0:
-        raise TrainingError(
-            f"--region-objective concepts: region {unknown} has the label {index.labels[unknown].as_py()!r}, which is "
-            "no concept; name it in the --concepts file, or take the region away by a filter list"
-        )
-    return torch.from_numpy(at.to_numpy().astype("int64"))

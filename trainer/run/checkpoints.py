@@ -15,7 +15,7 @@ from torch import Tensor
 from schemas.hashes import canonical_json
 from trainer.errors import RefusedError, TrainingError
 
-VERSION = "1"
+VERSION = "2"
 LAST, BEST = "last.pt", "best.pt"
 
 
@@ -33,6 +33,8 @@ class Checkpoint:
     """Steps done; the next one's number."""
     samples_seen: int
     """Images used so far, of all processes."""
+    samples_skipped: int
+    """Images so far that could not be used."""
     best: float | None
     """The best value so far of the metric that is watched."""
     model: dict[str, Tensor]

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from trainer.errors import TrainingError
+from trainer.hyperparameters import ModelSettings
 from trainer.model.export import CONFIG, average_weights
 from trainer.model.open import LOCAL_DIR, LoadedModel, load_model, load_weights
 from trainer.run.checkpoints import BEST, LAST, load_checkpoint
-from trainer.settings import ModelSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,26 +49,22 @@ def _of_run(path: Path, image_size: int | tuple[int, int] | None, alpha: float |
     settings = ModelSettings(**plain)
     share = settings.alpha if alpha is None else alpha
     # Weights of the start are needed only to average with; otherwise the architecture is enough.
-    start = settings if share != 1 else _without_weights(settings)
+    start = settings if share != 1 else replace(settings, pretrained=None)
     model = load_model(start, seed=int(checkpoint.recipe["seed"]))
     state = average_weights(checkpoint.model, model.clip.state_dict(), share)
     load_weights(model.clip, state, str(path))
     return LoadedCheckpoint(model=model, settings=_sized(settings, image_size))
 
 
-def _without_weights(settings: ModelSettings) -> ModelSettings:
-    return replace(settings, pretrained=None)
-
-
 def _fresh(settings: ModelSettings, image_size: int | tuple[int, int] | None, alpha: float | None) -> LoadedCheckpoint:
     if alpha is not None:
         raise TrainingError(f"--alpha {alpha}: only a run knows the weights it started from; give its folder")
     # The model's own size is known once it is built: any size of whole patches will do until then.
-    patches = replace(settings, image_size=16 * 14, crop_size=16 * 14)
+    patches = replace(settings, image_size=16 * 14)
     model = load_model(patches)
     native = tuple(cast(Any, model.clip.visual).image_size)
     size = native if image_size is None else image_size
-    return LoadedCheckpoint(model=model, settings=replace(_sized(patches, size), crop_size=native[0]))
+    return LoadedCheckpoint(model=model, settings=_sized(patches, size))
 
 
 def _sized(settings: ModelSettings, image_size: int | tuple[int, int] | None) -> ModelSettings:

@@ -37,11 +37,19 @@ class LoggedStep(msgspec.Struct, frozen=True, kw_only=True):
 METRICS, EVALUATION, SKIPPED = "metrics.jsonl", "evaluation.jsonl", "skipped.jsonl"
 
 
-class RunLog:
+class TrainLog:
     """Writes the reports of a run; processes but the first report the samples that they skip, and nothing else."""
 
     def __init__(
-        self, folder: Path, *, rank: int = 0, first_step: int, num_steps: int, tensorboard: bool, console: Console
+        self,
+        folder: Path,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        first_step: int,
+        num_steps: int,
+        tensorboard: bool,
+        console: Console,
     ) -> None:
         """Take up the reports at `first_step`: what an interrupted run wrote beyond it is forgotten."""
         self._console, self._num_steps = console, num_steps
@@ -49,11 +57,14 @@ class RunLog:
         self._files: dict[str, TextIO] = {}
         self._board = _board(folder, first_step) if tensorboard and rank == 0 else None
         names = {SKIPPED: f"skipped-{rank}.jsonl"} if rank else {name: name for name in (METRICS, EVALUATION, SKIPPED)}
+        for path in folder.glob("skipped-*.jsonl") if rank == 0 else ():
+            if int(path.stem.removeprefix("skipped-")) >= world_size:  # of a process that there is no longer
+                _forget_after(path, first_step)
         for name, file_name in names.items():
             _forget_after(folder / file_name, first_step)
             self._files[name] = (folder / file_name).open("a", encoding="utf-8")
 
-    def __enter__(self) -> "RunLog":
+    def __enter__(self) -> "TrainLog":
         """Return self."""
         return self
 

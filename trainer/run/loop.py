@@ -2,11 +2,12 @@
 
     RUN/last.pt best.pt      checkpoints: the latest, and the best by the evaluation
     RUN/model                the result, a `local-dir:` folder for open_clip
-    RUN/*.jsonl tensorboard  reports (`metrics_log.py`)
+    RUN/*.jsonl tensorboard  reports (`log.py`)
 
 The same command goes on from `last.pt`, to the same bits on a CPU; other settings or data are refused.
 """
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,22 +17,24 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 
+from schemas.boxes import area
 from schemas.dataset import Dataset
+from trainer.cores import default_threads
 from trainer.data.batches import Batches, load_batches
 from trainer.data.index import build_index
 from trainer.errors import StoppedError
 from trainer.loss.gather import rank, world_size
 from trainer.model.export import average_weights, export
 from trainer.model.open import load_model
-from trainer.recipes import Recipe
+from trainer.recipes import TrainRecipe
 from trainer.run.assemble import Parts, assemble
 from trainer.run.checkpoints import BEST, LAST, Checkpoint, check_same_run, load_checkpoint, save_checkpoint
 from trainer.run.held_out import Evaluation, held_out_evaluation
-from trainer.run.log import LoggedStep, RunLog
+from trainer.run.log import LoggedStep, TrainLog
 from trainer.run.optim import learning_rate
-from trainer.run.settings import RunResult, RunSettings, StopRequest
 from trainer.run.step import StepResult
-from trainer.settings import available_cores
+from trainer.run.stop import StopRequest
+from trainer.run.train_settings import TrainResult, TrainSettings
 
 MODEL_FOLDER = "model"
 _FEW_SKIPPED = 10
@@ -41,64 +44,80 @@ _FEW_SKIPPED = 10
 def train(
     dataset: Dataset,
     out: Path,
-    recipe: Recipe,
-    run: RunSettings,
+    recipe: TrainRecipe,
+    settings: TrainSettings,
     *,
     device: torch.device,
     console: Console,
     stop: StopRequest | None = None,
-) -> RunResult:
+) -> TrainResult:
     """Train on the `train` shards of a data set, into the folder `out`. All processes must call it.
 
     Raises TrainingError for unusable settings or data, RefusedError where `out` holds another run, StoppedError when
     the loss is not finite or too many samples are unusable.
     """
+    stop = stop or StopRequest()
     out.mkdir(parents=True, exist_ok=True)
     # More threads than cores do not share them: they wait for each other, many times longer.
-    torch.set_num_threads(run.threads or max(available_cores() // world_size() - run.workers, 1))
+    torch.set_num_threads(settings.threads or default_threads(settings.workers))
     index = build_index(dataset, "train")
-    evaluation = held_out_evaluation(dataset, run)
+    outside = index.num_regions - int(recipe.samples.within_limits(area(index.boxes)).sum())
+    if outside:
+        console.print(
+            f"{outside} of {index.num_regions} regions are outside --min-area-px and --max-area-px: not trained on",
+            highlight=False,
+        )
+    evaluation = held_out_evaluation(dataset, settings)
     parts = assemble(
         recipe,
         index,
         device=device,
-        text_cache=run.text_cache or str(out / "text_cache"),
-        max_images=run.micro_batch_size or recipe.order.global_batch_size,
-        compile_blocks=run.compile,
+        text_cache=settings.text_cache or str(out / "text_cache"),
+        max_images=settings.micro_batch_size or recipe.order.global_batch_size,
+        compile_blocks=settings.compile,
         watch_texts=lambda done, total: console.print(f"embedded {done} of {total} texts", highlight=False),
+        stopping=lambda: stop.requested,
     )
     batches = Batches(dataset, index, order=recipe.order, samples=recipe.samples, rank=rank(), world_size=world_size())
-    loop = _Loop(
-        dataset,
+    loop = TrainLoop(
         out,
         recipe=recipe,
-        run=run,
+        settings=settings,
         parts=parts,
         batches=batches,
         evaluation=evaluation,
+        data_fingerprint=dataset.data_fingerprint(),
         console=console,
     )
-    return loop.run(stop or StopRequest())
+    result = loop.run(stop)
+    if result.finished and rank() == 0:
+        state: Any = parts.model.clip.state_dict()
+        if recipe.model.alpha != 1:
+            start = load_model(recipe.model, seed=recipe.order.seed).clip.state_dict()
+            state = average_weights({name: t.cpu() for name, t in state.items()}, start, recipe.model.alpha)
+        export(state, parts.model, out / MODEL_FOLDER, "local-dir")
+    return result
 
 
-class _Loop:
+class TrainLoop:
     """A run in progress."""
 
     def __init__(
         self,
-        dataset: Dataset,
         out: Path,
         *,
-        recipe: Recipe,
-        run: RunSettings,
+        recipe: TrainRecipe,
+        settings: TrainSettings,
         parts: Parts,
         batches: Batches,
         evaluation: Evaluation | None,
+        data_fingerprint: str,
         console: Console,
     ) -> None:
-        self._out, self._recipe, self._run, self._parts = out, recipe, run, parts
+        """Stand at the start of the run, or where its last checkpoint is. Raises RefusedError as `train` does."""
+        self._out, self._recipe, self._settings, self._parts = out, recipe, settings, parts
         self._batches, self._evaluation, self._console = batches, evaluation, console
-        self._data_fingerprint = dataset.data_fingerprint()
+        self._data_fingerprint = data_fingerprint
         self._num_steps = recipe.optim.epochs * batches.steps_per_epoch
         self._step, self._samples_seen, self._skipped = 0, 0, 0
         self._best: float | None = None
@@ -106,35 +125,45 @@ class _Loop:
         self._first_skip: tuple[str, str] | None = None
         self._pending: list[tuple[int, tuple[str, ...], torch.Tensor]] = []
         """Steps whose loss was not looked at: number, this process's keys, this process's part."""
+        if (out / LAST).exists():
+            self._resume(out / LAST)
 
-    def run(self, stop: StopRequest) -> RunResult:
-        self._resume()
-        last_step = min(self._num_steps, self._run.stop_after or self._num_steps)
-        with self._log() as self._reports:
-            if self._step == 0:
-                self._evaluate()
-            self._steps(last_step, stop)
-        if self._step == self._num_steps:
-            self._export()
-        return RunResult(step=self._step, num_steps=self._num_steps, metrics=self._metrics)
-
-    def _steps(self, last_step: int, stop: StopRequest) -> None:
-        loaded = load_batches(self._batches, first_step=self._step, last_step=last_step, num_workers=self._run.workers)
-        self._since = _Since(time.monotonic())
-        for batch in loaded:
-            seed = _step_seed(self._recipe.order.seed, self._step)
-            torch.manual_seed(seed + rank())
-            lr = learning_rate(self._step, self._num_steps, self._recipe.optim)
-            result = self._parts.step.run(batch, lr=lr, seed=seed, stop=stop.requested)
-            self._count(result, batch.keys, batch.skipped)
-            ends = result.stop or self._step == last_step
-            if ends or self._step % self._run.log_every == 0:
-                self._report(result, lr)
-            self._evaluate_and_save(ends)
-            if ends:
-                break
+    def run(self, stop: StopRequest) -> TrainResult:
+        """Train until the end, until `stop_after`, or until any process is asked to stop."""
+        settings = self._settings
+        last_step = min(self._num_steps, settings.stop_after or self._num_steps)
+        with TrainLog(
+            self._out,
+            rank=rank(),
+            world_size=world_size(),
+            first_step=self._step,
+            num_steps=self._num_steps,
+            tensorboard=settings.tensorboard,
+            console=self._console,
+        ) as self._log:
+            if self._step == 0 and self._evaluation is not None:
+                self._evaluate(self._evaluation)
+            loaded = load_batches(
+                self._batches, first_step=self._step, last_step=last_step, num_workers=settings.workers
+            )
+            self._since = Since(time.monotonic())
+            for batch in loaded:
+                # The seed of a step's randomness is the same however the run got there.
+                seed = (self._recipe.order.seed * 1_000_003 + self._step) * 1_009
+                torch.manual_seed(seed + rank())
+                lr = learning_rate(self._step, self._num_steps, self._recipe.optim)
+                result = self._parts.step.run(batch, lr=lr, seed=seed, stop=stop.requested)
+                self._count(result, batch.keys, batch.skipped)
+                ends = result.stop or self._step == last_step
+                if ends or self._step % settings.log_every == 0:
+                    self._report(result, lr)
+                self._evaluate_and_save(ends)
+                if ends:
+                    break
+        return TrainResult(step=self._step, num_steps=self._num_steps, metrics=self._metrics)
 
     def _count(self, result: StepResult, keys: tuple[str, ...], skipped: tuple[tuple[str, str], ...]) -> None:
+        """Count what a step used and skipped. Raises StoppedError where too much was skipped."""
         self._step += 1
         self._samples_seen += result.num_images
         self._skipped += result.num_skipped
@@ -142,25 +171,15 @@ class _Loop:
         self._since.regions += result.num_regions
         self._pending.append((self._step, keys, result.losses.loss))
         self._first_skip = self._first_skip or next(iter(skipped), None)
-        self._reports.skipped(self._step, skipped)
+        self._log.skipped(self._step, skipped)
         seen = self._samples_seen + self._skipped
-        too_many = self._skipped > max(_FEW_SKIPPED, self._run.max_skipped * seen)
+        too_many = self._skipped > max(_FEW_SKIPPED, self._settings.max_skipped * seen)
         if too_many or (self._step % self._batches.steps_per_epoch == 0 and not self._samples_seen):
             named = "see the other processes' messages" if self._first_skip is None else ": ".join(self._first_skip)
             raise StoppedError(f"{self._skipped} of {seen} samples cannot be used; the first: {named}")
 
-    def _evaluate_and_save(self, ends: bool) -> None:
-        """Do what is due after a step; a checkpoint is never written of a loss that is not finite."""
-        run, at_end = self._run, self._step == self._num_steps
-        if run.eval_every is not None and (self._step % run.eval_every == 0 or at_end):
-            self._check_finite()
-            self._evaluate()
-        is_epoch_end = self._step % self._batches.steps_per_epoch == 0
-        if ends or is_epoch_end or self._step % run.checkpoint_every == 0:
-            self._check_finite()
-            self._save(LAST)
-
     def _report(self, result: StepResult, lr: float) -> None:
+        """Write a line of the log, of all processes' losses together."""
         self._check_finite()
         losses = result.losses
         names = ("global_loss", "region_loss", "distill_loss", "loss")
@@ -180,60 +199,67 @@ class _Loop:
             duplicate_rate=losses.num_duplicates / max(losses.num_texts, 1),
             **by_name,  # type: ignore[arg-type]  # "loss" is always there
         )
-        self._reports.step(line, regions_per_s=self._since.regions / seconds)
-        self._since = _Since(now)
+        self._log.step(line, regions_per_s=self._since.regions / seconds)
+        self._since = Since(now)
 
-    def _check_finite(self) -> None:
-        """Raise StoppedError, naming step and keys, if a loss since the last look was not finite."""
-        if not self._pending:
-            return
-        parts = torch.stack([part for _, _, part in self._pending])
-        joined = parts.clone()
-        if world_size() > 1:
-            dist.all_reduce(joined)
-        broken = (~joined.isfinite()).nonzero().flatten().tolist()
-        pending, self._pending = self._pending, []
-        if broken:
-            step, keys, _ = pending[broken[0]]
-            raise StoppedError(
-                f"step {step}: the loss is {joined[broken[0]].item()}; this process's images were {', '.join(keys)}. "
-                f"{self._out / LAST} is from before it, if it is there; try a smaller --lr, --clip-norm or --precision"
-            )
+    def _evaluate_and_save(self, ends: bool) -> None:
+        """Do what is due after a step; a checkpoint is never written of a loss that is not finite."""
+        settings, at_end = self._settings, self._step == self._num_steps
+        due = settings.eval_every is not None and (self._step % settings.eval_every == 0 or at_end)
+        if self._evaluation is not None and due:
+            self._check_finite()
+            self._evaluate(self._evaluation)
+        is_epoch_end = self._step % self._batches.steps_per_epoch == 0
+        if ends or is_epoch_end or self._step % settings.checkpoint_every == 0:
+            self._check_finite()
+            self._save(LAST)
 
-    def _evaluate(self) -> None:
-        if self._evaluation is None:
-            return
-        self._metrics = self._evaluation(self._parts)
-        self._reports.evaluation(self._step, self._metrics)
+    def _evaluate(self, evaluation: Evaluation) -> None:
+        self._metrics = evaluation(self._parts)
+        self._log.evaluation(self._step, self._metrics)
         watched = next(value for name, value in self._metrics.items() if "recall@1" in name)
         if self._best is None or watched > self._best:
             self._best = watched
             self._save(BEST)
 
-    def _save(self, name: str) -> None:
-        if rank() == 0:
-            save_checkpoint(self._out / name, self._checkpoint())
+    def _check_finite(self) -> None:
+        """Raise StoppedError, naming step and keys, if a loss since the last look was not finite."""
+        if not self._pending:
+            return
+        joined = torch.stack([part for _, _, part in self._pending])
+        if world_size() > 1:
+            dist.all_reduce(joined)
+        pending, self._pending = self._pending, []
+        for (step, keys, _), loss in zip(pending, joined.tolist(), strict=True):
+            if not math.isfinite(loss):
+                raise StoppedError(
+                    f"step {step}: the loss is {loss}; this process's images were {', '.join(keys)}. "
+                    f"{self._out / LAST} is from before it, if it is there; try a smaller --lr, --clip-norm or "
+                    "--precision"
+                )
 
-    def _checkpoint(self) -> Checkpoint:
+    def _save(self, name: str) -> None:
+        if rank() != 0:
+            return
         step = self._parts.step
         ema = step.teacher if self._recipe.loss.teacher == "ema" else None
-        return Checkpoint(
+        checkpoint = Checkpoint(
             recipe=self._recipe.plain(),
             data_fingerprint=self._data_fingerprint,
             start_fingerprint=self._parts.start_fingerprint,
             step=self._step,
             samples_seen=self._samples_seen,
+            samples_skipped=self._skipped,
             best=self._best,
             model=step.student.clip.state_dict(),
             teacher=None if ema is None else ema.backbone.state_dict(),
             optimizer=step.optimizer.state_dict(),
             scaler=step.scaler.state_dict(),
         )
+        save_checkpoint(self._out / name, checkpoint)
 
-    def _resume(self) -> None:
-        path = self._out / LAST
-        if not path.exists():
-            return
+    def _resume(self, path: Path) -> None:
+        """Go on from a checkpoint, if it is of these settings and data."""
         checkpoint = load_checkpoint(path)
         check_same_run(
             checkpoint,
@@ -248,39 +274,15 @@ class _Loop:
             step.teacher.backbone.load_state_dict(checkpoint.teacher)
         step.optimizer.load_state_dict(checkpoint.optimizer)
         step.scaler.load_state_dict(checkpoint.scaler)
-        self._step, self._samples_seen, self._best = checkpoint.step, checkpoint.samples_seen, checkpoint.best
+        self._step, self._best = checkpoint.step, checkpoint.best
+        self._samples_seen, self._skipped = checkpoint.samples_seen, checkpoint.samples_skipped
         self._console.print(f"going on after step {self._step}", highlight=False)
-
-    def _log(self) -> RunLog:
-        return RunLog(
-            self._out,
-            rank=rank(),
-            first_step=self._step,
-            num_steps=self._num_steps,
-            tensorboard=self._run.tensorboard,
-            console=self._console,
-        )
-
-    def _export(self) -> None:
-        if rank() != 0:
-            return
-        model = self._parts.model
-        state: Any = model.clip.state_dict()
-        if self._recipe.model.alpha != 1:
-            start = load_model(self._recipe.model, seed=self._recipe.order.seed).clip.state_dict()
-            state = average_weights({name: t.cpu() for name, t in state.items()}, start, self._recipe.model.alpha)
-        export(state, model, self._out / MODEL_FOLDER, "local-dir")
 
 
 @dataclass
-class _Since:
+class Since:
     """What was done since the last report."""
 
     time: float
     images: int = 0
     regions: int = 0
-
-
-def _step_seed(seed: int, step: int) -> int:
-    """Return the seed of a step's randomness: the same however the run got there."""
-    return (seed * 1_000_003 + step) * 1_009

@@ -1,12 +1,14 @@
 """AdamW with the paper's groups, and its learning rate: a linear warm-up, then a cosine to 0."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from trainer.settings import OptimSettings
+from trainer.hyperparameters import OptimSettings
+from trainer.model.towers import Part
 
 _LN_100 = math.log(100)
 
@@ -29,6 +31,16 @@ def learning_rate(step: int, num_steps: int, settings: OptimSettings) -> float:
         return settings.lr * (step + 1) / settings.warmup_steps
     progress = (step - settings.warmup_steps) / max(num_steps - settings.warmup_steps, 1)
     return settings.lr * (1 + math.cos(math.pi * progress)) / 2
+
+
+@contextmanager
+def unchanged(parts: Sequence[Part]) -> Iterator[None]:
+    """Keep rows of parameters as they are while an optimizer takes a step."""
+    before = [parameter.detach()[rows].clone() for parameter, rows in parts]
+    yield
+    with torch.no_grad():
+        for (parameter, rows), kept in zip(parts, before, strict=True):
+            parameter[rows] = kept
 
 
 @torch.no_grad()

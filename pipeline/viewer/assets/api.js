@@ -1,4 +1,5 @@
-// Requests to the server. An error is the server's own sentence.
+// Requests to the server. An error is the server's own sentence. Addresses are relative, so that they keep the token and
+// whatever prefix a portal puts before it.
 
 async function answer(response) {
   const type = response.headers.get("content-type") ?? "";
@@ -13,13 +14,15 @@ export const get = async (path, signal) => answer(await fetch(path, { signal }))
 /** Set or remove a mark; resolves to the mark as it is now. */
 export const mark = async (request) =>
   answer(
-    await fetch("/api/mark", {
+    await fetch("api/mark", {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify(request),
     }),
   );
 
-/** Address of an image: as stored, or at most `side` pixels large. */
-export const imageUrl = (side, image, size) =>
-  `/image/${side}/${encodeURIComponent(image.shard)}/${encodeURIComponent(image.key)}${size ? `?side=${size}` : ""}`;
+/** Address of an image, or of its part in `box`: as stored, or at most `size` pixels large. */
+export function imageUrl(side, image, size, box = null) {
+  const query = new URLSearchParams({ ...(size && { side: size }), ...(box && { crop: box.join(",") }) }).toString();
+  return `image/${side}/${encodeURIComponent(image.shard)}/${encodeURIComponent(image.key)}${query && `?${query}`}`;
+}

@@ -96,7 +96,7 @@ function item({ ours, theirs, pairs }, titles) {
 }
 
 async function tell(target, titles, signal) {
-  const found = await get("/api/differences", signal);
+  const found = await get("api/differences", signal);
   const tile = (value, text) => h("li", {}, h("b", {}, number(value)), text);
   target.replaceChildren(
     h(
@@ -123,7 +123,7 @@ export async function show(root, { signal, about, fail }) {
   parts.bar.before(tiles);
   tell(tiles, about.titles, signal).catch(fail);
   const counting = count(parts, { signal, toolbarFor });
-  const page = await get(`/api/compare?${url.selection()}`, signal);
+  const page = await get(`api/compare?${url.selection()}`, signal);
   marks.receive(page.marks, page.items.map((one) => one.ours));
   parts.content.removeAttribute("aria-busy");
   parts.content.replaceChildren(page.items.length ? h("div", { class: "comparisons" }, page.items.map((one) => item(one, about.titles))) : h("p", { class: "empty" }, "Nothing is selected."));

@@ -1,9 +1,9 @@
 // One image at full size: zoom, every region, the crop of one, the record in the tar.
 
-import { h, plural, score } from "./dom.js";
+import { h, pixels, plural, sentence } from "./dom.js";
 import { get, imageUrl } from "./api.js";
-import { crop, figure, link } from "./figure.js";
-import { chosen, entries, regionLine } from "./gallery.js";
+import { crop, entries, figure, link } from "./figure.js";
+import { chosen, regionLine } from "./gallery.js";
 import * as marks from "./marks.js";
 import * as url from "./url.js";
 
@@ -19,28 +19,27 @@ export function close() {
   current = null;
 }
 
-/** Open `SHARD/KEY`; `images` are those of the page, to step through. */
+/** Open `SHARD/KEY` or `SHARD/KEY/REGION`; `images` are those of the page, to step through. */
 export async function open(name, { images, fail }) {
-  const at = name.indexOf("/");
-  const [shard, key] = [name.slice(0, at), name.slice(at + 1)];
+  const [shard, key, regionId] = name.split("/");
   if (current?.name === name) return;
   try {
-    const answer = await get(`/api/image/${encodeURIComponent(shard)}/${encodeURIComponent(key)}`);
+    const answer = await get(`api/image/${encodeURIComponent(shard)}/${encodeURIComponent(key ?? "")}`);
     if (url.read().get("open") !== name) return;
     marks.receive(answer.marks, answer.items);
     const here = images.find((one) => one.shard === shard && one.key === key);
-    build(name, { ...answer.items[0], hits: new Set(here ? chosen(here).map((region) => region.id) : []) }, images);
+    build(name, { ...answer.items[0], hits: new Set(here ? chosen(here).map((region) => region.id) : []) }, images, regionId);
   } catch (error) {
     fail(error);
   }
 }
 
-function build(name, image, images) {
+function build(name, image, images, regionId) {
   close();
   // First what the filters chose, then what is ok, then the rest: as in the card that was opened.
   const rank = (region) => (image.hits.has(region.id) ? 0 : region.fields.status === "ok" ? 1 : 2);
   const regions = [...image.regions].sort((one, other) => rank(one) - rank(other));
-  const all = entries(regions, url.read().get("colour"));
+  const all = entries(image, regions, url.read().get("colour"));
   const drawn = all.filter(({ region }) => rank(region) < 2);
   const view = figure(image, drawn, { tags: innerWidth < NARROW_PX ? 0.9 : 0.45 });
   const stage = h("div", { class: "stage", tabindex: -1, autofocus: true }, view);
@@ -100,7 +99,7 @@ function build(name, image, images) {
   dialog.showModal();
   zoom.fit();
   current = { name, dialog, image, zoom, step, select: (by) => select(selected + by), region: () => all[selected]?.region ?? null };
-  select(0);
+  select(Math.max(0, all.findIndex((entry) => entry.id === regionId)));
   if (image.stored) facts(record, image);
 }
 
@@ -111,11 +110,11 @@ function about(section, image, region, picture) {
     h(
       "dl",
       { class: "facts" },
-      row("box", box && `${box.map(score).join(", ")} px`),
-      row("size", box && `${score(box[2] - box[0])} × ${score(box[3] - box[1])} px`),
+      row("box", box && `${box.map(pixels).join(", ")} px`),
+      row("size", box && `${pixels(box[2] - box[0])} × ${pixels(box[3] - box[1])} px`),
       row("proposer", fields.proposer),
       row("captioner", fields.captioner),
-      fields.status !== "ok" && row("why", fields.message || fields.reason),
+      fields.status !== "ok" && row("why", sentence(fields.message || fields.reason)),
       row("id", region.id),
     ),
   );
@@ -130,7 +129,7 @@ function about(section, image, region, picture) {
 async function facts(list, image) {
   const row = (term, value) => value !== null && [h("dt", {}, term), h("dd", {}, String(value))];
   try {
-    const record = await get(`/api/record/a/${encodeURIComponent(image.shard)}/${encodeURIComponent(image.key)}`);
+    const record = await get(`api/record/a/${encodeURIComponent(image.shard)}/${encodeURIComponent(image.key)}`);
     const { uri, url: address, license } = record.source;
     list.append(...[row("source", uri), row("address", address), row("licence", license ?? "not stated"), row("sha256", record.image_sha256), row("stored", record.reencoded ? "re-encoded upright" : "as it came")].flat().filter(Boolean));
   } catch (error) {
@@ -191,10 +190,12 @@ const KEYS = {
   n: () => marks.note(current.image, current.region()?.id ?? null),
 };
 
-/** Act on a key; whether the detail is open and knew it. */
+/** Whether an image is open: it has keys of its own. */
+export const isOpen = () => current !== null;
+
+/** Act on a key; whether it is one of an open image. */
 export function key(name) {
-  if (!current || !(name in KEYS)) return Boolean(current);
-  KEYS[name]();
-  return true;
+  KEYS[name]?.();
+  return name in KEYS;
 }
 

@@ -32,5 +32,11 @@ export function bytes(count) {
   return `${count.toFixed(unit && count < 10 ? 1 : 0)} ${units[unit]}`;
 }
 
-/** A score with as many digits as are stored, or a dash. */
-export const score = (value) => (value === null || value === undefined ? "–" : String(Math.round(value * 1e4) / 1e4));
+/** A score or share as people read it, or a dash. */
+export const score = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
+
+/** A length in pixels as people read it. */
+export const pixels = (value) => String(Number(value.toFixed(1)));
+
+/** A sentence whose options (`--name`) are not parted at the end of a line. */
+export const sentence = (text) => text.split(/(--[\w.-]+)/).map((part) => (part.startsWith("--") ? h("span", { class: "option" }, part) : part));

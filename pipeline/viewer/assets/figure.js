@@ -19,6 +19,19 @@ export function colour(region, index, by) {
   return `c${(by !== "number" && label ? hash(label) : index) % NUM_COLOURS}`;
 }
 
+/** The numbers of an image's regions by id: those that are ok first. Filters change none of them. */
+export function numbers(image) {
+  const isOk = (region) => region.fields.status === "ok";
+  const all = [...image.regions.filter(isOk), ...image.regions.filter((region) => !isOk(region))];
+  return new Map(all.map((region, index) => [region.id, index + 1]));
+}
+
+/** What figures and lists need of `regions` of an image. */
+export function entries(image, regions, by) {
+  const numberOf = numbers(image);
+  return regions.map((region) => ({ id: region.id, region, number: numberOf.get(region.id), css: colour(region, numberOf.get(region.id) - 1, by) }));
+}
+
 /** Figure of `image`: `entries` are {id, region, number, css}; `size` limits the pixels asked for; `tags` scales numbers. */
 export function figure(image, entries, { side = "a", size = null, tags = 1 } = {}) {
   const { width, height } = image.fields;
@@ -33,19 +46,13 @@ export function figure(image, entries, { side = "a", size = null, tags = 1 } = {
   return frame;
 }
 
-async function explain(frame, address) {
+/** Say in `frame` why the image at `address` cannot be shown. */
+export async function explain(frame, address) {
   let text = "the browser cannot decode this image; its bytes in the tar are damaged";
-  try {
-    await fetchQuietly(address);
-  } catch (error) {
-    text = error.message;
-  }
+  const response = await fetch(address).catch(() => null);
+  if (response === null) text = "the viewer does not answer; is it still running?";
+  else if (!response.ok) text = (await response.json()).error;
   frame.replaceChildren(h("p", { class: "broken" }, text));
-}
-
-async function fetchQuietly(address) {
-  const response = await fetch(address);
-  if (!response.ok) throw new Error((await response.json()).error);
 }
 
 function boxes(width, height, entries, tags) {

@@ -19,7 +19,7 @@ let offered = null;
 let offering = null;
 
 /** The values and bounds that the data set offers; asked for once. */
-export const offers = () => (offering ??= get("/api/values").then((values) => (offered = values)));
+export const offers = () => (offering ??= get("api/values").then((values) => (offered = values)));
 
 /** The range of a parameter as [low, high], null for an open end. */
 function range(name) {
@@ -166,6 +166,6 @@ export function chips() {
     parts.map(([name, value]) =>
       h("li", {}, h("span", {}, `${name.replace("_", " ")}: ${value || "none"}`), h("a", { href: without(name, value), "aria-label": `Remove ${name} ${value}`, title: "Remove" }, "✕")),
     ),
-    h("li", { class: "all" }, h("a", { href: location.pathname }, "Clear all")),
+    h("li", { class: "all" }, h("a", { href: url.view() || "./" }, "Clear all")),
   );
 }

@@ -1,8 +1,8 @@
 // The gallery: a page of cards, each an image with its regions.
 
-import { h, number, plural, score } from "./dom.js";
+import { h, number, plural, score, sentence } from "./dom.js";
 import { get } from "./api.js";
-import { colour, figure, link } from "./figure.js";
+import { entries, figure, link } from "./figure.js";
 import * as filters from "./filters.js";
 import * as marks from "./marks.js";
 import * as url from "./url.js";
@@ -27,10 +27,6 @@ export function chosen(image) {
   return hits.length ? hits : image.regions.filter((region) => region.fields.status === "ok");
 }
 
-/** What figures and lists need of regions. */
-export const entries = (regions, by) =>
-  regions.map((region, index) => ({ id: region.id, region, number: index + 1, css: colour(region, index, by) }));
-
 /** One line of a list of regions. */
 export function regionLine(image, { id, region, number: place, css }) {
   const { label, caption, caption_score, proposal_score, status, reason, message } = region.fields;
@@ -41,15 +37,15 @@ export function regionLine(image, { id, region, number: place, css }) {
     h(
       "div",
       { class: "text" },
-      caption ?? h("em", {}, message || `${status}: ${reason}`),
+      caption ?? h("em", {}, sentence(message || `${status}: ${reason}`)),
       h(
         "small",
         {},
         label && h("span", { class: `label ${css}` }, label),
         status !== "ok" && h("span", { class: `status ${status}` }, `${status}: ${reason}`),
         region.count > 1 && h("span", {}, `${number(region.count)} proposals`),
-        proposal_score !== null && h("span", { title: "proposal score" }, `box ${score(proposal_score)}`),
-        caption_score !== null && h("span", { title: "caption score" }, `text ${score(caption_score)}`),
+        proposal_score !== null && h("span", { title: `proposal score ${proposal_score}` }, `box ${score(proposal_score)}`),
+        caption_score !== null && h("span", { title: `caption score ${caption_score}` }, `text ${score(caption_score)}`),
       ),
     ),
     marks.buttons(image, region.id),
@@ -57,7 +53,7 @@ export function regionLine(image, { id, region, number: place, css }) {
 }
 
 function card(image, by) {
-  const shown = entries(chosen(image), by);
+  const shown = entries(image, chosen(image), by);
   const others = image.regions.length - shown.length;
   const open = url.address({ open: `${image.shard}/${image.key}` });
   const bad = image.fields.status !== "ok";
@@ -134,10 +130,16 @@ export function pager(more, pages = null) {
 export function layout(root, { toolbarFor }) {
   const side = h("aside", { "aria-label": "Filters" }, filters.panel(null));
   const bar = h("div", {}, toolbarFor(h("p", { class: "counted" }, "Counting…")));
-  const content = h("main", { "aria-busy": "true" });
+  const content = h("div", { class: "items", "aria-busy": "true" });
   const foot = h("div");
-  root.replaceChildren(h("div", { class: "columns" }, side, h("div", { class: "content" }, bar, content, foot)));
+  root.replaceChildren(h("div", { class: "columns" }, side, h("main", { id: "content", class: "content", tabindex: -1 }, bar, content, foot)));
   return { side, bar, content, foot };
+}
+
+/** What a summary counts, in words. */
+function counted({ regions, images }) {
+  const found = h("b", {}, plural(images, "image"));
+  return h("p", { class: "counted" }, regions ? [h("b", {}, plural(regions, "region")), " in ", found] : images ? [found, ", no region"] : "Nothing");
 }
 
 /** Fill the filters and the count once the server has counted; returns the summary. */
@@ -147,26 +149,34 @@ export async function count({ side, bar }, { signal, toolbarFor }) {
     if (!field) side.replaceChildren(filters.panel(summary));
   };
   filters.offers().then(() => signal.aborted || painted(null));
-  const [summary] = await Promise.all([get(`/api/summary?${url.selection()}`, signal), filters.offers()]);
+  const [summary] = await Promise.all([get(`api/summary?${url.selection()}`, signal), filters.offers()]);
   painted(summary);
-  const text = h("p", { class: "counted" }, h("b", {}, plural(summary.regions, "region")), " in ", h("b", {}, plural(summary.images, "image")));
-  bar.replaceChildren(toolbarFor(text));
+  bar.replaceChildren(toolbarFor(counted(summary)));
   return summary;
 }
 
-/** Show the gallery in `root`; returns the images of the page. */
-export async function show(root, { signal, about }) {
-  const toolbarFor = (counted) => toolbar(counted);
+/** Show a page of what `path` answers, as `draw(items)` shows it; `numPages` follows from the summary. */
+export async function browse(root, { signal }, { path, toolbarFor, draw, numPages }) {
   const parts = layout(root, { toolbarFor });
   const counting = count(parts, { signal, toolbarFor });
-  const page = await get(`/api/page?${url.selection()}`, signal);
+  const page = await get(`${path}?${url.selection()}`, signal);
   marks.receive(page.marks, page.items);
-  const by = url.read().get("colour");
   parts.content.removeAttribute("aria-busy");
   parts.content.replaceChildren(
-    page.items.length ? h("div", { class: "grid" }, page.items.map((image) => card(image, by))) : h("p", { class: "empty" }, "Nothing is selected. ", h("a", { href: location.pathname }, "Clear the filters")),
+    page.items.length ? draw(page.items) : h("p", { class: "empty" }, "Nothing is selected. ", h("a", { href: url.view() || "./" }, "Clear the filters")),
   );
   parts.foot.replaceChildren(pager(page.more));
-  const paged = counting.then((summary) => parts.foot.replaceChildren(pager(page.more, Math.ceil(summary.images / about.page_size))));
+  const paged = counting.then((summary) => parts.foot.replaceChildren(pager(page.more, numPages(summary))));
   return { images: page.items, more: page.more, counting: paged };
+}
+
+/** Show the gallery in `root`; returns the images of the page. */
+export async function show(root, context) {
+  const by = url.read().get("colour");
+  return browse(root, context, {
+    path: "api/page",
+    toolbarFor: (text) => toolbar(text),
+    draw: (items) => h("div", { class: "grid" }, items.map((image) => card(image, by))),
+    numPages: ({ images }) => Math.ceil(images / context.about.page_size),
+  });
 }

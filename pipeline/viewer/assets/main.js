@@ -3,21 +3,22 @@
 import { h } from "./dom.js";
 import { get } from "./api.js";
 import * as compare from "./compare.js";
+import * as crops from "./crops.js";
 import * as detail from "./detail.js";
 import * as gallery from "./gallery.js";
 import * as marks from "./marks.js";
 import * as overview from "./overview.js";
 import * as url from "./url.js";
 
-const VIEWS = { "/": ["Gallery", gallery], "/compare": ["Compare", compare], "/dataset": ["Data set", overview] };
+const VIEWS = { "": ["Gallery", gallery], crops: ["Crops", crops], compare: ["Compare", compare], dataset: ["Data set", overview] };
 const HELP = [
-  ["j, k or ↓, ↑", "next, previous image; in an open image, region"],
+  ["j, k or ↓, ↑", "next, previous image or crop; in an open image, region"],
   ["Enter", "open the image"],
   ["←, →", "previous, next page; in an open image, image"],
   ["/", "search"],
   ["r", "another random sample"],
-  ["g, c, d", "gallery, compare, data set"],
-  ["y, x, n", "in an open image: keep, bad, note on the region"],
+  ["g, p, c, d", "gallery, crops, compare, data set"],
+  ["y, x, n", "keep, bad, note on the crop or the region that is chosen"],
   ["+, −, 0, 1", "in an open image: zoom in, out, fit, original size"],
   ["Esc", "close"],
   ["?", "this list"],
@@ -41,17 +42,17 @@ function fail(error) {
 
 function tabs() {
   const query = url.selection().replace(/(^|&)page=\d+/, "");
-  const shown = Object.entries(VIEWS).filter(([path]) => path !== "/compare" || state.about.titles.length > 1);
+  const shown = Object.entries(VIEWS).filter(([path]) => path !== "compare" || state.about.titles.length > 1);
   document.querySelector("#tabs").replaceChildren(
     ...shown.map(([path, [name]]) => {
-      const carried = path === "/dataset" || location.pathname === "/dataset" ? "" : query.replace(/(^|&)diff=[^&]*/, "");
-      return h("a", { href: carried ? `${path}?${carried}` : path, "aria-current": location.pathname === path ? "page" : null }, name);
+      const carried = path === "dataset" || url.view() === "dataset" ? "" : query.replace(/(^|&)diff=[^&]*/, "");
+      return h("a", { href: (path || "./") + (carried && `?${carried}`), "aria-current": url.view() === path ? "page" : null }, name);
     }),
   );
 }
 
 async function about() {
-  state.about = await get("/api/about");
+  state.about = await get("api/about");
   marks.allow(state.about.marks);
   const name = state.about.titles.join(" and ");
   document.querySelector("#title").textContent = name;
@@ -61,7 +62,7 @@ async function about() {
 }
 
 async function render() {
-  const address = location.pathname + "?" + withoutOpen();
+  const address = url.view() + "?" + withoutOpen();
   if (address !== state.shown) {
     state.running?.abort();
     state.running = new AbortController();
@@ -71,7 +72,7 @@ async function render() {
     const moved = state.shown !== null;
     state.shown = address;
     tabs();
-    const [, view] = VIEWS[location.pathname] ?? VIEWS["/"];
+    const [, view] = VIEWS[url.view()] ?? VIEWS[""];
     try {
       if (moved) scrollTo(0, 0);
       state.page = await view.show(root, { signal: state.running.signal, about: state.about, fail });
@@ -80,7 +81,7 @@ async function render() {
       state.page.counting.then(about, () => {});
     } catch (error) {
       fail(error);
-      if (error.name !== "AbortError") root.querySelector("main")?.replaceChildren(h("p", { class: "empty" }, "This cannot be shown: see above."));
+      if (error.name !== "AbortError") root.querySelector(".items")?.replaceChildren(h("p", { class: "empty" }, "This cannot be shown: see above."));
     }
   }
   const open = url.read().get("open");
@@ -121,6 +122,13 @@ function turn(by) {
   if (page >= 1 && (by < 0 || state.page.more)) url.update({ page: page === 1 ? null : page });
 }
 
+/** Call `act` with the image and id of the region that has the focus. */
+function onFocused(act) {
+  const region = document.activeElement.closest("[data-region]")?.dataset.region;
+  const { shard, key } = document.activeElement.closest("article")?.dataset ?? {};
+  if (region && shard && url.view() !== "compare") act({ shard, key }, region);
+}
+
 const KEYS = {
   j: () => move(1),
   ArrowDown: () => move(1),
@@ -129,14 +137,18 @@ const KEYS = {
   ArrowLeft: () => turn(-1),
   ArrowRight: () => turn(1),
   Enter: () => {
-    const card = document.activeElement.closest("article");
-    if (card) url.update({ open: `${card.dataset.shard}/${card.dataset.key}` });
+    const { shard, key, region } = document.activeElement.closest("article")?.dataset ?? {};
+    if (shard) url.update({ open: [shard, key, region].filter(Boolean).join("/") });
   },
   "/": () => search.select(),
-  r: () => location.pathname !== "/dataset" && gallery.shuffle(),
-  g: () => url.go("/"),
-  c: () => state.about.titles.length > 1 && url.go("/compare"),
-  d: () => url.go("/dataset"),
+  r: () => url.view() !== "dataset" && gallery.shuffle(),
+  g: () => url.go("./"),
+  p: () => url.go("crops"),
+  c: () => state.about.titles.length > 1 && url.go("compare"),
+  d: () => url.go("dataset"),
+  y: () => onFocused((image, region) => marks.decide(image, region, true)),
+  x: () => onFocused((image, region) => marks.decide(image, region, false)),
+  n: () => onFocused(marks.note),
   "?": help,
 };
 
@@ -149,14 +161,17 @@ document.addEventListener("keydown", (event) => {
   }
   if (document.querySelector("dialog.small[open]")) return;
   if (event.key === "Enter" && target.matches("button, a, summary")) return;
-  if (detail.key(event.key) || !(event.key in KEYS)) return;
-  event.preventDefault();
-  KEYS[event.key]();
+  if (detail.isOpen()) {
+    if (detail.key(event.key)) event.preventDefault();
+  } else if (event.key in KEYS) {
+    event.preventDefault();
+    KEYS[event.key]();
+  }
 });
 
 search.form.addEventListener("submit", (event) => {
   event.preventDefault();
-  const path = location.pathname === "/dataset" ? "/" : location.pathname;
+  const path = url.view() === "dataset" ? "" : url.view();
   url.go(url.address({ q: search.value.trim() || null, side: null, open: null, page: null }, path));
   search.blur();
 });

@@ -1,6 +1,6 @@
 // The data set as a whole.
 
-import { bytes, h, number, plural } from "./dom.js";
+import { bytes, h, number, plural, sentence } from "./dom.js";
 import { get } from "./api.js";
 import { bars, histogram, share } from "./plot.js";
 import * as url from "./url.js";
@@ -31,7 +31,7 @@ function totals({ totals: rows, meanings }) {
             "ul",
             { class: "reasons" },
             reasons.map(({ status, reason, count }) =>
-              h("li", {}, h("a", { href: `/?reason=${encodeURIComponent(reason)}`, class: `status ${status}` }, reason), h("span", { class: "count" }, number(count)), h("span", { class: "quiet" }, meanings[reason] ?? "")),
+              h("li", {}, h("a", { href: `./?reason=${encodeURIComponent(reason)}`, class: `status ${status}` }, reason), h("span", { class: "count" }, number(count)), h("span", { class: "quiet" }, sentence(meanings[reason] ?? ""))),
             ),
           ),
       );
@@ -47,7 +47,7 @@ function plots({ histograms, bounds, regions_an_image: regions }) {
     "div",
     { class: "plots" },
     Object.entries(histograms).map(([name, counts]) => plot(NAMES[name], counts, bounds[name])),
-    h("figure", { class: "block plot" }, h("figcaption", {}, "Regions an image"), histogram({ back: regions, ends: [0, most], height: 90, label: "Regions an image" }), h("div", { class: "axis" }, h("span", {}, "0"), h("span", {}, `${most} or more`))),
+    h("figure", { class: "block plot" }, h("figcaption", {}, "Regions per image"), histogram({ back: regions, ends: [0, most], height: 90, label: "Regions per image" }), h("div", { class: "axis" }, h("span", {}, "0"), h("span", {}, `${most} or more`))),
   );
 }
 
@@ -60,19 +60,20 @@ function tree(value) {
 }
 
 function licenses({ provenance, licenses: images }) {
-  const models = new Map(provenance.flatMap((one) => Object.entries(one.provenance).filter(([, part]) => part?.license).map(([role, part]) => [`${role}: ${part.name ?? ""}`, part.license])));
+  const stated = provenance.flatMap((one) => Object.entries(one.provenance).flatMap(([role, part]) => (part?.licenses ?? []).map((terms) => [role, terms])));
+  const models = new Map(stated.map(([role, { kind, what, license, note, permissive }]) => [`${role}, ${kind}: ${what}`, permissive ? license : [license, " ", h("span", { class: "quiet" }, note || "restricts use")]]));
   return section(
     "Licences",
     h("dl", { class: "facts" }, [...models].map(([name, license]) => [h("dt", {}, name), h("dd", {}, license)]), images.licenses.map(([license, count]) => [h("dt", {}, plural(count, "image")), h("dd", {}, license)])),
-    h("p", { class: "quiet" }, `Images' licences are those of ${number(images.looked_at)} records looked at, from shards spread over the data set.`),
+    h("p", { class: "quiet" }, `Images' licences are those of ${plural(images.looked_at, "record")} looked at, from shards spread over the data set.`),
   );
 }
 
 function repeated({ repeated: found }) {
   return section(
     "Repeated captions",
-    h("p", { class: "quiet" }, found.num_captions ? `${plural(found.num_captions, "caption")} occur more than once, on ${plural(found.num_regions, "region")}.` : "Every caption occurs once."),
-    found.captions.length > 0 && bars(found.captions.map((one) => ({ text: one.caption, count: one.number, href: `/?text_hash=${one.text_hash}` })), "wide"),
+    h("p", { class: "quiet" }, found.num_captions ? `${plural(found.num_captions, "caption")} ${found.num_captions === 1 ? "occurs" : "occur"} more than once, on ${plural(found.num_regions, "region")}.` : "Every caption occurs once."),
+    found.captions.length > 0 && bars(found.captions.map((one) => ({ text: one.caption, count: one.number, href: `./?text_hash=${one.text_hash}` })), "wide"),
   );
 }
 
@@ -85,12 +86,12 @@ function shards({ shards: rows, num_shards: count }) {
       h(
         "table",
         {},
-        h("thead", {}, h("tr", {}, ["shard", "images", "regions", "filtered", "dead", "tar", "table", ""].map((name) => h("th", {}, name)))),
+        h("thead", {}, h("tr", {}, ["shard", "images", "regions", "filtered", "dead", "tar", "table", "balance"].map((name) => h("th", {}, name)))),
         h(
           "tbody",
           {},
           rows.map((row) =>
-            h("tr", {}, h("td", {}, h("a", { href: `/?shard=${row.shard}` }, row.shard)), [row.images, row.regions, row.filtered, row.dead].map((value) => h("td", {}, number(value))), h("td", {}, bytes(row.tar_bytes)), h("td", {}, bytes(row.parquet_bytes)), h("td", {}, row.balanced ? "✓" : "does not balance")),
+            h("tr", {}, h("td", {}, h("a", { href: `./?shard=${row.shard}` }, row.shard)), [row.images, row.regions, row.filtered, row.dead].map((value) => h("td", {}, number(value))), h("td", {}, bytes(row.tar_bytes)), h("td", {}, bytes(row.parquet_bytes)), h("td", {}, row.balanced ? "✓" : "does not balance")),
           ),
         ),
       ),
@@ -102,22 +103,22 @@ function shards({ shards: rows, num_shards: count }) {
 /** Show the data set page in `root`. */
 export async function show(root, { signal, about }) {
   const side = url.read().get("side") === "b" && about.titles.length > 1 ? "b" : "a";
-  const content = h("main", { class: "overview", "aria-busy": "true" }, h("p", { class: "empty" }, "Counting…"));
+  const content = h("main", { id: "content", class: "overview items", tabindex: -1, "aria-busy": "true" }, h("p", { class: "empty" }, "Counting…"));
   root.replaceChildren(content);
-  const data = await get(`/api/overview/${side}`, signal);
-  const switcher = about.titles.length > 1 && h("div", { class: "segments" }, about.titles.map((title, index) => h("button", { type: "button", "aria-pressed": String((index === 1) === (side === "b")), click: () => url.go(index ? "/dataset?side=b" : "/dataset") }, title)));
+  const data = await get(`api/overview/${side}`, signal);
+  const switcher = about.titles.length > 1 && h("div", { class: "segments" }, about.titles.map((title, index) => h("button", { type: "button", "aria-pressed": String((index === 1) === (side === "b")), click: () => url.go(index ? "dataset?side=b" : "dataset") }, title)));
   const labels = data.labels.filter(([label]) => label !== null);
   content.removeAttribute("aria-busy");
   content.replaceChildren(
-    h("header", { class: "headline" }, h("h1", {}, data.title), h("code", {}, data.url), switcher),
+    h("div", { class: "headline" }, h("h2", {}, data.title), h("code", {}, data.url), switcher),
     totals(data),
     plots(data),
     h(
       "div",
       { class: "pairwise" },
-      labels.length > 0 && section("Labels", bars(labels.map(([label, count]) => ({ text: label, count, href: `/?label=${encodeURIComponent(label)}` })))),
+      labels.length > 0 && section("Labels", bars(labels.map(([label, count]) => ({ text: label, count, href: `./?label=${encodeURIComponent(label)}` })))),
       repeated(data),
-      h("div", { class: "stack" }, licenses(data), section("Marks", h("p", {}, about.marks ? [plural(about.num_marks, "mark"), " in ", h("code", {}, about.marks)] : "Marks are not saved beside remote data; start with --marks FILE.jsonl."), about.marks && h("p", { class: "quiet" }, "A filter list: give it to --filter."))),
+      h("div", { class: "stack" }, licenses(data), section("Marks", h("p", {}, about.marks ? [plural(about.num_marks, "mark"), " in ", h("code", {}, about.marks)] : "Marks are not saved beside remote data; start with --marks FILE.jsonl."), about.marks && h("p", { class: "quiet" }, sentence("A filter list: give it to --filter.")))),
     ),
     section("Provenance", data.provenance.map((one) => h("details", { open: data.provenance.length === 1 }, h("summary", {}, `${plural(one.num_shards, "shard")}, configuration ${one.fingerprint.slice(0, 12)}`), tree(one.provenance)))),
     shards(data),

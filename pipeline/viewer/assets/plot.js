@@ -7,7 +7,7 @@ const HEIGHT = 44;
 /** A histogram over `ends`; `front` (counts) before the paler `back`. Dragging calls `choose(low, high)`. */
 export function histogram({ back, front = null, ends, height = HEIGHT, chosen = null, choose = null, label }) {
   const bins = back.length;
-  const top = Math.max(1, ...back);
+  const top = Math.max(1, ...back, ...(front ?? []));
   // A root, so that a few among many can still be seen.
   const tall = (count) => (count ? Math.max(1, Math.sqrt(count / top) * height) : 0);
   const bar = (css) => (count, bin) =>

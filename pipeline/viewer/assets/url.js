@@ -2,6 +2,9 @@
 
 const listeners = [];
 
+/** The last part of the path: which view it is. What is before it is a portal's and the token's. */
+export const view = () => location.pathname.slice(location.pathname.lastIndexOf("/") + 1);
+
 /** Parameters of the address. */
 export const read = () => new URLSearchParams(location.search);
 
@@ -11,7 +14,7 @@ export const onChange = (listener) => listeners.push(listener);
 const changed = () => listeners.forEach((listener) => listener());
 
 /** The address with `changes`: a value, a list of values, or null to drop a parameter. Page 1, unless `page` is given. */
-export function address(changes, path = location.pathname) {
+export function address(changes, path = view()) {
   const parameters = read();
   if (!("page" in changes) && !("open" in changes) && !("colour" in changes)) parameters.delete("page");
   for (const [name, value] of Object.entries(changes)) {
@@ -19,7 +22,7 @@ export function address(changes, path = location.pathname) {
     for (const one of Array.isArray(value) ? value : [value]) if (one !== null) parameters.append(name, one);
   }
   const query = parameters.toString();
-  return query ? `${path}?${query}` : path;
+  return (path || "./") + (query && `?${query}`);
 }
 
 /** Go to an address of this page. */
@@ -42,7 +45,7 @@ addEventListener("popstate", changed);
 document.addEventListener("click", (event) => {
   const link = event.target.closest?.("a[href]");
   const plain = event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey && !event.altKey;
-  if (!link || !plain || link.origin !== location.origin || link.target || link.hasAttribute("download")) return;
+  if (!link || !plain || link.getAttribute("href").startsWith("#") || link.origin !== location.origin || link.target || link.hasAttribute("download")) return;
   event.preventDefault();
   go(link.href);
 });

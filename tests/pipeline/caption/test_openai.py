@@ -2,11 +2,14 @@
 
 import json
 import logging
+import socket
 import threading
 import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from email.utils import formatdate
 from math import exp
@@ -16,10 +19,11 @@ import numpy as np
 import openai
 import pytest
 
-from pipeline.caption import patience
+from pipeline.caption import fleet, patience
+from pipeline.caption.client import proxy_for
 from pipeline.caption.openai import Openai, OpenaiConfig
 from pipeline.caption.patience import RateLimit, back_off_s, retry_after_s
-from pipeline.errors import WorkError
+from pipeline.errors import ServerGoneError, WorkError
 from pipeline.sample import Caption, Crop, Drop
 from schemas.reasons import Reason, Stage
 from tests.caption_server import MODEL, Answer, Asked, FakeCaptionServer, caption_of
@@ -366,6 +370,252 @@ def test_what_holds_for_every_crop_is_said_at_the_start(server: FakeCaptionServe
     server.fault = lambda asked: fault
     with pytest.raises(WorkError, match=remedy):
         _captioner(server)
+
+
+@contextmanager
+def _listening(answer: bytes | None) -> Iterator[int]:
+    """A port that takes connections and sends `answer` to each, or nothing; yields its number."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.05)
+        ending, kept = threading.Event(), []
+
+        def serve() -> None:
+            while not ending.is_set():
+                with suppress(TimeoutError):
+                    connection, _ = listener.accept()
+                    kept.append(connection)
+                    if answer is not None:
+                        connection.recv(65536)
+                        connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            ending.set()
+            thread.join()
+            for connection in kept:
+                connection.close()
+
+
+def _told_at_start(url: str, **settings: object) -> WorkError:
+    """The error of a captioner for `url`, which must come in seconds though it would be patient for minutes."""
+    began = time.monotonic()
+    with pytest.raises(WorkError) as raised:
+        Openai(OpenaiConfig(url=url, **({"start_s": 0.5, "patience_s": 300.0} | settings)))  # type: ignore[arg-type]
+    assert time.monotonic() - began < 5
+    return raised.value
+
+
+def test_a_server_that_is_not_there_is_told_of_in_seconds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+    error = _told_at_start(url)
+    assert (type(error), error.exit_code) == (ServerGoneError, 7)
+    assert f"{url} gave no answer" in str(error) and "nothing listens there" in str(error)
+    assert "--caption.start_s" in str(error)
+
+
+def test_a_server_that_is_still_starting_is_waited_for(server: FakeCaptionServer) -> None:
+    server.stop()
+    later = threading.Timer(0.5, server.start)
+    later.start()
+    try:
+        assert len(_texts(_captioner(server, start_s=20), _crops(1))) == 1
+    finally:
+        later.join()
+
+
+def test_a_server_that_says_nothing_is_told_of_in_seconds() -> None:
+    with _listening(None) as port:
+        error = _told_at_start(f"http://127.0.0.1:{port}/v1")
+    assert error.exit_code == 7
+    assert "silent" in str(error)
+
+
+def test_a_host_that_nobody_knows_is_told_of_at_once() -> None:
+    error = _told_at_start("http://no-such-host.invalid/v1", start_s=60.0)
+    assert error.exit_code == 2
+    assert "cannot be reached: the host's name is not known" in str(error) and "--caption.url" in str(error)
+
+
+def test_a_server_without_tls_is_told_of_at_once() -> None:
+    with _listening(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n") as port:
+        error = _told_at_start(f"https://127.0.0.1:{port}/v1", start_s=60.0)
+    assert error.exit_code == 2
+    assert "http:// instead of https://" in str(error)
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+def test_a_server_that_fails_on_the_first_picture_is_not_waited_for(server: FakeCaptionServer, status: int) -> None:
+    server.fault = lambda asked: Answer(status=status, body='{"detail": "CUDA error"}')
+    error = _told_at_start(server.url)
+    assert error.exit_code == 7
+    assert f"{status}: CUDA error" in str(error)
+
+
+def test_a_server_that_says_when_it_has_loaded_is_waited_for(server: FakeCaptionServer) -> None:
+    seen = Counter[str]()
+
+    def loading(asked: Asked) -> Answer | None:
+        seen["asked"] += 1
+        return Answer(status=503, headers={"Retry-After": "1"}) if seen["asked"] == 1 else None
+
+    server.fault = loading
+    assert len(_texts(_captioner(server, start_s=0.2), _crops(1))) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('{"error": {"message": "in words", "code": 1}}', "in words"),
+        ('{"error": "in words"}', "in words"),
+        ('{"detail": "in words"}', "in words"),
+        ('{"detail": [{"loc": ["body", "seed"], "msg": "no such field", "type": "x"}]}', "body.seed: no such field"),
+        ('{"message": "in words"}', "in words"),
+        ("in words", "in words"),
+        ("<html><body><h1>in words</h1></body></html>", "in words"),
+        ("", "400"),
+    ],
+)
+def test_the_server_s_own_words_are_shown(server: FakeCaptionServer, body: str, words: str) -> None:
+    captioner = _captioner(server)
+    server.fault = lambda asked: Answer(status=400, body=body)
+    (drop,) = _caption(captioner, _crops(1))
+    assert isinstance(drop, Drop)
+    assert drop.message.startswith("400: ") and words in drop.message
+    assert "{" not in drop.message and "<" not in drop.message
+
+
+def test_a_model_that_the_server_lacks_is_told_with_those_it_has(server: FakeCaptionServer) -> None:
+    server.fault = lambda asked: Answer(status=404)
+    with pytest.raises(WorkError, match=rf"--caption\.model must be one of the server's: {MODEL}"):
+        _captioner(server)
+
+
+@pytest.fixture
+def _proxied(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("http_proxy", "http://me:s3cret@127.0.0.1:9")
+
+
+@pytest.mark.usefixtures("_proxied")
+def test_no_proxy_is_asked_for_a_server_on_this_machine(server: FakeCaptionServer) -> None:
+    assert len(_texts(_captioner(server), _crops(1))) == 1
+    assert len(_texts(_captioner(server, url=server.url.replace("127.0.0.1", "localhost")), _crops(1))) == 1
+
+
+@pytest.mark.usefixtures("_proxied")
+def test_a_proxy_that_is_in_the_way_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = str(_told_at_start("http://gpu-7.cluster/v1"))
+    assert "nothing listens at the proxy" in error
+    assert "through the proxy http://127.0.0.1:9" in error and "NO_PROXY=gpu-7.cluster" in error
+    assert "s3cret" not in error
+    for entry in ("gpu-7.cluster", ".cluster", "10.0.0.0/8"):
+        monkeypatch.setenv("no_proxy", entry)
+        assert proxy_for("http://10.1.2.3/v1" if "/" in entry else "http://gpu-7.cluster/v1") is None
+        assert proxy_for("http://elsewhere/v1") is not None
+
+
+def test_a_server_that_is_gone_or_too_busy_has_an_exit_code_of_its_own(server: FakeCaptionServer) -> None:
+    captioner = _captioner(server, patience_s=0.3)
+    server.fault = lambda asked: Answer(status=429, headers={"Retry-After": "0.1"})
+    with pytest.raises(ServerGoneError, match="too busy") as busy:
+        _caption(captioner, _crops(3))
+    server.stop()
+    with pytest.raises(ServerGoneError, match="the same command goes on") as gone:
+        _caption(captioner, _crops(3))
+    server.start()
+    assert (busy.value.exit_code, gone.value.exit_code) == (7, 7)
+
+
+def test_a_lasting_429_is_an_outage_though_a_probe_is_answered(server: FakeCaptionServer) -> None:
+    captioner = _captioner(server, patience_s=0.5, tries=1)
+    server.fault = lambda asked: None if asked.is_test_image else Answer(status=429)
+    with pytest.raises(ServerGoneError, match="too busy"):
+        _caption(captioner, _crops(2))
+
+
+def test_a_batch_is_under_way_before_the_one_in_front_of_it_is_answered(server: FakeCaptionServer) -> None:
+    captioner = _captioner(server, concurrency=8)
+    undisturbed = _texts(captioner, _crops(8))
+    server.asked.clear()
+    going = threading.Event()
+
+    def hold(asked: Asked) -> Answer | None:
+        if len(server.crops) >= 8:
+            going.set()
+        return None if going.wait(10) else Answer(status=500)
+
+    server.fault = hold
+    batches = [captioner.prepare(crops, [captioner.prompt] * 4) for crops in (_crops(8)[:4], _crops(8)[4:])]
+    outcomes = [outcome for batch in batches for outcome in captioner.generate(batch)]
+    assert [outcome.text for outcome in outcomes if isinstance(outcome, Caption)] == undisturbed
+
+
+def test_several_servers_share_the_work_and_give_the_same_captions(server: FakeCaptionServer) -> None:
+    alone = _texts(_captioner(server), _crops(20))
+    server.asked.clear()
+    with FakeCaptionServer(lambda asked: Answer(after_s=0.02)) as other:
+        server.fault = lambda asked: Answer(after_s=0.02)
+        assert _texts(_captioner(server, url=f"{server.url},{other.url}"), _crops(20)) == alone
+        assert len(server.crops) + len(other.crops) == 20
+        assert min(len(server.crops), len(other.crops)) >= 5
+
+
+def test_one_of_several_servers_that_goes_costs_nothing(
+    server: FakeCaptionServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fleet, "_SHORT_PATIENCE_S", 0.3)
+    monkeypatch.setattr(fleet, "_AWAY_S", 0.5)
+    alone = _texts(_captioner(server), _crops(30))
+    server.fault = lambda asked: Answer(after_s=0.05)
+    with FakeCaptionServer(lambda asked: Answer(after_s=0.05)) as other:
+        captioner = _captioner(server, url=f"{server.url}, {other.url}", concurrency=8)
+        leaving = threading.Timer(0.15, other.stop)
+        leaving.start()
+        with caplog.at_level(logging.WARNING, logger="pipeline"):
+            assert _texts(captioner, _crops(30)) == alone
+        leaving.join()
+        assert f"{other.url} has not answered for 0.3 s" in caplog.text
+        other.start()
+        other.asked.clear()
+        time.sleep(0.6)
+        assert _texts(captioner, _crops(30)) == alone
+        assert other.crops, "it is asked again once it is back"
+        other.stop()
+        server.stop()
+        with pytest.raises(ServerGoneError, match="has not answered for 1 s"):
+            _caption(_patient(captioner, 1.0), _crops(6))
+        server.start()
+
+
+def _patient(captioner: Openai, seconds: float) -> Openai:
+    captioner._servers._patience_s = seconds
+    return captioner
+
+
+def test_each_of_several_servers_must_answer_at_the_start(server: FakeCaptionServer) -> None:
+    error = _told_at_start(f"{server.url},http://no-such-host.invalid/v1")
+    assert "no-such-host.invalid" in str(error)
+
+
+def test_requests_that_nobody_waits_for_any_more_end(server: FakeCaptionServer) -> None:
+    captioner = _captioner(server, patience_s=60.0, concurrency=16)
+    server.fault = lambda asked: (
+        Answer(status=401) if _height(asked) == 40 else Answer(status=503, headers={"Retry-After": "30"})
+    )
+    ahead = captioner.prepare(_crops(9)[1:], [None] * 8)
+    began = time.monotonic()
+    with pytest.raises(WorkError, match="api_key_env"):
+        _caption(captioner, _crops(1))
+    for answer in ahead:
+        with pytest.raises(CancelledError):
+            answer.result(timeout=5)
+    assert time.monotonic() - began < 5
 
 
 def test_a_key_that_ends_in_the_middle_stops_the_run(server: FakeCaptionServer) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from pipeline.doctor.command import doctor_main
 from schemas.names import DATASET_JSON
 from schemas.records import Counts
+from schemas.tables import REGION_SCHEMA
 from schemas.tar import BLOCK
 from tests.pipeline.doctor import plant
 from tests.shards import tiny_sample, write_index, write_shard
@@ -51,8 +53,9 @@ def spoil_the_table(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-4] + b"????")
 
 
-def add_a_column(folder: Path) -> None:
-    plant.change_table(folder, lambda table: table.append_column("mood", pa.array(["good"] * len(table))))
+def retype_a_column(folder: Path) -> None:
+    place = REGION_SCHEMA.names.index("x0")
+    plant.change_table(folder, lambda table: table.set_column(place, "x0", table["x0"].cast(pa.float64())))
 
 
 def remove(name: str) -> Callable[[Path], None]:
@@ -145,8 +148,8 @@ def same_key_twice(folder: Path) -> None:
     write_shard(str(folder), [*plant.SHARDS[1], tiny_sample("b")], index=1, dead=["z"])
 
 
-def empty_caption(folder: Path) -> None:
-    plant.write_first(folder, plant.with_region("b", 1, caption=" "))
+def caption_of(text: str) -> Callable[[Path], None]:
+    return lambda folder: plant.write_first(folder, plant.with_region("b", 1, caption=text))
 
 
 def missing_caption(folder: Path) -> None:
@@ -196,7 +199,7 @@ ERRORS: list[tuple[str, Callable[[Path], None], set[Found]]] = [
     ("cut the end of the tar", cut_the_end_of_the_tar, {("file-size", S0, None), ("tar-end", S0, None)}),
     ("compress the table otherwise", compress_the_table_otherwise, {("file-size", S0, None)}),
     ("spoil the table", spoil_the_table, {("file-hash", S0, None), ("table", S0, None)}),
-    ("add a column", add_a_column, {("table-schema", S0, None)}),
+    ("retype a column", retype_a_column, {("table-schema", S0, None)}),
     ("remove tar", remove(f"{S0}.tar"), {("missing-file", S0, None)}),
     ("remove parquet", remove(f"{S0}.parquet"), {("missing-file", S0, None)}),
     ("order members 0, 3, 1, 2, 4", order_members(0, 3, 1, 2, 4), {("tar-layout", S0, "a"), ("tar-layout", S0, "b")}),
@@ -227,7 +230,10 @@ ERRORS: list[tuple[str, Callable[[Path], None], set[Found]]] = [
     ("drop a region row", drop_a_region_row, {("table-differs", S0, "a")}),
     ("image that is none", image_that_is_none, {("image-decode", S0, "b")}),
     ("same key twice", same_key_twice, {("repeated-key", S1, "b")}),
-    ("empty caption", empty_caption, {("empty-caption", S0, "b")}),
+    *(
+        (f"caption {text!r}", caption_of(text), {("empty-caption", S0, "b")})
+        for text in ("", " ", "\u00a0", "\u200b\ufeff", "...", "\u3164", "!?\n", "\u2764")
+    ),
     ("missing caption", missing_caption, {("empty-caption", S0, "b"), ("table-differs", S0, "b")}),
     ("other caption in the table", other_caption_in_the_table, {("table-differs", S0, "b")}),
     ("unbalanced", unbalanced, {("counts", S0, None)}),
@@ -266,6 +272,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.parametrize("text", ["7", "\u732b", "\u0917\u093e\u092f", "\u00bd", "a\u200b"])
+def test_a_caption_of_any_script_says_something(folder, text):
+    caption_of(text)(folder)
+    assert examine(folder)[0] == 0
+
+
+ONE_OF_MANY = re.compile(r"(?<![\d.,])1 (?!(?:is|has|was|dataset|ms)\b)[a-z]+s\b")
+
+
 def test_a_sound_data_set_is_healthy(folder, capsys):
     write_index(str(folder), [S0, S1])
     code, told = examine(folder)
@@ -283,6 +298,7 @@ def test_a_planted_fault_is_an_error_with_shard_key_and_remedy(folder, capsys, p
     out = capsys.readouterr().out
     for finding in told["findings"]:
         assert finding["message"] and finding["remedy"]
+        assert not ONE_OF_MANY.search(finding["message"] + finding["remedy"]), finding
         assert finding["shard"] is None or finding["shard"] in out
     assert max(map(len, out.splitlines())) <= 80
     assert out.splitlines()[-1].endswith(("in 2 shards", "in 1 shard"))
@@ -293,6 +309,7 @@ def test_what_reads_but_a_person_should_know_is_a_warning(folder, plant_fault, e
     plant_fault(folder)
     code, told = examine(folder)
     assert (code, found_of(told, "error"), found_of(told, "warning")) == (0, set(), expected)
+    assert not any(ONE_OF_MANY.search(one["message"] + one["remedy"]) for one in told["findings"])
 
 
 @pytest.mark.parametrize("name", [f"{S0}.tar", f"{S0}.parquet"])
@@ -327,7 +344,7 @@ def test_fewer_shards_than_workers_are_an_error_and_drops_are_counted(folder):
     code, told = examine(folder, "--world-size", "8", "--workers", "6", "--batch-size", "256")
     assert (code, found_of(told, "error")) == (1, {("shards-per-worker", None, None)})
     (dropped,) = [one for one in told["findings"] if one["check"] == "dropped-samples"]
-    assert "leave out 5 of 5 samples an epoch: 5 in batches not filled, 0 in batches that" in dropped["message"]
+    assert "leave out 5 of 5 samples per epoch: 5 in batches not filled, 0 in batches that" in dropped["message"]
     assert "fineclip train" in dropped["remedy"]
 
 

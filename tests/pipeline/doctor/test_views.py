@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from fineclip import main
 from pipeline.doctor.command import doctor_main
 from tests.pipeline.doctor import plant
 from tests.pipeline.doctor.test_faults import S0, S1, examine, found_of
@@ -123,8 +124,8 @@ def test_remote_data_sets_are_examined_in_place(url, tmp_path):
 
 
 def test_no_data_set_is_a_usage_error(tmp_path, capsys):
-    assert doctor_main([str(tmp_path / "nowhere")]) == 2
-    assert doctor_main([str(tmp_path)]) == 2
+    assert main(["doctor", str(tmp_path / "nowhere")]) == 2
+    assert main(["doctor", str(tmp_path)]) == 2
     assert "no shard here (no train-NNNNNN.json)" in capsys.readouterr().err
 
 

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import re
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -224,19 +226,34 @@ def test_a_job_that_is_drained_at_once_does_nothing(tars: Path, output: Path) ->
 def test_a_unit_that_another_job_holds_is_waited_for(tars: Path, output: Path, undisturbed: dict[str, str]) -> None:
     storage = open_storage(str(output))
     make.make_plan(storage, [str(tars)], configuration(), PlanSettings())
-    notes: list[str] = []
-    theirs = lease.hold(storage, lease.unit_name(1), 1000)
+    waited: list[Progress] = []
+    theirs = lease.hold(storage, lease.unit_name(1), 1000, run="theirs")
     assert theirs.__enter__()
 
     def watch(progress: Progress) -> None:
-        notes.append(progress.note)
-        if progress.note == "another job works on 1 units" and notes.count(progress.note) == 1:
-            assert shards(output) == ["train-000000", "train-000002"]
-            theirs.__exit__(None, None, None)
+        if re.fullmatch(r"other drivers work on 1, free in (999|1,?000) s unless renewed", progress.note):
+            waited.append(progress)
+            if len(waited) == 1:
+                assert shards(output) == ["train-000000", "train-000002"]
+                theirs.__exit__(None, None, None)
 
     assert annotate([tars], output, watch=watch).num_units_run == 3
-    assert "another job works on 1 units" in notes
+    assert (waited[0].num_drivers, waited[0].num_workers) == (1, 1)
     assert digests(output) == undisturbed
+
+
+def test_a_run_in_which_nothing_moves_ends(tars: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that hangs renews its lease: that is no movement."""
+    let_go = threading.Event()
+
+    def hang(*arguments: Any, **named: Any) -> Any:
+        let_go.wait(60)
+        raise OSError("let go")
+
+    monkeypatch.setattr("pipeline.annotate.read_items", hang)
+    with pytest.raises(InterruptedRunError, match=r"nothing has moved for 1 s \(--stall-timeout-s\)"):
+        annotate([tars], output, run=RunSettings(stall_timeout_s=1, lease_timeout_s=1))
+    let_go.set()
 
 
 def test_a_unit_that_another_job_finishes_meanwhile_is_not_done_again(

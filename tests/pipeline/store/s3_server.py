@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
+from urllib.parse import unquote
 
 import fsspec
 import pytest
@@ -62,8 +63,8 @@ class S3Server:
 def _named(environ: dict[str, Any]) -> str:
     method, path, query = environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("QUERY_STRING", "")
     if "list-type" in query:
-        prefix = next((part[7:] for part in query.split("&") if part.startswith("prefix=")), "")
-        return f"LIST {path}?{prefix}"
+        named = dict(part.split("=", 1) for part in query.split("&"))
+        return " ".join(filter(None, (f"LIST {path}?{named['prefix']}", unquote(named.get("start-after", ""))[4:])))
     if "HTTP_X_AMZ_COPY_SOURCE" in environ:
         method = "COPY"
     return f"{method} {path}"
@@ -101,6 +102,15 @@ def point_s3fs_at(url: str, patch: pytest.MonkeyPatch) -> None:
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         patch.setenv(name, value)
+    forget_s3fs()
+
+
+def forget_credentials(patch: pytest.MonkeyPatch) -> None:
+    """Leave nothing by which the client could log in."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        patch.delenv(name)
+    patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    patch.setenv("HOME", "/nonexistent")
     forget_s3fs()
 
 

@@ -9,22 +9,7 @@ import pytest
 
 from pipeline.store.storage import Storage, StorageError, open_storage, storage_errors
 from schemas.folder import Folder
-from tests.pipeline.store.s3_server import BUCKET, S3Server, Trouble, forget_s3fs, point_s3fs_at, serve
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    """A server with an empty bucket; only what is asked of it from now on is counted."""
-    with serve() as running:
-        point_s3fs_at(running.url, monkeypatch)
-        fs = fsspec.filesystem("s3")
-        if fs.exists(BUCKET):
-            fs.rm(BUCKET, recursive=True)
-        fs.mkdir(BUCKET)
-        running.asked.clear()
-        yield running
-        running.trouble = lambda request: None
-    forget_s3fs()
+from tests.pipeline.store.s3_server import BUCKET, S3Server, Trouble, forget_credentials, point_s3fs_at
 
 
 @pytest.fixture
@@ -39,14 +24,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("schemas.store_errors._BACK_OFF_S", 0.001)
     monkeypatch.setattr("s3fs.core.S3FileSystem.retries", 1)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-
-
-def _without_credentials(patch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        patch.delenv(name)
-    patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    patch.setenv("HOME", "/nonexistent")
-    forget_s3fs()
 
 
 def settled(storage: Storage, name: str, data: bytes, folder: Path) -> None:
@@ -156,7 +133,7 @@ def test_nobody_listening_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_no_credentials_are_a_sentence(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    _without_credentials(monkeypatch)
+    forget_credentials(monkeypatch)
     with pytest.raises(StorageError, match=r"NoCredentialsError: .*; give the store's credentials") as raised:
         open_storage(f"s3://{BUCKET}/out").read("a")
     assert not raised.value.may_pass
@@ -165,7 +142,7 @@ def test_no_credentials_are_a_sentence(server: S3Server, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("read", ["sizes", "size", "read", "read_range", "stream", "table"])
 def test_readers_of_a_data_set_say_so_too(server: S3Server, monkeypatch: pytest.MonkeyPatch, read: str) -> None:
-    _without_credentials(monkeypatch)
+    forget_credentials(monkeypatch)
     folder = Folder(f"s3://{BUCKET}/out")
     reads: dict[str, Callable[[], object]] = {
         "sizes": folder.sizes,

@@ -4,15 +4,18 @@ import errno
 import os
 import pickle
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import fsspec
 import pytest
+import requests
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pipeline.store.storage import ObjectStorage, Storage, StorageError, open_storage, storage_errors
+from pipeline.store.storage import ObjectStorage, Storage, StorageError, open_storage, retried, storage_errors
 
 
 @pytest.fixture(params=["local", "object"])
@@ -240,6 +243,91 @@ def test_a_file_in_the_way_is_said(local: Storage, tmp_path: Path, in_the_way: s
 def test_storage_errors_say_what_to_do(code: int, remedy: str) -> None:
     with pytest.raises(StorageError, match=f"^out/a.tar: .*{remedy}"), storage_errors("out"):
         raise OSError(code, os.strerror(code), "out/a.tar")
+
+
+class FakeHttpError(Exception):
+    """As gcsfs raises it, with the status of the reply."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"the server said {code}")
+        self.code = code
+
+
+class FakeRefreshError(Exception):
+    """Named as google.auth names what it raises for a login that has run out."""
+
+
+FakeRefreshError.__name__ = "RefreshTokenError"
+LIBRARY_ERRORS = [
+    (FakeHttpError(503), "FakeHttpError: the server said 503; run the same command again", True),
+    (FakeHttpError(403), "the server said 403; permission denied", False),
+    (OSError("Forbidden: bucket/out"), "Forbidden: bucket/out; permission denied", False),
+    (PermissionError("Access Denied"), "Access Denied; permission denied", False),
+    (FakeRefreshError("expired"), "RefreshTokenError: expired; give the store's credentials", False),
+    (aiohttp.ServerDisconnectedError(), "Server disconnected; .*run the same command again", True),
+    (requests.ConnectionError("no route"), "no route; check the address and the network", True),
+    (TimeoutError(), "TimeoutError: ; check the address and the network", True),
+    (KeyError("Contents"), "KeyError: 'Contents'; run the same command again", True),
+]
+OPERATIONS: dict[str, Callable[[Storage], object]] = {
+    "pipe_file": lambda storage: storage.replace("a", b""),
+    "cat_file": lambda storage: storage.read("a"),
+    "info": lambda storage: storage.size("a"),
+    "ls": lambda storage: storage.sizes(""),
+    "cp_file": lambda storage: storage.publish("a", "b"),
+    "rm_file": lambda storage: storage.remove("a"),
+}
+
+
+@pytest.mark.parametrize(("error", "sentence", "may_pass"), LIBRARY_ERRORS)
+def test_whatever_a_library_raises_is_a_storage_error(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, sentence: str, may_pass: bool
+) -> None:
+    monkeypatch.setattr("schemas.store_errors._BACK_OFF_S", 0.001)
+    storage = open_storage("memory://troubled/out")
+    for operation, call in OPERATIONS.items():
+
+        def fail(*_: Any, **__: Any) -> Any:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MemoryFileSystem, operation, fail)
+            with pytest.raises(StorageError, match=f"^memory://troubled/out/.*{sentence}") as raised:
+                call(storage)
+        assert raised.value.may_pass is may_pass
+
+
+def test_what_may_pass_is_tried_again_once_the_store_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("schemas.store_errors._BACK_OFF_S", 0.001)
+    storage = open_storage("memory://flaky/out")
+    cat_file, failures = MemoryFileSystem.cat_file, [FakeHttpError(503), FakeHttpError(503)]
+
+    def flaky(self: MemoryFileSystem, *arguments: Any, **options: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return cat_file(self, *arguments, **options)
+
+    storage.replace("a", b"data")
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", flaky)
+    assert storage.read("a") == b"data"
+    assert failures == []
+    failures.append(FakeHttpError(503))
+    with pytest.raises(StorageError):
+        open_storage("memory://flaky/out").read("a")
+
+
+@pytest.mark.parametrize(("error", "tries"), [(OSError(errno.EIO, "io"), 3), (OSError(errno.ENOSPC, "full"), 1)])
+def test_only_what_may_pass_is_tried_again(monkeypatch: pytest.MonkeyPatch, error: OSError, tries: int) -> None:
+    monkeypatch.setattr("schemas.store_errors._BACK_OFF_S", 0.001)
+    tried = []
+
+    def fail() -> None:
+        tried.append(error)
+        raise error
+
+    with pytest.raises(OSError, match=r"io|full"):
+        retried(fail)
+    assert len(tried) == tries
 
 
 def test_storage_errors_pass_storage_errors_on() -> None:

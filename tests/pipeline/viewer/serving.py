@@ -13,6 +13,8 @@ import uvicorn
 
 from pipeline.viewer.server import build
 
+TOKEN = "a-token-of-tests"
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -30,13 +32,17 @@ class Client:
     port: int
 
     @property
-    def url(self):
+    def origin(self):
         return f"http://127.0.0.1:{self.port}"
 
-    def request(self, method, path, *, body=None, headers=None):
-        """Send `path` exactly as it is given; `headers` may replace Host."""
+    @property
+    def url(self):
+        return f"{self.origin}/{TOKEN}"
+
+    def request(self, method, path, *, body=None, headers=None, prefix=f"/{TOKEN}"):
+        """Send `path`, after `prefix`, exactly as it is given; `headers` may replace Host."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        connection.putrequest(method, path, skip_host=True)
+        connection.putrequest(method, prefix + path, skip_host=True)
         sent = {"Host": f"127.0.0.1:{self.port}"} | ({"Content-Length": str(len(body))} if body else {})
         for name, value in (sent | (headers or {})).items():
             connection.putheader(name, value)
@@ -50,15 +56,16 @@ class Client:
         return self.request("GET", path, headers=headers)
 
     def mark(self, record, **headers):
-        own = {"Origin": self.url, "Content-Type": "application/json"} | headers
+        own = {"Origin": self.origin, "Content-Type": "application/json"} | headers
         sent = {name: value for name, value in own.items() if value is not None}
         return self.request("POST", "/api/mark", body=json.dumps(record).encode(), headers=sent)
 
 
 @contextmanager
-def serving(session, host: str = "127.0.0.1") -> Iterator[Client]:
+def serving(session, host: str = "127.0.0.1", host_names=()) -> Iterator[Client]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(build(session, host=host), lifespan="off", ws="none", log_level="warning")
+        app = build(session, host=host, token=TOKEN, host_names=host_names)
+        config = uvicorn.Config(app, lifespan="off", ws="none", log_level="warning")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

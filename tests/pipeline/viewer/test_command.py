@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -12,7 +13,7 @@ from fineclip import main
 
 
 def test_view_prints_its_address_serves_and_ends_on_an_interrupt(url):
-    command = [sys.executable, "-m", "fineclip", "view", url, "--filter", os.devnull]
+    command = [sys.executable, "-m", "fineclip", "view", url, "--host-name", "hub.example.org", "--filter", os.devnull]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode == 2 and "filter list" in refused.stderr and "Traceback" not in refused.stderr
     with subprocess.Popen(command[:-2], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -21,8 +22,10 @@ def test_view_prints_its_address_serves_and_ends_on_an_interrupt(url):
             assert b"<!doctype html>" in answer.read()
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)
-    assert process.returncode == 0 and said == ""
-    assert address.startswith("http://127.0.0.1:")
+    token = address.split("/")[3]
+    assert process.returncode == 0 and said.startswith("fineclip: through hub.example.org: open its address for port")
+    assert said.endswith(f"{token}/\n") and said.count("\n") == 1
+    assert address.startswith("http://127.0.0.1:") and len(token) == 22
 
 
 def test_a_port_that_is_taken_is_an_error_without_a_traceback(url, client, capsys):
@@ -49,3 +52,13 @@ def test_an_address_of_another_machine_is_an_error_with_a_remedy(url, capsys):
 def test_what_is_not_there_is_an_error(url, more, capsys):
     assert main(["view", url, *more]) == 2
     assert "nothing" in capsys.readouterr().err or more[0] == "--marks"
+
+
+def test_a_server_that_is_not_there_is_no_missing_data_set(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    for command in ("view", "doctor"):
+        assert main([command, f"http://127.0.0.1:{port}/data"]) == 5
+        said = capsys.readouterr().err
+        assert said.startswith("fineclip: ") and f"127.0.0.1:{port}" in said and said.count("\n") == 1
+        assert "no such" not in said and "not there" not in said and "check the address, the network" in said

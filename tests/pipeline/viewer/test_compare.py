@@ -4,16 +4,16 @@ import msgspec
 import pytest
 
 from pipeline.viewer.compare import Pair, pair
-from pipeline.viewer.gallery import Region
+from pipeline.viewer.gallery import ShownRegion
 from pipeline.viewer.selection import parse
-from pipeline.viewer.session import NotHereError
+from pipeline.viewer.table import NotHereError
 from tests.pipeline.viewer.data import SHARDS, sample, write_data
 from tests.shards import caption_overlay, write_overlay
 
 
 def region(name, box, caption="same", label=None):
     fields = {"caption": caption, "label": label, "status": "ok"}
-    return Region(id=name, box=box, count=1, hit=True, fields=fields)
+    return ShownRegion(id=name, box=box, count=1, hit=True, fields=fields)
 
 
 def test_equal_ids_pair_first_then_the_best_overlap():

@@ -1,6 +1,11 @@
+import io
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from PIL import Image
 
 from pipeline.viewer import gallery
+from pipeline.viewer.pixels import decode
 from pipeline.viewer.selection import Selection, parse
 from tests.pipeline.viewer.data import ATTACK, region_id, write_data
 
@@ -88,6 +93,63 @@ def test_the_summary_counts_what_is_selected(session):
     assert all(sum(counts) == 6 for counts in everything["histograms"].values())
     some = session.summary(parse("q=red&sort=-area&page=9"))
     assert (some["images"], some["regions"]) == (2, 2)
+
+
+def test_regions_without_a_value_are_in_no_bar(session):
+    filtered = session.summary(parse("status=filtered"))
+    assert filtered["regions"] == 3
+    assert sum(filtered["histograms"]["caption_length"]) == 0 and sum(filtered["histograms"]["area"]) == 3
+
+
+def crops(session, query, **more):
+    found, more_follow = gallery.load_crops(session.tables[0], parse(query), **more)
+    return [(crop.key, crop.regions[0].fields["caption"]) for crop in found], more_follow
+
+
+def test_crops_are_the_regions_of_a_selection_in_its_order(session):
+    everything, more = crops(session, "")
+    assert (len(everything), more) == (6, False) and everything[:3] == [
+        ("a", "a red cat"),
+        ("a", "a dog"),
+        ("b", "Red Square"),
+    ]
+    assert crops(session, "label=dog")[0] == [("a", "a dog"), ("d", "a dog")]
+    assert crops(session, "sort=-proposal_score")[0][0] == ("a", "a red cat")
+    assert crops(session, "q=quiet")[0] == [] and crops(session, "status=dead")[0] == []
+    parts = [crops(session, f"page={page}", limit=4) for page in (1, 2, 3)]
+    assert [more for _, more in parts] == [True, False, False]
+    assert [crop for found, _ in parts for crop in found] == everything
+
+
+def test_a_random_order_of_crops_mixes_images_and_is_decided_by_its_seed(session):
+    orders = {seed: crops(session, f"sort=random&seed={seed}")[0] for seed in range(12)}
+    assert orders[3] == crops(session, "sort=random&seed=3")[0]
+    assert (
+        all(sorted(order) == sorted(orders[0]) for order in orders.values())
+        and len(set(map(tuple, orders.values()))) > 4
+    )
+    apart = [[key for key, _ in order] for order in orders.values()]
+    assert any(order.index("a") + 1 != len(order) - order[::-1].index("a") - 1 for order in apart)
+
+
+def test_a_page_of_crops_has_what_it_shows(session):
+    page = session.crops(parse("key=a"))
+    crop = page["items"][0]
+    assert (crop.stored, crop.fields["width"], crop.regions[0].box) == (True, 48, (0.0, 2.0, 10.5, 20.0625))
+    data = session.crop(0, crop.shard, crop.key, max_side=360, box=crop.regions[0].box)
+    with Image.open(io.BytesIO(data)) as image:
+        assert (image.format, image.size) == ("JPEG", (11, 19))
+
+
+def test_crops_of_an_image_are_cut_from_one_decoding(session, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(
+        "pipeline.viewer.session.decode", lambda *given, **more: decoded.append(given[1]) or decode(*given, **more)
+    )
+    boxes = [(number, 2, number + 9, 20) for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        cut = list(pool.map(lambda box: session.crop(0, "train-000000", "a", box=box, max_side=100), boxes))
+    assert len(decoded) == 1 and len(set(cut)) == 8
 
 
 def test_the_filters_offer_what_is_there(session):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.viewer.pixels import media_type, smaller
+from pipeline.viewer.pixels import crop, decode, media_type, shrink_for, smaller
 from schemas.folder import DatasetError
 
 
@@ -31,6 +31,28 @@ def test_smaller_images_keep_their_shape_and_show_transparency_as_white():
         assert np.asarray(image).min() > 250
     with Image.open(io.BytesIO(smaller(encoded("JPEG"), "x", max_side=100))) as image:
         assert image.size == (40, 20)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_crop_is_as_sharp_as_the_stored_image_allows(kind):
+    pixels = np.zeros((1600, 1200, 3), np.uint8)
+    pixels[800:, 600:] = 255
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    for box, size in (((500.5, 700.2, 701, 901), (100, 100)), ((590, 790, 610, 800), (20, 10))):
+        assert shrink_for(box, 100) == (2 if size[0] == 100 else 1)
+        decoded = decode(file.getvalue(), "x", shrink=shrink_for(box, 100))
+        assert decoded.image.width == (600 if size[0] == 100 and kind == "JPEG" else 1200)
+        with Image.open(io.BytesIO(crop(decoded, box, "x", max_side=100))) as image:
+            assert image.size == size
+            shown = np.asarray(image.convert("L"))
+            assert shown[0, 0] < 20 and (size[1] == 10 or shown[-1, -1] > 235)
+
+
+@pytest.mark.parametrize("box", [(50, 0, 60, 10), (-9, -9, -1, -1)])
+def test_a_crop_beyond_the_image_is_an_error(box):
+    with pytest.raises(DatasetError, match="outside"):
+        crop(decode(encoded("PNG"), "x"), box, "x", max_side=10)
 
 
 def test_a_damaged_image_is_an_error_that_names_it():

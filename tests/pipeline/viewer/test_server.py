@@ -1,5 +1,6 @@
 """The server over HTTP: what it answers, and whom it refuses."""
 
+import re
 import socket
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from pipeline.viewer.safety import allowed_names, is_loopback
 from tests.pipeline.viewer.data import ATTACK, region_id
-from tests.pipeline.viewer.serving import serving
+from tests.pipeline.viewer.serving import TOKEN, serving
 
 MARK = {"shard": "train-000000", "key": "a", "region_id": region_id("a", 0), "keep": False}
 
@@ -53,10 +54,24 @@ def test_captions_come_as_json(client):
         ("/api/overview/b", 404),
         ("/api/overview/c", 404),
         ("/image/b/train-000000/a", 404),
-        ("/image/a/train-000009/a", 422),
+        ("/image/a/train-000009/a", 404),
         ("/image/a/train-000000/z", 422),
-        ("/image/a/train-000000/a'--", 422),
+        ("/image/a/train-000000/a'--", 404),
+        ("/image/a/train-000000/%00", 404),
+        ("/image/a/train-000000/a%2fb", 404),
+        ("/image/c/train-000000/a", 404),
+        ("/image/a/train-000000/a?side=" + "1" * 5000, 400),
+        ("/image/a/train-000000/a?side=big", 400),
+        ("/image/a/train-000000/a?crop=1,2,3", 400),
+        ("/image/a/train-000000/a?crop=5,5,5,9", 400),
+        ("/image/a/train-000000/a?crop=nan,0,inf,9", 400),
+        ("/image/a/train-000000/a?crop=900,900,910,910", 422),
+        ("/api/record/a/train-000009/a", 404),
+        ("/api/record/a/nothing/nobody", 404),
         ("/nothing", 404),
+        ("/compare/", 404),
+        ("/dataset/x", 404),
+        ("/%ff%00", 404),
         ("/assets/", 404),
     ],
 )
@@ -149,9 +164,48 @@ def test_marks_that_make_no_sense_are_refused(client, url, record, headers, stat
     assert not (Path(url) / "marks.jsonl").exists()
 
 
+def test_what_is_not_there_is_said_in_a_sentence(client):
+    assert client.get("/compare/").json == {"error": "there is nothing at this address"}
+
+
+@pytest.mark.parametrize("prefix", ["", "/wrong", "/a-token-of-test", "/a-token-of-testsx", "/assets"])
+def test_without_the_token_of_this_start_nothing_is_answered(client, url, prefix):
+    for path in ("/", "/api/about", "/assets/main.js", "/image/a/train-000000/a"):
+        refused = client.request("GET", path, prefix=prefix)
+        assert refused.status == 403 and b"the address that fineclip view printed" in refused.body
+    sent = {"Origin": client.origin, "Content-Type": "application/json"}
+    assert client.request("POST", "/api/mark", body=b"{}", headers=sent, prefix=prefix).status == 403
+    assert not (Path(url) / "marks.jsonl").exists()
+
+
+def test_a_portal_may_keep_its_path_prefix_or_take_it_away(client):
+    for prefix in (f"/{TOKEN}", f"/user/me/proxy/8000/{TOKEN}"):
+        assert client.request("GET", "/", prefix=prefix).body.startswith(b"<!doctype html>")
+        assert client.request("GET", "/api/page", prefix=prefix).json["items"]
+        bare = client.request("GET", "?q=red", prefix=prefix)
+        assert (bare.status, bare.headers["location"]) == (307, f"{TOKEN}/?q=red")
+
+
+def test_no_address_of_the_page_begins_at_the_root():
+    for asset in (Path(__file__).parents[3] / "pipeline/viewer/assets").iterdir():
+        assert not re.search(r"""["'`]/(?:\?|api|assets|image|compare|crops|dataset)""", asset.read_text()), asset
+
+
+def test_a_name_of_a_portal_is_answered_when_it_is_given(session):
+    with serving(session, host_names=["hub.example.org"]) as client:
+        through = {"Host": "Hub.example.org", "Origin": "https://hub.example.org"}
+        assert client.get("/api/about", Host="hub.example.org:443").status == 200
+        assert client.mark(MARK, **through).status == 200
+        # Some portals put the address that they ask into Host.
+        assert client.mark(MARK | {"keep": None}, Origin="https://hub.example.org").status == 200
+        assert client.mark(MARK, Origin="https://evil.example").status == 403
+        refused = client.get("/api/about", Host="other.example.org")
+        assert refused.status == 421 and b"--host-name other.example.org" in refused.body
+
+
 def test_only_reading_and_marking_are_answered(client):
     for method in ("PUT", "DELETE", "OPTIONS"):
-        assert client.request(method, "/api/page", headers={"Origin": client.url}).status == 405
+        assert client.request(method, "/api/page", headers={"Origin": client.origin}).status == 405
 
 
 def test_bound_to_every_address_bare_addresses_are_answered_and_foreign_names_are_not(session):

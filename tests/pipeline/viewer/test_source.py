@@ -97,6 +97,19 @@ def test_the_database_reads_nothing_but_the_data(session, url, tmp_path):
             session.tables[0].query(statement)
 
 
+@pytest.mark.parametrize("name", ["label=cat/out", "a?b", "a*b", "a[1]b", "a#b", "a::b", "it's", "per%20cent", "a b"])
+def test_names_of_folders_mean_nothing(tmp_path, open_session, name):
+    folder = tmp_path / name
+    folder.parent.mkdir(exist_ok=True)
+    write_data(str(tmp_path / "axb"))
+    (tmp_path / "axb").rename(folder)
+    session = open_session(str(folder))
+    assert shown(session) == ["a", "b", "c", "d"]
+    assert [image.key for image in session.page(parse("label=cat"))["items"]] == ["a"]
+    assert dict(session.values()["values"]["label"]) == {"cat": 1, "dog": 2, "shape": 2, None: 4}
+    assert session.pixels(0, "train-000000", "a", max_side=None)[1] == "image/png"
+
+
 def test_nothing_readable_is_an_error_with_the_first_cause(tmp_path, url):
     for marker in Path(url).glob("*.json"):
         marker.unlink()

@@ -16,16 +16,17 @@ import open_clip
 import pytest
 import torch
 
+import fineclip
 from fineclip import SUBCOMMANDS
 from tests.trainer.runs import write_data
 from tests.trainer.towers import EVA, VIT
-from trainer.cli.command import evaluate_main, train_main
-from trainer.cli.export import export_main
 from trainer.cli.options import parse_evaluate, parse_train
+from trainer.cores import default_threads
+from trainer.hyperparameters import ModelSettings
+from trainer.model import text_cache
 from trainer.model.open import load_model, read_state
-from trainer.recipes import RECIPES, Recipe
+from trainer.recipes import RECIPES, TrainRecipe
 from trainer.run.checkpoints import load_checkpoint
-from trainer.settings import ModelSettings
 
 SMALL = [
     "--image-size",
@@ -47,6 +48,18 @@ SMALL = [
     "--log-every",
     "1",
 ]
+
+
+def train_main(arguments: list[str]) -> int:
+    return fineclip.main(["train", *arguments])
+
+
+def evaluate_main(arguments: list[str]) -> int:
+    return fineclip.main(["evaluate", *arguments])
+
+
+def export_main(arguments: list[str]) -> int:
+    return fineclip.main(["export-model", *arguments])
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +106,8 @@ def test_the_paper_s_numbers():
 
 
 def test_field_names_are_flags_of_their_own():
-    plain = Recipe().plain()
-    parts = [vars(part) for part in vars(Recipe()).values()]
+    plain = TrainRecipe().plain()
+    parts = [vars(part) for part in vars(TrainRecipe()).values()]
     assert sum(map(len, parts)) == len(plain)
 
 
@@ -159,7 +172,7 @@ def test_help_names_every_flag_with_its_default(capsys):
         parse_train(["--recipe", "vitl14", "--help"])
     assert exited.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert all("--" + name.replace("_", "-") in text for name in Recipe().plain())
+    assert all("--" + name.replace("_", "-") in text for name in TrainRecipe().plain())
     assert "Pixels that images are squashed to" in text
     assert "336" in text
 
@@ -182,10 +195,38 @@ def test_help_names_no_command_that_is_not_there(capsys):
     assert named and set(named) <= set(SUBCOMMANDS)
 
 
+def test_crops_follow_the_images_unless_they_are_told():
+    for flags, expected in (
+        ([], 224),
+        (["--image-size", "448"], 448),
+        (["--image-size", "[224,320]"], 224),
+        (["--image-size", "448", "--crop-size", "336"], 336),
+        (["--recipe", "vitl14"], 336),
+        # CLIPSelf's own runs have large images and crops of 224.
+        (["--recipe", "clipself_vitb16", "--image-size", "1024"], 224),
+    ):
+        assert parse_train(["data", "--out", "run", *flags]).recipe.model.crop_side == expected
+
+
+def test_the_paper_s_recipes_have_the_official_area_limits():
+    for name in ("vitb16", "vitl14", "clipself_vitb16", "regionclip_vitb16"):
+        samples = RECIPES[name]().samples
+        assert (samples.min_area_px, samples.max_area_px) == (8 * 8, 1024 * 1024)
+
+
+@pytest.mark.parametrize(("processes", "workers", "threads"), [(1, 4, 12), (4, 4, 1), (8, 2, 1), (32, 1, 1)])
+def test_processes_of_a_node_share_its_cores(processes, workers, threads, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert parse_train(["data", "--out", "run"]).settings.workers == workers
+    assert default_threads(workers) == threads
+
+
 @pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 2), (64, 4)])
 def test_workers_follow_the_cores_that_may_be_used(cores, expected, monkeypatch, capsys):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
-    assert parse_train(["data", "--out", "run"]).run.workers == expected
+    assert parse_train(["data", "--out", "run"]).settings.workers == expected
     with pytest.raises(SystemExit):
         parse_train(["--help"])
     assert f"4 at most. (default: {expected})" in " ".join(capsys.readouterr().out.split())
@@ -307,7 +348,12 @@ def _in_a_group(arguments: list[str]) -> None:
     sys.exit(train_main(arguments))
 
 
-def test_an_interrupt_finishes_the_step_and_the_same_command_goes_on(folder, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "signals",
+    [[signal.SIGINT], [signal.SIGTERM], [signal.SIGTERM, signal.SIGTERM]],
+    ids=["Ctrl-C", "a scheduler", "a scheduler, and torchrun that passes it on"],
+)
+def test_an_interrupt_finishes_the_step_and_the_same_command_goes_on(folder, tmp_path, capfd, signals):
     out = tmp_path / "run"
     arguments = [folder, "--recipe", "mini", "--model", VIT, "--out", str(out), "--epochs", "300", *SMALL]
     arguments += ["--workers", "1"]
@@ -315,19 +361,65 @@ def test_an_interrupt_finishes_the_step_and_the_same_command_goes_on(folder, tmp
     process.start()
     while process.is_alive() and not ((out / "metrics.jsonl").exists() and (out / "metrics.jsonl").stat().st_size):
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    for number in signals:
+        os.killpg(process.pid, number)  # as a terminal does: to the workers too
+        time.sleep(0.02)
     process.join()
     assert process.exitcode == 4
+    assert "Traceback" not in capfd.readouterr().err
     done = load_checkpoint(out / "last.pt").step
     assert 0 < done < 900
     assert train_main([*arguments, "--stop-after", str(done + 1)]) == 0
-    assert "the command without --stop-after goes on" in " ".join(capsys.readouterr().err.split())
+    assert "the command without --stop-after goes on" in " ".join(capfd.readouterr().err.split())
     assert load_checkpoint(out / "last.pt").step == done + 1
 
 
-def test_the_module_lists_its_commands(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["trainer"])
+def test_a_signal_while_texts_are_embedded_is_an_interruption_too(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(text_cache, "SEGMENT_TEXTS", 2)
+    add, added = text_cache.TextCache.add, []
+
+    def add_and_signal(*arguments) -> None:
+        add(*arguments)
+        added.append(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    arguments = [folder, "--recipe", "vitb16", "--pretrained", "null", "--model", VIT, "--out", str(tmp_path), *SMALL]
+    with monkeypatch.context() as patched:
+        patched.setattr(text_cache.TextCache, "add", add_and_signal)
+        assert train_main(arguments) == 4
+    assert added == [1]
+    assert "interrupted before the first step; the same command goes on" in " ".join(capsys.readouterr().err.split())
+    assert train_main([*arguments, "--stop-after", "1"]) == 0
+
+
+def test_the_module_is_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["trainer", "train", "nowhere", "--out", "run", "--epochs", "0"])
     with pytest.raises(SystemExit) as exited:
         runpy.run_module("trainer", run_name="__main__")
     assert exited.value.code == 2
-    assert "train|evaluate|export" in capsys.readouterr().err
+    assert "out of range" in capsys.readouterr().err
+
+
+def test_the_documented_launch_line_is_not_misled_by_the_folder_it_is_given_in(tmp_path):
+    """`torchrun $(which fineclip) train` finds our packages where others of their names lie."""
+    write_data(_made(tmp_path / "data"), (6, 4))
+    for name in ("trainer", "schemas"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module was imported')")
+    arguments = "data --recipe mini --image-size 32 --crop-size 16 --global-batch-size 4 --stop-after 1 --workers 0"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command = Path(sys.executable).with_name("fineclip")
+    ran = subprocess.run(
+        [*torchrun, command, "train", *arguments.split(), "--device", "cpu", "--out", "run"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(fineclip.__file__).parent), "GLOO_SOCKET_IFNAME": "lo"},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert load_checkpoint(tmp_path / "run" / "last.pt").step == 1
+    assert (tmp_path / "run" / "skipped-1.jsonl").exists()
+
+
+def _made(path: Path) -> Path:
+    path.mkdir()
+    return path

@@ -1,5 +1,7 @@
 """From shards to batches: each image once an epoch on any processes and workers; regions, crops and boxes as said."""
 
+import multiprocessing
+import resource
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -35,8 +37,8 @@ from trainer.data.index import build_index
 from trainer.data.pixels import Preparation
 from trainer.data.sampler import epoch_order, local_batch, steps_per_epoch
 from trainer.errors import TrainingError
+from trainer.hyperparameters import OrderSettings, SampleSettings
 from trainer.loss.gather import rank
-from trainer.settings import OrderSettings, SampleSettings
 
 SHARD_SIZES = (7, 1, 3)
 SAMPLES = SampleSettings()
@@ -157,10 +159,9 @@ def test_each_image_comes_once_an_epoch(sizes, global_batch_size, world_size, sh
             )
             for rank in range(world_size)
         ]
-        joined = np.concatenate([part for part, _, _ in parts])
-        assert {size for _, _, size in parts} == {len(joined)}
-        assert [first for _, first, _ in parts] == np.cumsum([0, *(len(part) for part, _, _ in parts)])[:-1].tolist()
-        assert max(len(part) for part, _, _ in parts) - min(len(part) for part, _, _ in parts) <= 1
+        joined = np.concatenate(parts)
+        assert joined.tolist() == order[step * global_batch_size :][:global_batch_size].tolist()
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
         seen += joined.tolist()
     assert sorted(seen) == list(range(len(shard)))
     assert len(joined) > 0
@@ -190,6 +191,28 @@ def test_two_processes_with_two_workers_see_each_image_once(folder):
     first, second = run_processes(_keys_of_an_epoch, 2, folder)
     assert Counter(first + second) == Counter(f"s{s}-{i}" for s, size in enumerate(SHARD_SIZES) for i in range(size))
     assert abs(len(first) - len(second)) <= 1
+
+
+def _load_with_few_files(folder: str, num_workers: int) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    batches = batches_of(folder, size=20)
+    loaded = load_batches(batches, first_step=0, last_step=batches.steps_per_epoch, num_workers=num_workers)
+    kept = list(loaded)  # as slow steps let batches wait
+    assert sum(len(batch.keys) for batch in kept) == 150
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_many_shards_need_few_open_files(tmp_path, num_workers):
+    for shard in range(150):
+        write_shard(str(tmp_path), [tiny_sample(f"s{shard}")], index=shard)
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=_load_with_few_files, args=(str(tmp_path), num_workers))
+    process.start()
+    process.join(60)
+    if process.is_alive():
+        process.kill()
+    assert process.exitcode == 0
 
 
 def test_more_processes_and_workers_than_images(tmp_path):
@@ -238,7 +261,6 @@ def test_an_image_that_cannot_be_used_is_skipped_and_named(tmp_path):
     batch = batches_of(str(tmp_path))[0]
     assert batch.keys == ("good",)
     assert {key: why.split()[0] for key, why in batch.skipped} == {"bad": "cannot", "other": "is"}
-    assert batch.joined_size == 3
 
 
 def test_a_tar_that_vanishes_while_training_skips_its_images(folder, tmp_path):
@@ -275,7 +297,42 @@ def test_chosen_regions_are_distinct_and_ascending(num_regions, max_regions):
 
 def test_crops_are_half_as_large_again_and_clipped():
     boxes = as_boxes([[10, 10, 20, 30], [0, 0, 4, 4], [39.5, 31.5, 40, 32]])
-    assert enlarge(boxes, 1.5, width=40, height=32).tolist() == [[7, 5, 23, 32], [0, 0, 5, 5], [39, 31, 40, 32]]
+    # Enlarged: 7.5..22.5 x 5..32 (clipped), -1..5 both ways, 39.375..40 x 31.375..32. Edges round to the nearest pixel,
+    # halves to even, as Pillow's `crop` does with what the official code gives it.
+    assert enlarge(boxes, 1.5, width=40, height=32).tolist() == [[8, 5, 22, 32], [0, 0, 5, 5], [39, 31, 40, 32]]
+
+
+@given(st.tuples(*[st.floats(0, 1, width=32)] * 4))
+def test_crops_are_those_that_pillow_cuts(corners):
+    """In the official code's arithmetic: a quarter of each side more on both sides, clipped, then `Image.crop`."""
+    x0, x1 = sorted(c * 40 for c in corners[:2])
+    y0, y1 = sorted(c * 32 for c in corners[2:])
+    width, height = x1 - x0, y1 - y0
+    left, top = max(x0 - 0.25 * width, 0), max(y0 - 0.25 * height, 0)
+    right, bottom = min(x1 + 0.25 * width, 40), min(y1 + 0.25 * height, 32)
+    expected = [round(edge) for edge in (left, top, right, bottom)]
+    (found,) = enlarge(np.array([[x0, y0, x1, y1]]), 1.5, width=40, height=32).tolist()
+    if expected[0] < expected[2] and expected[1] < expected[3]:
+        assert np.abs(np.subtract(found, expected)).max() <= (0 if _is_clear(left, top, right, bottom) else 1)
+
+
+def _is_clear(*edges: float) -> bool:
+    """Say whether no edge is so near a half that the order of additions decides."""
+    return all(abs(edge % 1 - 0.5) > 1e-6 for edge in edges)
+
+
+def test_regions_outside_the_area_limits_are_not_chosen():
+    boxes = as_boxes([[0, 0, 8, 8], [0, 0, 7, 8], [0, 0, 20, 20], [0, 0, 21, 20]])
+    settings = SampleSettings(min_area_px=64, max_area_px=400, max_regions=2)
+    sample = decode_sample(_png(30, 30), boxes, size=(30, 30), key="a", epoch=0, seed=0, settings=settings)
+    assert sample.regions.tolist() == [0, 2]
+    unlimited = decode_sample(_png(30, 30), boxes, size=(30, 30), key="a", epoch=0, seed=0, settings=SampleSettings())
+    assert unlimited.regions.tolist() == [0, 1, 2, 3]
+
+
+def test_area_limits_that_let_nothing_through_are_refused():
+    with pytest.raises(ValueError, match="--min-area-px 5 --max-area-px 4"):
+        SampleSettings(min_area_px=5, max_area_px=4)
 
 
 @given(

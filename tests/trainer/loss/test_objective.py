@@ -8,10 +8,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.trainer.processes import run_processes
+from trainer.hyperparameters import LossSettings
+from trainer.loss.choose import objective_of
 from trainer.loss.gather import exchange_counts, gather_ids, gather_rows, rank, world_size
-from trainer.loss.objective import Losses, Objective, Pairs
+from trainer.loss.methods import CLIP, CLIPSelf, FineCLIP, RegionCLIP
+from trainer.loss.objective import Counts, Losses, Pairs
+from trainer.loss.official import OfficialFineCLIP
 from trainer.model.backbone import normalise
-from trainer.settings import LossSettings
 
 DIM = 4
 
@@ -40,7 +43,7 @@ class Batch:
     texts: Tensor
     ids: Tensor
     """Of images, then regions."""
-    official_process: Tensor
+    region_image_index: Tensor
     labels: Tensor
 
     def part(self, images: slice, regions: slice) -> "Batch":
@@ -49,7 +52,8 @@ class Batch:
             torch.cat([tensor[:num_images][images], tensor[num_images:][regions]]) for tensor in (self.texts, self.ids)
         )
         own = (tensor[regions] for tensor in (self.rois, self.crops))
-        return Batch(self.images[images], *own, texts, ids, self.official_process[regions], self.labels[regions])
+        owners = self.region_image_index[regions] - images.start
+        return Batch(self.images[images], *own, texts, ids, owners, self.labels[regions])
 
 
 def joined_batch(num_images: int = 6, num_regions: int = 9) -> Batch:
@@ -59,10 +63,11 @@ def joined_batch(num_images: int = 6, num_regions: int = 9) -> Batch:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     ids = torch.tensor([1, 2, 1, 3, 4, 5, 20, 21, 22, 20, 20, 23, 24, 21, 25])
-    official_process = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1])
+    # Of two official processes the first has images 0 to 2, so four regions, and the second five.
+    owners = torch.tensor([0, 0, 1, 2, 3, 3, 3, 3, 3])
     labels = torch.tensor([0, 3, 3, 1, 0, 2, 5, 5, 1])
     sizes = (num_images, num_regions, num_regions)
-    return Batch(*(draw(n, 5) for n in sizes), draw(15, 3), ids, official_process, labels)
+    return Batch(*(draw(n, 5) for n in sizes), draw(15, 3), ids, owners, labels)
 
 
 def loss_and_gradients(batch: Batch, settings: LossSettings) -> dict[str, Tensor]:
@@ -80,13 +85,14 @@ def loss_and_gradients(batch: Batch, settings: LossSettings) -> dict[str, Tensor
         region_text=text[num_images:],
         region_text_ids=batch.ids[num_images:],
         crop=crop,
-        official_process=batch.official_process,
+        region_image_index=batch.region_image_index,
         labels=batch.labels,
     )
-    counts = exchange_counts([num_images, len(batch.rois)], torch.device("cpu"))
+    everyone = exchange_counts([num_images, len(batch.rois), num_images], torch.device("cpu"))
     concepts = normalise(torch.randn(6, DIM, generator=torch.Generator().manual_seed(3), dtype=torch.float64))
-    objective = Objective(settings, max_regions=4, concept_features=concepts)
-    losses: Losses = objective(pairs, counts, logit_scale=logit_scale, global_batch_size=6, seed=0)
+    objective = objective_of(settings, max_regions=4, concept_features=concepts)
+    gathered = objective.gather(pairs, [Counts(*row) for row in everyone])
+    losses: Losses = objective.losses(gathered, logit_scale=logit_scale, seed=0)
     (losses.loss * world_size()).backward()
     if logit_scale.grad is None:
         logit_scale.grad = torch.zeros_like(logit_scale)
@@ -176,6 +182,34 @@ def test_rows_stand_in_rank_order_and_their_gradients_are_summed():
         assert gradient.tolist() == [[6.0, 6.0]] * process
 
 
+def _gathered_nothing() -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    none = torch.zeros(0, 2, requires_grad=True)
+    counts = exchange_counts([0], torch.device("cpu"))
+    (joined,) = gather_rows([none], counts)
+    joined.sum().backward()
+    ids = gather_ids(torch.zeros(0, dtype=torch.int64), [row[0] for row in counts])
+    return tuple(joined.shape), tuple(none.grad.shape), tuple(ids.shape)
+
+
+def test_no_rows_anywhere_are_no_rows():
+    assert run_processes(_gathered_nothing, 2) == [((0, 2), (0, 2), (0,))] * 2
+
+
+def _nothing_of(kinds: str) -> list[dict[str, Tensor]]:
+    """Return losses and gradients where no process has a captioned image, or a region, or either."""
+    whole = joined_batch()
+    images = slice(0, 0) if "images" in kinds else slice(3 * rank(), 3 * rank() + 3)
+    regions = slice(0, 0) if "regions" in kinds else slice(4 * rank(), 4 * rank() + 4)
+    return [loss_and_gradients(whole.part(images, regions), settings) for settings in SETTINGS.values()]
+
+
+@pytest.mark.parametrize("kinds", ["images", "regions", "images and regions"])
+def test_a_step_where_no_process_has_one_kind(kinds):
+    for found_by_settings in run_processes(_nothing_of, 2, kinds):
+        for name, found in zip(SETTINGS, found_by_settings, strict=True):
+            assert all(tensor.isfinite().all() for tensor in found.values()), name
+
+
 @pytest.mark.parametrize(
     "weights",
     [{"global_weight": -1.0}, {"global_weight": 0, "region_weight": 0, "distill_weight": 0}, {"official_quirks": 0}],
@@ -187,6 +221,22 @@ def test_settings_that_train_nothing_are_refused(weights):
 
 def test_what_an_objective_lacks_is_named():
     with pytest.raises(ValueError, match="max-regions"):
-        Objective(LossSettings(official_quirks=1))
+        objective_of(LossSettings(official_quirks=1))
     with pytest.raises(ValueError, match="concepts"):
-        Objective(LossSettings(region_objective="concepts"))
+        objective_of(LossSettings(region_objective="concepts"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "method"),
+    [
+        (LossSettings(), FineCLIP),
+        (LossSettings(global_weight=0), FineCLIP),
+        (LossSettings(region_weight=0, distill_weight=0), CLIP),
+        (LossSettings(global_weight=0, region_weight=0), CLIPSelf),
+        (LossSettings(region_objective="concepts"), RegionCLIP),
+        (LossSettings(official_quirks=8), OfficialFineCLIP),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_settings_mean_a_method(settings, method):
+    assert type(objective_of(settings, concept_features=torch.eye(DIM))) is method

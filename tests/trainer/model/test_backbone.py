@@ -13,7 +13,7 @@ from tests.trainer.towers import EVA, VIT, random_weights
 from trainer.model.backbone import Backbone, check_size, normalise, pool_regions
 from trainer.model.towers import UnsupportedTowerError, tower_of
 
-SIZES = [(224, 224), (320, 320), (224, 320)]
+SIZES = [(224, 224), (320, 320), (224, 320), (448, 448), (96, 96)]
 
 
 def model_of(name: str, size: tuple[int, int] = (224, 224)) -> Any:
@@ -23,13 +23,23 @@ def model_of(name: str, size: tuple[int, int] = (224, 224)) -> Any:
     if size == (224, 224):
         return native
     if name == EVA:
+        trunk = native.visual.trunk
+        positions = trunk.pos_embed.detach()
         native.visual.set_input_size(size)
+        trunk.pos_embed.data = resampled(positions, trunk.patch_embed.grid_size)
         return native
     resized = open_clip.create_model(name, force_image_size=size)
     state = native.state_dict()
-    resize_pos_embed(state, resized)
+    resize_pos_embed(state, resized, antialias=False)
     resized.load_state_dict(state)
     return resized
+
+
+def resampled(positions: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return `[1, 1 + h w, C]` position embeddings for another grid, as the original EVA-CLIP code has it."""
+    old = positions[:, 1:].unflatten(1, (14, 14)).permute(0, 3, 1, 2)
+    new = nn.functional.interpolate(old, size=grid, mode="bicubic", align_corners=False)
+    return torch.cat([positions[:, :1], new.flatten(2).transpose(1, 2)], dim=1)
 
 
 def dense_of(visual: Any, name: str, images: Tensor) -> Tensor:

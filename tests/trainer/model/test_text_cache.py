@@ -14,12 +14,13 @@ from schemas.hashes import text_sha256
 from tests.trainer.runs import write_data
 from tests.trainer.towers import VIT, random_weights
 from trainer.data.index import build_index
+from trainer.errors import TrainingError
+from trainer.hyperparameters import ModelSettings
 from trainer.model import text_cache
 from trainer.model.open import load_model
 from trainer.model.student import encode_text
 from trainer.model.text import FrozenText, TrainedText, tower_fingerprint
 from trainer.model.text_cache import TextCache, fill
-from trainer.settings import ModelSettings
 
 DIM = 3
 
@@ -64,6 +65,23 @@ def test_a_segment_of_another_width_is_named(tmp_path):
     filled(tmp_path, ["a"], Encoder())
     with pytest.raises(ValueError, match=r"\.npy: a segment"):
         TextCache(tmp_path, tower="t" * 64, dim=DIM + 1)
+
+
+def test_segments_are_not_held_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_cache, "SEGMENT_TEXTS", 1)
+    texts = [f"text {i}" for i in range(20)]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    cache = filled(tmp_path, texts, Encoder())
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert np.array_equal(cache.features(cache.rows(digests_of(texts))), Encoder()(texts))
+
+
+def test_a_segment_that_was_cut_is_named(tmp_path):
+    filled(tmp_path, ["a"], Encoder())
+    (path,) = tmp_path.rglob("*.npy")
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(TrainingError, match=rf"{path.name}: .*remove the file"):
+        TextCache(tmp_path, tower="t" * 64, dim=DIM)
 
 
 def test_processes_share_the_work(tmp_path, monkeypatch):
@@ -113,10 +131,10 @@ def test_features_are_the_tower_s(tmp_path):
     images, regions = torch.tensor([4, 0]), torch.tensor([5, 0, 1])
     image, region = frozen.features(images, regions)
     with torch.no_grad():
-        expected = encode_text(model.clip, trained.tokens(images, regions))
+        expected = encode_text(model.clip, torch.cat(trained.tokens(images, regions)))
     assert torch.allclose(torch.cat([image, region]), expected, atol=1e-3)
     assert len(image) == 2
-    assert trained.tokens(images[:0], regions[:0]).shape == (0, 16)
+    assert [tokens.shape for tokens in trained.tokens(images[:0], regions[:0])] == [(0, 16), (0, 16)]
 
 
 def test_the_fingerprint_is_the_text_tower_s_alone():

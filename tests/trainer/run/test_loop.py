@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,13 @@ from tests.shards import tiny_sample, write_shard
 from tests.trainer.processes import run_processes
 from tests.trainer.runs import RECIPE, change, coloured, write_data
 from trainer.errors import RefusedError, StoppedError, TrainingError
-from trainer.recipes import Recipe
+from trainer.recipes import TrainRecipe
 from trainer.run.checkpoints import load_checkpoint
 from trainer.run.loop import train
-from trainer.run.settings import RunResult, RunSettings, StopRequest
+from trainer.run.stop import StopRequest
+from trainer.run.train_settings import TrainResult, TrainSettings
 
-RUN = RunSettings(workers=0, log_every=1, checkpoint_every=2, device="cpu", threads=1)
+RUN = TrainSettings(workers=0, log_every=1, checkpoint_every=2, device="cpu", threads=1)
 KEYS = (
     "step samples_seen global_loss region_loss distill_loss loss lr images_per_s duplicate_rate".split()  # noqa: SIM905
 )
@@ -40,7 +41,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_data(tmp_path_factory.mktemp("data"), val=5)
 
 
-def run_training(folder: str, out: Path, recipe: Recipe = RECIPE, run: RunSettings = RUN, **options: Any) -> RunResult:
+def run_training(
+    folder: str, out: Path, recipe: TrainRecipe = RECIPE, run: TrainSettings = RUN, **options: Any
+) -> TrainResult:
     console = Console(file=io.StringIO())
     return train(Dataset.open(folder), out, recipe, run, device=torch.device("cpu"), console=console, **options)
 
@@ -85,7 +88,9 @@ def test_an_absent_loss_is_null(folder, tmp_path):
     assert {line["distill_loss"] for line in lines(tmp_path)} == {None}
 
 
-def kill_at(folder: str, out: Path, recipe: Recipe, run: RunSettings, *, when: Callable[[], bool] | None) -> None:
+def kill_at(
+    folder: str, out: Path, recipe: TrainRecipe, run: TrainSettings, *, when: Callable[[], bool] | None
+) -> None:
     """Run in another process until `when` says so, then end it as a power cut would."""
     process = multiprocessing.get_context("fork").Process(target=run_training, args=(folder, out, recipe, run))
     process.start()
@@ -221,7 +226,7 @@ def test_tensorboard_files(folder, tmp_path):
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 
-def _losses(folder: str, out: Path, recipe: Recipe) -> list[float]:
+def _losses(folder: str, out: Path, recipe: TrainRecipe) -> list[float]:
     run_training(folder, out, recipe, replace(RUN, workers=1, eval_every=4, micro_batch_size=2))
     return [line["loss"] for line in lines(out)]
 
@@ -242,3 +247,89 @@ def test_the_three_losses_fall(folder, tmp_path):
     for name in ("global_loss", "region_loss", "distill_loss"):
         first, last = (sum(line[name] for line in part) for part in (reported[:5], reported[-5:]))
         assert last < 0.9 * first, name
+
+
+def write_photographs(folder: Path, *, regions: Sequence[int], captioned: bool) -> str:
+    """Write images that have so many regions each, with captions or without."""
+    caption = "a photograph" if captioned else None
+    samples = [tiny_sample(f"photo-{i}", num_regions=n, image_caption=caption) for i, n in enumerate(regions)]
+    write_shard(str(_made(folder)), samples)
+    return str(folder)
+
+
+def _train_quietly(folder: str, out: Path, recipe: TrainRecipe) -> list[dict[str, Any]]:
+    run_training(folder, out, recipe)
+    return lines(out)
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+@pytest.mark.parametrize("teacher", ["live", "frozen"])
+def test_photographs_without_captions_train_on_their_regions(tmp_path, num_processes, teacher):
+    folder = write_photographs(tmp_path / "data", regions=[2, 1, 0, 3, 0, 2], captioned=False)
+    recipe = change(RECIPE, global_batch_size=2, teacher=teacher, epochs=1)
+    for reported in run_processes(_train_quietly, num_processes, folder, tmp_path / "run", recipe)[:1]:
+        assert {line["global_loss"] for line in reported} == {None}
+        assert any(line["region_loss"] for line in reported)
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_images_without_regions_train_on_their_captions(tmp_path, num_processes):
+    folder = write_photographs(tmp_path / "data", regions=[0] * 4, captioned=True)
+    recipe = change(RECIPE, global_batch_size=2, epochs=1)
+    (reported, *_) = run_processes(_train_quietly, num_processes, folder, tmp_path / "run", recipe)
+    assert {(line["region_loss"], line["distill_loss"]) for line in reported} == {(None, None)}
+
+
+def test_data_with_neither_is_refused(tmp_path):
+    folder = write_photographs(tmp_path / "data", regions=[0, 0], captioned=False)
+    with pytest.raises(TrainingError, match="no image has a caption and none has a region"):
+        run_training(folder, tmp_path / "run")
+
+
+def test_texts_that_no_loss_looks_at_are_not_trained(folder, tmp_path):
+    with pytest.raises(ValueError, match="--train-text: no loss of this recipe looks at texts"):
+        change(RECIPE, global_weight=0.0, region_weight=0.0)
+    # Nor where the data has none.
+    photographs = write_photographs(tmp_path / "data", regions=[2, 2], captioned=False)
+    with pytest.raises(TrainingError, match="--train-text"):
+        run_training(photographs, tmp_path / "run", change(RECIPE, region_weight=0.0))
+
+
+def test_skip_counts_survive_a_resume(tmp_path):
+    samples = [tiny_sample(f"key-{i}") for i in range(30)]
+    broken = [replace(s, image=s.image[:50]) if i < 14 else s for i, s in enumerate(samples)]
+    write_shard(str(_made(tmp_path / "data")), broken)
+    recipe = change(RECIPE, global_batch_size=1)
+    skipped = 0
+    with pytest.raises(StoppedError, match=r"11 of \d+ samples cannot be used; the first: key-\d+"):
+        for step in range(1, 31):  # as on a machine that is taken away after every step
+            run_training(str(tmp_path / "data"), tmp_path / "run", recipe, replace(RUN, stop_after=step))
+            skipped = len(lines(tmp_path / "run", "skipped.jsonl"))
+    assert skipped == 10
+
+
+def _stop_after(folder: str, out: Path, recipe: TrainRecipe, step: int) -> None:
+    run_training(folder, out, recipe, replace(RUN, stop_after=step, checkpoint_every=100))
+
+
+def test_fewer_processes_forget_what_more_skipped_beyond_the_checkpoint(tmp_path):
+    samples = [tiny_sample(f"key-{i}") for i in range(8)]
+    write_shard(str(_made(tmp_path / "data")), [replace(s, image=b"") if i < 2 else s for i, s in enumerate(samples)])
+    recipe, out = change(RECIPE, global_batch_size=4, epochs=4), tmp_path / "run"
+    run_processes(_stop_after, 2, str(tmp_path / "data"), out, recipe, 2)
+    with (out / "skipped-1.jsonl").open("a") as file:
+        file.write('{"step": 3, "key": "key-0", "why": "as a run that was killed after its checkpoint leaves it"}\n')
+    run_training(str(tmp_path / "data"), out, recipe)
+    found = [(line["step"], line["key"]) for path in out.glob("skipped*.jsonl") for line in lines(out, path.name)]
+    assert len(found) == len(set(found)) == 8
+    assert {line["step"] for line in lines(out, "skipped-1.jsonl")} <= {1, 2}
+
+
+def test_the_result_is_as_readable_as_the_rest(folder, tmp_path):
+    before = os.umask(0o027)
+    try:
+        run_training(folder, tmp_path / "run", change(RECIPE, epochs=1))
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "run").rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o750 if path.is_dir() else 0o640), path

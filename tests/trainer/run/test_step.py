@@ -9,11 +9,11 @@ from torch import Tensor
 from schemas.dataset import Dataset
 from tests.trainer.processes import run_processes
 from tests.trainer.runs import RECIPE, change, write_data
-from tests.trainer.towers import random_weights
+from tests.trainer.towers import EVA, VIT, random_weights
 from trainer.data.batches import Batches
 from trainer.data.index import build_index
 from trainer.loss.gather import rank, world_size
-from trainer.recipes import Recipe
+from trainer.recipes import TrainRecipe
 from trainer.run.assemble import Parts, assemble
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_data(tmp_path_factory.mktemp("data"))
 
 
-def parts_of(folder: str, recipe: Recipe, max_images: int, cache: str) -> Parts:
+def parts_of(folder: str, recipe: TrainRecipe, max_images: int, cache: str) -> Parts:
     """Return a run whose weights show and whose steps subtract the gradient itself."""
     index = build_index(Dataset.open(folder), "train")
     parts = assemble(recipe, index, device=CPU, text_cache=cache, max_images=max_images)
@@ -47,7 +47,7 @@ def parts_of(folder: str, recipe: Recipe, max_images: int, cache: str) -> Parts:
     return parts
 
 
-def weights_after_a_step(folder: str, recipe: Recipe, max_images: int, cache: str) -> dict[str, Tensor]:
+def weights_after_a_step(folder: str, recipe: TrainRecipe, max_images: int, cache: str) -> dict[str, Tensor]:
     parts = parts_of(folder, recipe, max_images, cache)
     dataset = Dataset.open(folder)
     batches = Batches(
@@ -92,29 +92,38 @@ def test_processes_equal_one(folder, tmp_path, num_processes, max_images):
             assert_same(found[at], expected, (name, process))
 
 
+def test_processes_with_different_numbers_of_pieces_do_not_wait_for_each_other(folder, tmp_path):
+    recipe = change(RECIPE, global_batch_size=13)  # 7 images and 6, so two pieces and one
+    found = run_processes(weights_after_a_step, 2, folder, recipe, 6, str(tmp_path))
+    expected = weights_after_a_step(folder, recipe, 100, str(tmp_path))
+    for process in found:
+        assert_same(process, expected, "pieces")
+
+
 def test_pieces_draw_the_same_random_numbers_twice(folder, tmp_path, monkeypatch):
     parts = parts_of(folder, RECIPE, 2, str(tmp_path))
     for block in parts.model.clip.visual.transformer.resblocks[:-1]:
         block.attn.dropout = 0.5
-    step, embedded = parts.step, []
-    embed = type(step)._embed
+    step, embedded, inputs_of_pieces = parts.step, [], []
+    embed = type(step)._features
 
-    def recorded(self, piece):
-        features = embed(self, piece)
+    def recorded(self, inputs):
+        features = embed(self, inputs)
         embedded.append(features.image.detach())
+        inputs_of_pieces.append(inputs)
         return features
 
-    monkeypatch.setattr(type(step), "_embed", recorded)
+    monkeypatch.setattr(type(step), "_features", recorded)
     dataset = Dataset.open(folder)
     batch = Batches(dataset, build_index(dataset, "train"), order=RECIPE.order, samples=RECIPE.samples)[0]
     step.run(batch, lr=0.01, seed=0)
     first, second = embedded[:3], embedded[3:]
     assert len(second) == 3
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    assert not torch.equal(first[0], embed(step, batch.to(CPU)).image[:2])
+    assert not torch.equal(first[0], embed(step, inputs_of_pieces[0]).image)
 
 
-def changed_by(folder: str, cache: Path, recipe: Recipe) -> set[str]:
+def changed_by(folder: str, cache: Path, recipe: TrainRecipe) -> set[str]:
     parts = parts_of(folder, recipe, 100, str(cache))
     before = {name: tensor.clone() for name, tensor in parts.model.clip.state_dict().items()}
     dataset = Dataset.open(folder)
@@ -132,6 +141,33 @@ def test_what_is_trained(folder, tmp_path):
     assert all(name.startswith("visual.") for name in frozen_text - {"logit_scale"})
     assert blocks
     assert all(name.startswith("visual.transformer.resblocks.") for name in blocks)
+
+
+QUERY_AND_KEY = {
+    # The last block's, which the class token alone reads: parameters of their own in EVA02, rows of one in OpenAI's.
+    EVA: {"visual.trunk.blocks.2.attn.q_proj.weight", "visual.trunk.blocks.2.attn.k_proj.weight"},
+    VIT: {"visual.transformer.resblocks.2.attn.in_proj_weight"},
+}
+
+
+@pytest.mark.parametrize("model", [EVA, VIT])
+@pytest.mark.parametrize(
+    ("name", "reached"), [("clipself", False), ("regionclip", False), ("frozen text", True), ("clip", True)]
+)
+def test_weights_that_no_loss_reaches_do_not_decay(folder, tmp_path, model, name, reached):
+    recipe = change(RECIPES[name], model=model, weight_decay=0.5)
+    index = build_index(Dataset.open(folder), "train")
+    parts = assemble(recipe, index, device=CPU, text_cache=str(tmp_path), max_images=2)
+    before = {name: tensor.clone() for name, tensor in parts.model.clip.state_dict().items()}
+    batches = Batches(Dataset.open(folder), index, order=recipe.order, samples=recipe.samples)
+    for step in range(2):
+        parts.step.run(batches[step], lr=0.1, seed=step)
+    after = parts.model.clip.state_dict()
+    for parameter in QUERY_AND_KEY[model]:
+        rows = slice(0, 2 * len(before[parameter]) // 3) if model == VIT else slice(None)
+        assert torch.equal(after[parameter][rows], before[parameter][rows]) != reached
+        if model == VIT:
+            assert not torch.equal(after[parameter][rows.stop :], before[parameter][rows.stop :])
 
 
 def test_an_average_follows_the_student_and_a_frozen_teacher_does_not(folder, tmp_path):

@@ -1,6 +1,7 @@
 """Evaluation tasks on a model whose features are known, and on one and two processes."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +14,13 @@ from tests.trainer.runs import write_data
 from tests.trainer.towers import VIT, random_weights
 from trainer.data.index import build_index
 from trainer.errors import TrainingError
-from trainer.evaluate.evaluate import Embedded, check_task, embed, evaluate
-from trainer.model.open import load_model
+from trainer.evaluate.embed import Embedded, embed
+from trainer.evaluate.settings import EvaluateSettings, Task
+from trainer.evaluate.tasks import EVALUATORS
+from trainer.evaluate.texts import TextEncoder
+from trainer.hyperparameters import ModelSettings
+from trainer.model.open import LoadedModel, load_model
 from trainer.model.student import Student, encode_text
-from trainer.settings import EvaluateSettings, ModelSettings
 
 CPU = torch.device("cpu")
 SETTINGS = ModelSettings(model=VIT, image_size=64, crop_size=32)
@@ -46,6 +50,10 @@ def embedded_data(folder: str, *, regions: bool = True, **settings: object) -> E
     )
 
 
+def evaluate(task: Task, embedded: Embedded, model: LoadedModel, **options: Sequence[str]) -> dict[str, float]:
+    return dict(EVALUATORS[task].run(embedded, TextEncoder(model=model, device=CPU, **options)))
+
+
 def perfect(folder: str) -> tuple[Embedded, object]:
     """Return an embedding whose every image and region has the feature of its own caption."""
     model, index = model_with_weights(), build_index(Dataset.open(folder), "train")
@@ -62,12 +70,12 @@ def perfect(folder: str) -> tuple[Embedded, object]:
 def test_perfect_features_find_everything(folder):
     embedded, model = perfect(folder)
     for task in ("retrieval", "region-retrieval"):
-        found = evaluate(task, embedded, model, device=CPU)
+        found = evaluate(task, embedded, model)
         assert {value for name, value in found.items() if "recall" in name} == {1.0}
     # 13 images, two of them without a caption; 5 distinct captions.
-    counts = evaluate("retrieval", embedded, model, device=CPU)
+    counts = evaluate("retrieval", embedded, model)
     assert (counts["num_images"], counts["num_texts"]) == (11, 5)
-    regions = evaluate("region-retrieval", embedded, model, device=CPU)
+    regions = evaluate("region-retrieval", embedded, model)
     assert (regions["num_regions"], regions["num_texts"]) == (embedded.index.num_regions, 3)
 
 
@@ -78,16 +86,16 @@ def test_classes_are_the_labels(folder):
         tokens = model.tokenize([f"just {name}" for name in names])
         own = encode_text(model.clip, tokens)
     known = Embedded(**{**vars(embedded), "region": own})
-    found = evaluate("regions", known, model, device=CPU, templates=["just {}"])
+    found = evaluate("regions", known, model, templates=["just {}"])
     assert found["region_accuracy@1"] == found["region_mean_class_accuracy@1"] == 1
     assert found["num_classes"] == 3
     wrong = Embedded(**{**vars(embedded), "region": own.roll(1, 0)})
-    assert evaluate("regions", wrong, model, device=CPU, templates=["just {}"])["region_accuracy@1"] < 1
+    assert evaluate("regions", wrong, model, templates=["just {}"])["region_accuracy@1"] < 1
 
 
 def test_chance_is_told_beside_accuracy(folder):
     embedded, model = perfect(folder)
-    found = evaluate("regions", embedded, model, device=CPU)
+    found = evaluate("regions", embedded, model)
     assert found["num_classes"] == 3
     assert (found["region_chance@1"], found["region_chance@5"]) == (1 / 3, 1)
 
@@ -102,15 +110,15 @@ def test_one_class_alone_is_nothing_to_classify(folder, task, column, remedy):
     alike = pa.chunked_array([[None if name is None else "cat" for name in names.to_pylist()]])
     index = dataclasses.replace(embedded.index, **{column: alike})
     same = dataclasses.replace(embedded, index=index)
-    for measure in (lambda: evaluate(task, same, model, device=CPU), lambda: check_task(task, index)):
+    for measure in (lambda: evaluate(task, same, model), lambda: EVALUATORS[task].check(index)):
         with pytest.raises(TrainingError, match=f"the same .*'cat', so any model .*{remedy}"):
             measure()
-    check_task("retrieval", index)
+    EVALUATORS["region-retrieval"].check(index)
 
 
 def test_zeroshot_takes_captions_as_class_names(folder):
     embedded, model = perfect(folder)
-    found = evaluate("zeroshot", embedded, model, device=CPU, templates=["{}"])
+    found = evaluate("zeroshot", embedded, model, templates=["{}"])
     assert found["image_accuracy@1"] == 1
     assert found["num_images"] == 11
 
@@ -150,4 +158,4 @@ def test_nothing_to_measure_is_said(tmp_path):
     model = model_with_weights()
     for task, message in (("region-retrieval", "no region"), ("regions", "no region")):
         with pytest.raises(TrainingError, match=message):
-            evaluate(task, embedded, model, device=CPU)
+            evaluate(task, embedded, model)

@@ -1,12 +1,12 @@
-"""How a run is carried out, asked to stop, and ended; the run itself is `loop.py`."""
+"""How a training is carried out, and how it ended; the run itself is `loop.py`. Nothing here imports torch."""
 
 from dataclasses import dataclass, field
 
-from trainer.settings import default_workers
+from trainer.cores import default_workers
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings:
+class TrainSettings:
     """How a run is carried out; its result does not depend on it, but for rounding."""
 
     workers: int = field(default_factory=lambda: default_workers(4))
@@ -42,15 +42,8 @@ class RunSettings:
             raise ValueError("--log-every, --checkpoint-every, --eval-every and --micro-batch-size: give 1 or more")
 
 
-@dataclass
-class StopRequest:
-    """Set from a signal handler: the step in hand is finished, a checkpoint written, and the run ends."""
-
-    requested: bool = False
-
-
 @dataclass(frozen=True, kw_only=True)
-class RunResult:
+class TrainResult:
     """How a run ended."""
 
     step: int

@@ -1,11 +1,14 @@
-"""What a run depends on, as frozen dataclasses: their fields, defaults and docstrings are the command's flags and help.
+"""Hyperparameters: all that a training's result depends on, beside the data. `recipes.py` puts whole ones together.
 
-Nothing here imports torch, so that `--help` is quick and needs none of the trainer's extra.
+Frozen dataclasses: their fields, defaults and docstrings are the command's flags and help. Nothing here imports torch,
+so that `--help` is quick and needs none of the trainer's extra.
 """
 
-import os
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -20,22 +23,6 @@ TeacherKind = Literal["live", "detached", "ema", "frozen"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
-RegionFeature = Literal["roi", "crop"]
-"""Where a region's feature comes from: pooled from the dense map of its image, or its crop embedded as an image."""
-
-Task = Literal["regions", "retrieval", "region-retrieval", "zeroshot"]
-TASKS: tuple[Task, ...] = get_args(Task)
-
-
-def available_cores() -> int:
-    """Return how many CPU cores this process may run on: fewer than the machine has, in many a container or job."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def default_workers(most: int) -> int:
-    """Return how many processes decode images unless it is said: one a core, `most` at most."""
-    return min(most, available_cores())
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
@@ -48,8 +35,8 @@ class ModelSettings:
     .safetensors). None starts from random weights, except for `local-dir:` folders that hold some."""
     image_size: int | tuple[int, int] = 224
     """Pixels that images are squashed to: a side, or [height, width]; whole patches."""
-    crop_size: int = 224
-    """Pixels of a side that the teacher's crops are squashed to."""
+    crop_size: int | None = None
+    """Pixels of a side that the teacher's crops are squashed to; None takes --image-size, its shorter side."""
     train_text: bool = False
     """Train the text tower too. Otherwise it is frozen, and each text is embedded once."""
     trainable: Literal["all", "blocks"] = "all"
@@ -71,6 +58,11 @@ class ModelSettings:
         """(height, width) in pixels."""
         return self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
 
+    @property
+    def crop_side(self) -> int:
+        """Pixels of a side of crops."""
+        return min(self.input_size) if self.crop_size is None else self.crop_size
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings:
@@ -78,6 +70,10 @@ class SampleSettings:
 
     max_regions: int | None = 20
     """Most regions of an image in an epoch; which ones changes from epoch to epoch. None takes all."""
+    min_area_px: float = 0.0
+    """Smallest region that is trained on, in square pixels of the stored image; the official code's is 8 x 8."""
+    max_area_px: float | None = None
+    """Largest region that is trained on; the official code's is 1024 x 1024. None takes all."""
     crop_scale: float = 1.5
     """Sides of the teacher's crop, in sides of the region's box; clipped to the image."""
     flip: bool = False
@@ -91,6 +87,14 @@ class SampleSettings:
             raise ValueError(f"--max-regions {self.max_regions}: give 1 or more")
         if not 0 <= self.trim < 0.5 or self.crop_scale <= 0:
             raise ValueError(f"--trim {self.trim} --crop-scale {self.crop_scale}: from 0 to below 0.5, and above 0")
+        if self.max_area_px is not None and not 0 < self.max_area_px >= self.min_area_px:
+            raise ValueError(
+                f"--min-area-px {self.min_area_px} --max-area-px {self.max_area_px}: no region is between them"
+            )
+
+    def within_limits(self, area_px: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        """Return `[R]`: which regions of these areas are trained on."""
+        return (area_px >= self.min_area_px) & (area_px <= (np.inf if self.max_area_px is None else self.max_area_px))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +155,16 @@ class LossSettings:
         """Whether any loss looks at regions."""
         return bool(self.region_weight or self.distill_weight)
 
+    @property
+    def uses_texts(self) -> bool:
+        """Whether any loss looks at captions."""
+        return bool(self.global_weight or (self.region_weight and self.region_objective == "captions"))
+
+    @property
+    def uses_concepts(self) -> bool:
+        """Whether regions are matched with concepts."""
+        return self.region_objective == "concepts" and bool(self.region_weight)
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimSettings:
@@ -179,17 +193,3 @@ class OptimSettings:
         """Check the ranges. Raises ValueError."""
         if self.epochs < 1 or self.lr <= 0 or self.warmup_steps < 0:
             raise ValueError(f"--epochs {self.epochs} --lr {self.lr} --warmup-steps {self.warmup_steps}: out of range")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateSettings:
-    """How a data set is embedded."""
-
-    region_feature: RegionFeature = "roi"
-    """A region's feature: pooled from its image's dense map (`roi`), or its crop, embedded as an image (`crop`)."""
-    crop_scale: float = 1.0
-    """Sides of the crop, in sides of the box, for `--region-feature crop`."""
-    batch_size: int = 64
-    """Images embedded at a time, by all processes together."""
-    workers: int = field(default_factory=lambda: default_workers(2))
-    """Processes that decode images; unless given one a core, 2 at most. No figure depends on it."""

@@ -1,0 +1,58 @@
+"""What a batch's captions are: tokens or features, and which pairs of image (or region) and text are compared."""
+
+import torch
+from torch import Tensor
+
+from trainer.data.batch import LoadedBatch
+from trainer.data.index import SampleIndex
+from trainer.loss.objective import Objective, Pairs
+from trainer.model.student import Features
+from trainer.model.text import FrozenText, TrainedText
+
+
+class BatchTexts:
+    """The captions of batches drawn from an index, as far as an objective compares them."""
+
+    def __init__(
+        self, index: SampleIndex, source: FrozenText | TrainedText, objective: Objective, *, labels: Tensor | None
+    ) -> None:
+        """`labels` `[R]` int64 are the concepts of the index's regions, for RegionCLIP."""
+        self._index, self._source, self._objective, self._labels = index, source, objective, labels
+
+    def captioned(self, batch: LoadedBatch) -> Tensor:
+        """Return `[c]` int64, on the host: which of the batch's images have a caption."""
+        has_caption = torch.from_numpy(self._index.has_caption[batch.image_index.numpy()])
+        return has_caption.nonzero().squeeze(1)
+
+    def tokens(self, batch: LoadedBatch) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Return tokens `[c, L]` and `[n, L]` of what is compared, on the host; None where features are known."""
+        if isinstance(self._source, FrozenText):
+            return None, None
+        return self._source.tokens(*self._compared(batch))
+
+    def pairs(self, batch: LoadedBatch, features: Features) -> Pairs:
+        """Return a batch's features with those of its texts, and what says which are alike, beside the pixels."""
+        device, index = batch.device, self._index
+        image_text, region_text = features.image_text, features.region_text
+        if isinstance(self._source, FrozenText):
+            known = self._source.features(*self._compared(batch))
+            image_text, region_text = (tensor.to(device) for tensor in known)
+        captioned, regions = self.captioned(batch), batch.region_index
+        image_ids = index.image_text_ids[batch.image_index[captioned].numpy()]
+        return Pairs(
+            image=features.image[captioned.to(device)],
+            image_text=image_text,
+            image_text_ids=torch.from_numpy(image_ids).to(device),
+            roi=features.roi,
+            region_text=region_text,
+            region_text_ids=torch.from_numpy(index.region_text_ids[regions.numpy()]).to(device),
+            crop=features.crop,
+            region_image_index=batch.region_image_index.to(device),
+            labels=None if self._labels is None else self._labels[regions].to(device),
+        )
+
+    def _compared(self, batch: LoadedBatch) -> tuple[Tensor, Tensor]:
+        """Return the rows in the index of images and of regions whose captions are compared."""
+        images, regions = batch.image_index[self.captioned(batch)], batch.region_index
+        objective = self._objective
+        return images[: None if objective.compares_images else 0], regions[: None if objective.compares_regions else 0]
