@@ -31,7 +31,7 @@ class Totals:
         self.num_shards += 1
         self.num_noted += marker.num_noted
         self.num_bytes += marker.tar.size + marker.parquet.size
-        self.bytes_lost += marker.bytes_lost
+        self.bytes_lost += marker.bytes_lost or 0
 
     @property
     def balanced(self) -> bool:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
+import msgspec
+
 from pipeline.clock import StageClock
 from pipeline.models.batches import BatchReport
 from pipeline.plan.plan import Plan
@@ -126,7 +128,7 @@ def _finish(
             for part in plan.unit(unit)
         ],
         provenance=provenance,
-        bytes_lost=writer.bytes_lost,
+        bytes_lost=writer.bytes_lost or msgspec.UNSET,
         num_noted=writer.num_noted,
         written_by=f"fineclip-regions {version('fineclip-regions')}",
     )

@@ -157,7 +157,7 @@ def test_a_picture_that_is_whole_is_read_though_its_caption_was_cut(tmp_path):
     assert [(i.key, i.caption) for i in found] == [
         ("000", "zero"), ("001", "one"), ("002", None), ("x-truncated", None),
     ]  # fmt: skip
-    assert "002.txt" in found[3].drop.message
+    assert "002.txt" in found[3].drop.message and "002.txt: lost" in found[2].note
 
 
 @pytest.mark.parametrize("data", [b"", b"no tar", b"\x1f\x8b\x08 no gzip"])
