@@ -1,11 +1,12 @@
 """Sources: what an INPUT may be. A kind is one class here and one line in `SOURCES`.
 
     spec, location   how an INPUT is written, and where its files are
-    webdataset       tars (tars, sidecar, sample_json: their parts)
+    webdataset       tars (tars, compression, img2dataset, sample_json: their parts)
     folder, coco     sources that list their samples when planned (listed)
     parquet          rows with pictures (parquet_files, picture_cells)
     captions         what counts as a caption, for all of them; caption_tables: those of a folder in a table
     scenes           generated pictures whose truth is known
+    formats, decode, mend   which files are pictures, and their pixels
     keys, items, parts   what all of them share: keys and drops, cutting into shards
 
 Every class is built from the rest of its spec, after `kind:`; instances can be pickled.
