@@ -112,16 +112,21 @@ def run() -> NoReturn:
 
 
 def check_own(package: str) -> None:
-    """Raise ShadowedPackageError where the package that Python would import does not lie beside this module."""
+    """Raise ShadowedPackageError where the package that Python would import is not the one beside this module.
+
+    Another may come first on the path, or may have been installed over ours.
+    """
     spec = importlib.util.find_spec(package)
     ours = Path(__file__).resolve().parent / package
     places = [] if spec is None else [Path(place).resolve() for place in spec.submodule_search_locations or ()]
-    if ours not in places:
+    initial = ours / "__init__.py"
+    is_ours = initial.is_file() and 'DISTRIBUTION = "fineclip-regions"' in initial.read_text(encoding="utf-8")
+    if ours not in places or not is_ours:
         found = "nothing" if spec is None else (spec.origin or ", ".join(map(str, places)))
         raise ShadowedPackageError(
-            f"the package {package!r} that Python finds is {found}, not ours in {ours}: another installed package has "
-            f"its name, or a {package}.py or {package}/ lies in this folder. Install fineclip-regions into an "
-            "environment of its own, and run `fineclip` from another folder"
+            f"the package {package!r} that Python finds is {found}, not ours: another installed package has its name, "
+            f"or a {package}.py or {package}/ lies in this folder. Install fineclip-regions into an environment of its "
+            "own, and run `fineclip` from another folder"
         )
 
 

@@ -95,7 +95,7 @@ class Annotator:
     def _read(self, unit: int, clock: StageClock) -> Iterator[Sample]:
         """Yield the unit's samples, decoded ahead of the models."""
         settings = self.configuration.read
-        items = clock.timed("read", read_items(self.plan.unit(unit), settings.excluded))
+        items = clock.timed("read", read_items(self.plan.unit(unit), settings))
         for sample in clock.timed("decode", decoded_ahead(items, settings, num_threads=self.run.decode_threads)):
             if sample.image is not None:
                 sample.drop = too_low_resolution(sample.image, self.configuration.select)

@@ -131,6 +131,8 @@ class RunSettings:
     """Share of dead images or regions above which the job ends with exit code 1."""
     permissive_only: bool = False
     """Refuse, before any work, models and code under licences that restrict their users (docs/models.md)."""
+    trust_inputs: bool = False
+    """Go on where INPUT's files have changed or gone since they were planned; what is finished stays as it is."""
     allow_new_answers: bool = False
     """Go on where a model gives different golden answers than before with the same weights."""
 

@@ -13,3 +13,6 @@
 
 Imports neither side, and neither Beam nor torch.
 """
+
+DISTRIBUTION = "fineclip-regions"
+"""Whose package this is: others on the index have its name, and would lie in its place."""

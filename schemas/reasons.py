@@ -33,6 +33,7 @@ class Reason(StrEnum):
     EXCLUDED = "excluded"
     COMPANION = "companion"
     STALE = "stale"
+    NOT_DOWNLOADED = "not_downloaded"
     LOW_RESOLUTION = "low_resolution"
     NO_REGIONS = "no_regions"
     SMALL = "small"
@@ -44,6 +45,7 @@ class Reason(StrEnum):
     CROWD = "crowd"
     # dead: failures
     MISSING = "missing"
+    NOT_ALLOWED = "not_allowed"
     EMPTY_FILE = "empty_file"
     DECODE = "decode"
     TRUNCATED = "truncated"
@@ -67,6 +69,7 @@ MEANING_OF: dict[Reason, str] = {
     Reason.EXCLUDED: "a list of --filter takes it away",
     Reason.COMPANION: "another picture of a sample that has one: its name has the same key up to the first dot",
     Reason.STALE: "bytes behind the end of a tar that make no archive: what was deleted from it stays deleted",
+    Reason.NOT_DOWNLOADED: "the source has no image here: the program that made it says that its download failed",
     Reason.LOW_RESOLUTION: "the image's shorter side is below --select.min_image_side",
     Reason.NO_REGIONS: "no region was left in the image, and --drop-empty was given",
     Reason.SMALL: "a side of the box is below --select.min_side",
@@ -77,6 +80,8 @@ MEANING_OF: dict[Reason, str] = {
     Reason.LOW_CONFIDENCE: "the captioner's best guess is less probable than its --caption.min_confidence",
     Reason.CROWD: "the source says that the box is of a group, not of one object (COCO's iscrowd)",
     Reason.MISSING: "the file named by the source is not there",
+    Reason.NOT_ALLOWED: "the source names an address, which is not fetched, or a file outside of INPUT; "
+    "--read.allow DIR takes files from there",
     Reason.EMPTY_FILE: "the image file has no bytes",
     Reason.DECODE: "the bytes are not an image that can be decoded",
     Reason.TRUNCATED: "the image file or the tar ends before its data does, or lacks a part of it",
@@ -100,6 +105,7 @@ _FILTERED = {
     Reason.EXCLUDED,
     Reason.COMPANION,
     Reason.STALE,
+    Reason.NOT_DOWNLOADED,
     Reason.LOW_RESOLUTION,
     Reason.NO_REGIONS,
     Reason.SMALL,

@@ -138,10 +138,11 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
 
 
 def write_photos(folder: Path, num_images: int) -> Path:
-    """Write `000.jpg`, `001.jpg`, ... with a caption each; returns the folder."""
+    """Write `000.jpg`, `001.jpg`, ... with a caption and a record without regions each; returns the folder."""
     for number in range(num_images):
         caption = f"photo {number}".encode()
         write_files(folder, {f"{number:03d}.jpg": jpeg(number), f"{number:03d}.txt": caption})
+        write_files(folder, {f"{number:03d}.json": b'{"regions": []}'})
     return folder
 
 

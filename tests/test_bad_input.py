@@ -139,7 +139,7 @@ STORED = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("folder")
-    annotate(write_files(base / "photos", FOLDER), base / "out")
+    annotate(write_files(base / "photos", {**FOLDER, "good.json": b'{"regions": []}'}), base / "out")
     return base / "out"
 
 
@@ -209,7 +209,7 @@ def test_captions_are_stored_as_they_are(folder: Path, key: str, caption: str | 
 
 @pytest.mark.skipif(not PROCESS_STATUS.exists(), reason="peak memory is read from Linux's /proc")
 def test_a_huge_image_is_refused_before_it_fills_memory(tmp_path: Path):
-    folder = write_files(tmp_path / "photos", {"huge.png": huge_png()})
+    folder = write_files(tmp_path / "photos", {"huge.png": huge_png(), "huge.json": b'{"regions": []}'})
     code = f"import sys, fineclip; print(fineclip.main(sys.argv[1:]), open('{PROCESS_STATUS}').read())"
     command = [sys.executable, "-c", code, "annotate", str(folder), str(tmp_path / "out"), *CHEAP]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)

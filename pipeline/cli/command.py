@@ -71,7 +71,13 @@ def plan_main(arguments: Sequence[str]) -> int:
         if plan is None:
             plan = make_plan(storage, options.inputs, options.configuration, options.plan)
         else:
-            check_plan(plan, options.inputs, options.configuration, options.plan)
+            check_plan(
+                plan,
+                options.inputs,
+                options.configuration,
+                options.plan,
+                trust_inputs=options.run.trust_inputs,
+            )
         todo = units_to_do(plan, Markers(storage).refresh())
     report.plan(Console(emoji=False), plan, todo)
     num_images = options.probe.probe

@@ -6,17 +6,21 @@ of their own: a bad entry of `images`, an image id that annotations name and `im
 lengths of the image's size; polygons are not drawn. Boxes stay as written: they may hold NaN or lie outside the image.
 """
 
-import posixpath
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 from pipeline.read.base import ListedItem, SourceError, SourceFile, SourcePart
 from pipeline.read.captions import CaptionReader
+from pipeline.read.describe import Description, Unread, like
+from pipeline.read.formats import suffix_of
 from pipeline.read.items import SampleError, stated_size
 from pipeline.read.keys import as_key, keys_of_files
 from pipeline.read.listed import read_listed
 from pipeline.read.location import Location
+from pipeline.read.names import Names, check_allowed
 from pipeline.read.parts import list_parts
 from pipeline.read.spec import split_options
 from pipeline.sample import GivenRegion, SourceItem
@@ -41,7 +45,7 @@ class _Image:
 class _Images:
     """The images of a COCO file, found by id and by file name; entries that cannot be used, apart."""
 
-    def __init__(self, coco: CocoFile) -> None:
+    def __init__(self, coco: CocoFile, uri_of: Callable[[CocoImage], str]) -> None:
         self.by_uri: dict[str, _Image] = {}
         self._by_id: dict[str, _Image] = {}
         self._sizes: dict[str, tuple[float | None, float | None]] = {}
@@ -52,10 +56,10 @@ class _Images:
             name = f"images {position}"
             if entry.problem is not None or entry.id is None:
                 self.problems.append((name, str(entry.problem)))
-            elif taken is not None and _uri(taken.entry) != _uri(entry):
+            elif taken is not None and uri_of(taken.entry) != uri_of(entry):
                 self.problems.append((name, f"images[{position}]: id {entry.id} is that of {taken.entry.file_name}"))
             else:
-                image = self.by_uri.setdefault(_uri(entry), _Image(entry=entry))
+                image = self.by_uri.setdefault(uri_of(entry), _Image(entry=entry))
                 self._by_id[entry.id] = image
                 self._sizes[entry.id] = (entry.width, entry.height)
 
@@ -77,15 +81,15 @@ class Coco:
 
     kind: ClassVar[str] = "coco"
 
-    def __init__(self, rest: str) -> None:
+    def __init__(self, rest: str, *, allow: Sequence[str] = ()) -> None:
         path, options = split_options(rest, known=("images", "captions"))
         self._json = Location.of(path)
         if self._json.name is None:
             raise SourceError(f"{self._json}: a COCO input is one JSON file, not a folder or pattern; name the file")
-        images = self._json.related(options["images"]) if "images" in options else Location(root=self._json.root)
-        if not images.is_folder:
-            raise SourceError(f"{images}: images= must name a folder")
-        self._images = images
+        beside = Location(root=self._json.root)
+        images = self._json.related_folder(options["images"]) if "images" in options else beside
+        self._images = images.allowing([*allow, self._json.root])
+        self._names = Names(self._images)
         self._captions = self._json.related(options["captions"]) if "captions" in options else None
 
     def files(self) -> Iterator[SourceFile]:
@@ -96,16 +100,39 @@ class Coco:
             for location in jsons
             for file in location.files()
         ]
-        wanted = _Images(_load(self._json)).by_uri.keys()
-        images = [file for file in self._images.files() if file.uri in wanted]
-        absent = wanted - {file.uri for file in images}
-        images += self._images.lookup(sorted(absent))
-        yield from sorted([*indexes, *images], key=lambda file: file.uri)
+        wanted = _Images(_load(self._json), self._uri).by_uri.keys()
+        check_allowed(wanted, self._images, str(self._json))
+        yield from sorted([*indexes, *self._images.find(wanted)], key=lambda file: file.uri)
+
+    @property
+    def root(self) -> str:
+        """The folder that uris are relative to."""
+        return self._images.root
+
+    def describe(self) -> Description:
+        """Count images, boxes and captions of the JSON, and name the other JSON files beside it."""
+        coco = _load(self._json)
+        annotations = Counter(annotation.is_region for annotation in coco.annotations())
+        captions = self._captions or (self._json if annotations[False] else None)
+        beside = [] if not self._json.is_local else [path.name for path in Path(self._json.root).glob("*.json")]
+        read = {str(self._json), str(captions)}
+        return Description(
+            images=dict(sorted(Counter(suffix_of(self._uri(entry)) for entry in coco.images).items())),
+            num_images=len(coco.images),
+            captions=() if captions is None else (str(captions),),
+            boxes=(f"{annotations[True]:,} annotations of {self._json}",) if annotations[True] else (),
+            unread=tuple(
+                Unread(name=name, like=like(name)) for name in sorted(beside) if self._json.url(name) not in read
+            ),
+        )
+
+    def _uri(self, entry: CocoImage) -> str:
+        return self._names.uri(text(entry.file_name) or "")
 
     def parts(self, shard_size: int, repack: bool) -> Iterator[tuple[SourcePart, ...]]:
         """Yield the images in the order of their file names, `shard_size` a shard, then rows for what is none."""
         coco = _load(self._json)
-        images = _Images(coco)
+        images = _Images(coco, self._uri)
         strays: dict[str, list[CocoAnnotation]] = {}
         _add_annotations(coco, images, strays)
         if self._captions is not None:
@@ -119,7 +146,7 @@ class Coco:
         items = _items(coco, images)
         for name, problem in dead:
             error = SampleError(Reason.BAD_RECORD, f"{where}: {problem}")
-            items.append(ListedItem(key=as_key(f"{where} {name}"), uri=where, drop=error.drop))
+            items.append(ListedItem(key=as_key(f"{where} {name}"), uri=str(self._json), drop=error.drop))
         yield from list_parts(items, shard_size)
 
     def read(self, part: SourcePart) -> Iterator[SourceItem]:
@@ -223,7 +250,3 @@ def _item(key: str, uri: str, image: _Image, coco: CocoFile) -> ListedItem:
         license=None if entry.license is None else coco.licenses.get(entry.license, entry.license),
         note=reader.note_text,
     )
-
-
-def _uri(image: CocoImage) -> str:
-    return posixpath.normpath(text(image.file_name) or "")

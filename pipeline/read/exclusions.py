@@ -55,8 +55,21 @@ class Exclusions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadSettings(DecodeSettings):
-    """How samples are read: what is refused before it is decoded, and what filter lists take away."""
+class ReadFlags(DecodeSettings):
+    """How samples are read, as flags say it."""
+
+    allow: Sequence[str] = ()
+    """Folders outside of INPUT in which files are read that its tables name (`pipeline.read.names`)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.allow, str):
+            raise ValueError(f"read.allow is {self.allow!r}, but must be a list of folders")  # noqa: TRY004 - a flag's value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadSettings(ReadFlags):
+    """How samples are read: where from, what is refused before it is decoded, and what filter lists take away."""
 
     excluded: Exclusions = field(default_factory=Exclusions)
 

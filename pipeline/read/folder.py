@@ -2,22 +2,30 @@
 
 Captions are read where the habits of the trade put them: in `.txt`, `.caption` and `.cap` files under the image's name
 (`cat.txt` or `cat.jpg.txt`, in any case), then in Hugging Face's `metadata.jsonl`, `.csv` or `.parquet`, which names
-files relative to its own folder. With `captions=TABLE` that table alone gives captions.
+files relative to its own folder. With `captions=TABLE` that table alone gives captions. A `.json` under the image's
+name is read as the `.json` member of a tar is.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+import msgspec
+
 from pipeline.read.base import ListedItem, SourceError, SourceFile, SourcePart
-from pipeline.read.caption_tables import Matched, NoCaptionsError, check_matched, match_rows, read_table
+from pipeline.read.caption_tables import Matched, NoCaptionsError, Row, check_matched, match_rows, read_table
 from pipeline.read.captions import SIDECAR_SUFFIXES, CaptionReader
-from pipeline.read.formats import IMAGE_SUFFIXES, is_image
+from pipeline.read.describe import NUM_LOOKED_AT, Description, unread_files
+from pipeline.read.formats import IMAGE_SUFFIXES, is_image, suffix_of
 from pipeline.read.items import SampleError, read_file
 from pipeline.read.keys import as_key, keys_of_files, without_extension
 from pipeline.read.listed import read_listed
 from pipeline.read.location import Location
+from pipeline.read.names import Names, check_allowed
 from pipeline.read.parts import list_parts
+from pipeline.read.sample_json import decode_sample_json
 from pipeline.read.spec import split_options
 from pipeline.sample import SourceItem
 from schemas.reasons import Reason
@@ -48,9 +56,10 @@ class ImageFolder:
 
     kind: ClassVar[str] = "folder"
 
-    def __init__(self, rest: str) -> None:
+    def __init__(self, rest: str, *, allow: Sequence[str] = ()) -> None:
         path, options = split_options(rest, known=("captions",))
-        self._location = Location.of(path)
+        self._location = Location.of(path).allowing(allow)
+        self._names = Names(self._location)
         self._captions = self._location.related(options["captions"]) if "captions" in options else None
 
     def files(self) -> Iterator[SourceFile]:
@@ -65,7 +74,43 @@ class ImageFolder:
         else:
             wanted = {uri for texts in self._sidecars(listed, uris).values() for uri in texts}
             beside = [file for file in listed if file.uri in wanted or _is_metadata(file.uri)]
+        records = _records(file.uri for file in listed)
+        stems = set(map(without_extension, uris))
+        beside += [file for file in listed if file.uri in records.values() and without_extension(file.uri) in stems]
         yield from sorted([*images, *absent, *beside], key=lambda file: file.uri)
+
+    @property
+    def root(self) -> str:
+        """The folder that uris are relative to."""
+        return self._location.root
+
+    def describe(self) -> Description:
+        """Count the pictures, captions and records beside them, and name the other kinds of file."""
+        listed = self._location.files()
+        images = {file.uri for file in listed if is_image(file.uri)}
+        read = {file.uri for file in self.files()}
+        texts = {uri for found in self._sidecars(listed, images).values() for uri in found} & read
+        captions = [f"{len(texts):,} files of text beside the images"] if texts else []
+        captions += [str(self._captions)] if self._captions is not None else sorted(filter(_is_metadata, read))
+        stems = set(map(without_extension, images))
+        records = [uri for stem, uri in _records(read).items() if stem in stems]
+        boxes = (f"`regions` of {len(records):,} .json files beside the images",)
+        rest = (file.uri for file in listed if file.uri not in read and self._location.url(file.uri) not in read)
+        return Description(
+            images=dict(sorted(Counter(map(suffix_of, images)).items())),
+            num_images=len(images),
+            captions=tuple(captions),
+            boxes=boxes if self._gives_boxes(records) else (),
+            unread=unread_files(rest),
+        )
+
+    def _gives_boxes(self, records: Iterable[str]) -> bool:
+        """Say whether any of the first records lists regions, be they none."""
+        for uri in sorted(records)[:NUM_LOOKED_AT]:
+            with suppress(SampleError):
+                if decode_sample_json(read_file(self._location, uri), uri).has_regions:
+                    return True
+        return False
 
     def parts(self, shard_size: int, repack: bool) -> Iterator[tuple[SourcePart, ...]]:
         """Yield the images in the order of their paths, `shard_size` a shard; then tables' rows that name none."""
@@ -75,13 +120,16 @@ class ImageFolder:
         texts = self._sidecars(listed, there) if self._captions is None else {}
         looks = self._captions is None and not self._location.is_folder
         uris = sorted(there | tables.readers.keys())
+        records = _records(file.uri for file in listed)
         items = []
         for key, uri in zip(keys_of_files(uris), uris, strict=True):
             beside = None if looks else tuple(texts.get(uri, ()))
-            items.append(_listed(key, uri, beside, tables.readers.get(uri)))
+            item = _listed(key, uri, beside, tables.readers.get(uri))
+            items.append(msgspec.structs.replace(item, record=records.get(without_extension(uri))))
         for name, row, problem in tables.lost:
             error = SampleError(Reason.BAD_RECORD, problem)
-            items.append(ListedItem(key=as_key(f"{name} {row}"), uri=name, drop=error.drop))
+            table = str(self._captions) if self._captions is not None else name  # as `files` has it
+            items.append(ListedItem(key=as_key(f"{name} {row}"), uri=table, drop=error.drop))
         yield from list_parts(items, shard_size)
 
     def read(self, part: SourcePart) -> Iterator[SourceItem]:
@@ -101,7 +149,8 @@ class ImageFolder:
         """
         tables = _Tables()
         if self._captions is not None:
-            rows = read_table(self._captions, uris)
+            rows = self._resolved(read_table(self._captions, uris))
+            check_allowed({row.file for row in rows if row.file}, self._location, str(self._captions))
             matched = match_rows(rows, uris, str(self._captions.name))
             check_matched(rows, matched, uris, str(self._captions))
             tables.add(matched, str(self._captions.name))
@@ -109,13 +158,21 @@ class ImageFolder:
         for uri in (file.uri for file in listed if _is_metadata(file.uri)):
             folder = uri.rpartition("/")[0]
             try:
-                rows = read_table(Location(root=self._location.root, name=uri), uris)
+                rows = self._resolved(read_table(Location(root=self._location.root, name=uri), uris), folder)
             except NoCaptionsError:
                 continue
-            matched = match_rows(rows, uris, uri, folder)
+            except SourceError as error:
+                raise SourceError(
+                    f"{error}; mend it, take it away, or name the table to read: ?captions=FILE"
+                ) from error
+            matched = match_rows(rows, uris, uri)
             if uris & matched.readers.keys():
                 tables.add(matched, uri)
         return tables
+
+    def _resolved(self, rows: Iterable[Row], folder: str = "") -> list[Row]:
+        """Return the rows with the uris of the files that they name, relative to `folder` where they are relative."""
+        return [replace(row, file=self._names.uri(row.file.strip(), folder)) if row.file else row for row in rows]
 
     def _sidecars(self, listed: Sequence[SourceFile], images: set[str]) -> dict[str, list[str]]:
         """Return the text files of each image, by uri, in the order in which they count."""
@@ -141,6 +198,11 @@ class ImageFolder:
                 absent = error.reason is Reason.MISSING and isinstance(error.__cause__, FileNotFoundError)
                 if listed.texts is not None or not absent:
                     raise
+
+
+def _records(uris: Iterable[str]) -> dict[str, str]:
+    """Return the `.json` files by their paths without the suffix."""
+    return {without_extension(uri): uri for uri in uris if uri.endswith(".json")}
 
 
 def _is_metadata(uri: str) -> bool:

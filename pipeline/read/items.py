@@ -6,7 +6,8 @@ from math import inf
 from typing import BinaryIO
 
 from pipeline.read.keys import as_key
-from pipeline.read.location import Location
+from pipeline.read.local_files import UNREADABLE
+from pipeline.read.location import Location, NotAllowedError
 from pipeline.sample import Drop, SourceItem
 from schemas.reasons import Reason, Stage
 
@@ -81,15 +82,17 @@ def check_not_empty(num_bytes: int, name: str) -> None:
 def unreadable_is_missing(location: Location, uri: str) -> Iterator[None]:
     """Raise SampleError, missing, where a file cannot be opened for good.
 
-    A local file that may not be read is one such; a remote store also refuses everything when credentials expire,
-    which must stop the job.
+    A local file that may not be read is one such, so is a pipe or a name that is none; a remote store also refuses
+    everything when credentials expire, which must stop the job, as a disk that fails must.
     """
     try:
         yield
     except FileNotFoundError as error:
         raise SampleError(Reason.MISSING, f"{uri}: not there") from error
-    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        if not location.is_local:
+    except NotAllowedError as error:
+        raise SampleError(Reason.NOT_ALLOWED, str(error)) from error
+    except OSError as error:
+        if not location.is_local or error.errno not in UNREADABLE:
             raise
         raise SampleError(Reason.MISSING, f"{uri}: cannot be opened: {error.strerror}") from error
 

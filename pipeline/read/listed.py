@@ -6,8 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline.read.base import ListedItem, SourcePart
 from pipeline.read.captions import CaptionReader, notes
-from pipeline.read.items import SampleError, failed_item, read_image_file
+from pipeline.read.items import SampleError, failed_item, read_file, read_image_file
 from pipeline.read.location import Location
+from pipeline.read.sample_json import SampleJson, decode_sample_json
 from pipeline.sample import SourceItem
 
 _AHEAD = 16
@@ -53,7 +54,8 @@ def _read_item(
         data = read_image_file(location, listed.uri)
         if add_captions is not None:
             add_captions(listed, reader)
-        reader.add(listed.captions, listed.uri)
+        record = _record(listed, location)
+        reader.add([*listed.captions, *record.captions], listed.uri)
         captions = reader.captions()
     except SampleError as error:
         return failed_item(listed.key, index, listed.uri, error)
@@ -63,9 +65,16 @@ def _read_item(
         uri=listed.uri,
         data=data,
         captions=captions,
-        url=listed.url,
-        license=listed.license,
-        note=notes(reader.note_text, listed.note),
-        given=listed.regions,
-        given_size=(listed.width, listed.height) if listed.width and listed.height else None,
+        url=listed.url or record.url,
+        license=listed.license or record.license,
+        note=notes(reader.note_text, listed.note, record.note),
+        given=listed.regions or record.given,
+        given_size=(listed.width, listed.height) if listed.width and listed.height else record.given_size,
     )
+
+
+def _record(listed: ListedItem, location: Location) -> SampleJson:
+    """Return what the `.json` beside an image says, nothing where there is none."""
+    if listed.record is None:
+        return SampleJson()
+    return decode_sample_json(read_file(location, listed.record), listed.record)

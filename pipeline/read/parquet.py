@@ -1,7 +1,8 @@
 """Parquet files with the images' bytes in a column, as Hugging Face data sets keep them."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
@@ -11,9 +12,11 @@ import pyarrow.parquet as pq
 
 from pipeline.read.base import SourceError, SourceFile, SourcePart
 from pipeline.read.captions import CaptionReader, caption_columns, notes
+from pipeline.read.describe import Description, unread_columns
 from pipeline.read.items import SampleError, failed_item, read_image_file, unreadable_is_missing
 from pipeline.read.keys import as_key, without_extension
 from pipeline.read.location import Location
+from pipeline.read.names import Names
 from pipeline.read.parquet_files import (
     DamagedParquetError,
     damaged_group,
@@ -25,7 +28,7 @@ from pipeline.read.parquet_files import (
     plain,
 )
 from pipeline.read.parts import pack_parts
-from pipeline.read.picture_cells import is_picture_text, is_text_or_lists, may_hold_pictures, read_picture
+from pipeline.read.picture_cells import is_empty, is_picture_text, is_text_or_lists, may_hold_pictures, read_picture
 from pipeline.read.spec import is_data, is_parquet, split_options
 from pipeline.sample import SourceItem
 from schemas.loose_json import text
@@ -37,6 +40,7 @@ _CANDIDATES = {
     "key": ("key", "id", "image_id", "__key__"),
     "url": ("url", "image_url"),
     "license": ("license",),
+    "status": ("status",),
 }
 _BATCH_ROWS = 32
 """Rows decoded at a time: what bounds the memory of a reader."""
@@ -53,11 +57,13 @@ class Columns:
     key: str | None
     url: str | None
     license: str | None
+    status: str | None
+    """What the program that made the file says of each row: img2dataset writes "success", or why it has no image."""
 
     @property
     def names(self) -> list[str]:
         """The columns to read, each once."""
-        found = (self.image, *self.captions, self.key, self.url, self.license)
+        found = (self.image, *self.captions, self.key, self.url, self.license, self.status)
         return list(dict.fromkeys(name for name in found if name is not None))
 
 
@@ -66,17 +72,33 @@ class Parquet:
 
     kind: ClassVar[str] = "parquet"
 
-    def __init__(self, rest: str) -> None:
+    def __init__(self, rest: str, *, allow: Sequence[str] = ()) -> None:
         path, self._options = split_options(rest, known=("image", "caption", "key"))
-        self._location = Location.of(path)
+        self._location = Location.of(path).allowing(allow)
+        self._names = Names(self._location)
 
     def files(self) -> Iterator[SourceFile]:
         """Yield the Parquet files."""
         named = self._location.name is not None
         files = [file for file in self._location.files() if named or (is_parquet(file.uri) and is_data(file.uri))]
-        if not any(file.size for file in files):
+        if not any(file.size or file.etag for file in files):
             raise SourceError(f"{self._location}: found no .parquet file; check the path")
         yield from files
+
+    @property
+    def root(self) -> str:
+        """The folder that uris are relative to."""
+        return self._location.root
+
+    def describe(self) -> Description:
+        """Name the columns that are read, and those that are not, of the first file that has rows."""
+        for file in self.files():
+            with suppress(FileNotFoundError, DamagedParquetError), open_parquet(self._location, file.uri) as parquet:
+                if parquet.metadata.num_rows:
+                    columns = self._columns(parquet, self._location.url(file.uri))
+                    captions = tuple(f"column {name!r}" for name in columns.captions)
+                    return Description(captions=captions, unread=unread_columns(parquet.schema_arrow, columns.names))
+        return Description()
 
     def parts(self, shard_size: int, repack: bool) -> Iterator[tuple[SourcePart, ...]]:
         """Yield ranges of rows, `shard_size` a shard; a shard may span files. Reads the files' footers."""
@@ -137,9 +159,12 @@ class Parquet:
         captions = CaptionReader()
 
         def read_path(path: str) -> bytes:
-            return read_image_file(self._location, str(PurePosixPath(uri).parent / path))
+            return read_image_file(self._location, self._names.uri(path, str(PurePosixPath(uri).parent)))
 
         try:
+            status = _text(row, columns.status)
+            if status not in (None, "success") and is_empty(row[columns.image]):
+                raise SampleError(Reason.NOT_DOWNLOADED, f"{name}: its status is {status!r}")
             data, note = read_picture(row[columns.image], read_path, name=name)
             for column in columns.captions:
                 captions.add(plain(row[column]), name)
@@ -167,7 +192,7 @@ def find_columns(
     for an option's column that is not there or cannot be used, where no column holds images, and where a column that
     is needed is there twice.
     """
-    image, key, url, license_ = (_column(schema, role, options, where, pictured) for role in _CANDIDATES)
+    image, key, url, license_, status = (_column(schema, role, options, where, pictured) for role in _CANDIDATES)
     if image is None:
         raise SourceError(
             f"{where}: no column of image bytes among {_described(schema)}; name one as in ?image=COLUMN "
@@ -179,7 +204,7 @@ def find_columns(
             raise _unusable(schema, "caption", options, where)
         usable = [options["caption"]]
     captions = tuple(usable) if "caption" in options else caption_columns(usable)
-    columns = Columns(image=image, captions=captions, key=key, url=url, license=license_)
+    columns = Columns(image=image, captions=captions, key=key, url=url, license=license_, status=status)
     twice = [name for name in columns.names if schema.names.count(name) > 1]
     if twice:
         raise SourceError(f"{where}: has {schema.names.count(twice[0])} columns {twice[0]!r}; write it with one")

@@ -22,7 +22,11 @@ def open_parquet(location: Location, uri: str) -> Iterator[pq.ParquetFile]:
 
     Raises FileNotFoundError, OSError when the store fails, and DamagedParquetError, also from reads inside the block.
     """
-    with location.open(uri) as file, _arrow_errors(uri), pq.ParquetFile(file, buffer_size=_BUFFER_BYTES) as parquet:
+    with (
+        location.open_ranges(uri) as file,
+        _arrow_errors(uri),
+        pq.ParquetFile(file, buffer_size=_BUFFER_BYTES) as parquet,
+    ):
         yield parquet
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pipeline.read.formats import is_image
 from pipeline.read.items import SampleError, check_not_empty, check_size
 from pipeline.read.parquet_files import is_bytes, is_list, is_text, plain
+from schemas.paths import as_path, is_url
 from schemas.reasons import Reason
 from schemas.text import mended
 
@@ -41,7 +42,7 @@ def is_picture_text(value: Any) -> bool:
     """Return whether a cell's text is a picture in base64, or may be the path of one: not an address, not prose."""
     if isinstance(value, list):
         return any(map(is_picture_text, value))
-    return isinstance(value, str) and (_is_base64(value) or ("://" not in value and is_image(value)))
+    return isinstance(value, str) and (_is_base64(value) or (not is_url(as_path(value)) and is_image(value)))
 
 
 def read_picture(scalar: Any, read_path: Callable[[str], bytes], *, name: str) -> tuple[bytes, str | None]:
@@ -77,6 +78,13 @@ def read_picture(scalar: Any, read_path: Callable[[str], bytes], *, name: str) -
     raise SampleError(Reason.NO_IMAGE, f"{name}: the image is null")
 
 
+def is_empty(scalar: Any) -> bool:
+    """Return whether a picture cell is null, or a struct of nulls."""
+    if not scalar.is_valid or not pa.types.is_struct(scalar.type):
+        return not scalar.is_valid
+    return not any(scalar[place].is_valid for place in _parts(scalar.type))
+
+
 def _parts(kind: pa.StructType) -> tuple[int, ...]:
     """Return the places of a struct's fields that may hold the picture, or say where it is."""
     places = {kind.field(place).name.lower(): place for place in range(kind.num_fields)}
@@ -91,8 +99,8 @@ def _checked(buffer: pa.Buffer, name: str) -> bytes:
 
 def _of_text(value: str, read_path: Callable[[str], bytes], name: str) -> bytes:
     if not _is_base64(value):
-        if "://" in value:
-            address = "an address, which is not fetched: download the images first, with img2dataset for instance"
+        if is_url(as_path(value)):  # not one of a local file
+            address = f"{value} is an address, which is not fetched: download it first, with img2dataset for instance"
             raise SampleError(Reason.NO_IMAGE, f"{name}: {address}")
         if mended(value) != value:
             raise SampleError(Reason.NO_IMAGE, f"{name}: {value[:80]!r} is no path")

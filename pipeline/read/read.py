@@ -13,7 +13,7 @@ from dataclasses import replace
 import msgspec
 
 from pipeline.read import open_source
-from pipeline.read.base import UnitPart
+from pipeline.read.base import UnitPart, input_errors
 from pipeline.read.decode import decode
 from pipeline.read.exclusions import Exclusions, ReadSettings
 from pipeline.read.keys import with_prefix
@@ -29,14 +29,16 @@ _BYTES_A_PIXEL = 7
 _EXCLUDED = Drop(reason=Reason.EXCLUDED, stage=Stage.READ, message="a list of --filter takes the image away")
 
 
-def read_items(parts: Sequence[UnitPart], excluded: Exclusions) -> Iterator[Sample]:
+def read_items(parts: Sequence[UnitPart], settings: ReadSettings) -> Iterator[Sample]:
     """Yield the samples of a unit's parts in order, not decoded yet; one whose key was seen before is dropped.
 
     What is taken away is taken away, whatever else is wrong with it.
     """
     seen: dict[str, str] = {}
+    excluded = settings.excluded
     for part in parts:
-        for item in open_source(part.spec, part.kind).read(part.part):
+        source = open_source(part.spec, part.kind, allow=settings.allow)
+        for item in input_errors(part.spec, source.read(part.part)):
             item = replace(item, key=with_prefix(item.key, part.prefix))
             if item.key in excluded.images:
                 yield Sample(item=item, drop=_EXCLUDED)

@@ -27,6 +27,8 @@ class SampleJson(msgspec.Struct, frozen=True, kw_only=True):
     """In the frame of `given_size`."""
     given_size: tuple[int, int] | None = None
     """(width, height) of the regions' frame, where there are regions and both are stated."""
+    has_regions: bool = False
+    """Whether it has a list of regions, be it empty."""
     note: str | None = None
     """What was left out."""
 
@@ -48,6 +50,7 @@ def decode_sample_json(data: bytes, name: str) -> SampleJson:
         license=text(value.get("license")) or text(origin.get("license")),
         given=tuple(_region(region, place) for place, region in enumerate(regions)),
         given_size=stated_size(number(value.get("width")), number(value.get("height"))) if regions else None,
+        has_regions=isinstance(said, list),
         note=None if said is None or isinstance(said, list) else f"{name}: 'regions' is no list, so none is read",
     )
 

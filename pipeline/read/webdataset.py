@@ -5,7 +5,7 @@ A member's name splits at the first dot of its last path component: `cats/0001.s
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipeline.read.base import SourceError, SourceFile, SourcePart
 from pipeline.read.captions import SIDECAR_SUFFIXES, CaptionReader, notes
+from pipeline.read.describe import NUM_LOOKED_AT, Description, unread_members
 from pipeline.read.formats import FORMAT_OF_SUFFIX, is_image
 from pipeline.read.img2dataset import Sidecar, load_sidecar, planned_samples, sidecar_uri
 from pipeline.read.items import SampleError, check_not_empty, failed_item
@@ -25,6 +26,10 @@ from pipeline.read.spec import TAR_SUFFIXES, is_data, is_tar, split_options, tar
 from pipeline.read.tars import OpenTar, TarEntry, open_tar
 from pipeline.sample import SourceItem
 from schemas.reasons import Reason
+
+_MAX_UNPACKED = 64 * 2**20
+"""Bytes of a compressed tar that is unpacked to see what is in it."""
+_NOT_LOOKED_AT = "what the samples hold is told once they are read: a tar has to be fetched or unpacked whole"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +58,7 @@ class TarRow:
 
 
 class WebDataset:
-    """Tars: one, a folder of them, a glob or a brace range (`data/{00000..00127}.tar`), plain or with gzip."""
+    """Tars: one, a folder of them, a glob or a brace range (`data/{00000..00127}.tar`), plain or compressed."""
 
     kind: ClassVar[str] = "webdataset"
 
@@ -72,6 +77,37 @@ class WebDataset:
         found = [] if self._location.is_folder else self._location.lookup(missing)
         sidecars = [there[uri] for uri in wanted if uri in there] + [file for file in found if file.size]
         yield from sorted([*tars, *sidecars], key=lambda file: file.uri)
+
+    @property
+    def root(self) -> str:
+        """The folder that uris are relative to."""
+        return self._location.root
+
+    def describe(self) -> Description:
+        """Say what the first samples of the first tar that has some hold, and what of it is not read.
+
+        A remote tar is fetched whole to look into it, a large compressed one unpacked: these are left for the work.
+        """
+        for tar in self._tars(self._location.files()):
+            if not self._location.is_local or (tar.size > _MAX_UNPACKED and not tar.uri.lower().endswith(".tar")):
+                return Description(is_quick=False, notes=(_NOT_LOOKED_AT,))
+            with suppress(SampleError), open_tar(self._location, tar.uri) as opened:
+                if samples := group_samples(opened.entries)[:NUM_LOOKED_AT]:
+                    return self._describe(tar.uri, opened, samples)
+        return Description()
+
+    def _describe(self, tar_uri: str, tar: OpenTar, samples: Sequence[TarRow]) -> Description:
+        records = [record for sample in samples if (record := _record(tar, sample)) is not None]
+        suffixes = [suffix.lower() for sample in samples for suffix in sample.files]
+        captions = [f".{suffix} members" for suffix in SIDECAR_SUFFIXES if suffix in suffixes]
+        captions += [".json members"] if any(record.captions for record in records) else []
+        sidecar = load_sidecar(self._location, tar_uri)
+        captions += [sidecar_uri(tar_uri)] if any(row.caption for row in sidecar.rows.values()) else []
+        return Description(
+            captions=tuple(captions),
+            boxes=("`regions` of .json members",) if any(record.has_regions for record in records) else (),
+            unread=unread_members(suffixes, _is_read),
+        )
 
     def parts(self, shard_size: int, repack: bool) -> Iterator[tuple[SourcePart, ...]]:
         """Yield one shard a tar; with `repack` walk the tars and cut them into `shard_size` samples."""
@@ -285,3 +321,14 @@ def _read_row(tar: OpenTar | SampleError, row: TarRow, index: int, *, uri: str, 
         given=annotation.given,
         given_size=annotation.given_size,
     )
+
+
+def _record(tar: OpenTar, sample: TarRow) -> SampleJson | None:
+    member = sample.file("json")
+    with suppress(SampleError):
+        return None if member is None else decode_sample_json(tar.read(member), member.name)
+    return None
+
+
+def _is_read(suffix: str) -> bool:
+    return suffix in (*SIDECAR_SUFFIXES, "json") or f".{suffix}" in FORMAT_OF_SUFFIX

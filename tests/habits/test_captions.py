@@ -164,6 +164,15 @@ def test_bad_lines_of_metadata_are_rows_of_their_own(tmp_path):
     assert "line 2 is no JSON object" in broken.drop.message and "line 3 is no JSON object" in listed.drop.message
 
 
+@pytest.mark.parametrize("query", ["", "?captions=metadata.jsonl"])
+def test_bad_lines_are_in_the_data_set(tmp_path, query):
+    lines = b'{"file_name": "a.jpg", "text": "one"}\n{broken\n{"file_name": "", "text": "x"}\n'
+    source = write_files(tmp_path / "in", {"a.jpg": jpeg(0), "metadata.jsonl": lines})
+    annotate(f"{source}{query}", tmp_path / "out")
+    rows = read_rows(tmp_path / "out")
+    assert [(row["status"], row["reason"]) for row in rows] == [("ok", None), *[("dead", "bad_record")] * 2]
+
+
 def test_five_captions_an_image_come_in_their_order_into_every_file(tmp_path):
     source = write_photos(tmp_path / "photos", 2)
     for path in source.glob("*.txt"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.read import open_source
 from pipeline.read.base import SourceError
 from pipeline.sample import GivenRegion, SourceItem
-from schemas.coco import CocoError, compress_runs, decompress_runs, read_coco
+from schemas.coco import compress_runs
 from schemas.dataset import Dataset
 from schemas.reasons import Reason
 from tests.builders import annotate, check_balance, jpeg, read_rows, write_files
@@ -251,6 +251,18 @@ def test_crowds_and_bad_scores_leave_rows_and_the_others_are_regions(tmp_path, c
     assert sorted(region.mask_rle or "" for region in sample.record.regions) == ["", counts]
 
 
+def test_dead_rows_of_the_file_are_in_the_data_set(tmp_path):
+    images = [{"id": 1, "file_name": "a.jpg"}, {"id": None, "file_name": "b.jpg"}, 3]
+    annotations = [GOOD, GOOD | {"image_id": 7}, GOOD | {"image_id": 7}, {"bbox": [1, 2, 3, 4]}]
+    spec = write(tmp_path / "in", annotations, images=images)
+    write_files(tmp_path / "in", {"a.jpg": jpeg(0)})
+    annotate(spec, tmp_path / "out")
+    rows = [row for row in read_rows(tmp_path / "out") if row["region_id"] is None]
+    assert [(row["status"], row["reason"]) for row in rows] == [("ok", None), *[("dead", "bad_record")] * 4]
+    assert len({row["key"] for row in rows}) == 5
+    check_balance(tmp_path / "out")
+
+
 def test_filter_lists_name_given_regions_by_their_ids(tmp_path):
     spec = write(tmp_path / "in", [GOOD, GOOD | {"id": 2, "bbox": [50, 2, 30, 30]}])
     write_files(tmp_path / "in", {"a.jpg": jpeg(0)})
@@ -310,37 +322,3 @@ def test_whatever_stands_in_one_image_and_its_annotations_the_other_is_read(tmp_
     for item in found.values():  # all that is kept can be stored
         msgspec.msgpack.encode(item.given)
         "".join([item.key, item.uri, *item.captions, item.url or "", item.license or "", item.note or ""]).encode()
-
-
-def test_panoptic_segments_are_annotations():
-    segments = [{"id": 7, "category_id": 1, "iscrowd": 0, "bbox": [1, 2, 3, 4]}, "odd"]
-    panoptic = {
-        "images": [{"id": 1, "file_name": "a.jpg"}],
-        "annotations": [{"image_id": 1, "file_name": "a.png", "segments_info": segments}],
-        "categories": [{"id": 1, "name": "cat", "isthing": 1}],
-        "info": {"year": 2017},
-    }
-    coco = read_coco(json.dumps(panoptic).encode())
-    good, bad = coco.annotations()
-    assert (good.id, good.image_id, good.box, good.problem) == ("7", "1", (1, 2, 4, 6), None)
-    assert bad.problem and bad.image_id == "1"
-    assert (coco.categories, coco.info) == ({"1": "cat"}, {"year": 2017})
-    with pytest.raises(CocoError):
-        read_coco(b"null")
-
-
-def test_run_lengths_are_those_of_pycocotools():
-    mask = pytest.importorskip("pycocotools.mask")
-    np = pytest.importorskip("numpy")
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        height, width = rng.integers(1, 40, 2)
-        pixels = np.asfortranarray((rng.random((height, width)) < rng.random()).astype(np.uint8))
-        encoded = mask.encode(pixels)
-        counts = encoded["counts"].decode()
-        assert compress_runs(decompress_runs(counts)) == counts
-        entry = {"segmentation": {"counts": counts, "size": [int(height), int(width)]}, "image_id": 1}
-        coco = read_coco(json.dumps({"images": [{"id": 1, "file_name": "a"}], "annotations": [entry]}).encode())
-        (annotation,) = coco.annotations()
-        x, y, box_width, box_height = mask.toBbox(encoded).tolist()
-        assert annotation.box == ((x, y, x + box_width, y + box_height) if pixels.any() else None)

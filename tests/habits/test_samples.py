@@ -11,6 +11,8 @@ from schemas.reasons import STATUS_OF, Reason, Status
 from tests.builders import annotate, check_balance, image_rows, jpeg, read_markers, run, write_tar
 from tests.pipeline.read.source_builders import JPEG, read_all, reasons, tar_bytes
 
+BOXES = ("good0.json", b'{"regions": [{"box": [2, 2, 60, 50], "label": "cat"}]}')
+
 
 def read(folder: Path, names: Sequence[str]) -> dict[str, tuple[Reason | None, str]]:
     """Reason and message of each item of a tar of files with these names, by key."""
@@ -105,7 +107,7 @@ def test_names_that_mean_one_path_are_one_sample(tmp_path, name):
 
 
 def test_the_share_of_the_dead_is_that_of_the_pictures(tmp_path):
-    samples = [[(f"good{number}.jpg", jpeg(number))] for number in range(10)]
+    samples = [[BOXES], *([(f"good{number}.jpg", jpeg(number))] for number in range(10))]
     samples += [[(f"shot.{number:04d}.jpg", jpeg(number))] for number in range(20)]
     source = write_tar(tmp_path / "x.tar", samples)
     outcome = run(
@@ -119,7 +121,8 @@ def test_the_share_of_the_dead_is_that_of_the_pictures(tmp_path):
 
 def test_rows_of_a_tar_with_all_of_it_balance_however_it_is_cut(tmp_path):
     rng = random.Random(0)
-    samples = [[(f"{number}.jpg", jpeg(number)), (f"{number}.{number}.png", b"x")] for number in range(9)]
+    samples = [[("0.json", BOXES[1])]]
+    samples += [[(f"{number}.jpg", jpeg(number)), (f"{number}.{number}.png", b"x")] for number in range(9)]
     samples.append([(f"s.{number}.jpg", b"x") for number in range(9)])
     data = write_tar(tmp_path / "in" / "x.tar", samples).read_bytes()
     hole = rng.randrange(20_000, 30_000)

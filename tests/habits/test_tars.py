@@ -521,11 +521,12 @@ def test_of_a_whole_tar_we_read_what_tarfile_reads(tmp_path_factory, files, form
 
 # The whole way: rows, counts, what is said.
 
+BOXES = ("000.json", b'{"regions": [{"box": [2, 2, 60, 50], "label": "cat"}]}')
+
 
 def test_of_a_tar_with_a_hole_the_rows_name_what_is_lost(tmp_path):
-    data, members = build(
-        [(f"{n:03d}.{s}", jpeg(n) if s == "jpg" else b"c") for n in range(12) for s in ("jpg", "txt")]
-    )
+    files = [(f"{n:03d}.{s}", jpeg(n) if s == "jpg" else b"a word") for n in range(12) for s in ("jpg", "txt")]
+    data, members = build([*files, BOXES])
     hole = (members[6].data + 100, members[10].data + 7)
     (tmp_path / "x.tar").write_bytes(data[: hole[0]] + bytes(hole[1] - hole[0]) + data[hole[1] :])
     annotate(tmp_path / "x.tar", tmp_path / "out")
@@ -545,7 +546,7 @@ def test_of_a_tar_with_a_hole_the_rows_name_what_is_lost(tmp_path):
 
 @pytest.mark.parametrize("how", ["cut", "hole", "gone", "compressed"])
 def test_each_sample_that_the_sidecar_knows_has_a_row(tmp_path, how):
-    data, members = build([(f"{n:03d}.jpg", jpeg(n)) for n in range(20)])
+    data, (_, *members) = build([BOXES, *((f"{n:03d}.jpg", jpeg(n)) for n in range(20))])
     start, stop = members[5].data + 9, members[9].data + 9
     source = tmp_path / "in"
     source.mkdir()

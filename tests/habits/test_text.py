@@ -3,13 +3,11 @@
 import json
 from pathlib import Path
 
-import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from schemas.dataset import Dataset
-from schemas.loose_json import decode_json, id_text, number, split_json, text
 from schemas.reasons import Reason
 from schemas.text import decode_utf8, mended, was_not_utf8
 from tests.builders import CHEAP, annotate, image_rows, jpeg, read_rows, run, write_files, write_tar
@@ -165,37 +163,6 @@ def test_nul_in_parquet_text_is_mended(tmp_path):
     assert row["image_caption"] == "cat\ufffddog"
     (sample,) = Dataset.open(tmp_path / "out").samples("train-000000")
     assert (sample.record.source.url, sample.record.source.license) == ("u\ufffd", "l\ufffd")
-
-
-@pytest.mark.parametrize(
-    ("value", "meant"),
-    [(1, 1.0), ("12.5", 12.5), (" 3 ", 3.0), (True, None), (None, None), ("x", None), ([1], None), (10**400, None)],
-)
-def test_numbers_are_what_they_mean(value, meant):
-    assert number(value) == meant
-
-
-@pytest.mark.parametrize(
-    ("value", "meant"),
-    [(1, "1"), (1.0, "1"), ("1", "1"), (" 1 ", "1"), ("a", "a"), (1.5, "1.5"), (True, None), (None, None), ("", None)],
-)
-def test_ids_are_what_they_mean(value, meant):
-    assert id_text(value) == meant
-    assert text(float("nan")) is None
-
-
-def test_a_file_is_split_whatever_stands_in_its_strings():
-    class Shape(msgspec.Struct):
-        entries: list[msgspec.Raw]
-
-    values = ["\\ud800", "\\\\ud800", "\U0001f600", "NaN, Infinity", 'a \\" NaN', "\n", "]", "\\"]
-    data = json.dumps({"entries": [*values, float("nan"), -float("inf")]}).encode().replace(b"\\n", b"\n")
-    found = [decode_json(bytes(entry)) for entry in split_json(data, Shape).entries]
-    assert found == [*values, "NaN", "-Infinity"]
-    broken = b'{"entries": ["\\ud800 x", "\\ud83d\\ude00", "\\\\ud800"]}'
-    assert [mended(decode_json(bytes(entry))) for entry in split_json(broken, Shape).entries] == [
-        "\ufffd x", "\U0001f600", "\\ud800",
-    ]  # fmt: skip
 
 
 def test_a_file_whose_every_string_is_odd_is_refused_with_a_sentence(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_a_row_that_names_no_image_is_a_row_of_its_own(photos):
     (photos / "c.csv").write_text('file,caption\n,a dog\nb.jpg,"a" dog\n')
     *images, lost = read_all(f"{photos}?captions=c.csv")
     assert [item.caption for item in images] == [None, '"a" dog', None]
-    assert (lost.uri, lost.drop.message) == ("c.csv", "c.csv: line 2 names no file")
+    assert (lost.uri, lost.drop.message) == (f"{photos}/c.csv", "c.csv: line 2 names no file")
 
 
 def test_a_remote_folder_is_read_in_order(bucket, store):
