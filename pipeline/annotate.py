@@ -33,6 +33,8 @@ _Model = TypeVar("_Model", Proposer, Captioner)
 
 _WINDOW = 256
 """Samples that may follow a batch's first crop: where regions are rare, a batch goes to the captioner unfilled."""
+_BATCH_BYTES = 512 * 2**20
+"""Of pixels in a proposer's batch: large images take more than one place in it."""
 
 Advance = Callable[[], None]
 """Called as each sample of a unit is finished, for a progress bar."""
@@ -108,6 +110,7 @@ class Annotator:
         return Batcher(
             ahead.detect if ahead else lambda batch: proposer.propose(_images(batch)),
             prepare=(lambda batch: ahead.prepare(_images(batch))) if ahead else None,
+            cost=lambda sample: max(1.0, _images([sample])[0].pixels.nbytes / _BATCH_BYTES * proposer.batch_size),
             name=proposer.name,
             stage=Stage.PROPOSE,
             batch_size=proposer.batch_size,

@@ -82,6 +82,8 @@ class SourceItem:
     given_size: tuple[int, int] | None = None
     """(width, height) that the annotation states; `given` boxes are in that frame. None: in the decoded image's."""
     drop: Drop | None = None
+    bytes_lost: int = 0
+    """Bytes of the source that could not be read: what this item's drop stands for, beside the item itself."""
 
     @property
     def caption(self) -> str | None:
@@ -101,7 +103,7 @@ class DecodedImage:
     pixels: Pixels
     """`[height, width, 3]` uint8 RGB, upright; empty once `released`."""
     stored: bytes
-    """The bytes that go into the shard: the source's own unless `reencoded`."""
+    """The bytes that go into the shard: the source's own unless `reencoded` (mended files are, too)."""
     suffix: str
     """Of the stored bytes: `jpg`, `png` or `webp`."""
     reencoded: bool

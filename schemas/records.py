@@ -166,6 +166,8 @@ class ShardMarker(msgspec.Struct, frozen=True, kw_only=True):
     """Models, revisions, weights, library versions, licences, prompts, thresholds."""
     num_noted: int = 0
     """Images that are ok, and whose row says what of them was mended or left out."""
+    bytes_lost: int | msgspec.UnsetType = msgspec.UNSET
+    """Of the sources: what could not be read and was no whole sample. Absent where nothing was lost."""
     written_by: str | None = None
     """The release that wrote the shard, such as `fineclip-regions 0.1.0`; None before there was this field."""
 

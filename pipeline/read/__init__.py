@@ -3,11 +3,12 @@
     spec, location, local_files   how an INPUT is written, where its files are, what a local name leads to
     names            which file a table means by a name, and whether it may be read
     describe, summary   what an input gives, where from, and what of it is not read
-    webdataset       tars (tars, sidecar, sample_json: their parts)
+    webdataset       tars (tars, compression, img2dataset, sample_json: their parts)
     folder, coco     sources that list their samples when planned (listed)
     parquet          rows with pictures (parquet_files, picture_cells)
     captions         what counts as a caption, for all of them; caption_tables: those of a folder in a table
     scenes           generated pictures whose truth is known
+    formats, decode, mend   which files are pictures, and their pixels
     keys, items, parts   what all of them share: keys and drops, cutting into shards
 
 Every class is built from the rest of its spec, after `kind:`; instances can be pickled.

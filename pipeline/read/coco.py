@@ -14,7 +14,8 @@ from typing import ClassVar
 
 from pipeline.read.base import ListedItem, SourceError, SourceFile, SourcePart
 from pipeline.read.captions import CaptionReader
-from pipeline.read.describe import Description, Unread, like, suffix_of
+from pipeline.read.describe import Description, Unread, like
+from pipeline.read.formats import suffix_of
 from pipeline.read.items import SampleError, stated_size
 from pipeline.read.keys import as_key, keys_of_files
 from pipeline.read.listed import read_listed

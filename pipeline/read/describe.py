@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from pipeline.read.formats import suffix_of
+
 BOXES_FROM = (
     "a COCO file (coco:FILE.json?images=FOLDER), and from `regions` in the .json members of WebDataset tars (shards of "
     "ours among them) or in .json files beside images"
@@ -73,12 +75,6 @@ _LIKE: tuple[tuple[Like, re.Pattern[str]], ...] = (
 def like(name: str) -> Like:
     """Return what a column, member or suffix of this name looks like."""
     return next((kind for kind, pattern in _LIKE if pattern.search(name.lower())), "other")
-
-
-def suffix_of(uri: str) -> str:
-    """Return what follows the last dot of a file's name, with the dot and in lower case; "" where nothing does."""
-    stem, dot, suffix = uri.rpartition("/")[2].rpartition(".")
-    return f"{dot}{suffix}".lower() if stem else ""
 
 
 def unread_files(uris: Iterable[str]) -> tuple[Unread, ...]:

@@ -17,7 +17,8 @@ import msgspec
 from pipeline.read.base import ListedItem, SourceError, SourceFile, SourcePart
 from pipeline.read.caption_tables import Matched, NoCaptionsError, Row, check_matched, match_rows, read_table
 from pipeline.read.captions import SIDECAR_SUFFIXES, CaptionReader
-from pipeline.read.describe import NUM_LOOKED_AT, Description, suffix_of, unread_files
+from pipeline.read.describe import NUM_LOOKED_AT, Description, unread_files
+from pipeline.read.formats import IMAGE_SUFFIXES, is_image, suffix_of
 from pipeline.read.items import SampleError, read_file
 from pipeline.read.keys import as_key, keys_of_files, without_extension
 from pipeline.read.listed import read_listed
@@ -25,7 +26,7 @@ from pipeline.read.location import Location
 from pipeline.read.names import Names, check_allowed
 from pipeline.read.parts import list_parts
 from pipeline.read.sample_json import decode_sample_json
-from pipeline.read.spec import IMAGE_SUFFIXES, is_image, split_options
+from pipeline.read.spec import split_options
 from pipeline.sample import SourceItem
 from schemas.reasons import Reason
 

@@ -28,9 +28,9 @@ class SampleError(Exception):
         return Drop(reason=self.reason, stage=Stage.READ, message=str(self))
 
 
-def failed_item(key: str, index: int, uri: str, error: SampleError) -> SourceItem:
+def failed_item(key: str, index: int, uri: str, error: SampleError, bytes_lost: int = 0) -> SourceItem:
     """Return the item that stands in place of a sample that cannot be used."""
-    return SourceItem(key=key, index=index, uri=uri, data=None, drop=error.drop)
+    return SourceItem(key=key, index=index, uri=uri, data=None, drop=error.drop, bytes_lost=bytes_lost)
 
 
 def failed_unit(uri: str, stem: str, index: int, error: SampleError) -> SourceItem:

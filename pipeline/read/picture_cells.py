@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.read.formats import is_image
 from pipeline.read.items import SampleError, check_not_empty, check_size
 from pipeline.read.parquet_files import is_bytes, is_list, is_text, plain
-from pipeline.read.spec import is_image
 from schemas.paths import as_path, is_url
 from schemas.reasons import Reason
 from schemas.text import mended

@@ -11,12 +11,11 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 from pipeline.read.base import SourceError
+from pipeline.read.formats import IMAGE_SUFFIXES, is_image
 from pipeline.read.location import Location
 from schemas.paths import as_path, is_url
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-"""Files taken for images, in any case; decoding re-encodes those that a shard cannot hold."""
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.bz2", ".tbz2")
 
 _PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9_]*):(?!//|:)(.*)", re.DOTALL)
 _OPTIONS = re.compile(r"\?([A-Za-z_]+=[^&?]*(?:&[A-Za-z_]+=[^&?]*)*)\Z")
@@ -74,11 +73,6 @@ def tar_stem(uri: str) -> str:
     return uri[: len(uri) - len(suffix)]
 
 
-def is_image(uri: str) -> bool:
-    """Return True for a name with an image suffix."""
-    return uri.lower().endswith(IMAGE_SUFFIXES)
-
-
 def is_parquet(uri: str) -> bool:
     """Return True for the name of a Parquet file."""
     return uri.lower().endswith(".parquet")
@@ -100,7 +94,7 @@ def detect_kind(path: str) -> str:
     kinds = _kinds_among([file.uri for file in location.files()])
     if not kinds:
         raise SourceError(
-            f"{path}: found no tar (.tar, .tar.gz, .tgz), no .parquet and no image "
+            f"{path}: found no tar ({', '.join(TAR_SUFFIXES)}), no .parquet and no image "
             f"({', '.join(IMAGE_SUFFIXES)}); check the path, or {_REMEDY}"
         )
     if len(kinds) > 1:

@@ -16,7 +16,8 @@ import numpy as np
 from pipeline.errors import SourceError
 from pipeline.read.base import Source, SourcePart
 from pipeline.read.decode import DecodeSettings, decode
-from pipeline.read.describe import BOXES_FROM, NUM_LOOKED_AT, Description, InputSummary, Unread, suffix_of
+from pipeline.read.describe import BOXES_FROM, NUM_LOOKED_AT, Description, InputSummary, Unread
+from pipeline.read.formats import suffix_of
 from pipeline.sample import DecodedImage, SourceItem
 from schemas.boxes import misread
 from schemas.paths import printable

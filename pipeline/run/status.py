@@ -20,6 +20,8 @@ class Totals:
     num_shards: int = 0
     num_bytes: int = 0
     """Of tars and tables."""
+    bytes_lost: int = 0
+    """Of the sources: what could not be read and was no whole sample."""
     num_noted: int = 0
     """Images that are ok, and whose row says what of them was mended or left out."""
 
@@ -30,6 +32,7 @@ class Totals:
         self.num_shards += 1
         self.num_noted += marker.num_noted
         self.num_bytes += marker.tar.size + marker.parquet.size
+        self.bytes_lost += marker.bytes_lost or 0
 
     @property
     def balanced(self) -> bool:

@@ -100,6 +100,8 @@ class ShardWriter:
         self.shard = shard
         self.images = Counts()
         self.regions = Counts()
+        self.bytes_lost = 0
+        """Of the sources, by the samples that the shard has rows of."""
         self.num_noted = 0
         self._tar = HashingFile(scratch / f"{shard.tar}.{token}")
         self._parquet = HashingFile(scratch / f"{shard.parquet}.{token}")

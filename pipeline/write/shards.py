@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
+import msgspec
+
 from pipeline.clock import StageClock
 from pipeline.models.batches import BatchReport
 from pipeline.plan.plan import Plan
@@ -88,6 +90,7 @@ def _split(sample: Sample, configuration: Configuration) -> str:
 def _write(sample: Sample, writer: ShardWriter, configuration: Configuration) -> None:
     """Add a sample that is ok to the tar, and any sample's rows to the table."""
     writer.images.inputs += 1
+    writer.bytes_lost += sample.item.bytes_lost
     writer.regions.inputs += 0 if sample.proposals is None else len(sample.proposals.boxes)
     names = {"proposer": configuration.proposer, "captioner": configuration.captioner}
     tar_range = None
@@ -125,6 +128,7 @@ def _finish(
             for part in plan.unit(unit)
         ],
         provenance=provenance,
+        bytes_lost=writer.bytes_lost or msgspec.UNSET,
         num_noted=writer.num_noted,
         written_by=f"fineclip-regions {version('fineclip-regions')}",
     )
