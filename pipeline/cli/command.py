@@ -49,14 +49,20 @@ def annotate_main(arguments: Sequence[str]) -> int:
     if result.drained:
         console.print("Interrupted: the shards in hand were finished. The same command goes on from here.")
         return INTERRUPTED
-    fraction, limit = result.totals.dead_fraction, options.run.max_dead
+    num_bytes = sum(planned.bytes for planned in result.plan.inputs)
+    share_lost = result.totals.bytes_lost / num_bytes if num_bytes else 0.0
+    fraction, limit = max(result.totals.dead_fraction, share_lost), options.run.max_dead
     if fraction <= limit:
         return DONE
+    what = f"{result.totals.dead_fraction:.2%} are dead"
+    if share_lost > limit:
+        what = f"{share_lost:.2%} of the input's bytes could not be read"
     console.print(
-        f"{fraction:.2%} are dead, more than --max-dead {limit:.2%}: the table above names the reasons, and rows "
-        "with status 'dead' in OUTPUT's .parquet files name the keys.",
+        f"{what}, more than --max-dead {limit:.2%}: the table above names the reasons, and `fineclip status "
+        f"{options.output} --dead` the keys.",
         style="bold red",
         highlight=False,
+        soft_wrap=True,
     )
     return TOO_MANY_DEAD
 
