@@ -40,6 +40,7 @@ SUBCOMMANDS = {
     "train-mini": _Subcommand("pipeline.minis.command:main", "trainer", "train a small detector, captioner or CLIP"),
     "train": _Subcommand("trainer.cli.command:train_main", "trainer", "train FineCLIP, CLIPSelf, RegionCLIP or CLIP"),
     "evaluate": _Subcommand("trainer.cli.command:evaluate_main", "trainer", "measure a model on a data set"),
+    "export-model": _Subcommand("trainer.cli.export:export_main", "trainer", "write a trained model in another form"),
     "status": _Subcommand("pipeline.cli.status:status_main", "", "count what a data set holds now"),
     "view": _Subcommand("pipeline.viewer.command:view_main", "viewer", "look at boxes and captions in the browser"),
     "sheet": _Subcommand("pipeline.viewer.command:sheet_main", "viewer", "write a contact sheet, one HTML file"),
@@ -115,16 +116,21 @@ def run() -> NoReturn:
 
 
 def check_own(package: str) -> None:
-    """Raise ShadowedPackageError where the package that Python would import does not lie beside this module."""
+    """Raise ShadowedPackageError where the package that Python would import is not the one beside this module.
+
+    Another may come first on the path, or may have been installed over ours.
+    """
     spec = importlib.util.find_spec(package)
     ours = Path(__file__).resolve().parent / package
     places = [] if spec is None else [Path(place).resolve() for place in spec.submodule_search_locations or ()]
-    if ours not in places:
+    initial = ours / "__init__.py"
+    is_ours = initial.is_file() and 'DISTRIBUTION = "fineclip-regions"' in initial.read_text(encoding="utf-8")
+    if ours not in places or not is_ours:
         found = "nothing" if spec is None else (spec.origin or ", ".join(map(str, places)))
         raise ShadowedPackageError(
-            f"the package {package!r} that Python finds is {found}, not ours in {ours}: another installed package has "
-            f"its name, or a {package}.py or {package}/ lies in this folder. Install fineclip-regions into an "
-            "environment of its own, and run `fineclip` from another folder"
+            f"the package {package!r} that Python finds is {found}, not ours: another installed package has its name, "
+            f"or a {package}.py or {package}/ lies in this folder. Install fineclip-regions into an environment of its "
+            "own, and run `fineclip` from another folder"
         )
 
 

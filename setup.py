@@ -25,6 +25,8 @@ PIPELINE = [
     "requests>=2.25",
     "scipy>=1.7",
     "open_clip_torch>=3.2",
+    # reads .tar.zst; apache-beam brings it anyway
+    "zstandard>=0.18",
 ]
 VIEWER = ["duckdb>=1.4", "pillow>=11", "starlette>=0.46", "uvicorn>=0.34"]
 TRAINER = [

@@ -117,7 +117,7 @@ class _Official(TorchDataset[tuple[Tensor, Tensor, Tensor, list[str]]]):
             texts.append(self._captions[key])
             left, top = max(x - w / 4, 0), max(y - h / 4, 0)
             window = (left, top, min(x + 1.25 * w, _WIDTH), min(y + 1.25 * h, _HEIGHT))
-            crops[at] = self._transform(picture.crop(tuple(map(int, window))))
+            crops[at] = self._transform(picture.crop(tuple(map(round, window))))
             boxes[at] = torch.tensor([x / _WIDTH, y / _HEIGHT, (x + w) / _WIDTH, (y + h) / _HEIGHT, 1.0])
         return self._transform(picture), boxes, crops, texts
 
@@ -163,7 +163,7 @@ def _ways(folder: Path, num_workers: int) -> dict[str, Callable[[], int]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=128)
-    parser.add_argument("--regions", type=int, default=8, help="regions an image")
+    parser.add_argument("--regions", type=int, default=8, help="regions per image")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=Path(), help="where to make a temporary folder")

@@ -4,7 +4,7 @@
 
 All rows but one compute the paper's loss of the same batch: forward, backward, no optimizer. `separate` encodes images
 twice (dense, global) and the valid crops; `padded official` does so as the official code arranges it on one device: the
-text tower runs again over every caption, and the region loss holds zero rows up to 20 regions an image. Memory is the
+text tower runs again over every caption, and the region loss holds zero rows up to 20 regions per image. Memory is the
 peak on a GPU, and on a CPU what the graph keeps for its backward pass.
 """
 
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--model", default="EVA02-B-16")
     parser.add_argument("--images", type=int, default=2, help="images a step")
     parser.add_argument("--size", type=int, default=224, help="pixels of a side, of images and crops")
-    parser.add_argument("--regions", type=float, nargs="+", default=[4.2, 8.2], help="regions an image")
+    parser.add_argument("--regions", type=float, nargs="+", default=[4.2, 8.2], help="regions per image")
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -218,7 +218,7 @@ def _compare(ways: _Ways, regions: float, options: argparse.Namespace, device: t
         for name, times in seconds.items()
     ]
     extra: dict[str, Any] = {
-        "regions an image": regions,
+        "regions per image": regions,
         "images": options.images,
         "model": options.model,
         "difference of the losses": difference,
@@ -227,7 +227,7 @@ def _compare(ways: _Ways, regions: float, options: argparse.Namespace, device: t
     }
     if device.type == "cuda":
         extra["MFU (goal 0.5)"] = _mfu(ways, min(seconds["shared trunk"]))
-    report(f"training step, {regions} regions an image", rows, extra)
+    report(f"training step, {regions} regions per image", rows, extra)
 
 
 def _mfu(ways: _Ways, seconds: float) -> float | None:

@@ -87,7 +87,7 @@ def _sync(path: str) -> None:
 def _sample(key: str, image: bytes) -> Sample:
     """Return a sample as it comes from the captioner; its image is hashed here, as decoding does."""
     caption = f"A photograph called {key}, of this and that."
-    item = SourceItem(key=key, index=0, uri=f"00000.tar/{key}.jpg", data=None, caption=caption)
+    item = SourceItem(key=key, index=0, uri=f"00000.tar/{key}.jpg", data=None, captions=(caption,))
     decoded = DecodedImage(
         item=item,
         width=640,

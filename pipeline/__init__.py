@@ -18,3 +18,6 @@
 
 Imports point down this list's flow: `cli` and `run` know the steps, no step knows them.
 """
+
+DISTRIBUTION = "fineclip-regions"
+"""Whose package this is: others on the index have its name, and would lie in its place."""

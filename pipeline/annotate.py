@@ -30,6 +30,9 @@ from schemas.records import Counts
 
 _Model = TypeVar("_Model", Proposer, Captioner)
 
+_BATCH_BYTES = 512 * 2**20
+"""Of pixels in a proposer's batch: large images take more than one place in it."""
+
 Advance = Callable[[], None]
 """Called as each sample of a unit is finished, for a progress bar."""
 
@@ -89,7 +92,7 @@ class Annotator:
     def _read(self, unit: int, clock: StageClock) -> Iterator[Sample]:
         """Yield the unit's samples, decoded ahead of the models."""
         settings = self.configuration.read
-        items = clock.timed("read", read_items(self.plan.unit(unit), settings.excluded))
+        items = clock.timed("read", read_items(self.plan.unit(unit), settings))
         for sample in clock.timed("decode", decoded_ahead(items, settings, num_threads=self.run.decode_threads)):
             if sample.image is not None:
                 sample.drop = too_low_resolution(sample.image, self.configuration.select)
@@ -104,6 +107,7 @@ class Annotator:
         return Batcher(
             ahead.detect if ahead else lambda batch: proposer.propose(_images(batch)),
             prepare=(lambda batch: ahead.prepare(_images(batch))) if ahead else None,
+            cost=lambda sample: max(1.0, _images([sample])[0].pixels.nbytes / _BATCH_BYTES * proposer.batch_size),
             name=proposer.name,
             stage=Stage.PROPOSE,
             batch_size=proposer.batch_size,

@@ -108,7 +108,7 @@ class SettingError(ValueError):
 
 
 _AT_LEAST_ONE = {"batch_size": 1, "max_proposals": 1, "image_side": 1}
-_SHARES = ("min_score", "max_iou", "min_stability")
+_SHARES = ("min_score", "max_iou", "min_stability", "min_confidence")
 
 
 def check_ranges(

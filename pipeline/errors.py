@@ -1,5 +1,8 @@
 """Exit codes, and the errors of running a job, apart from the engine module: raising one must not import Beam."""
 
+from schemas.paths import printable
+from schemas.store_errors import StorageError
+
 EXIT_CODES = """\
 exit codes:
   0  done and balanced
@@ -45,3 +48,29 @@ class InterruptedRunError(RuntimeError):
     """The engine ended before its work was done; the same command goes on from there. Commands exit 7 on it."""
 
     exit_code = 7
+
+
+class SourceError(ValueError):
+    """An INPUT cannot be used; the message names it and says what to do. Commands exit 2 on it."""
+
+    exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+class InputError(SourceError, StorageError):
+    """The store of an INPUT fails, which may pass: workers try again before they give up. Commands exit 2 on it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.may_pass = True
+
+
+class PlanError(ValueError):
+    """OUTPUT belongs to another configuration or other inputs; the message shows the difference. Commands exit 3."""
+
+    exit_code = 3
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))

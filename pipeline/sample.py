@@ -50,7 +50,13 @@ class GivenRegion(msgspec.Struct, frozen=True, kw_only=True):
     score: float | None = None
     caption: str | None = None
     id: str | None = None
-    """Its id in the data set that is the source: what a filter list calls it by."""
+    """Its id in the source: what a filter list calls it by, and `source_id` in what is stored."""
+    is_crowd: bool | None = None
+    """Whether the source says that the box is of a group; such a region is filtered."""
+    mask_rle: str | None = None
+    """Its mask in the frame of the box, as the `counts` of COCO's compressed run lengths."""
+    problem: str | None = None
+    """Why what the source says of it cannot be used; such a region is dead, and its box may be anything."""
     excluded: bool = False
     """Whether a filter list takes it away (`pipeline.read.read` finds out)."""
 
@@ -66,13 +72,23 @@ class SourceItem:
     """The image's file or member, relative to the INPUT's root."""
     data: bytes | None
     """The image file's bytes; None when `drop` says why."""
-    caption: str | None = None
+    captions: tuple[str, ...] = ()
+    """All that the source gives for the image, the one to use first (`pipeline.read.captions`)."""
     url: str | None = None
     license: str | None = None
+    note: str | None = None
+    """What was mended or left out in what the source says, for the message of the image's row."""
     given: tuple[GivenRegion, ...] = ()
     given_size: tuple[int, int] | None = None
     """(width, height) that the annotation states; `given` boxes are in that frame. None: in the decoded image's."""
     drop: Drop | None = None
+    bytes_lost: int = 0
+    """Bytes of the source that could not be read: what this item's drop stands for, beside the item itself."""
+
+    @property
+    def caption(self) -> str | None:
+        """The first caption, or None."""
+        return self.captions[0] if self.captions else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +103,7 @@ class DecodedImage:
     pixels: Pixels
     """`[height, width, 3]` uint8 RGB, upright; empty once `released`."""
     stored: bytes
-    """The bytes that go into the shard: the source's own unless `reencoded`."""
+    """The bytes that go into the shard: the source's own unless `reencoded` (mended files are, too)."""
     suffix: str
     """Of the stored bytes: `jpg`, `png` or `webp`."""
     reencoded: bool
@@ -118,12 +134,13 @@ class Proposals:
     """`R` class names, None where the proposer has no classes."""
     masks: tuple[str | None, ...] | None = None
     """`R` masks of the whole image in COCO's compressed run lengths; None where none were asked for."""
-    excluded: tuple[str | None, ...] | None = None
-    """`R` ids under which a filter list takes a given region away, None where it does not; None: it takes none away."""
+    given: tuple[GivenRegion, ...] | None = None
+    """`R` regions of the source that these are: filter lists, crowds and problems are told by them. None: they are
+    the proposer's own."""
 
     def __post_init__(self) -> None:
         count = len(self.boxes)
-        lengths = [len(column) for column in (self.labels, self.masks, self.excluded) if column is not None]
+        lengths = [len(column) for column in (self.labels, self.masks, self.given) if column is not None]
         shapes = (self.boxes.shape[1:], self.scores.shape, {*lengths})
         assert shapes == ((4,), (count,), {count}), shapes
 
@@ -145,6 +162,8 @@ class Candidate:
     """Why it is not a region; None for a region."""
     mask: str | None = None
     """As proposed: of the whole image, in COCO's compressed run lengths."""
+    given: GivenRegion | None = None
+    """The region of the source that was proposed."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from pipeline.propose import proposer_class
 from pipeline.propose.select import SelectSettings
 from pipeline.read.exclusions import ReadSettings
 from schemas.hashes import fingerprint
-from schemas.names import SCHEMA_VERSION, TRAIN, VAL
+from schemas.names import SCHEMA_REVISION, SCHEMA_VERSION, TRAIN, VAL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +82,7 @@ class Configuration(CaptionConfiguration):
         """Return what is fingerprinted, as JSON values: settings, weights, algorithm and schema versions."""
         return {
             "schema_version": SCHEMA_VERSION,
+            "schema_revision": SCHEMA_REVISION,
             "proposer": self.identity("proposer"),
             "captioner": self.identity("captioner"),
             "read": self.read.limits(),
@@ -156,6 +157,8 @@ class RunSettings:
     """Share of dead images or regions above which the job ends with exit code 1."""
     permissive_only: bool = False
     """Refuse, before any work, models and code under licences that restrict their users (docs/models.md)."""
+    trust_inputs: bool = False
+    """Go on where INPUT's files have changed or gone since they were planned; what is finished stays as it is."""
     allow_new_answers: bool = False
     """Go on where a model gives different golden answers than before with the same weights."""
 

@@ -3,6 +3,7 @@
     names     how the files of a data set are called
     reasons   why an image or region did not make it
     boxes     box arithmetic; hashes: ids and fingerprints
+    text      what counts as text; loose_json: JSON as others write it; coco: COCO's files
     records   the `.json` of a sample and of a shard; tables: the Parquet beside it
     tar       the layout of a shard's tar, for its writer and its reader
     dataset   opens a data set, local or remote, with overlays and filter lists; made of
@@ -12,3 +13,6 @@
 
 Imports neither side, and neither Beam nor torch.
 """
+
+DISTRIBUTION = "fineclip-regions"
+"""Whose package this is: others on the index have its name, and would lie in its place."""

@@ -29,7 +29,7 @@ from schemas.overlays import JOIN_COLUMNS, Overlay, open_overlay
 from schemas.reasons import Status
 from schemas.records import ImageRecord, RecordError, ShardMarker, decode_image_record
 from schemas.shards import find_shards
-from schemas.tables import REGION_SCHEMA
+from schemas.tables import REGION_SCHEMA, lacking_columns, schema_problem
 from schemas.tar import BLOCK, RawSample, read_samples
 from schemas.views import RECORD_COLUMNS, ShardView, shard_view
 
@@ -241,7 +241,25 @@ class Dataset:
         return table.select(list(columns))
 
     def _shard_rows(self, shard: ShardName, columns: Sequence[str]) -> pa.Table:
-        return self._folder.table(shard.parquet, columns=columns, check=_check_region_schema)
+        """Return columns of a shard's table; those that an earlier release did not write are null."""
+        lacking: set[str] = set()
+
+        def check(schema: pa.Schema, where: str) -> None:
+            self._check_region_schema(schema, where, shard)
+            lacking.update(lacking_columns(schema))
+
+        table = self._folder.table(shard.parquet, columns=columns, check=check)
+        for name in (name for name in columns if name in lacking):
+            table = table.append_column(REGION_SCHEMA.field(name), pa.nulls(len(table), REGION_SCHEMA.field(name).type))
+        return table.select(list(columns))
+
+    def _check_region_schema(self, schema: pa.Schema, where: str, shard: ShardName) -> None:
+        problem = schema_problem(schema)
+        if problem is not None:
+            writer = self.markers[shard].written_by or "a release that does not say so"
+            raise DatasetError(
+                f"{where}: not a version 1 table of regions: {problem}; written by {writer}; write the shard again"
+            )
 
     def _view(self, shard: ShardName) -> ShardView | None:
         """Return what overlays and filter lists change in the shard's records, or None for nothing."""
@@ -274,17 +292,6 @@ class Dataset:
         images = pa.concat_tables(tables)
         ends = np.cumsum([len(table) for table in tables])
         return _Images(keys=images["key"], offsets=images["tar_offset"].to_numpy(), ends=ends)
-
-
-def _check_region_schema(schema: pa.Schema, where: str) -> None:
-    if schema.equals(REGION_SCHEMA):
-        return
-    differing = [f"{field.name} ({field.type})" for field in schema if field not in list(REGION_SCHEMA)]
-    lacking = [name for name in REGION_SCHEMA.names if name not in schema.names]
-    raise DatasetError(
-        f"{where}: not a version 1 table of regions: not as it should be: {', '.join(differing) or 'the order'}; "
-        f"lacking: {', '.join(lacking) or 'nothing'}; write the shard again"
-    )
 
 
 def _decode(raw: RawSample, where: str, *, view: ShardView | None, verify: bool) -> Sample | None:

@@ -12,7 +12,6 @@ from itertools import pairwise
 from posixpath import splitext
 from typing import TypeVar
 
-import fsspec
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 from schemas.folder import DatasetError
 from schemas.hashes import sha256
 from schemas.names import ShardName
+from schemas.paths import open_fs
 from schemas.tables import FILTER_SCHEMA, FilterRow, name_rows, row_ids
 
 _GROUP_ROWS = 1 << 21
@@ -60,7 +60,7 @@ def load_filter(path: str | os.PathLike[str]) -> FilterList:
     if parse is None:
         raise DatasetError(f"{name}: a filter list is a .parquet file, or JSON lines in a .jsonl file")
     try:
-        fs, file = fsspec.core.url_to_fs(name)
+        fs, file = open_fs(name)
         content = fs.cat_file(file)
     except (ValueError, ImportError, FileNotFoundError) as error:
         raise DatasetError(f"{name}: cannot read this filter list: {error}") from error
@@ -82,6 +82,7 @@ def _parse_parquet(content: bytes, path: str) -> pa.Table:
     """Types may be wider than ours (pandas writes large_string), but not other."""
     try:
         table = pq.read_table(pa.BufferReader(content))
+        table.validate(full=True)  # text that is not UTF-8 would be found by whoever reads it first
         required = [name for name in FILTER_SCHEMA.names if name != "note"]
         unknown = set(table.column_names) - set(FILTER_SCHEMA.names)
         if unknown or not set(required) <= set(table.column_names):

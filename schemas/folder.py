@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, BinaryIO, cast
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from schemas.paths import open_fs
 from schemas.store_errors import StorageError, library_errors
 
 WHOLE_FILE = 8 << 20
@@ -54,11 +54,7 @@ class Folder:
         """Take a local path or an fsspec URL; nothing is read yet. Raises DatasetError for unusable URLs."""
         self.url = os.fspath(path)
         try:
-            if "://" in self.url:
-                fs, self._root = fsspec.core.url_to_fs(self.url)
-            else:  # a local path, in which `::` chains nothing
-                fs = LocalFileSystem()
-                self._root = fs._strip_protocol(self.url)
+            fs, self._root = open_fs(self.url)
         except (ValueError, ImportError) as error:
             raise DatasetError(f"{self.url}: cannot be opened: {error}") from error
         self._adopt(fs)

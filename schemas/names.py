@@ -13,6 +13,8 @@ import re
 from dataclasses import dataclass
 
 SCHEMA_VERSION = "1"
+SCHEMA_REVISION = 2
+"""Raised when fields and nullable columns are added. Readers take all revisions of a version; a job writes one."""
 
 TRAIN = "train"
 VAL = "val"

@@ -177,6 +177,10 @@ def open_overlay(
     columns = markers[first].columns
     _check_columns(name, columns)
     schema = folder.schema(f"{first}.{name}.parquet")
+    twice = [column for column in (*JOIN_COLUMNS, *columns) if schema.names.count(column) > 1]
+    if twice:
+        where = folder.where(f"{first}.{name}.parquet")
+        raise DatasetError(f"{where}: has {schema.names.count(twice[0])} columns {twice[0]}; make the overlay again")
     # A column that is not there is found by the check below, as one of type null.
     fields = {column: schema.field(column).type if column in schema.names else pa.null() for column in columns}
     changed = (shard for shard, marker in markers.items() if marker.base_sha256 != shards[shard].parquet.sha256)

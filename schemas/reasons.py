@@ -31,6 +31,9 @@ class Reason(StrEnum):
 
     # filtered: our rules
     EXCLUDED = "excluded"
+    COMPANION = "companion"
+    STALE = "stale"
+    NOT_DOWNLOADED = "not_downloaded"
     LOW_RESOLUTION = "low_resolution"
     NO_REGIONS = "no_regions"
     SMALL = "small"
@@ -39,13 +42,16 @@ class Reason(StrEnum):
     OVER_LIMIT = "over_limit"
     OUTSIDE = "outside"
     LOW_CONFIDENCE = "low_confidence"
+    CROWD = "crowd"
     # dead: failures
     MISSING = "missing"
+    NOT_ALLOWED = "not_allowed"
     EMPTY_FILE = "empty_file"
     DECODE = "decode"
     TRUNCATED = "truncated"
     TOO_LARGE = "too_large"
     NO_IMAGE = "no_image"
+    SHARED_KEY = "shared_key"
     BAD_RECORD = "bad_record"
     CAPTION_ENCODING = "caption_encoding"
     DUPLICATE_KEY = "duplicate_key"
@@ -61,6 +67,9 @@ class Reason(StrEnum):
 
 MEANING_OF: dict[Reason, str] = {
     Reason.EXCLUDED: "a list of --filter takes it away",
+    Reason.COMPANION: "another picture of a sample that has one: its name has the same key up to the first dot",
+    Reason.STALE: "bytes behind the end of a tar that make no archive: what was deleted from it stays deleted",
+    Reason.NOT_DOWNLOADED: "the source has no image here: the program that made it says that its download failed",
     Reason.LOW_RESOLUTION: "the image's shorter side is below --select.min_image_side",
     Reason.NO_REGIONS: "no region was left in the image, and --drop-empty was given",
     Reason.SMALL: "a side of the box is below --select.min_side",
@@ -69,13 +78,17 @@ MEANING_OF: dict[Reason, str] = {
     Reason.OVER_LIMIT: "more regions than --select.max_regions, or more proposals than --select.max_proposals",
     Reason.OUTSIDE: "no part of the box lies inside the image",
     Reason.LOW_CONFIDENCE: "the captioner's best guess is less probable than its --caption.min_confidence",
+    Reason.CROWD: "the source says that the box is of a group, not of one object (COCO's iscrowd)",
     Reason.MISSING: "the file named by the source is not there",
+    Reason.NOT_ALLOWED: "the source names an address, which is not fetched, or a file outside of INPUT; "
+    "--read.allow DIR takes files from there",
     Reason.EMPTY_FILE: "the image file has no bytes",
     Reason.DECODE: "the bytes are not an image that can be decoded",
-    Reason.TRUNCATED: "the image file or the tar ends before its data does",
+    Reason.TRUNCATED: "the image file or the tar ends before its data does, or lacks a part of it",
     Reason.TOO_LARGE: "the image has more pixels than --read.max_pixels, or its file more bytes than --read.max_bytes",
     Reason.NO_IMAGE: "the sample has no image member",
-    Reason.BAD_RECORD: "the source's own annotation of the sample cannot be read",
+    Reason.SHARED_KEY: "several pictures of a tar have one key: the first dot of a name ends it; rename them",
+    Reason.BAD_RECORD: "the source's own annotation of the image or region cannot be used",
     Reason.CAPTION_ENCODING: "the caption is not UTF-8",
     Reason.DUPLICATE_KEY: "an earlier sample of the same shard has the same key",
     Reason.INVALID_BOX: "the box holds NaN or infinity, or its right or bottom edge is not beyond its left or top",
@@ -90,6 +103,9 @@ MEANING_OF: dict[Reason, str] = {
 
 _FILTERED = {
     Reason.EXCLUDED,
+    Reason.COMPANION,
+    Reason.STALE,
+    Reason.NOT_DOWNLOADED,
     Reason.LOW_RESOLUTION,
     Reason.NO_REGIONS,
     Reason.SMALL,
@@ -98,5 +114,6 @@ _FILTERED = {
     Reason.OVER_LIMIT,
     Reason.OUTSIDE,
     Reason.LOW_CONFIDENCE,
+    Reason.CROWD,
 }
 STATUS_OF: dict[Reason, Status] = {reason: Status.FILTERED if reason in _FILTERED else Status.DEAD for reason in Reason}

@@ -4,8 +4,9 @@
     ShardMarker   the `.json` beside a shard: counts that balance, hashes, where it came from
     OverlayMarker the `.json` beside an overlay's table: what it replaces, of which shard
 
-Decoding is strict: an unknown or missing field, a wrong type or a broken rule raises `RecordError`, which names the
-sample's key and the field.
+Decoding is strict about what is known: a missing field, a wrong type or a broken rule raises `RecordError`, which names
+the sample's key and the field. Fields that are not known are passed over: a later release of the same schema version
+may have added them, and fields that an earlier one did not write have a default.
 """
 
 import math
@@ -27,7 +28,7 @@ class RecordError(ValueError):
     exit_code = 2
 
 
-class ImageSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ImageSource(msgspec.Struct, frozen=True, kw_only=True):
     """Where an image came from."""
 
     uri: str
@@ -40,7 +41,7 @@ class ImageSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The licence the source gives for the image, if any."""
 
 
-class Region(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Region(msgspec.Struct, frozen=True, kw_only=True):
     """A box of an image with its caption, and where both came from."""
 
     id: str
@@ -58,9 +59,15 @@ class Region(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Rounded to 1e-4; its meaning and range are the captioner's. None where the captioner gives none."""
     text_hash: str
     """16 hex digits shared by captions equal after normalisation (`hashes.text_hash`)."""
+    source_id: str | None = None
+    """The region's id in the source, where the source gives the region and an id."""
+    is_crowd: bool | None = None
+    """Whether the box is of a group, not of one object, as COCO says of its regions; None where no one says."""
+    mask_rle: str | None = None
+    """The mask in the stored image's frame: the `counts` of COCO's compressed run lengths; `size` is height, width."""
 
 
-class ImageRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The `.json` member of a sample.
 
     Boxes are in the frame of the stored image, which is the sample's image member.
@@ -75,12 +82,16 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     reencoded: bool
     """True where the stored bytes are not the source's: it was EXIF-rotated or not 8-bit RGB JPEG, PNG or WebP."""
     image_caption: str | None
+    """The first of the source's captions that says something."""
     source: ImageSource
     num_regions: int
     regions: list[Region]
+    image_captions: list[str] = []
+    """All captions that the source gives for the image, `image_caption` first; empty where it gives none, and in data
+    sets written before there was this field."""
 
 
-class Counts(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class Counts(msgspec.Struct, kw_only=True):
     """How many images, or regions, went in and how each ended."""
 
     inputs: int = 0
@@ -119,7 +130,7 @@ class Counts(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
                 mine[reason] = mine.get(reason, 0) + count
 
 
-class FileDigest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FileDigest(msgspec.Struct, frozen=True, kw_only=True):
     """What a file must be."""
 
     sha256: str
@@ -127,7 +138,7 @@ class FileDigest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Bytes."""
 
 
-class UnitSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class UnitSource(msgspec.Struct, frozen=True, kw_only=True):
     """A range of a source that went into a shard."""
 
     input: str
@@ -139,7 +150,7 @@ class UnitSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """One beyond the last sample, or None for all."""
 
 
-class ShardMarker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ShardMarker(msgspec.Struct, frozen=True, kw_only=True):
     """The `.json` beside a shard: the shard exists when this does."""
 
     schema_version: Literal["1"]
@@ -153,9 +164,15 @@ class ShardMarker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     sources: list[UnitSource]
     provenance: dict[str, Any]
     """Models, revisions, weights, library versions, licences, prompts, thresholds."""
+    num_noted: int = 0
+    """Images that are ok, and whose row says what of them was mended or left out."""
+    bytes_lost: int | msgspec.UnsetType = msgspec.UNSET
+    """Of the sources: what could not be read and was no whole sample. Absent where nothing was lost."""
+    written_by: str | None = None
+    """The release that wrote the shard, such as `fineclip-regions 0.1.0`; None before there was this field."""
 
 
-class OverlayMarker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OverlayMarker(msgspec.Struct, frozen=True, kw_only=True):
     """The `.json` beside an overlay's table: the overlay of that shard exists when this does."""
 
     schema_version: Literal["1"]
@@ -176,6 +193,21 @@ class OverlayMarker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     parquet: FileDigest
     provenance: dict[str, Any]
     """Models, revisions, weights, library versions, licences, prompts."""
+    written_by: str | None = None
+    """The release that wrote the overlay; None for those before there was this field."""
+
+
+class _Writer(msgspec.Struct):
+    written_by: object = None
+
+
+def name_writer(data: bytes) -> str:
+    """Return which release wrote a marker, as messages say it."""
+    try:
+        release = msgspec.json.decode(data, type=_Writer).written_by
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        release = None
+    return f"written by {release or 'a release that does not say so'}"
 
 
 _Record = TypeVar("_Record", ImageRecord, ShardMarker, OverlayMarker)
@@ -184,16 +216,17 @@ _Record = TypeVar("_Record", ImageRecord, ShardMarker, OverlayMarker)
 def _decode(data: bytes, kind: type[_Record], where: str) -> _Record:
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RecordError(f"{where}: not a version 1 {kind.__name__}: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RecordError(f"{where}: not a version 1 {kind.__name__}: {error} ({name_writer(data)})") from error
 
 
 def decode_image_record(data: bytes, where: str) -> ImageRecord:
     """Decode and check the `.json` member of a sample.
 
     `where` names the file and key for the error. Raises RecordError for anything but a valid version "1" record: wrong
-    JSON, unknown or missing fields, a key that breaks the pattern, boxes not finite, empty or outside the image,
-    repeated region ids, a `num_regions` that is not the number of regions.
+    JSON, missing fields, a key that breaks the pattern, boxes not finite, empty or outside the image,
+    repeated region ids, a `num_regions` that is not the number of regions, an `image_caption` that is not the first of
+    `image_captions`.
     """
     record = _decode(data, ImageRecord, where)
     for field, problem in _problems(record):
@@ -210,6 +243,8 @@ def _problems(record: ImageRecord) -> list[tuple[str, str]]:
         problems.append(("width, height", f"{record.width} x {record.height} is not an image size"))
     if record.num_regions != len(record.regions):
         problems.append(("num_regions", f"says {record.num_regions}, but there are {len(record.regions)} regions"))
+    if record.image_captions and record.image_captions[0] != record.image_caption:
+        problems.append(("image_captions", "the first is not image_caption"))
     for position, region in enumerate(record.regions):
         x0, y0, x1, y1 = region.box
         inside = 0 <= x0 < x1 <= record.width and 0 <= y0 < y1 <= record.height

@@ -11,7 +11,7 @@ import msgspec
 
 from schemas.folder import DatasetError, Folder
 from schemas.names import DATASET_JSON, SCHEMA_VERSION, ShardName, shard_of_marker
-from schemas.records import RecordError, ShardMarker, decode_shard_marker
+from schemas.records import RecordError, ShardMarker, decode_shard_marker, name_writer
 
 
 class DatasetIndex(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +58,7 @@ def _indexed_shards(folder: Folder, sizes: Mapping[str, int] | None) -> list[Sha
     check_version(content, where)
     try:
         index = msgspec.json.decode(content, type=DatasetIndex)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DatasetError(f"{where}: {error}; remove it, or finish the data set again") from error
     shards = [ShardName.parse(stem) for stem in index.shards]
     if None in shards:
@@ -70,12 +70,12 @@ def check_version(content: bytes, where: str) -> None:
     """Raise DatasetError where `content` is JSON of another schema version (anything else is for the decoder)."""
     try:
         version = msgspec.json.decode(content, type=_Version).schema_version
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
     if version != SCHEMA_VERSION:
         raise DatasetError(
             f"{where}: schema version {version!r}, where this release reads {SCHEMA_VERSION!r}; "
-            "read it with the release that wrote it, or annotate again"
+            f"{name_writer(content)}: read it with the release that wrote it, or annotate again"
         )
 
 

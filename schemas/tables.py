@@ -38,7 +38,7 @@ class RegionRow(msgspec.Struct, kw_only=True):
     stage: str | None = None
     """The step that decided so (`reasons.Stage`)."""
     message: str | None = None
-    """What a person should read about it."""
+    """What a person should read about it; in a row that is ok: what was mended or left out."""
     traceback_hash: str | None = None
     """16 hex digits, equal for failures of the same origin."""
     count: Annotated[int, "int32"] = 1
@@ -55,13 +55,19 @@ class RegionRow(msgspec.Struct, kw_only=True):
     image_text_hash: str | None = None
     """`hashes.text_hash` of the image caption."""
     mask_rle: str | None = None
-    """The region's mask in COCO's compressed run lengths, where the proposer gives masks and they were asked for."""
+    """The region's mask in COCO's compressed run lengths, where the source gives one, or the proposer when asked."""
     tar_offset: UInt = None
     """Where the image's bytes begin in the shard's tar; null for images that are not in it."""
     tar_size: UInt = None
     """How many bytes the image has."""
     shard: str
     """The shard's stem, such as `train-000012`."""
+    image_captions: list[str] | None = None
+    """In an image's own row: all captions that the source gives, `image_caption` first; null where it gives none."""
+    source_id: str | None = None
+    """The region's id in the source, where the source gives the region and an id."""
+    is_crowd: bool | None = None
+    """Whether the box is of a group, not of one object, as COCO says of its regions; null where no one says."""
 
 
 class FilterRow(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -94,11 +100,32 @@ def _arrow_field(name: str, hint: object) -> pa.Field:
     python_type, *width = get_args(hint) if annotated else (hint,)
     options = get_args(python_type) or (python_type,)
     base = next(option for option in options if option is not type(None))
-    return pa.field(name, _ARROW_TYPES[width[0] if width else base.__name__], nullable=type(None) in options)
+    kind = pa.list_(pa.string()) if base == list[str] else _ARROW_TYPES[width[0] if width else base.__name__]
+    return pa.field(name, kind, nullable=type(None) in options)
 
 
 REGION_SCHEMA: pa.Schema = arrow_schema(RegionRow)
 FILTER_SCHEMA: pa.Schema = arrow_schema(FilterRow)
+
+
+def lacking_columns(schema: pa.Schema) -> list[str]:
+    """Return the columns of a shard's table that a file lacks, since an earlier release wrote it: they read as null."""
+    return [field.name for field in REGION_SCHEMA if field.nullable and field.name not in schema.names]
+
+
+def schema_problem(schema: pa.Schema) -> str | None:
+    """Return what keeps a file from being a shard's table, or None.
+
+    Nullable columns may be lacking (an earlier release) or added (a later one), and the order does not matter.
+    """
+    there = [name for name in schema.names if name in REGION_SCHEMA.names]
+    twice = sorted({name for name in there if there.count(name) > 1})
+    if twice:
+        return f"more than one column {', '.join(twice)}"
+    others = [schema.field(name) for name in there if schema.field(name).type != REGION_SCHEMA.field(name).type]
+    lacking = [field.name for field in REGION_SCHEMA if not field.nullable and field.name not in there]
+    told = [f"{field.name} is {field.type}, not {REGION_SCHEMA.field(field.name).type}" for field in others]
+    return "; ".join([*told, *([f"lacking {', '.join(lacking)}"] if lacking else [])]) or None
 
 
 def row_ids(table: pa.Table) -> pa.Array:

@@ -1,7 +1,20 @@
-"""What counts as text, for whatever reads, makes or checks captions; and numbers as sentences name them."""
+"""What counts as text, for whatever reads, makes or checks captions, labels and names; numbers as sentences name them.
+
+Two things are no text, and are never stored: NUL, which C strings end at, and lone surrogates, which UTF-8 cannot say.
+Both are mended: U+FFFD stands in their place. A byte that is not UTF-8 is mended too, but its text is told apart
+(`was_not_utf8`): a caption in another encoding is lost, not mended.
+"""
+
+import re
 
 _INVISIBLE_LETTERS = frozenset("\u115f\u1160\u3164\uffa0")
 """Hangul fillers: letters to Unicode, nothing to a reader (Default_Ignorable_Code_Point)."""
+
+_UNDECODABLE = "\ufdd0"
+"""Stands for a byte that is not UTF-8: Unicode keeps it for use inside programs, so that no text holds it."""
+SURROGATE = "\ufdd1"
+"""Stands for a lone surrogate where a strict reader would not take it; `mended` knows it."""
+_NO_TEXT = re.compile(f"[\0\ud800-\udfff{_UNDECODABLE}{SURROGATE}]")
 
 
 def says_something(text: str) -> bool:
@@ -10,6 +23,27 @@ def says_something(text: str) -> bool:
     What has none is no caption: blanks, no-break and zero-width spaces, punctuation, symbols alone.
     """
     return any(character.isalnum() and character not in _INVISIBLE_LETTERS for character in text)
+
+
+def decode_utf8(data: bytes) -> str:
+    """Return `data` as text, without a byte-order mark in front; bytes that are not UTF-8 are marked for `mended`."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        text = re.sub("[\udc80-\udcff]", _UNDECODABLE, data.decode("utf-8", "surrogateescape"))
+    return text.removeprefix("\ufeff")
+
+
+def was_not_utf8(text: str) -> bool:
+    """Return whether `decode_utf8` met bytes in `text` that are not UTF-8."""
+    return _UNDECODABLE in text
+
+
+def mended(text: str) -> str:
+    """Return `text` as it can be stored: U+FFFD in place of NUL, of lone surrogates and of bytes that are not UTF-8."""
+    if "\0" not in text and text.isascii():
+        return text
+    return _NO_TEXT.sub("\ufffd", text)
 
 
 def counted(count: int, noun: str) -> str:

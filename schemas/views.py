@@ -14,7 +14,7 @@ from schemas.folder import DatasetError
 from schemas.reasons import Status
 from schemas.records import ImageRecord, Region
 
-RECORD_COLUMNS = ("label", "proposal_score", "captioner", "caption", "caption_score", "text_hash")
+RECORD_COLUMNS = ("label", "proposal_score", "captioner", "caption", "caption_score", "text_hash", "mask_rle")
 """The columns of a shard's table that a record's regions repeat, and that an overlay may replace."""
 
 _NEVER_NULL = {"proposal_score", "captioner", "caption", "text_hash"}

@@ -91,6 +91,9 @@ def digests(output: Path) -> dict[str, str]:
 CHEAP = ("--proposer", "manual", "--captioner", "rule")
 """Flags of `configuration()`: no weights and no search, the regions that the source brings."""
 
+SEARCH = ("--proposer", "selective_search", "--captioner", "rule")
+"""Flags for inputs that bring no boxes, which `manual` refuses."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -113,9 +116,9 @@ def run(*arguments: str | Path) -> Outcome:
     return Outcome(code=code, out=out.getvalue(), err=err.getvalue())
 
 
-def annotate(*arguments: str | Path) -> Outcome:
+def annotate(*arguments: str | Path, flags: Iterable[str] = CHEAP) -> Outcome:
     """Run `fineclip annotate` with `CHEAP` and no limit on what is dead. It must end well, its output balanced."""
-    outcome = run("annotate", *arguments, *CHEAP, "--max-dead", "1")
+    outcome = run("annotate", *arguments, *flags, "--max-dead", "1")
     assert outcome.code == 0, outcome
     return outcome
 
@@ -138,10 +141,11 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
 
 
 def write_photos(folder: Path, num_images: int) -> Path:
-    """Write `000.jpg`, `001.jpg`, ... with a caption each; returns the folder."""
+    """Write `000.jpg`, `001.jpg`, ... with a caption and a record without regions each; returns the folder."""
     for number in range(num_images):
         caption = f"photo {number}".encode()
         write_files(folder, {f"{number:03d}.jpg": jpeg(number), f"{number:03d}.txt": caption})
+        write_files(folder, {f"{number:03d}.json": b'{"regions": []}'})
     return folder
 
 

@@ -66,6 +66,7 @@ def tiny_sample(
         image_caption=image_caption,
         source=ImageSource(uri=f"images/{key}.{suffix}", index=0, url=None, license="CC0-1.0"),
         num_regions=num_regions,
+        image_captions=[] if image_caption is None else [image_caption],
         regions=[_region(key, i) for i in range(num_regions)],
     )
     filtered = tuple((float(i), 0.0, i + 1.0, 1.0) for i in range(num_filtered))
@@ -142,7 +143,7 @@ def _rows(sample: TinySample, shard: ShardName, *, tar_offset: int) -> list[Regi
         "tar_size": len(sample.image),
         "shard": str(shard),
     }
-    rows = [RegionRow(status=Status.OK, **common)]
+    rows = [RegionRow(status=Status.OK, image_captions=record.image_captions or None, **common)]
     for region in record.regions:
         fields = msgspec.structs.asdict(region)
         rows.append(

@@ -51,7 +51,7 @@ def test_captions_are_measured_with_few_packages(reports: dict[str, dict[str, An
 def test_proposals_are_measured_with_few_packages(reports: dict[str, dict[str, Any]]):
     found = reports["proposer"]
     assert [row["items"] for row in found["rows"]] == [4] * 4
-    boxes, candidates = found["boxes an image, after NMS of candidates"]
+    boxes, candidates = found["boxes per image, after NMS of candidates"]
     assert 0 < boxes <= candidates == 20
 
 

@@ -1,7 +1,7 @@
 """The command as a person meets it: help, wrong usage, config files, refusals; none of them with a traceback."""
 
-import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -166,6 +166,8 @@ CONFIGS = {
     "shard_size: many": "many",
     "[1, 2]": "holds no settings",
     "a: [": "while parsing",
+    "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]": "aliases (*NAME) are not read",
+    "a: " + "[" * 5000 + "]" * 5000: "nested too deeply",
     "profile: none": "unknown profile 'none' (known:",
     "proposer: yolo": "unknown proposer 'yolo'; did you mean 'yolov9'? (known:",
     "proposer: [manual]": "unknown proposer ['manual']; did you mean 'manual'? (known:",
@@ -246,7 +248,7 @@ def test_status_of_nothing_says_so(tmp_path: Path, exists: bool):
 def test_status_takes_one_folder(arguments: tuple[str, ...]):
     outcome = run("status", *arguments)
     assert outcome.code == 2
-    assert "usage: fineclip status [-h] OUTPUT" in outcome.err
+    assert "usage: fineclip status [-h] [--dead] [--reason R] OUTPUT" in outcome.err
 
 
 def test_plan_shows_the_work_and_annotate_takes_the_plan(photos: Path, tmp_path: Path):
@@ -296,7 +298,8 @@ def test_another_input_is_refused(photos: Path, tmp_path: Path):
 
 def test_a_changed_input_is_refused(photos: Path, tmp_path: Path):
     annotate(photos, tmp_path / "out")
-    os.utime(photos / "001.jpg", ns=(1, 1))
+    image = (photos / "001.jpg").read_bytes()
+    (photos / "001.jpg").write_bytes(image[:-3] + b"." + image[-2:])
     for flags in ((), ("--append",)):
         outcome = run("annotate", photos, tmp_path / "out", *CHEAP, *flags)
         assert outcome.code == 3
@@ -331,6 +334,18 @@ def test_another_package_of_our_name_is_noticed(tmp_path: Path, package: str, fo
     assert ran.returncode == 2
     assert f"the package '{package}' that Python finds is {path}, not ours" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_a_package_installed_over_ours_is_noticed(tmp_path: Path):
+    shutil.copy(fineclip.__file__, tmp_path)
+    for package in ("schemas", "trainer"):
+        (tmp_path / package).mkdir()
+        ours = (ROOT / package / "__init__.py").read_text()
+        (tmp_path / package / "__init__.py").write_text(ours if package == "schemas" else "# somebody else's\n")
+    code = "import sys; sys.path.insert(0, '.'); import fineclip; sys.exit(fineclip.main(['train', 'x']))"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert f"the package 'trainer' that Python finds is {tmp_path}/trainer/__init__.py, not ours" in ran.stderr
 
 
 def test_help_imports_neither_beam_nor_numpy():

@@ -15,3 +15,6 @@ Each folder's docstring lists its modules in reading order. `errors` has the exi
 `fineclip train DATA --recipe NAME --out RUN` runs it; on many devices `torchrun --nproc-per-node N $(which fineclip)
 train DATA ...`, or `accelerate launch` in place of `torchrun`.
 """
+
+DISTRIBUTION = "fineclip-regions"
+"""Whose package this is: others on the index have its name, and would lie in its place."""

@@ -31,7 +31,7 @@ class TrainRecipe:
         if self.loss.official_quirks is not None and self.loss.region_objective == "concepts":
             raise ValueError("--official-quirks are FineCLIP's: not for --region-objective concepts")
         if self.loss.official_quirks == 1 and self.samples.max_regions is None:
-            raise ValueError("--official-quirks 1 pads regions to --max-regions an image: give it")
+            raise ValueError("--official-quirks 1 pads regions to --max-regions per image: give it")
 
     def plain(self) -> dict[str, Any]:
         """Return the settings by name, as JSON has them."""
@@ -42,7 +42,7 @@ class TrainRecipe:
 
 
 def vitb16() -> TrainRecipe:
-    """The paper's FineCLIP with EVA02-CLIP B/16 at 224: 256 images a step, 20 regions an image, 10 epochs."""
+    """The paper's FineCLIP with EVA02-CLIP B/16 at 224: 256 images a step, 20 regions per image, 10 epochs."""
     return TrainRecipe(
         model=ModelSettings(model="EVA02-B-16", pretrained="merged2b_s8b_b131k"),
         samples=SampleSettings(min_area_px=_OFFICIAL_MIN, max_area_px=_OFFICIAL_MAX),
@@ -50,7 +50,7 @@ def vitb16() -> TrainRecipe:
 
 
 def vitl14() -> TrainRecipe:
-    """The paper's FineCLIP with EVA02-CLIP L/14 at 336: 80 images a step, 5 regions an image, 10 epochs."""
+    """The paper's FineCLIP with EVA02-CLIP L/14 at 336: 80 images a step, 5 regions per image, 10 epochs."""
     return TrainRecipe(
         model=ModelSettings(model="EVA02-L-14-336", pretrained="merged2b_s6b_b61k", image_size=336),
         samples=SampleSettings(max_regions=5, min_area_px=_OFFICIAL_MIN, max_area_px=_OFFICIAL_MAX),

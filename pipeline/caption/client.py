@@ -112,7 +112,7 @@ class Client:
         cause = _root(error)
         match cause:
             case ConnectionRefusedError():
-                return "connection refused: nothing listens there"
+                return f"connection refused: nothing listens {'at the proxy' if self._proxy else 'there'}"
             case socket.gaierror():
                 return f"the host's name is not known ({cause.strerror})"
             case ssl.SSLError():

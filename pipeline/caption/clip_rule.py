@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.backends import require
+from pipeline.backends import check_ranges, require
 from pipeline.caption.base import CaptionerBase, Watched
 from pipeline.caption.concepts import filled, find_pool
 from pipeline.models.batches import padded_size
@@ -50,8 +50,7 @@ class ClipRuleConfig(Watched):
             raise ValueError(f"--caption.template {self.template!r}: has no {{}} for the concept")
         if self.temperature <= 0:
             raise ValueError(f"--caption.temperature is {self.temperature}, but must be above 0")
-        if not 0 <= self.min_confidence <= 1:
-            raise ValueError(f"--caption.min_confidence is {self.min_confidence}, but must be between 0 and 1")
+        check_ranges(self, flag="--caption")
 
 
 @dataclass(frozen=True)

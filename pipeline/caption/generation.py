@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.backends import require
+from pipeline.backends import check_ranges, require
 from pipeline.caption.base import Watched
 from pipeline.caption.thoughts import is_tag
 from pipeline.sample import Caption
@@ -35,14 +35,8 @@ class Decoding(Watched):
     """Length in tokens of the sequences that may not come twice; 0 allows all."""
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("max_new_tokens", 1),
-            ("min_new_tokens", 0),
-            ("num_beams", 1),
-            ("no_repeat_ngram_size", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"--caption.{name} is {getattr(self, name)}, but must be at least {least}")
+        least = {"batch_size": 1, "max_new_tokens": 1, "min_new_tokens": 0, "num_beams": 1, "no_repeat_ngram_size": 0}
+        check_ranges(self, flag="--caption", least=least)
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(
                 f"--caption.min_new_tokens is {self.min_new_tokens}, more than --caption.max_new_tokens "

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from pipeline.backends import require
+from pipeline.backends import check_ranges, require
 from pipeline.caption.base import CaptionerBase, Watched
 from pipeline.caption.pixels import scaled
 from pipeline.caption.secrets import api_key, without_userinfo
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from openai._legacy_response import LegacyAPIResponse
     from openai.types.chat import ChatCompletion
     from openai.types.chat.chat_completion import Choice
+
+    from pipeline.caption.client import Client
 
 _ENDED = ("stop", "eos", "end", "complete", "finish")
 """How the reasons begin that servers give where the model has ended its answer; anything else has cut it."""
@@ -59,7 +61,8 @@ class OpenaiConfig(Watched):
     """Settings of `openai`."""
 
     url: str = "http://127.0.0.1:23333/v1"
-    """The server's base URL, which ends in /v1."""
+    """The server's base URL, which ends in /v1. Several servers of the model share the work: give the flag for each, or
+    commas between them."""
     model: str = "internlm/internlm-xcomposer2-vl-7b"
     """The model's name on the server."""
     api_key_env: str | None = None
@@ -104,9 +107,8 @@ class OpenaiConfig(Watched):
     """Crops that are cut while those before them are under way."""
 
     def __post_init__(self) -> None:
-        leasts = {
+        least = {
             "max_new_tokens": 1,
-            "temperature": 0,
             "jpeg_quality": 1,
             "concurrency": 1,
             "tries": 0,
@@ -114,9 +116,9 @@ class OpenaiConfig(Watched):
             "patience_s": 0,
             "batch_size": 1,
         }
-        for name, least in leasts.items():
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"--caption.{name} is {getattr(self, name)}, but must be at least {least}")
+        check_ranges(self, flag="--caption", least=least)
+        if self.temperature is not None and self.temperature < 0:
+            raise ValueError(f"--caption.temperature is {self.temperature}, but must be at least 0")
         for name in ("max_requests_per_minute", "request_timeout_s"):
             if (getattr(self, name) or 1) < 0 or getattr(self, name) == 0:
                 raise ValueError(f"--caption.{name} is {getattr(self, name)}, but must be above 0")
@@ -125,10 +127,16 @@ class OpenaiConfig(Watched):
                 f"--caption.min_side is {self.min_side} and --caption.max_side {self.max_side}: "
                 "the first must be at least 1 and not above the second"
             )
-        if not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"--caption.url {without_userinfo(self.url)!r}: must start with http:// or https://")
+        for url in self.urls:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"--caption.url {without_userinfo(url)!r}: must start with http:// or https://")
         if self.api_key_env is not None and not self.api_key_env.isidentifier():
             raise ValueError("--caption.api_key_env takes the name of an environment variable, not the key itself")
+
+    @property
+    def urls(self) -> list[str]:
+        """The servers' base URLs."""
+        return [url.strip() for url in self.url.split(",")]
 
 
 class Openai(CaptionerBase):
@@ -153,25 +161,25 @@ class Openai(CaptionerBase):
         ValueError for an environment variable without a key.
         """
         from pipeline.caption.client import Client
-        from pipeline.caption.patience import PatientServer
+        from pipeline.caption.fleet import Fleet
 
         super().__init__(config, libraries={"openai": "openai"})
         self.prompt = config.prompt
         key = api_key(config.api_key_env)
         timeout_s, width = config.request_timeout_s, config.concurrency
-        self._client = Client(config.url, key=key, timeout_s=timeout_s, concurrency=width)
+        clients = [Client(url, key=key, timeout_s=timeout_s, concurrency=width) for url in config.urls]
         self._limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
         self._pool = ThreadPoolExecutor(width, thread_name_prefix="caption")
         self._abandoned = threading.Event()
         test = self._data_url(np.full((64, 64, 3), 128, dtype=np.uint8))
-        self._server = PatientServer(
-            self._client,
-            lambda: self._choice(test, config.prompt),
+        self._servers = Fleet(
+            clients,
+            lambda client: self._choice(client, test, config.prompt),
             tries=config.tries,
             patience_s=config.patience_s,
             per_minute=config.max_requests_per_minute,
         )
-        self._server.start(config.start_s)
+        self._servers.start(config.start_s)
 
     def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[Caption | Drop]:
         """Return the caption of each crop, or why it has none, in order. Raises WorkError where the server is gone."""
@@ -203,13 +211,16 @@ class Openai(CaptionerBase):
 
         sleep(0)
         image_url = self._data_url(crop.pixels)
-        choice = self._server.ask(lambda: self._choice(image_url, prompt), crop.region_id, sleep)
-        if isinstance(choice, Drop):
-            return choice
+        answer = self._servers.ask(
+            lambda client: (client, self._choice(client, image_url, prompt)), crop.region_id, sleep
+        )
+        if isinstance(answer, Drop):
+            return answer
+        client, choice = answer
         message, text = choice.message, choice.message.content or ""
         if message.refusal:
-            return _drop(f"the model refuses: {self._client.without_secrets(message.refusal)[:400]}")
-        if self._client.without_secrets(text) != text:
+            return _drop(f"the model refuses: {client.without_secrets(message.refusal)[:400]}")
+        if client.without_secrets(text) != text:
             return _drop("the answer repeats the key or password that the server is asked with")
         thoughts = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
         if thoughts and not text:
@@ -229,7 +240,7 @@ class Openai(CaptionerBase):
         image.save(encoded, self.config.image_format, **options)
         return f"data:image/{self.config.image_format};base64,{base64.b64encode(encoded.getvalue()).decode()}"
 
-    def _choice(self, image_url: str, prompt: str | None) -> "Choice":
+    def _choice(self, client: "Client", image_url: str, prompt: str | None) -> "Choice":
         """Send a request and return what the model says. Raises openai's errors, as for what is no completion.
 
         Newer models take the limit of tokens by another name only: what a server wants is found out once.
@@ -237,25 +248,25 @@ class Openai(CaptionerBase):
         import openai
 
         try:
-            return self._sent(image_url, prompt, self._limit_name)
+            return self._sent(client, image_url, prompt, self._limit_name)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             is_about_it = re.search("max_(completion_)?tokens", str(error.body))
             if self._limit_name == "max_completion_tokens" or not is_about_it:
                 raise
             try:
-                choice = self._sent(image_url, prompt, "max_completion_tokens")
+                choice = self._sent(client, image_url, prompt, "max_completion_tokens")
             except openai.APIStatusError:
                 raise error from None
             self._limit_name = "max_completion_tokens"
             return choice
 
-    def _sent(self, image_url: str, prompt: str | None, limit: str) -> "Choice":
+    def _sent(self, client: "Client", image_url: str, prompt: str | None, limit: str) -> "Choice":
         import openai
 
         config = self.config
         image = {"type": "image_url", "image_url": {"url": image_url}}
         message: Any = {"role": "user", "content": [image, {"type": "text", "text": prompt or ""}]}
-        answer: LegacyAPIResponse[ChatCompletion] = self._client.api.chat.completions.with_raw_response.create(
+        answer: LegacyAPIResponse[ChatCompletion] = client.api.chat.completions.with_raw_response.create(
             model=config.model,
             messages=[message],
             temperature=openai.omit if config.temperature is None else config.temperature,

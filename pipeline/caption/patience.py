@@ -64,7 +64,7 @@ class PatientServer:
     def __init__(
         self,
         client: Client,
-        probe: Callable[[], object],
+        probe: Callable[[Client], object],
         *,
         tries: int,
         patience_s: float,
@@ -97,7 +97,7 @@ class PatientServer:
                     self._client.hello(max(start_s, 0.1))
                 has_said_hello = True
                 self._limit.wait()
-                self._probe()
+                self._probe(self._client)
                 self._answered_at = time.monotonic()
                 return
             except openai.APIError as error:
@@ -115,27 +115,35 @@ class PatientServer:
                     ) from None
                 time.sleep(wait_s)
 
-    def ask(self, request: Callable[[], Answer], item: str, sleep: Sleep = time.sleep) -> Answer | Drop:
+    def ask(
+        self,
+        request: Callable[[Client], Answer],
+        item: str,
+        sleep: Sleep = time.sleep,
+        *,
+        patience_s: float | None = None,
+    ) -> Answer | Drop:
         """Return what `request` returns, or why this item has no answer. Raises WorkError as the module's text says.
 
         `item` names it: the lengths of its waits are made from the name. `sleep` is called for each wait; what it
-        raises ends the asking.
+        raises ends the asking. `patience_s` goes before the server's own.
         """
+        patience_s = self._patience_s if patience_s is None else patience_s
         failures = outages = busy = 0
         busy_s = 0.0  # of the server alone: waiting for our own rate limit does not count
         while True:
             self._limit.wait(sleep)
             sent_at = time.monotonic()
             try:
-                answer = request()
+                answer = request(self._client)
             except openai.RateLimitError as error:
                 busy += 1
                 busy_s += time.monotonic() - sent_at
                 asked_s = retry_after_s(error)
                 wait_s = back_off_s(item, busy) if asked_s is None else asked_s
-                if (busy_s := busy_s + wait_s) > self._patience_s:
+                if (busy_s := busy_s + wait_s) > patience_s:
                     raise ServerGoneError(
-                        f"{self._client.name} is too busy for longer than {self._patience_s:g} s "
+                        f"{self._client.name} is too busy for longer than {patience_s:g} s "
                         f"(--caption.patience_s): {self._client.words(error)}; lower "
                         "--caption.max_requests_per_minute or --caption.concurrency"
                     ) from None
@@ -146,8 +154,8 @@ class PatientServer:
                 if not _may_pass(error):
                     return drop
                 busy_s = 0.0
-                sleep(self._wait_s(error, back_off_s(item, failures + outages + 1)))
-                if not self._was_gone(item, failed_at, error, sleep):
+                sleep(_wait_s(error, back_off_s(item, failures + outages + 1), patience_s))
+                if not self._was_gone(item, failed_at, error, sleep, patience_s):
                     failures += 1
                     if failures > self._tries:
                         return drop
@@ -165,11 +173,12 @@ class PatientServer:
         """Return what the error means for one item. Raises WorkError for one that means the same for all."""
         is_outage = isinstance(error, openai.APIConnectionError) and self._answered_at > float("-inf")
         if not is_outage and (remedy := self._client.remedy(error)):
-            raise WorkError(f"{self._client.name} refuses: {self._client.words(error)}; {remedy}") from None
+            verb = "refuses" if isinstance(error, openai.APIStatusError) else "cannot be reached"
+            raise WorkError(f"{self._client.name} {verb}: {self._client.words(error)}; {remedy}") from None
         timed_out = isinstance(error, openai.APITimeoutError) or getattr(error, "status_code", 0) in (408, 504)
         return Reason.TIMEOUT if timed_out else Reason.MODEL_ERROR
 
-    def _was_gone(self, item: str, failed_at: float, error: openai.APIError, sleep: Sleep) -> bool:
+    def _was_gone(self, item: str, failed_at: float, error: openai.APIError, sleep: Sleep, patience_s: float) -> bool:
         """Wait until the server answers anybody, one thread for all; return whether it did not at first.
 
         Raises WorkError.
@@ -183,16 +192,16 @@ class PatientServer:
                     return self._outage_ended_at > failed_at
                 if not given_up and answer is not None:
                     error = answer
-                if given_up or time.monotonic() - failed_at > self._patience_s:
+                if given_up or time.monotonic() - failed_at > patience_s:
                     self._gave_up_at = time.monotonic()
                     raise ServerGoneError(
-                        f"{self._client.name} has not answered for {self._patience_s:g} s (--caption.patience_s): "
+                        f"{self._client.name} has not answered for {patience_s:g} s (--caption.patience_s): "
                         f"{self._client.words(error)}; once it is back, the same command goes on from here"
                     ) from None
                 if attempt == 1:
                     words = self._client.words(error)
-                    _log.warning("%s: %s; waiting up to %g s for it", self._client.name, words, self._patience_s)
-                sleep(self._wait_s(error, back_off_s(f"probe of {item}", attempt)))
+                    _log.warning("%s: %s; waiting up to %g s for it", self._client.name, words, patience_s)
+                sleep(_wait_s(error, back_off_s(f"probe of {item}", attempt), patience_s))
         raise AssertionError("unreachable")
 
     def _probed(self, sleep: Sleep) -> openai.APIError | None:
@@ -202,7 +211,7 @@ class PatientServer:
         """
         self._limit.wait(sleep)
         try:
-            self._probe()
+            self._probe(self._client)
         except openai.RateLimitError as error:  # too busy is not gone
             self._limit.pause(min(retry_after_s(error) or _FIRST_WAIT_S, self._patience_s))
         except openai.APIError as error:
@@ -212,8 +221,9 @@ class PatientServer:
         self._answered_at = time.monotonic()
         return None
 
-    def _wait_s(self, error: openai.APIError, back_off: float) -> float:
-        return min(max(back_off, retry_after_s(error) or 0), self._patience_s)
+
+def _wait_s(error: openai.APIError, back_off: float, most: float) -> float:
+    return min(max(back_off, retry_after_s(error) or 0), most)
 
 
 def back_off_s(item: str, attempt: int) -> float:

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from pipeline.backends import check_ranges
 from pipeline.caption.base import CaptionerBase
 from pipeline.caption.colours import COLOUR_NAMES, colour_indices
 from pipeline.models.device import CPU, Device
@@ -51,8 +52,7 @@ class RuleConfig:
     """Crops a call."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"rule: batch_size is {self.batch_size}; at least 1 is needed")
+        check_ranges(self, flag="--caption")
 
 
 class Rule(CaptionerBase):

@@ -46,22 +46,27 @@ def annotate_main(arguments: Sequence[str]) -> int:
                 watch=bar.show,
             )
     report.closing(Console(emoji=False), result, options)
-    return ending(console, result, options.run.max_dead)
+    keys = f"`fineclip status {options.output} --dead` the keys"
+    return ending(console, result, options.run.max_dead, keys)
 
 
-def ending(console: Console, result: job.JobResult, max_dead: float) -> int:
-    """Return the exit code of a job that ended, and say why it is not 0."""
+def ending(console: Console, result: job.JobResult, max_dead: float, keys: str) -> int:
+    """Return the exit code of a job that ended, and say why it is not 0; `keys` says what names the dead."""
     if result.drained:
         console.print("Interrupted: the shards in hand were finished. The same command goes on from here.")
         return INTERRUPTED
-    fraction = result.totals.dead_fraction
-    if fraction <= max_dead:
+    num_bytes = sum(planned.bytes for planned in result.plan.inputs)
+    share_lost = result.totals.bytes_lost / num_bytes if num_bytes else 0.0
+    if max(result.totals.dead_fraction, share_lost) <= max_dead:
         return DONE
+    what = f"{result.totals.dead_fraction:.2%} are dead"
+    if share_lost > max_dead:
+        what = f"{share_lost:.2%} of the input's bytes could not be read"
     console.print(
-        f"{fraction:.2%} are dead, more than --max-dead {max_dead:.2%}: the table above names the reasons, and rows "
-        "with status 'dead' in OUTPUT's .parquet files name the keys.",
+        f"{what}, more than --max-dead {max_dead:.2%}: the table above names the reasons, and {keys}.",
         style="bold red",
         highlight=False,
+        soft_wrap=True,
     )
     return TOO_MANY_DEAD
 
@@ -76,7 +81,13 @@ def plan_main(arguments: Sequence[str]) -> int:
         if plan is None:
             plan = make_plan(storage, options.inputs, options.configuration, options.plan)
         else:
-            check_plan(plan, options.inputs, options.configuration, options.plan)
+            check_plan(
+                plan,
+                options.inputs,
+                options.configuration,
+                options.plan,
+                trust_inputs=options.run.trust_inputs,
+            )
         todo = units_to_do(plan, Markers(storage).refresh())
     report.plan(Console(emoji=False), plan, todo)
     num_images = options.probe.probe

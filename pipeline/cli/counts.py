@@ -3,8 +3,11 @@
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.run.dead import DeadItem
 from pipeline.run.status import Totals
+from schemas.paths import printable
 from schemas.reasons import MEANING_OF, Reason
+from schemas.text import counted
 
 
 def print_counts(console: Console, totals: Totals) -> None:
@@ -33,6 +36,17 @@ def _print_reasons(console: Console, totals: Totals) -> None:
         console.print()
         console.print(table)
     console.print()
+    if totals.num_noted:
+        noted = f"{counted(totals.num_noted, 'ok image')}: something was mended or left out"
+        console.print(f"{noted}; `message` in the tables says what.\n", style="yellow", highlight=False, soft_wrap=True)
+
+
+def dead_line(item: DeadItem) -> str:
+    """Return a dead image or region as one line: key and region, reason, source, message."""
+    name = item.key if item.region_id is None else f"{item.key}/{item.region_id}"
+    times = f" x {item.count:,}" if item.count > 1 else ""
+    columns = (f"{name}{times}", item.reason, item.source, item.message)
+    return "\t".join(printable(column).replace("\n", "\\n") for column in columns)
 
 
 def size_of(num_bytes: float) -> str:

@@ -22,11 +22,11 @@ from pipeline.cli.profiles import DEFAULT_PROFILE, PROFILES
 from pipeline.errors import EXIT_CODES
 from pipeline.propose import PROPOSERS, proposer_class
 from pipeline.propose.select import SelectSettings
-from pipeline.read.decode import DecodeSettings
-from pipeline.read.exclusions import ReadSettings, load_exclusions
+from pipeline.read.exclusions import ReadFlags, ReadSettings, load_exclusions
 from pipeline.read.spec import split_options, split_prefix
 from pipeline.run.probe import ProbeSettings
 from pipeline.settings import Configuration, PlanSettings, RunSettings
+from schemas.paths import as_path, is_url
 
 _CHOICES: dict[str, Collection[str]] = {"profile": PROFILES, "proposer": PROPOSERS, "captioner": CAPTIONERS}
 _PLAN = "plan"
@@ -35,6 +35,11 @@ _FILTER_HELP = (
     "Filter list (.parquet or .jsonl, such as the marks of fineclip view) of images and regions to leave out; may be "
     "given several times. Keys are those of OUTPUT, ids of regions those of INPUT's records: they matter to manual "
     "alone, other proposers find regions of their own."
+)
+_ALLOW_HELP = (
+    "Folder outside of INPUT from which files are read that COCO, Parquet or a table of captions names; may be given "
+    "several times. Other names that lead out of INPUT are refused: a downloaded file must not publish whatever "
+    "picture can be read here."
 )
 
 
@@ -60,6 +65,7 @@ def parse(command: str, description: str, arguments: Sequence[str]) -> Options:
     """
     at = list(arguments).index("--") if "--" in arguments else len(arguments)
     arguments, engine_options = as_keys(arguments[:at]), list(arguments[at + 1 :])
+    arguments = joined(arguments, "--caption.url")
     names = chosen_names(command, arguments, _usage(command))
     parser = _parser(command, description, names)
     parsed = parser.parse_args(list(arguments))
@@ -81,6 +87,22 @@ def from_settings(inputs: Sequence[str], output: str, settings: Mapping[str, Any
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
     return _options(parser.instantiate(parsed), names, engine_options=())
+
+
+def joined(arguments: Sequence[str], flag: str) -> list[str]:
+    """Return the arguments with the values of a flag that is given more than once as one, commas between them."""
+    rest: list[str] = []
+    values: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        name, equals, value = argument.partition("=")
+        if name != flag:
+            rest.append(argument)
+        elif (given := value if equals else next(remaining, None)) is not None:
+            values.append(given)
+        else:
+            rest.append(argument)  # the parser says what is missing
+    return [*rest, *([f"{flag}={','.join(values)}"] if values else [])]
 
 
 def _usage(command: str) -> str:
@@ -115,9 +137,14 @@ def _names_of(chosen: Mapping[str, Any]) -> dict[str, str]:
 def _load_config(path: Path) -> dict[str, Any]:
     """Return what a config file holds. Raises ValueError, naming the file, for one that is no YAML mapping."""
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # some lines may stand for gigabytes
+            raise ValueError(f"--config {path}: aliases (*NAME) are not read; write the values out")
+        config = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"--config {path}: {getattr(error, 'strerror', None) or error}") from error
+    except RecursionError as error:
+        raise ValueError(f"--config {path}: is nested too deeply for settings") from error
     if isinstance(config, dict):
         return config
     raise ValueError(f"--config {path}: holds no settings; write lines such as `shard_size: 1000`")
@@ -157,9 +184,10 @@ def _parser(command: str, description: str, names: dict[str, str]) -> FlagParser
         add_flat(parser, ProbeSettings)
     add_flat(parser, Configuration, only=("val_fraction", "drop_empty"))
     proposer, captioner = proposer_class(names["proposer"]), captioner_class(names["captioner"])
-    classes = (DecodeSettings, SelectSettings, CropSettings, proposer.config_class, captioner.config_class)
+    classes = (ReadFlags, SelectSettings, CropSettings, proposer.config_class, captioner.config_class)
     for group, settings in zip(GROUPS, classes, strict=True):
-        parser.add_class_arguments(settings, group)
+        parser.add_class_arguments(settings, group, skip={"allow"})
+    parser.add_argument("--read.allow", action=_Append, default=[], metavar="DIR", help=_ALLOW_HELP)
     parser.set_defaults(profile_defaults(names))
     return parser
 
@@ -182,6 +210,16 @@ def profile_defaults(names: dict[str, str]) -> dict[str, Any]:
     return {
         name: value for name, value in profile.defaults.items() if names[suits[name]] == getattr(profile, suits[name])
     }
+
+
+class _Append(argparse.Action):
+    """argparse's own "append" loses all but the last of a flag with a dot in its name."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        """Add the flag's value to those before it."""
+        namespace[self.dest] = [*(namespace.get(self.dest) or []), values]
 
 
 def _options(settings: Namespace, names: dict[str, str], engine_options: Sequence[str]) -> Options:
@@ -231,7 +269,7 @@ def check_output(inputs: Sequence[str], output: str) -> None:
 
 def _as_folder(path: str) -> str:
     """Return a URL, or a local path made absolute, with a slash at its end."""
-    absolute = path if "://" in path else os.path.abspath(path)  # noqa: PTH100 - it takes `..` away, links or none
+    absolute = path if is_url(path) else os.path.abspath(as_path(path))  # noqa: PTH100 - it takes `..` away, links or none
     return absolute.rstrip("/") + "/"
 
 

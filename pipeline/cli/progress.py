@@ -8,6 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pipeline.cli.report import inputs
 from pipeline.run.watch import Progress as JobProgress
 
 _LOG_EVERY_S = 10.0
@@ -46,6 +47,8 @@ class Bar:
         images = progress.totals.images.inputs + progress.num_images_in_hand
         if self._images_before is None:
             self._images_before = images
+            if not progress.totals.num_shards:
+                inputs(self._console, progress.plan)
         rate = (images - self._images_before) / max(time.monotonic() - self._started, 1e-9)
         units, planned = progress.plan.num_units, progress.plan.num_images
         of_all = f"{images:,} images" if planned is None else f"{images:,} of {planned:,} images"

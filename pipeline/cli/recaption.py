@@ -11,7 +11,7 @@ from pipeline.cli import progress
 from pipeline.cli.command import draining_on_signals, ending
 from pipeline.cli.counts import print_counts
 from pipeline.cli.flags import FlagParser, HelpFormatter, add_flat, as_keys
-from pipeline.cli.options import chosen_names, flat, profile_defaults
+from pipeline.cli.options import chosen_names, flat, joined, profile_defaults
 from pipeline.cli.profiles import PROFILES
 from pipeline.cli.report import print_times
 from pipeline.errors import EXIT_CODES
@@ -55,7 +55,8 @@ def recaption_main(arguments: Sequence[str]) -> int:
                 watch=bar.show,
             )
     _closing(Console(emoji=False), result, options)
-    return ending(console, result, options.run.max_dead)
+    keys = f"rows with status 'dead' in the tables *.{options.overlay}.parquet the keys"
+    return ending(console, result, options.run.max_dead, keys)
 
 
 def _closing(console: Console, result: JobResult, options: _Options) -> None:
@@ -72,6 +73,7 @@ def _parse(arguments: Sequence[str]) -> _Options:
     """Return the options; prints help or an error and raises SystemExit (0 or 2) as argparse does."""
     at = list(arguments).index("--") if "--" in arguments else len(arguments)
     arguments, engine_options = as_keys(arguments[:at]), tuple(arguments[at + 1 :])
+    arguments = joined(arguments, "--caption.url")
     names = chosen_names("recaption", arguments, _USAGE)
     parser = _parser(names)
     parsed = parser.parse_args(list(arguments))

@@ -7,13 +7,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.cli.counts import print_counts, size_of
+from pipeline.cli.counts import dead_line, print_counts, size_of
 from pipeline.cli.options import Options
 from pipeline.models.batches import BatchReport
 from pipeline.plan.plan import Plan
 from pipeline.read.exclusions import GIVEN
+from pipeline.read.summary import lines
 from pipeline.run.job import JobResult
 from pipeline.run.probe import Forecast, Measurement, Range
+from schemas.paths import is_url, printable
 from schemas.reasons import Reason, Stage
 
 _NOTABLE = 0.1
@@ -33,11 +35,22 @@ def closing(console: Console, result: JobResult, options: Options) -> None:
             style="yellow",
             highlight=False,
         )
+    for why in result.mended:
+        console.print(f"Made again: {why}.", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    if result.first_dead:
+        all_of_them = f"fineclip status {printable(options.output)} --dead"
+        console.print(f"The first that are dead (all: {all_of_them}):", markup=False, soft_wrap=True)
+    for item in result.first_dead:
+        console.print(f"  {dead_line(item)}".expandtabs(2), highlight=False, markup=False, soft_wrap=True)
     _tell_of_lists(console, result, options)
+    for entry in result.plan.inputs:
+        if entry.summary and entry.summary.box_doubt:
+            doubt = f"{printable(entry.spec)}: {entry.summary.box_doubt}"
+            console.print(f"Warning: {doubt}", style="yellow", highlight=False, markup=False)
     _warn_of_repeated_keys(console, result)
     _warn_of_versions(console, result)
     # soft_wrap leaves a path in one piece, to be copied
-    console.print(f"Data set: {options.output}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Data set: {printable(options.output)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def plan(console: Console, planned: Plan, todo: list[int]) -> None:
@@ -45,12 +58,22 @@ def plan(console: Console, planned: Plan, todo: list[int]) -> None:
     table = Table("input", "kind", "prefix", "files", "size", box=None, pad_edge=False)
     table.columns[0].overflow = "fold"
     for entry in planned.inputs:
-        table.add_row(Text(entry.spec), entry.kind, entry.prefix or "-", f"{entry.num_files:,}", size_of(entry.bytes))
+        table.add_row(
+            Text(printable(entry.spec)), entry.kind, entry.prefix or "-", f"{entry.num_files:,}", size_of(entry.bytes)
+        )
     console.print(table)
+    inputs(console, planned)
     images = "unknown until read" if planned.num_images is None else f"{planned.num_images:,}"
     shards = planned.num_units * len(planned.splits)
     work = f"{len(todo):,} of {planned.num_units:,} units to do"
     console.print(f"{shards:,} shards, images: {images}; {work}.", highlight=False)
+
+
+def inputs(console: Console, planned: Plan) -> None:
+    """Print what each input of a plan gives, and what of it is not read."""
+    for entry in planned.inputs:
+        for line in lines(entry.summary) if entry.summary else ():
+            console.print(f"{entry.prefix or 'input'}: {line}", highlight=False, markup=False)
 
 
 def forecast(console: Console, predicted: Forecast, measured: Measurement, options: Options) -> None:
@@ -125,7 +148,7 @@ def _notes(predicted: Forecast, measured: Measurement, options: Options) -> Iter
             f"--workers {options.run.workers} at best divides the time by {options.run.workers}: they share this "
             "machine, and the probe ran one."
         )
-    if "://" in options.output:
+    if is_url(options.output):
         yield f"the probe wrote to this machine's disk: the time to upload to {options.output} is not in."
 
 

@@ -1,21 +1,25 @@
 """The subcommand `status`: what a data set holds now. Needs neither Beam nor torch."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
 
-from pipeline.cli.counts import print_counts, size_of
+from pipeline.cli.counts import dead_line, print_counts, size_of
 from pipeline.errors import EXIT_CODES
 from pipeline.overlay.markers import OverlayMarkers
 from pipeline.overlay.plan import BaseShard
 from pipeline.plan.plan import load_plan
 from pipeline.read.base import SourceError
+from pipeline.run.dead import dead_items
 from pipeline.run.status import Markers, units_to_do
-from pipeline.store.storage import Storage, open_storage, storage_errors
+from pipeline.store.storage import Storage, StorageError, open_storage, storage_errors
 from schemas.names import overlay_of_file
+from schemas.reasons import STATUS_OF, Status
 
 _DESCRIPTION = "Counts images and regions by status and reason, from the shards' markers."
+_DEAD_REASONS = [reason.value for reason, status in STATUS_OF.items() if status is Status.DEAD]
 
 
 def status_main(arguments: Sequence[str]) -> int:
@@ -28,6 +32,8 @@ def status_main(arguments: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("output", metavar="OUTPUT", help="the folder or URL that annotate writes")
+    parser.add_argument("--dead", action="store_true", help="list the dead images and regions instead, a line each")
+    parser.add_argument("--reason", metavar="R", choices=_DEAD_REASONS, help="of --dead those of this reason alone")
     options = parser.parse_args(arguments)
     storage = open_storage(options.output)
     with storage_errors(storage.url):
@@ -37,13 +43,24 @@ def status_main(arguments: Sequence[str]) -> int:
                 f"{options.output}: no data set is here (there is no _plan/plan.json); see fineclip annotate --help"
             )
         markers = Markers(storage).refresh()
+        if options.dead or options.reason:
+            for item in dead_items(plan, markers, options.reason):
+                sys.stdout.write(f"{dead_line(item)}\n")
+            return 0
+        damage = markers.damage(plan)
         todo = units_to_do(plan, markers)
     console, totals = Console(emoji=False), markers.totals
     print_counts(console, totals)
     state = "complete" if not todo else f"{len(todo):,} of {plan.num_units:,} units are still to do"
+    state = f"{len(damage):,} shards are damaged" if damage else state
     held = f"{totals.num_shards:,} shards, {size_of(totals.num_bytes)}; {state}."
     console.print(f"{plan.storage.url}: {held}", highlight=False, markup=False, soft_wrap=True)
     _tell_of_overlays(console, storage, markers)
+    for why in damage.values():
+        remedy = "the same annotate command makes this shard again"
+        console.print(f"{why}; {remedy}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+    if damage:
+        return StorageError.exit_code
     if not totals.balanced:
         console.print("The totals do not balance: this is a bug, please report it.", style="bold red")
         return 6

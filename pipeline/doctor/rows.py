@@ -15,7 +15,7 @@ from schemas.boxes import QUANTUM, Boxes, is_valid, misread
 from schemas.names import ShardName
 from schemas.reasons import STATUS_OF, Reason, Status
 from schemas.records import Counts, ShardMarker
-from schemas.tables import REGION_SCHEMA
+from schemas.tables import REGION_SCHEMA, lacking_columns, schema_problem
 from schemas.tar import BLOCK
 from schemas.text import counted
 
@@ -68,12 +68,14 @@ def examine_rows(content: bytes, shard: ShardName, marker: ShardMarker, findings
     kept, given = [empty], [empty]
     try:
         with pq.ParquetFile(pa.BufferReader(content)) as file:
-            if not file.schema_arrow.equals(REGION_SCHEMA):
-                _report_schema(file.schema_arrow, findings)
+            problem = schema_problem(file.schema_arrow)
+            if problem is not None:
+                findings.error("table-schema", f"the table's columns are not those of schema version 1: {problem}")
                 return None
+            lacking = lacking_columns(file.schema_arrow)
             for batch in file.iter_batches(_BATCH_ROWS, columns=_COLUMNS):
                 batch.validate(full=True)  # text that is not UTF-8 would be found by whoever reads it first
-                rows = pa.Table.from_batches([batch])
+                rows = _with_nulls(pa.Table.from_batches([batch]), lacking)
                 _count(rows, images, regions, findings)
                 kept.append(_check_rows(rows, shard, findings))
                 given.append(rows.filter(pc.fill_null(pc.equal(rows["proposer"], "manual"), False)))
@@ -89,14 +91,13 @@ def examine_rows(content: bytes, shard: ShardName, marker: ShardMarker, findings
     return _spans(pa.concat_tables(kept).combine_chunks(), findings)
 
 
-def _report_schema(schema: pa.Schema, findings: Findings) -> None:
-    differing = [f"{field.name} ({field.type})" for field in schema if field not in list(REGION_SCHEMA)]
-    lacking = [name for name in REGION_SCHEMA.names if name not in schema.names]
-    message = (
-        f"the table's columns are not those of schema version 1: unexpected: "
-        f"{', '.join(differing) or 'only the order'}; lacking: {', '.join(lacking) or 'none'}"
-    )
-    findings.error("table-schema", message)
+def _with_nulls(rows: pa.Table, lacking: list[str]) -> pa.Table:
+    """Return the rows with a column of nulls for each that the release which wrote them did not know."""
+    for name in lacking:
+        if name in _COLUMNS:
+            field = REGION_SCHEMA.field(name)
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+    return rows.select(_COLUMNS)
 
 
 def _count(rows: pa.Table, images: Counts, regions: Counts, findings: Findings) -> None:

@@ -100,7 +100,8 @@ class SampleCheck:
                 told = f"{image['tar_size']} bytes at byte {image['tar_offset']}; it has {size} at byte {offset}"
                 self._error("tar-offset", sample.key, f"the table says that the image has {told}")
             if record is not None:
-                stated = {"width": record.width, "height": record.height, "image_caption": record.image_caption}
+                stated = {name: getattr(record, name) for name in ("width", "height", "image_caption")}
+                stated["image_captions"] = record.image_captions or None
                 self._compare_values(sample.key, "the image", image, stated)
         if record is not None:
             by_id = {row["region_id"]: row for row in regions}
@@ -133,7 +134,7 @@ class SampleCheck:
 def _row_values(region: Region) -> dict[str, Any]:
     """Return what the region's row must hold; scores and boxes are float32 there."""
     values = msgspec.structs.asdict(region)
-    del values["id"]
+    del values["id"], values["mask_rle"]
     box = dict(zip(("x0", "y0", "x1", "y1"), values.pop("box"), strict=True))
     numbers = {name: values[name] for name in ("proposal_score", "caption_score")}
     rounded = {name: None if value is None else float(np.float32(value)) for name, value in {**box, **numbers}.items()}

@@ -13,7 +13,7 @@ from pipeline.store.commit import commit
 from pipeline.store.scratch import scratch_token
 from pipeline.store.storage import Storage
 from pipeline.write.shard_writer import HashingFile, ShardWriter
-from pipeline.write.shards import BalanceError
+from pipeline.write.shards import BalanceError, release
 from schemas.dataset import Dataset
 from schemas.folder import DatasetError
 from schemas.names import ShardName
@@ -70,6 +70,7 @@ def materialize_shard(
             tar=files[shard.tar].digest,
             parquet=files[shard.parquet].digest,
             provenance=provenance,
+            written_by=release(),
         )
         files[shard.marker] = _written(marker, storage, token, stack)
         for file in files.values():

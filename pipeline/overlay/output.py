@@ -7,8 +7,9 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.errors import PlanError
 from pipeline.overlay.materialize import provenance_of
-from pipeline.plan.check import PlanError, differences
+from pipeline.plan.check import differences
 from pipeline.plan.make import refuse_foreign_files
 from pipeline.plan.plan import FILES_SCHEMA, UNITS_SCHEMA, Generation, Plan, PlannedInput, load_plan, table_name
 from pipeline.store.commit import FinishedFile, attempt_stem, commit
@@ -83,7 +84,7 @@ def _commit_plan(
         )
     shards = [ShardName(split, unit) for unit in range(num_units) for split in splits]
     files = [
-        {"input": 0, "uri": shard.tar, "size": markers[shard].tar.size, "etag": markers[shard].tar.sha256}
+        {"input": 0, "uri": shard.tar, "size": markers[shard].tar.size, "etag": markers[shard].tar.sha256, "sample": ""}
         for shard in shards
     ]
     units = [

@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from pipeline.plan.check import PlanError, differences
+from pipeline.errors import PlanError
+from pipeline.plan.check import differences
 from pipeline.plan.plan import Generation, Plan
 from pipeline.store.storage import Storage, StorageError
 from schemas.hashes import canonical_json, fingerprint

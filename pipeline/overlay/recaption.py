@@ -119,7 +119,6 @@ def _sample(stored: StoredSample) -> Sample:
         index=source.index,
         uri=source.uri,
         data=stored.image,
-        caption=stored.image_caption,
         url=source.url,
         license=source.license,
     )

@@ -14,6 +14,7 @@ from pipeline.store.commit import commit
 from pipeline.store.scratch import scratch_token
 from pipeline.store.storage import Storage
 from pipeline.write.shard_writer import HashingFile
+from pipeline.write.shards import release
 from schemas.overlays import JOIN_COLUMNS
 from schemas.records import Counts, OverlayMarker, encode
 
@@ -65,6 +66,7 @@ def commit_overlay(
             regions=regions,
             parquet=files[table_name].digest,
             provenance=provenance,
+            written_by=release(),
         )
         told = opened(marker_name)
         told.write(encode(marker))

@@ -3,23 +3,30 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipeline.plan.listing import list_inputs, listing_sha256
+from pipeline.errors import PlanError
+from pipeline.plan.listing import ListedInput, list_inputs, listing_sha256
 from pipeline.plan.plan import Plan
+from pipeline.plan.samples import changed_files
 from pipeline.read.base import SourceFile
 from pipeline.read.spec import canonical
 from pipeline.settings import Configuration, PlanSettings
 from pipeline.store.commit import decided
 from schemas.names import ShardName
+from schemas.paths import as_path, printable
 
 
-class PlanError(ValueError):
-    """OUTPUT belongs to another configuration or other inputs; the message shows the difference. Commands exit 3."""
+def check_plan(
+    plan: Plan,
+    inputs: Sequence[str],
+    configuration: Configuration,
+    settings: PlanSettings,
+    *,
+    trust_inputs: bool = False,
+) -> None:
+    """Raise PlanError, showing the difference, unless OUTPUT's plan is that of these inputs and this configuration.
 
-    exit_code = 3
-
-
-def check_plan(plan: Plan, inputs: Sequence[str], configuration: Configuration, settings: PlanSettings) -> None:
-    """Raise PlanError, showing the difference, unless OUTPUT's plan is that of these inputs and this configuration."""
+    With `trust_inputs` planned files may have changed or gone.
+    """
     inputs = [canonical(spec) for spec in inputs]
     check_configuration(plan, configuration)
     first = plan.generations[0]
@@ -27,6 +34,7 @@ def check_plan(plan: Plan, inputs: Sequence[str], configuration: Configuration, 
         ("--shard-size", first.shard_size, settings.shard_size),
         ("--repack", first.repack, settings.repack),
         ("--limit", first.limit, settings.limit),
+        ("--read.allow", _folders(first.allow), _folders(configuration.read.allow)),
     ):
         if planned != wanted:
             raise PlanError(
@@ -39,7 +47,11 @@ def check_plan(plan: Plan, inputs: Sequence[str], configuration: Configuration, 
             f"{plan.storage.url} was made from {', '.join(specs)}, not from {', '.join(inputs)}; name them all, "
             "give --append to add inputs, or choose another OUTPUT"
         )
-    _check_files(plan, inputs)
+    _check_files(plan, inputs, configuration, trust_inputs=trust_inputs)
+
+
+def _folders(allow: Sequence[str]) -> str | None:
+    return ", ".join(sorted(map(as_path, allow))) or None
 
 
 def _with_flag(flag: str, value: object) -> str:
@@ -69,27 +81,26 @@ def differences(ours: Any, theirs: Any, name: str = "") -> Iterator[tuple[str, A
         yield name, ours, theirs
 
 
-def _check_files(plan: Plan, inputs: Sequence[str]) -> None:
+def _check_files(plan: Plan, inputs: Sequence[str], configuration: Configuration, *, trust_inputs: bool) -> None:
     """Compare the listings as a whole first: reading millions of planned rows is for when something has changed."""
     digests: dict[str, list[str]] = {}
     for planned in plan.inputs:
         digests.setdefault(planned.spec, []).append(planned.files_sha256)
-    now = {listed.spec: listed.files for listed in list_inputs(inputs, taken=())}
-    if all(digests[spec] == [listing_sha256(files)] for spec, files in now.items()):
+    now = list_inputs(inputs, taken=(), allow=configuration.read.allow)
+    if all(digests[listed.spec] == [listing_sha256(listed.files)] for listed in now):
         return
-    planned_files: dict[str, dict[str, SourceFile]] = {spec: {} for spec in now}
-    for planned, file in plan.files():
-        planned_files[planned.spec][file.uri] = file
-    for spec, files in now.items():
-        _compare_files(plan.storage.url, spec, planned_files[spec], {file.uri: file for file in files})
+    planned_files = plan.files_by_input()
+    for listed in now:
+        _compare_files(plan.storage.url, listed, planned_files[listed.spec], trust_inputs=trust_inputs)
 
 
-def _compare_files(output: str, spec: str, planned: dict[str, SourceFile], now: dict[str, SourceFile]) -> None:
+def _compare_files(output: str, listed: ListedInput, planned: dict[str, SourceFile], *, trust_inputs: bool) -> None:
+    now = {file.uri: file for file in listed.files}
     added = sorted(now.keys() - planned.keys())
-    removed = sorted(planned.keys() - now.keys())
-    changed = sorted(uri for uri in now.keys() & planned.keys() if now[uri] != planned[uri])
+    removed = [] if trust_inputs else sorted(planned.keys() - now.keys())
+    changed = [] if trust_inputs else changed_files(listed.root, planned, now)
     found = [
-        f"{len(uris)} {what}, such as {uris[0]}"
+        f"{len(uris)} {what}, such as {printable(uris[0])}"
         for what, uris in (("changed", changed), ("removed", removed), ("added", added))
         if uris
     ]
@@ -98,6 +109,6 @@ def _compare_files(output: str, spec: str, planned: dict[str, SourceFile], now: 
     remedy = (
         "give --append to take the new files"
         if not changed and not removed
-        else "restore them, or choose another OUTPUT"
+        else "restore them, choose another OUTPUT, or go on with --trust-inputs where what is finished may stay"
     )
-    raise PlanError(f"{spec} is not what {output} was planned from: {'; '.join(found)}; {remedy}")
+    raise PlanError(f"{listed.spec} is not what {output} was planned from: {'; '.join(found)}; {remedy}")

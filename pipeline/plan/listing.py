@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.plan.plan import PlannedInput
 from pipeline.read import open_source
-from pipeline.read.base import SourceError, SourceFile
+from pipeline.read.base import SourceError, SourceFile, input_errors
 from pipeline.read.keys import input_prefixes
 from schemas.hashes import fingerprint
 
@@ -17,18 +17,23 @@ class ListedInput:
     spec: str
     kind: str
     prefix: str
+    root: str
+    """What the files' uris are relative to."""
     files: tuple[SourceFile, ...]
 
 
-def list_inputs(inputs: Sequence[str], taken: Sequence[PlannedInput]) -> list[ListedInput]:
+def list_inputs(
+    inputs: Sequence[str], taken: Sequence[PlannedInput], *, allow: Sequence[str] = ()
+) -> list[ListedInput]:
     """List the files of `inputs`; a lone input of a new data set needs no prefix."""
     if len(set(inputs)) != len(inputs):
         raise SourceError(f"an INPUT is named twice: {list(inputs)}")
     prefixes = input_prefixes(inputs, [planned.prefix for planned in taken], extends=bool(taken))
     listed = []
     for spec, prefix in zip(inputs, prefixes, strict=True):
-        source = open_source(spec)
-        listed.append(ListedInput(spec=spec, kind=source.kind, prefix=prefix, files=tuple(source.files())))
+        source = open_source(spec, allow=allow)
+        files = tuple(input_errors(spec, source.files()))
+        listed.append(ListedInput(spec=spec, kind=source.kind, prefix=prefix, root=source.root, files=files))
     return listed
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import zip_longest
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.plan.check import PlanError, check_configuration, check_plan
+from pipeline.errors import PlanError
+from pipeline.plan.check import check_configuration, check_plan
 from pipeline.plan.listing import ListedInput, list_inputs, listing_sha256
 from pipeline.plan.plan import (
     FILES_SCHEMA,
@@ -20,9 +22,13 @@ from pipeline.plan.plan import (
     load_plan,
     table_name,
 )
+from pipeline.plan.samples import changed_files, sampled
 from pipeline.read import open_source
-from pipeline.read.base import ListedItem, SourcePart
+from pipeline.read.base import ListedItem, Source, SourcePart, input_errors
+from pipeline.read.describe import InputSummary
+from pipeline.read.exclusions import GIVEN
 from pipeline.read.spec import canonical
+from pipeline.read.summary import check_boxes, summarise
 from pipeline.settings import Configuration, PlanSettings
 from pipeline.store.commit import FinishedFile, attempt_stem, commit
 from pipeline.store.scratch import scratch_token
@@ -30,6 +36,7 @@ from pipeline.store.storage import Storage
 from pipeline.write.shard_writer import HashingFile
 from schemas.hashes import canonical_json
 from schemas.names import CARD, DATASET_JSON, INDEX_JSON, PLAN_DIR, SIZES_JSON, ShardName
+from schemas.paths import as_path, printable
 
 
 def make_plan(storage: Storage, inputs: Sequence[str], configuration: Configuration, settings: PlanSettings) -> Plan:
@@ -39,7 +46,7 @@ def make_plan(storage: Storage, inputs: Sequence[str], configuration: Configurat
     """
     refuse_foreign_files(storage)
     inputs = [canonical(spec) for spec in inputs]
-    wanted = list_inputs(inputs, taken=())
+    wanted = list_inputs(inputs, taken=(), allow=configuration.read.allow)
     _commit_generation(storage, (), wanted, configuration, settings)
     plan = load_plan(storage)
     assert plan is not None
@@ -58,10 +65,18 @@ def refuse_foreign_files(storage: Storage) -> None:
         )
 
 
-def extend_plan(plan: Plan, inputs: Sequence[str], configuration: Configuration, settings: PlanSettings) -> Plan:
+def extend_plan(
+    plan: Plan,
+    inputs: Sequence[str],
+    configuration: Configuration,
+    settings: PlanSettings,
+    *,
+    trust_inputs: bool = False,
+) -> Plan:
     """Add a generation for what `inputs` hold beyond the plan; the plan itself if they hold nothing new.
 
-    Raises PlanError if a file that is planned already has changed, or the configuration is another.
+    Raises PlanError if the configuration is another, or a file that is planned already has changed, unless
+    `trust_inputs`.
     """
     check_configuration(plan, configuration)
     limits = [generation.limit for generation in plan.generations if generation.limit is not None]
@@ -71,14 +86,19 @@ def extend_plan(plan: Plan, inputs: Sequence[str], configuration: Configuration,
             f"{plan.storage.url}: --append and --limit {limit} do not go together, since what a limit leaves out could "
             "not be told from what is planned; choose another OUTPUT for the whole data set"
         )
-    known = {(planned.spec, file.uri): file for planned, file in plan.files()}
+    known = plan.files_by_input()
     prefixes = {planned.spec: planned.prefix for planned in plan.inputs}
     wanted = []
-    for listed in list_inputs([canonical(spec) for spec in inputs], taken=tuple(plan.inputs)):
-        changed = [f.uri for f in listed.files if (listed.spec, f.uri) in known and known[listed.spec, f.uri] != f]
-        if changed:
-            raise PlanError(f"{listed.spec}: {len(changed)} planned files have changed since, such as {changed[0]}")
-        fresh = tuple(f for f in listed.files if (listed.spec, f.uri) not in known)
+    specs = [canonical(spec) for spec in inputs]
+    for listed in list_inputs(specs, taken=tuple(plan.inputs), allow=configuration.read.allow):
+        planned = known.get(listed.spec, {})
+        changed = changed_files(listed.root, planned, {file.uri: file for file in listed.files})
+        if changed and not trust_inputs:
+            raise PlanError(
+                f"{listed.spec}: {len(changed)} planned files have changed since, such as {printable(changed[0])}; "
+                "restore them, choose another OUTPUT, or go on with --trust-inputs"
+            )
+        fresh = tuple(file for file in listed.files if file.uri not in planned)
         if fresh:
             prefix = prefixes.get(listed.spec, listed.prefix)
             wanted.append(replace(listed, prefix=prefix, files=fresh))
@@ -88,7 +108,9 @@ def extend_plan(plan: Plan, inputs: Sequence[str], configuration: Configuration,
     extended = load_plan(plan.storage)
     assert extended is not None
     # where another job's generation was chosen, ours is planned again after it
-    return extended if chosen else extend_plan(extended, inputs, configuration, settings)
+    if chosen:
+        return extended
+    return extend_plan(extended, inputs, configuration, settings, trust_inputs=trust_inputs)
 
 
 def _commit_generation(
@@ -104,7 +126,7 @@ def _commit_generation(
     writer = _PlanWriter(storage, number, first_unit)
     try:
         for index, listed in enumerate(wanted):
-            writer.add_input(index, listed, settings)
+            writer.add_input(index, listed, configuration, settings)
         files = writer.finish(wanted, configuration, settings)
         return commit(storage, decision_name(number), files)
     finally:
@@ -120,6 +142,7 @@ class _PlanWriter:
         self._next_group = 0
         self._left: int | None = None
         self._num_images: int | None = 0
+        self._summaries: list[InputSummary | None] = []
         token = scratch_token()
         self._marker = f"{PLAN_DIR}/{decision_name(number)}.json"
         self._marker_path = storage.scratch / f"{attempt_stem(self._marker)}.{token}"
@@ -132,18 +155,24 @@ class _PlanWriter:
             for name, schema in schemas.items()
         }
 
-    def add_input(self, index: int, listed: ListedInput, settings: PlanSettings) -> None:
-        """Write an input's files, units and items."""
-        rows = [{"input": index, "uri": f.uri, "size": f.size, "etag": f.etag} for f in listed.files]
+    def add_input(self, index: int, listed: ListedInput, configuration: Configuration, settings: PlanSettings) -> None:
+        """Write an input's files, units and items; look at its first samples.
+
+        Raises SourceError where `manual` proposals are wanted and the input can give no boxes.
+        """
+        rows = [{"input": index, **msgspec.structs.asdict(file)} for file in sampled(listed.root, listed.files)]
         self._tables["files"].write_table(pa.Table.from_pylist(rows, schema=FILES_SCHEMA))
         if self._left is None:
             self._left = settings.limit
         fresh = {file.uri for file in listed.files}
         counted = settings.repack or settings.limit is not None
-        for parts in open_source(listed.spec, listed.kind).parts(settings.shard_size, counted):
+        source = open_source(listed.spec, listed.kind, allow=configuration.read.allow)
+        for parts in input_errors(listed.spec, source.parts(settings.shard_size, counted)):
             kept = [part for part in (_restrict(part, fresh) for part in parts) if part is not None]
             kept = self._within_limit(kept)
             if kept:
+                if len(self._summaries) == index:
+                    self._summaries.append(_summary(listed.spec, source, kept, configuration))
                 self._add_unit(index, kept)
             if self._left == 0:
                 return
@@ -191,7 +220,7 @@ class _PlanWriter:
             schema_version="1",
             fingerprint=configuration.fingerprint(),
             configuration=configuration.as_json(),
-            inputs=[_planned(listed) for listed in wanted],
+            inputs=[_planned(listed, summary) for listed, summary in zip_longest(wanted, self._summaries)],
             shard_size=settings.shard_size,
             repack=settings.repack,
             limit=settings.limit,
@@ -199,6 +228,7 @@ class _PlanWriter:
             num_units=self._next_unit - self._first_unit,
             num_images=self._num_images,
             tables={name: file.digest for name, file in files.items()},
+            allow=[as_path(folder) for folder in configuration.read.allow],
         )
         marker = HashingFile(self._marker_path)
         marker.write(canonical_json(msgspec.to_builtins(generation)))
@@ -225,7 +255,14 @@ def _restrict(part: SourcePart, fresh: set[str]) -> SourcePart | None:
     return msgspec.structs.replace(part, items=items, stop=part.start + len(items)) if items else None
 
 
-def _planned(listed: ListedInput) -> PlannedInput:
+def _summary(spec: str, source: Source, first: Sequence[SourcePart], configuration: Configuration) -> InputSummary:
+    (summary,) = input_errors(spec, (summarise(source, source.describe(), first) for _ in range(1)))
+    if configuration.proposer == GIVEN:
+        check_boxes(spec, summary)
+    return summary
+
+
+def _planned(listed: ListedInput, summary: InputSummary | None) -> PlannedInput:
     return PlannedInput(
         spec=listed.spec,
         prefix=listed.prefix,
@@ -233,4 +270,5 @@ def _planned(listed: ListedInput) -> PlannedInput:
         num_files=len(listed.files),
         bytes=sum(file.size for file in listed.files),
         files_sha256=listing_sha256(listed.files),
+        summary=summary,
     )

@@ -1,7 +1,7 @@
 """The plan: which samples make which shard, fixed before any work, so that every run and worker does the same.
 
     _plan/plan.json      fingerprint, configuration, inputs, and the hashes of the tables
-    _plan/files.parquet  every input file with size and etag: how a changed input is noticed
+    _plan/files.parquet  every input file with size, etag and a sample's hash: how a changed input is noticed
     _plan/units.parquet  unit -> source ranges -> shard
     _plan/items.parquet  samples of sources that list them (folders, COCO), a row group a unit
 
@@ -10,6 +10,7 @@ A plan is committed like a shard, so two jobs that plan at once end up with one 
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.read.base import ListedItem, SourceFile, SourcePart, UnitPart
+from pipeline.read.describe import InputSummary
 from pipeline.settings import splits_of
 from pipeline.store.commit import roll_forward
 from pipeline.store.storage import Storage, StorageError
@@ -41,6 +43,7 @@ FILES_SCHEMA = pa.schema(
         pa.field("uri", pa.string(), nullable=False),
         pa.field("size", pa.int64(), nullable=False),
         pa.field("etag", pa.string(), nullable=False),
+        pa.field("sample", pa.string(), nullable=False),
     ]
 )
 ITEMS_SCHEMA = pa.schema([pa.field("item", pa.binary(), nullable=False)])
@@ -59,6 +62,8 @@ class PlannedInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     bytes: int
     files_sha256: str
     """Of the listing: uri, size and etag of every file."""
+    summary: InputSummary | None = None
+    """What the input gives; None in plans of earlier versions."""
 
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,6 +81,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     num_images: int | None
     """Samples in all units, where every source could tell without being walked."""
     tables: dict[str, FileDigest]
+    allow: list[str] = []
+    """Folders outside of the inputs that their tables may name files in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,16 +153,33 @@ class Plan:
         name = table_name("units", number)
         if name not in self._tables:
             by_unit: dict[int, list[dict[str, Any]]] = {}
-            for row in _read_table(self.storage, name).to_pylist():
+            for row in self._table("units", number).to_pylist():
                 by_unit.setdefault(row["unit"], []).append(row)
             self._tables[name] = by_unit
         rows: dict[int, list[dict[str, Any]]] = self._tables[name]
         return rows
 
     def _items(self, number: int, group: int) -> tuple[ListedItem, ...]:
-        with self.storage.open(table_name("items", number)) as file:
+        name = table_name("items", number)
+        with self._damage(name), self.storage.open(name) as file:
             rows = pq.ParquetFile(file).read_row_group(group).column("item").to_pylist()
-        return tuple(msgspec.msgpack.decode(row, type=ListedItem) for row in rows)
+            return tuple(msgspec.msgpack.decode(row, type=ListedItem) for row in rows)
+
+    def _table(self, name: str, number: int) -> pa.Table:
+        name = table_name(name, number)
+        with self._damage(name):
+            return pq.read_table(pa.BufferReader(self.storage.read(name)))
+
+    @contextmanager
+    def _damage(self, name: str) -> Iterator[None]:
+        """Turn what a damaged or missing table of the plan raises into a StorageError that names it."""
+        try:
+            yield
+        except (FileNotFoundError, pa.ArrowException, msgspec.DecodeError) as error:
+            raise StorageError(
+                f"{self.storage.url}: {name} is missing or damaged ({error}); restore it from a copy, or choose "
+                "another OUTPUT: what is finished here stays readable"
+            ) from error
 
     def own_files(self) -> Iterator[str]:
         """Yield the names of the plan's own files in OUTPUT."""
@@ -166,9 +190,16 @@ class Plan:
     def files(self) -> Iterator[tuple[PlannedInput, SourceFile]]:
         """Yield every planned file with its input."""
         for number, generation in enumerate(self.generations):
-            for row in _read_table(self.storage, table_name("files", number)).to_pylist():
+            for row in self._table("files", number).to_pylist():
                 index = row.pop("input")
                 yield generation.inputs[index], SourceFile(**row)
+
+    def files_by_input(self) -> dict[str, dict[str, SourceFile]]:
+        """Return the planned files of each INPUT, by its spec, by uri."""
+        by_input: dict[str, dict[str, SourceFile]] = {planned.spec: {} for planned in self.inputs}
+        for planned, file in self.files():
+            by_input[planned.spec][file.uri] = file
+        return by_input
 
     @cached_property
     def shard_size(self) -> int:
@@ -189,10 +220,6 @@ def _read_generation(storage: Storage, name: str) -> Generation:
         return msgspec.json.decode(storage.read(name), type=Generation)
     except msgspec.DecodeError as error:
         raise StorageError(f"{storage.url}: {name} is damaged ({error}); restore it from a copy") from error
-
-
-def _read_table(storage: Storage, name: str) -> pa.Table:
-    return pq.read_table(pa.BufferReader(storage.read(name)))
 
 
 def decision_name(number: int) -> str:

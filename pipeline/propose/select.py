@@ -4,6 +4,8 @@ The rules, in this order; the first that applies decides:
 
     over_limit    ranked beyond `max_proposals`: not looked at, one result stands for all of them
     excluded      the given region is excluded by a --filter list
+    crowd         the source says that the given box is of a group, not of one object
+    bad_record    the source's annotation of the given region cannot be used (a failure, not a rule)
     invalid_box   NaN or infinity in the box or its score, or an edge not beyond its opposite (a failure, not a rule)
     outside       no part of the box lies inside the image; all other boxes are clipped to it and quantised
     small         a side is below `min_side`, or nothing is left of it
@@ -11,9 +13,9 @@ The rules, in this order; the first that applies decides:
     overlap       IoU above `max_iou` with a better box that passed the rules above (class-agnostic greedy NMS)
     over_limit    ranked beyond `max_regions`
 
-Proposals are ranked by score, then geometry (top, left, bottom, right), then label and mask, invalid ones after all
-others and excluded ones after those; so the outcome does not depend on the order a proposer returns them in, and that
-of the others not on what is excluded.
+Proposals are ranked by score, then geometry (top, left, bottom, right), then label, mask and id in the source, invalid
+ones after all others, crowds after those, and excluded ones last; so the outcome does not depend on the order a
+proposer returns them in, and that of the others not on what is excluded.
 """
 
 from collections import Counter
@@ -24,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backends import check_ranges
-from pipeline.sample import Candidate, DecodedImage, Drop, Proposals
+from pipeline.sample import Candidate, DecodedImage, Drop, GivenRegion, Proposals
 from schemas import boxes as geometry
 from schemas.boxes import Boxes
 from schemas.hashes import region_id
@@ -71,8 +73,8 @@ class _Ranked:
     ids: list[str]
     valid: npt.NDArray[np.bool_]
     inside: npt.NDArray[np.bool_]
-    excluded: list[str | None]
-    """The ids under which --filter lists exclude rows."""
+    given: list[GivenRegion | None]
+    """The source's regions, where the proposals are such."""
 
 
 def too_low_resolution(image: DecodedImage, settings: SelectSettings) -> Drop | None:
@@ -105,6 +107,7 @@ def select(
                 count=1,
                 drop=drops[row],
                 mask=ranked.masks[row],
+                given=ranked.given[row],
             )
         )
     if num_beyond:
@@ -121,7 +124,9 @@ def _rank(
 ) -> tuple[_Ranked, int]:
     """Return the first `max_proposals` in rank order with their stored boxes and ids, and how many are beyond."""
     scores = np.round(proposals.scores.astype(np.float64), _SCORE_DIGITS).astype(np.float64)
-    valid = geometry.is_valid(proposals.boxes) & np.isfinite(scores)
+    given = proposals.given or (None,) * len(scores)
+    usable = np.array([region is None or region.problem is None for region in given], dtype=np.bool_)
+    valid = geometry.is_valid(proposals.boxes) & np.isfinite(scores) & usable
     clipped = geometry.clip(proposals.boxes, width, height)
     inside = valid & geometry.is_valid(clipped)
     boxes = np.where(inside[:, None], geometry.quantise(clipped), proposals.boxes)
@@ -129,11 +134,11 @@ def _rank(
     boxes = np.where(np.isnan(boxes), np.float32(np.nan), boxes + np.float32(0))
     x0, y0, x1, y1 = boxes.T
     masks = proposals.masks or (None,) * len(boxes)
-    excluded = proposals.excluded or (None,) * len(boxes)
-    by_text = (_ranks(excluded), _ranks(masks), _ranks(proposals.labels))
-    is_excluded = np.array([name is not None for name in excluded], dtype=np.bool_)
+    ids = [region.id if region else None for region in given]
+    by_text = (_ranks(ids), _ranks(masks), _ranks(proposals.labels))
+    set_aside = np.array([2 * region.excluded + bool(region.is_crowd) if region else 0 for region in given], np.intp)
     # lexsort's last key is the first in importance; NaN sorts last in each.
-    keys = (*by_text, x1, y1, x0, y0, -scores, ~valid, is_excluded)
+    keys = (*by_text, x1, y1, x0, y0, -scores, ~valid, set_aside)
     order = np.lexsort(keys)[:max_proposals]
     ranked = _Ranked(
         boxes=boxes[order],
@@ -143,7 +148,7 @@ def _rank(
         ids=_region_ids(boxes[order], key=key, proposer=proposer),
         valid=valid[order],
         inside=inside[order],
-        excluded=[excluded[row] for row in order],
+        given=[given[row] for row in order],
     )
     return ranked, len(boxes) - len(order)
 
@@ -186,8 +191,13 @@ def _judge(ranked: _Ranked, settings: SelectSettings) -> list[Drop | None]:
 def _judge_alone(ranked: _Ranked, row: int, settings: SelectSettings) -> Drop | None:
     """Return the drop of a row by the rules that concern it alone, or None."""
     box, score = ranked.boxes[row], ranked.scores[row]
-    if ranked.excluded[row] is not None:
-        return _drop(Reason.EXCLUDED, f"region {ranked.excluded[row]} of the input is excluded by a --filter list")
+    given = ranked.given[row]
+    if given is not None and given.excluded:
+        return _drop(Reason.EXCLUDED, f"region {given.id} of the input is excluded by a --filter list")
+    if given is not None and given.is_crowd:
+        return _drop(Reason.CROWD, "the source says that the box is of a group (iscrowd)")
+    if given is not None and given.problem is not None:
+        return _drop(Reason.BAD_RECORD, given.problem)
     if not ranked.valid[row]:
         return _drop(Reason.INVALID_BOX, f"box {box.tolist()} with score {score:g} is not a box with a finite score")
     if not ranked.inside[row]:

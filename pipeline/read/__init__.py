@@ -1,15 +1,20 @@
 """Sources: what an INPUT may be. A kind is one class here and one line in `SOURCES`.
 
-    spec, location   how an INPUT is written, and where its files are
-    webdataset       tars (tars, sidecar, sample_json: their parts)
-    folder, coco     sources that list their samples when planned (listed, captions)
-    parquet          rows with image bytes (parquet_files)
+    spec, location, local_files   how an INPUT is written, where its files are, what a local name leads to
+    names            which file a table means by a name, and whether it may be read
+    describe, summary   what an input gives, where from, and what of it is not read
+    webdataset       tars (tars, compression, img2dataset, sample_json: their parts)
+    folder, coco     sources that list their samples when planned (listed)
+    parquet          rows with pictures (parquet_files, picture_cells)
+    captions         what counts as a caption, for all of them; caption_tables: those of a folder in a table
     scenes           generated pictures whose truth is known
-    keys, items, parts   what all of them share: keys, drops and captions, cutting into shards
+    formats, decode, mend   which files are pictures, and their pixels
+    keys, items, parts   what all of them share: keys and drops, cutting into shards
 
 Every class is built from the rest of its spec, after `kind:`; instances can be pickled.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 from pipeline.backends import load_backend
@@ -26,15 +31,21 @@ SOURCES: dict[str, str] = {
 """Name of each kind of source and where its class is, "module:Class"."""
 
 
-def open_source(spec: str, kind: str | None = None) -> Source:
+_NAMES_FILES = {"folder", "coco", "parquet"}
+"""Kinds with tables that name pictures by path."""
+
+
+def open_source(spec: str, kind: str | None = None, *, allow: Sequence[str] = ()) -> Source:
     """Return the source that `spec`, `[KIND:]PATH[?OPTIONS]`, stands for.
 
     Without a kind in front the files found decide, which lists a folder: a caller that knows the kind from an earlier
-    call (`Source.kind`) passes it. Raises SourceError, saying what was looked for and what to do, for an unknown kind,
-    a missing path, and a place with nothing usable or with files of several kinds.
+    call (`Source.kind`) passes it. Names in tables may lead to the folders of `allow` too. Raises SourceError, saying
+    what was looked for and what to do, for an unknown kind, a missing path, and a place with nothing usable or with
+    files of several kinds.
     """
     prefix, rest = split_prefix(spec)
     kind = prefix or kind or detect_kind(split_options(rest)[0])
     if kind not in SOURCES:
         raise SourceError(f"{spec}: unknown kind {kind!r} before the colon; known: {', '.join(sorted(SOURCES))}")
-    return cast(Source, load_backend(SOURCES, "source", kind)(rest))
+    named = {"allow": allow} if kind in _NAMES_FILES else {}
+    return cast(Source, load_backend(SOURCES, "source", kind)(rest, **named))

@@ -6,17 +6,32 @@ INPUT --open_source--> Source --files--> what lies there (for the plan's record,
 """
 
 from collections.abc import Iterator
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 import msgspec
 
-from pipeline.sample import GivenRegion, SourceItem
+from pipeline.errors import InputError as InputError
+from pipeline.errors import SourceError as SourceError
+from pipeline.read.describe import Description
+from pipeline.sample import Drop, GivenRegion, SourceItem
+
+_T = TypeVar("_T")
+_STORES = {"aiohttp", "aiobotocore", "botocore", "gcsfs", "google", "azure", "adlfs", "requests", "urllib3"}
+"""Libraries of stores, which raise errors of their own."""
 
 
-class SourceError(ValueError):
-    """An INPUT cannot be used; the message names it and says what to do. Commands exit 2 on it."""
-
-    exit_code = 2
+def input_errors(spec: str, items: Iterator[_T]) -> Iterator[_T]:
+    """Yield the items that a source makes; what its store raises becomes an InputError that names `spec`."""
+    try:
+        yield from items
+    except SourceError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _STORES:
+            raise
+        where = f"{spec}: {error.filename}" if isinstance(error, OSError) and error.filename else spec
+        told = (isinstance(error, OSError) and error.strerror) or f"{error}" or type(error).__name__
+        raise InputError(f"{where}: {told}; run the same command again once the INPUT can be read") from error
 
 
 class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,13 +40,22 @@ class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     uri: str
     """The image file, relative to the INPUT's root."""
-    caption: str | None = None
+    captions: tuple[str, ...] = ()
+    """As `SourceItem.captions`."""
     width: int | None = None
     """Of the image as its annotation states it, in pixels."""
     height: int | None = None
     regions: tuple[GivenRegion, ...] = ()
     url: str | None = None
     license: str | None = None
+    record: str | None = None
+    """The uri of a `.json` beside the image, read as the member of a tar is: regions, address, licence."""
+    texts: tuple[str, ...] | None = None
+    """Text files that may hold captions, relative to the root; None where they were not listed, and are looked for."""
+    note: str | None = None
+    """As `SourceItem.note`."""
+    drop: Drop | None = None
+    """Why the sample cannot be used; nothing is read then."""
 
 
 class SourcePart(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +90,8 @@ class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes."""
     etag: str
     """The store's etag, or the modification time in ns of a local file."""
+    sample: str = ""
+    """Of the bytes, once planned (`pipeline.plan.samples`)."""
 
 
 class Source(Protocol):
@@ -84,6 +110,13 @@ class Source(Protocol):
 
         A tar gives one shard, and is not walked, unless `repack`; everything else gives `shard_size` samples a shard.
         """
+
+    @property
+    def root(self) -> str:
+        """The folder that the uris of `files` are relative to, a path or URL; "" where there are none."""
+
+    def describe(self) -> Description:
+        """Say what is read here, from where, and what is not, reading no samples."""
 
     def read(self, part: SourcePart) -> Iterator[SourceItem]:
         """Yield the part's samples in a fixed order, each exactly once; problems come as items with a `drop`."""

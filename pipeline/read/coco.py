@@ -1,76 +1,79 @@
-"""COCO JSON: boxes from an instances file, captions from a captions file, in one file or two.
+"""COCO JSON (`schemas.coco` reads it): boxes from an instances file, captions from a captions file, in one or two.
 
-Crowd annotations (`iscrowd`) are left out: their boxes cover groups, not objects. Of an image's captions the one with
-the lowest annotation id is taken. Boxes stay as written: they may hold NaN or lie outside the image.
+Entries of one file name are one image, with the boxes of all. Captions come by annotation id, lowest first. Crowds are
+given as such, an annotation that cannot be used as one with a problem. Rows that no image can be made of are dead ones
+of their own: a bad entry of `images`, an image id that annotations name and `images` lacks. Masks are taken from run
+lengths of the image's size; polygons are not drawn. Boxes stay as written: they may hold NaN or lie outside the image.
 """
 
-import json
-import posixpath
 from collections import Counter
-from collections.abc import Collection, Iterator
-from typing import Any, ClassVar
-
-import msgspec
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
 
 from pipeline.read.base import ListedItem, SourceError, SourceFile, SourcePart
-from pipeline.read.items import stated_size, tidy_caption
-from pipeline.read.keys import keys_of_files
+from pipeline.read.captions import CaptionReader
+from pipeline.read.describe import Description, Unread, like
+from pipeline.read.formats import suffix_of
+from pipeline.read.items import SampleError, stated_size
+from pipeline.read.keys import as_key, keys_of_files
 from pipeline.read.listed import read_listed
 from pipeline.read.location import Location
+from pipeline.read.names import Names, check_allowed
 from pipeline.read.parts import list_parts
 from pipeline.read.spec import split_options
 from pipeline.sample import GivenRegion, SourceItem
-
-Id = int | str
-
-
-class CocoImage(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry of `images`."""
-
-    id: Id
-    file_name: str
-    width: float | None = None
-    height: float | None = None
-    coco_url: str | None = None
-    flickr_url: str | None = None
-    license: Id | None = None
+from schemas.coco import CocoAnnotation, CocoError, CocoFile, CocoImage, read_coco
+from schemas.loose_json import text
+from schemas.reasons import Reason
 
 
-class CocoAnnotation(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry of `annotations`: a region where it has a `bbox`, else a caption of the image."""
+@dataclass(kw_only=True)
+class _Image:
+    """What the files say of one image file."""
 
-    image_id: Id
-    id: Id = 0
-    category_id: Id | None = None
-    bbox: tuple[float, float, float, float] | None = None
-    """x, y, width, height in pixels of the image."""
-    score: float | None = None
-    iscrowd: int | bool = 0
-    caption: str | None = None
-
-
-class CocoCategory(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry of `categories`."""
-
-    id: Id
-    name: str
+    entry: CocoImage
+    """The first of its name."""
+    regions: list[GivenRegion] = field(default_factory=list)
+    captions: list[tuple[bool, int, str, CocoAnnotation]] = field(default_factory=list)
+    """Sortable by annotation id: whether it is no number, the number, the id."""
+    lost: list[str] = field(default_factory=list)
+    """What is wrong with captions of it."""
 
 
-class CocoLicense(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry of `licenses`."""
+class _Images:
+    """The images of a COCO file, found by id and by file name; entries that cannot be used, apart."""
 
-    id: Id
-    name: str | None = None
-    url: str | None = None
+    def __init__(self, coco: CocoFile, uri_of: Callable[[CocoImage], str]) -> None:
+        self.by_uri: dict[str, _Image] = {}
+        self._by_id: dict[str, _Image] = {}
+        self._sizes: dict[str, tuple[float | None, float | None]] = {}
+        self.problems: list[tuple[str, str]] = []
+        """(name, problem) of what no image can be made of."""
+        for position, entry in enumerate(coco.images):
+            taken = self._by_id.get(entry.id or "")
+            name = f"images {position}"
+            if entry.problem is not None or entry.id is None:
+                self.problems.append((name, str(entry.problem)))
+            elif taken is not None and uri_of(taken.entry) != uri_of(entry):
+                self.problems.append((name, f"images[{position}]: id {entry.id} is that of {taken.entry.file_name}"))
+            else:
+                image = self.by_uri.setdefault(uri_of(entry), _Image(entry=entry))
+                self._by_id[entry.id] = image
+                self._sizes[entry.id] = (entry.width, entry.height)
 
+    def of(self, annotation: CocoAnnotation) -> _Image | None:
+        """Return the image an annotation is of."""
+        return self._by_id.get(annotation.image_id or "")
 
-class CocoFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A COCO JSON file; other fields are ignored."""
-
-    images: list[CocoImage]
-    annotations: list[CocoAnnotation]
-    categories: list[CocoCategory] = []
-    licenses: list[CocoLicense] = []
+    def frame_problem(self, annotation: CocoAnnotation, image: _Image) -> str | None:
+        """Say where the annotation's entry states another size than the first of its file name."""
+        size, first = self._sizes[annotation.image_id or ""], (image.entry.width, image.entry.height)
+        if None in (*size, *first) or size == first:
+            return None
+        stated = f"{size[0]:g} x {size[1]:g} pixels, and otherwise before"
+        return f"annotations[{annotation.position}]: its image is stated as {stated}"
 
 
 class Coco:
@@ -78,15 +81,15 @@ class Coco:
 
     kind: ClassVar[str] = "coco"
 
-    def __init__(self, rest: str) -> None:
+    def __init__(self, rest: str, *, allow: Sequence[str] = ()) -> None:
         path, options = split_options(rest, known=("images", "captions"))
         self._json = Location.of(path)
         if self._json.name is None:
             raise SourceError(f"{self._json}: a COCO input is one JSON file, not a folder or pattern; name the file")
-        images = self._json.related(options["images"]) if "images" in options else Location(root=self._json.root)
-        if not images.is_folder:
-            raise SourceError(f"{images}: images= must name a folder")
-        self._images = images
+        beside = Location(root=self._json.root)
+        images = self._json.related_folder(options["images"]) if "images" in options else beside
+        self._images = images.allowing([*allow, self._json.root])
+        self._names = Names(self._images)
         self._captions = self._json.related(options["captions"]) if "captions" in options else None
 
     def files(self) -> Iterator[SourceFile]:
@@ -97,110 +100,153 @@ class Coco:
             for location in jsons
             for file in location.files()
         ]
-        wanted = {_uri(image) for image in _load(self._json).images}
-        images = [file for file in self._images.files() if file.uri in wanted]
-        absent = wanted - {file.uri for file in images}
-        images += self._images.lookup(sorted(absent))
-        yield from sorted([*indexes, *images], key=lambda file: file.uri)
+        wanted = _Images(_load(self._json), self._uri).by_uri.keys()
+        check_allowed(wanted, self._images, str(self._json))
+        yield from sorted([*indexes, *self._images.find(wanted)], key=lambda file: file.uri)
+
+    @property
+    def root(self) -> str:
+        """The folder that uris are relative to."""
+        return self._images.root
+
+    def describe(self) -> Description:
+        """Count images, boxes and captions of the JSON, and name the other JSON files beside it."""
+        coco = _load(self._json)
+        annotations = Counter(annotation.is_region for annotation in coco.annotations())
+        captions = self._captions or (self._json if annotations[False] else None)
+        beside = [] if not self._json.is_local else [path.name for path in Path(self._json.root).glob("*.json")]
+        read = {str(self._json), str(captions)}
+        return Description(
+            images=dict(sorted(Counter(suffix_of(self._uri(entry)) for entry in coco.images).items())),
+            num_images=len(coco.images),
+            captions=() if captions is None else (str(captions),),
+            boxes=(f"{annotations[True]:,} annotations of {self._json}",) if annotations[True] else (),
+            unread=tuple(
+                Unread(name=name, like=like(name)) for name in sorted(beside) if self._json.url(name) not in read
+            ),
+        )
+
+    def _uri(self, entry: CocoImage) -> str:
+        return self._names.uri(text(entry.file_name) or "")
 
     def parts(self, shard_size: int, repack: bool) -> Iterator[tuple[SourcePart, ...]]:
-        """Yield the images in the order of their file names, `shard_size` a shard."""
-        instances = _load(self._json)
-        where = str(self._json)
-        regions = _regions(instances, where)
-        captions = _captions(instances)
+        """Yield the images in the order of their file names, `shard_size` a shard, then rows for what is none."""
+        coco = _load(self._json)
+        images = _Images(coco, self._uri)
+        strays: dict[str, list[CocoAnnotation]] = {}
+        _add_annotations(coco, images, strays)
         if self._captions is not None:
-            captions.update(_captions(_load(self._captions, {image.id for image in instances.images})))
-        yield from list_parts(_items(instances, regions, captions), shard_size)
+            captions = _load(self._captions)
+            elsewhere: dict[str, list[CocoAnnotation]] = {}
+            _add_annotations(captions, images, elsewhere, captions_only=True)
+            own = {entry.id for entry in captions.images}
+            strays |= {key: found for key, found in elsewhere.items() if key not in own}
+        dead = [*images.problems, *map(_stray, strays.items())]
+        where = self._json.name or ""
+        items = _items(coco, images)
+        for name, problem in dead:
+            error = SampleError(Reason.BAD_RECORD, f"{where}: {problem}")
+            items.append(ListedItem(key=as_key(f"{where} {name}"), uri=str(self._json), drop=error.drop))
+        yield from list_parts(items, shard_size)
 
     def read(self, part: SourcePart) -> Iterator[SourceItem]:
         """Yield the part's images with their regions and captions."""
-        yield from read_listed(part, self._images, lambda listed: listed.caption)
+        yield from read_listed(part, self._images)
 
 
-def _load(location: Location, other_ids: Collection[Id] = ()) -> CocoFile:
-    """Read a COCO file; its annotations may be of images in `other_ids` too.
-
-    Raises SourceError, naming the field or the ids, for anything else.
-    """
+def _load(location: Location) -> CocoFile:
+    """Read a COCO file. Raises SourceError, naming it, where it is none or names no image that can be used."""
     try:
         with location.open(location.name or "") as file:
-            value: Any = json.load(file)  # msgspec's decoder refuses NaN, which boxes may hold
-        coco = msgspec.convert(value, CocoFile)
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{location}: not a COCO file with 'images' and 'annotations': {error}") from error
-    if not coco.images:
-        raise SourceError(f"{location}: its 'images' are empty; nothing to read")
-    _check(coco, other_ids, str(location))
+            coco = read_coco(file.read())
+    except CocoError as error:
+        raise SourceError(f"{location}: {error}") from error
+    problems = [entry.problem for entry in coco.images if entry.problem is not None]
+    if len(problems) == len(coco.images):
+        raise SourceError(f"{location}: none of its 'images' can be used; the first: {problems[0]}")
     return coco
 
 
-def _check(coco: CocoFile, other_ids: Collection[Id], where: str) -> None:
-    uses = Counter(image.id for image in coco.images)
-    twice = [image_id for image_id, count in uses.items() if count > 1]
-    if twice:
-        raise SourceError(f"{where}: {len(twice)} image ids are used twice, such as {twice[0]!r}")
-    known = {*uses, *other_ids}
-    unknown = sorted({str(a.image_id) for a in coco.annotations if a.image_id not in known})
-    if unknown:
-        some = ", ".join(unknown[:5])
-        raise SourceError(f"{where}: annotations name {len(unknown)} image ids that 'images' lacks, such as {some}")
-    for position, annotation in enumerate(coco.annotations):
-        if annotation.bbox is None and annotation.caption is None:
-            raise SourceError(f"{where}: annotations[{position}] has neither 'bbox' nor 'caption'")
+def _add_annotations(
+    coco: CocoFile, images: _Images, strays: dict[str, list[CocoAnnotation]], *, captions_only: bool = False
+) -> None:
+    """Give each image its annotations; those of no image go to `strays`, by the image id they name."""
+    for annotation in coco.annotations():
+        image = images.of(annotation)
+        if image is None:
+            named = annotation.image_id or f"annotation {annotation.position}"
+            strays.setdefault(named, []).append(annotation)
+        elif not annotation.is_region:
+            image.captions.append((*_order(annotation.id), annotation))
+        elif not captions_only:
+            problem = annotation.problem or images.frame_problem(annotation, image)
+            image.regions.append(_region(annotation, coco, image.entry, problem))
+        elif annotation.problem is not None:
+            image.lost.append(annotation.problem)
 
 
-def _regions(coco: CocoFile, where: str) -> dict[Id, list[GivenRegion]]:
-    """Return the regions of each image, by its id, in the order of the file."""
-    names = {category.id: category.name for category in coco.categories}
-    regions: dict[Id, list[GivenRegion]] = {}
-    for annotation in coco.annotations:
-        if annotation.bbox is None or annotation.iscrowd:
-            continue
-        if names and annotation.category_id is not None and annotation.category_id not in names:
-            raise SourceError(
-                f"{where}: annotation {annotation.id!r} names category {annotation.category_id!r}, "
-                "which 'categories' lacks"
-            )
-        label = None if annotation.category_id is None else names.get(annotation.category_id)
-        x, y, width, height = annotation.bbox
-        region = GivenRegion(
-            box=(x, y, x + width, y + height), label=label, score=annotation.score, caption=annotation.caption
-        )
-        regions.setdefault(annotation.image_id, []).append(region)
-    return regions
+def _order(annotation_id: str | None) -> tuple[bool, int, str]:
+    said = annotation_id or ""
+    is_number = said.isascii() and said.isdigit()
+    return not is_number, int(said) if is_number else 0, said
 
 
-def _captions(coco: CocoFile) -> dict[Id, str]:
-    """Return the caption with the lowest annotation id of each image, by image id."""
-    whole_image = [a for a in coco.annotations if a.bbox is None and a.caption is not None]
-    whole_image.sort(key=lambda a: (isinstance(a.id, str), a.id))
-    captions: dict[Id, str] = {}
-    for annotation in whole_image:
-        captions.setdefault(annotation.image_id, annotation.caption or "")
-    return captions
+def _region(annotation: CocoAnnotation, coco: CocoFile, image: CocoImage, problem: str | None) -> GivenRegion:
+    nowhere = (float("nan"),) * 4
+    rle = annotation.rle
+    caption = CaptionReader()
+    caption.add(annotation.caption, "caption")
+    return GivenRegion(
+        box=annotation.box or (nowhere[0], nowhere[1], nowhere[2], nowhere[3]),
+        label=coco.categories.get(annotation.category_id or ""),
+        score=annotation.score,
+        caption=next(iter(caption.found), None),
+        id=annotation.id,
+        is_crowd=annotation.is_crowd,
+        mask_rle=rle.counts if rle and (rle.width, rle.height) == (image.width, image.height) else None,
+        problem=problem,
+    )
 
 
-def _items(coco: CocoFile, regions: dict[Id, list[GivenRegion]], captions: dict[Id, str]) -> list[ListedItem]:
-    images = sorted(coco.images, key=lambda image: (_uri(image), str(image.id)))
-    keys = keys_of_files([_uri(image) for image in images])
-    licenses = {entry.id: entry.url or entry.name for entry in coco.licenses}
-    items = []
-    for key, image in zip(keys, images, strict=True):
-        width, height = stated_size(image.width, image.height) or (None, None)
-        item = ListedItem(
-            key=key,
-            uri=_uri(image),
-            caption=tidy_caption(captions.get(image.id, "")),
-            width=width,
-            height=height,
-            regions=tuple(regions.get(image.id, ())),
-            url=image.coco_url or image.flickr_url,
-            license=None if image.license is None else licenses.get(image.license, str(image.license)),
-        )
-        items.append(item)
-    return items
+def _stray(stray: tuple[str, list[CocoAnnotation]]) -> tuple[str, str]:
+    """Return the name and the problem of annotations of an image that is not there."""
+    image_id, annotations = stray
+    first = annotations[0]
+    if first.problem is not None and first.image_id is None:
+        return image_id, first.problem
+    if first.image_id is None:
+        return image_id, f"annotations[{first.position}]: it names no image"
+    many = f"{len(annotations)} annotations name" if len(annotations) > 1 else f"annotations[{first.position}] names"
+    return f"image {image_id}", f"{many} image id {image_id}, which 'images' lacks"
 
 
-def _uri(image: CocoImage) -> str:
-    return posixpath.normpath(image.file_name)
+def _items(coco: CocoFile, images: _Images) -> list[ListedItem]:
+    uris = sorted(images.by_uri)
+    return [_item(key, uri, images.by_uri[uri], coco) for key, uri in zip(keys_of_files(uris), uris, strict=True)]
+
+
+def _item(key: str, uri: str, image: _Image, coco: CocoFile) -> ListedItem:
+    reader = CaptionReader()
+    for *_, annotation in sorted(image.captions, key=lambda caption: caption[:3]):
+        reader.add(annotation.caption, f"annotations[{annotation.position}]")
+    for problem in image.lost:
+        reader.note(problem)
+    if any("\ufffd" in (region.label or "") for region in image.regions):
+        reader.note("labels hold what is no text; U+FFFD stands for it")
+    entry = image.entry
+    width, height = stated_size(entry.width, entry.height) or (None, None)
+    try:
+        captions = reader.captions()
+    except SampleError as error:
+        return ListedItem(key=key, uri=uri, drop=error.drop)
+    return ListedItem(
+        key=key,
+        uri=uri,
+        captions=captions,
+        width=width,
+        height=height,
+        regions=tuple(image.regions),
+        url=entry.url,
+        license=None if entry.license is None else coco.licenses.get(entry.license, entry.license),
+        note=reader.note_text,
+    )

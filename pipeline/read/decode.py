@@ -1,14 +1,17 @@
 """Source bytes to an upright 8-bit RGB image and the bytes to store, in one frame, with the given boxes moved along.
 
-    SourceItem --decode--> DecodedImage   bytes kept, or re-encoded upright
+    SourceItem --decode--> DecodedImage   bytes kept, mended, or re-encoded upright
                        --> Drop           empty, too large, truncated, not decodable, annotated with another size
 
 Bytes are kept untouched where any reader sees the same upright RGB pixels in them: 8-bit RGB JPEG, PNG or WebP with one
-frame, no transparency and no EXIF rotation. All else is re-encoded: PNG as PNG, the rest as JPEG.
+frame, no transparency and no EXIF rotation. A file whose pixels are all there, though what lies around them is damaged,
+is mended (`mend`). All else is re-encoded: PNG as PNG, the rest as JPEG, and as PNG where a side is too long for JPEG.
 """
 
 import struct
 import zlib
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
 
@@ -16,6 +19,8 @@ import msgspec
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from pipeline.read.formats import FORMATS
+from pipeline.read.mend import is_clean, mend
 from pipeline.sample import DecodedImage, Drop, GivenRegion, Pixels, SourceItem, drop_of
 from schemas.hashes import sha256
 from schemas.reasons import Reason, Stage
@@ -23,9 +28,6 @@ from schemas.reasons import Reason, Stage
 # Pillow warns at one number of pixels and raises at another, and a warning cannot be caught in one thread alone. Our
 # check of the header against `max_pixels` comes before any pixel is decoded, so Pillow's is off in this process.
 Image.MAX_IMAGE_PIXELS = None
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-"""What is opened (JPEG stands for MPO too). Not all Pillow knows: its EPS reader would run Ghostscript on the input."""
 
 _SUFFIX_OF_KEPT = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 
@@ -57,6 +59,8 @@ _TURN_OF_ORIENTATION = {
 """EXIF orientation -> what brings the raw pixels upright."""
 
 _EXIF_ORIENTATION = 0x0112
+_LONGEST_JPEG_SIDE = 65_500
+"""What libjpeg writes and reads, though the format could say 65,535."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +90,15 @@ class _Stored:
     """EXIF orientation (1-8) of the source's raw pixels; the stored ones are upright."""
 
 
-def decode(item: SourceItem, settings: DecodeSettings) -> DecodedImage | Drop:
+Admit = Callable[[int], None]
+"""Told a number of pixels before they are decoded; may wait until there is memory for them."""
+
+
+def _at_once(num_pixels: int) -> None:
+    pass
+
+
+def decode(item: SourceItem, settings: DecodeSettings, admit: Admit = _at_once) -> DecodedImage | Drop:
     """Return the image upright as `[H, W, 3]` uint8 RGB with the bytes to store, or why there is none.
 
     An item that carries a drop gives that drop. Transparent pixels are composited over white, the first frame of
@@ -101,32 +113,51 @@ def decode(item: SourceItem, settings: DecodeSettings) -> DecodedImage | Drop:
     if len(item.data) > settings.max_bytes:
         return _drop(Reason.TOO_LARGE, f"{len(item.data)} bytes, above --read.max_bytes {settings.max_bytes}")
     try:
-        stored = _store(item.data, settings.max_pixels)
-    except UnidentifiedImageError:
-        # Pillow's message holds a memory address, which would make equal runs write different rows.
-        return _drop(Reason.DECODE, f"none of {', '.join(FORMATS)}; the file begins with {item.data[:16]!r}")
+        stored = _store(item.data, settings.max_pixels, admit)
+        if isinstance(stored, _Stored) and not is_clean(item.data):  # some readers do not notice
+            missing = _drop(Reason.TRUNCATED, "the file ends before its pixels do, or they have a wrong checksum")
+            stored = _store_mended(item.data, settings.max_pixels, admit) or missing
     except _DECODE_ERRORS as error:
-        reason = Reason.TRUNCATED if _is_truncated(item.data, error) else Reason.DECODE
-        return drop_of(error, reason, Stage.DECODE)
+        mended = _store_mended(item.data, settings.max_pixels, admit)
+        if mended is None:
+            return _drop_of(error, item.data)
+        stored = mended
     return stored if isinstance(stored, Drop) else _with_given(item, stored)
+
+
+def _store_mended(data: bytes, max_pixels: int, admit: Admit) -> _Stored | Drop | None:
+    """Return what to store of a damaged file whose pixels are all there; None if they are not."""
+    for mended in mend(data, max_pixels):
+        with suppress(*_DECODE_ERRORS):
+            stored = _store(mended, max_pixels, admit)
+            return stored if isinstance(stored, Drop) else replace(stored, reencoded=True)
+    return None
+
+
+def _drop_of(error: BaseException, data: bytes) -> Drop:
+    if isinstance(error, UnidentifiedImageError):
+        # Pillow's message holds a memory address, which would make equal runs write different rows.
+        return _drop(Reason.DECODE, f"none of {', '.join(FORMATS)}; the file begins with {data[:16]!r}")
+    return drop_of(error, Reason.TRUNCATED if _is_truncated(data, error) else Reason.DECODE, Stage.DECODE)
 
 
 def _drop(reason: Reason, message: str) -> Drop:
     return Drop(reason=reason, stage=Stage.DECODE, message=message)
 
 
-def _store(data: bytes, max_pixels: int) -> _Stored | Drop:
+def _store(data: bytes, max_pixels: int, admit: Admit) -> _Stored | Drop:
     with Image.open(BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
         if width * height > max_pixels:
             return _drop(Reason.TOO_LARGE, f"{width} x {height} pixels, above --read.max_pixels {max_pixels}")
+        admit(width * height)
         orientation, turn = _load(image)
         if turn is None and _is_plain(image, data):
             suffix = _SUFFIX_OF_KEPT[str(image.format)]
             pixels = np.array(image)
             return _Stored(data=data, suffix=suffix, reencoded=False, pixels=pixels, orientation=orientation)
         rgb = _as_rgb(image)
-        suffix = "png" if image.format == "PNG" else "jpg"
+        suffix = "png" if image.format == "PNG" or max(rgb.size) > _LONGEST_JPEG_SIDE else "jpg"
         stored = _encode(rgb if turn is None else rgb.transpose(turn), suffix, _rgb_profile(image))
     with Image.open(BytesIO(stored)) as reread:
         pixels = np.array(reread)
@@ -202,9 +233,11 @@ def _encode(rgb: Image.Image, suffix: str, icc_profile: bytes | None) -> bytes:
 
 
 def _is_truncated(data: bytes, error: BaseException) -> bool:
-    """Return True where the data ends early: Pillow says so, or a WebP is shorter than its header states."""
+    """Return True where the data ends early: Pillow says so, a WebP is too short, or a JPEG has no end mark."""
     if data[:4] == b"RIFF":
         return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    if data[:2] == b"\xff\xd8" and not is_clean(data):
+        return True
     return isinstance(error, EOFError) or "truncated" in str(error).lower()
 
 
@@ -230,14 +263,15 @@ def _given_upright(item: SourceItem, stored: _Stored) -> tuple[GivenRegion, ...]
 
     Boxes stated for the upright size are upright. Only a size that is the upright one with its sides swapped, as EXIF
     orientations 5 to 8 swap them, tells of boxes drawn on the raw pixels; these are turned. Orientations 2 to 4, and
-    square images, leave the size as it is, so their boxes are taken as drawn on the image as displayed: upright.
+    square images, leave the size as it is, so their boxes are taken as drawn on the image as displayed: upright. Masks
+    are of the frame of their boxes; those of boxes that are turned are left out.
     """
     height, width = stored.pixels.shape[:2]
     if not item.given or item.given_size in (None, (width, height)):
         return item.given
     if stored.orientation >= 5 and item.given_size == (height, width):
         return tuple(
-            msgspec.structs.replace(region, box=_turn(region.box, item.given_size, stored.orientation))
+            msgspec.structs.replace(region, box=_turn(region.box, item.given_size, stored.orientation), mask_rle=None)
             for region in item.given
         )
     stated = " x ".join(map(str, item.given_size or ()))

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from pipeline.read import open_source
 from pipeline.read.base import Source
+from pipeline.read.coco import Coco
 from pipeline.read.decode import DecodeSettings
 from pipeline.read.keys import as_key, input_prefixes, with_prefix
 from pipeline.read.spec import canonical
@@ -54,8 +55,21 @@ class Exclusions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadSettings(DecodeSettings):
-    """How samples are read: what is refused before it is decoded, and what filter lists take away."""
+class ReadFlags(DecodeSettings):
+    """How samples are read, as flags say it."""
+
+    allow: Sequence[str] = ()
+    """Folders outside of INPUT in which files are read that its tables name (`pipeline.read.names`)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.allow, str):
+            raise ValueError(f"read.allow is {self.allow!r}, but must be a list of folders")  # noqa: TRY004 - a flag's value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadSettings(ReadFlags):
+    """How samples are read: where from, what is refused before it is decoded, and what filter lists take away."""
 
     excluded: Exclusions = field(default_factory=Exclusions)
 
@@ -97,16 +111,16 @@ def _check(lists: Sequence[FilterList], inputs: Sequence[str], *, proposer: str)
     """Raise DatasetError where it can be told before any work that a row of the lists names nothing in the inputs.
 
     It can where all inputs are shards of ours: their tables name every image and region. Of other inputs keys are known
-    once they are read; regions have ids in no folder, COCO or Parquet input. Raises SourceError for unusable inputs.
+    once they are read; regions have ids in no folder or Parquet input. Raises SourceError for unusable inputs.
     """
     sources = [open_source(spec) for spec in inputs]
     tables = _named_rows(inputs, sources)
     if tables is None:
         named = sum(filter_list.dropped["region_id"].drop_null().length() for filter_list in lists)
-        if named and proposer == GIVEN and not any(isinstance(source, WebDataset) for source in sources):
+        if named and proposer == GIVEN and not any(isinstance(source, WebDataset | Coco) for source in sources):
             raise DatasetError(
-                f"--filter: the lists name {named} regions, but no INPUT gives its regions ids: only shards of "
-                "`fineclip annotate` do. Take these rows out, or give such shards"
+                f"--filter: the lists name {named} regions, but no INPUT gives its regions ids: shards of "
+                "`fineclip annotate`, other tars with records and COCO files do. Take these rows out, or give such"
             )
         return
     try:

@@ -1,62 +1,140 @@
-"""A folder of images, at any depth, with captions in `.txt` files beside them or in one table."""
+"""A folder of images, at any depth, with captions in files beside them or in tables.
 
-from collections.abc import Iterator
+Captions are read where the habits of the trade put them: in `.txt`, `.caption` and `.cap` files under the image's name
+(`cat.txt` or `cat.jpg.txt`, in any case), then in Hugging Face's `metadata.jsonl`, `.csv` or `.parquet`, which names
+files relative to its own folder. With `captions=TABLE` that table alone gives captions. A `.json` under the image's
+name is read as the `.json` member of a tar is.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+import msgspec
+
 from pipeline.read.base import ListedItem, SourceError, SourceFile, SourcePart
-from pipeline.read.captions import match_captions, read_captions
-from pipeline.read.items import SampleError, decode_caption, read_file, tidy_caption
-from pipeline.read.keys import keys_of_files, without_extension
+from pipeline.read.caption_tables import Matched, NoCaptionsError, Row, check_matched, match_rows, read_table
+from pipeline.read.captions import SIDECAR_SUFFIXES, CaptionReader
+from pipeline.read.describe import NUM_LOOKED_AT, Description, unread_files
+from pipeline.read.formats import IMAGE_SUFFIXES, is_image, suffix_of
+from pipeline.read.items import SampleError, read_file
+from pipeline.read.keys import as_key, keys_of_files, without_extension
 from pipeline.read.listed import read_listed
 from pipeline.read.location import Location
+from pipeline.read.names import Names, check_allowed
 from pipeline.read.parts import list_parts
-from pipeline.read.spec import IMAGE_SUFFIXES, is_image, split_options
+from pipeline.read.sample_json import decode_sample_json
+from pipeline.read.spec import split_options
 from pipeline.sample import SourceItem
 from schemas.reasons import Reason
+
+_METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+
+
+@dataclass(kw_only=True)
+class _Tables:
+    """What the folder's tables say of its images."""
+
+    readers: dict[str, CaptionReader] = field(default_factory=dict)
+    """By uri of the image."""
+    lost: list[tuple[str, str, str]] = field(default_factory=list)
+    """(table, row, problem) of rows that name no image."""
+
+    def add(self, matched: Matched, name: str) -> None:
+        for uri, reader in matched.readers.items():
+            self.readers.setdefault(uri, reader)
+        self.lost += [(name, row.where, f"{name}: {row.problem}") for row in matched.lost]
 
 
 class ImageFolder:
     """Images of a folder, of a glob, or a single one: `photos`, `photos/*.jpg`, `photos?captions=captions.csv`.
 
-    With `captions=` the table alone gives captions; images it does not name have none, and images that only it names
-    are missing.
+    Images that only a table names are missing.
     """
 
     kind: ClassVar[str] = "folder"
 
-    def __init__(self, rest: str) -> None:
+    def __init__(self, rest: str, *, allow: Sequence[str] = ()) -> None:
         path, options = split_options(rest, known=("captions",))
-        self._location = Location.of(path)
+        self._location = Location.of(path).allowing(allow)
+        self._names = Names(self._location)
         self._captions = self._location.related(options["captions"]) if "captions" in options else None
 
     def files(self) -> Iterator[SourceFile]:
-        """Yield the images, the `.txt` files beside them, and the table of captions under its full path."""
+        """Yield the images, the files that may hold their captions, and the table given under its full path."""
         listed = self._location.files()
         images = self._images(listed)
-        stems = {without_extension(file.uri) for file in images}
-        texts = [file for file in listed if file.uri.endswith(".txt") and without_extension(file.uri) in stems]
-        if self._captions is None:
-            yield from sorted([*images, *texts], key=lambda file: file.uri)
-            return
-        missing = sorted(self._table(images).keys() - {file.uri for file in images})
-        absent = [SourceFile(uri=uri, size=0, etag="") for uri in missing]
-        tables = [SourceFile(uri=str(self._captions), size=f.size, etag=f.etag) for f in self._captions.files()]
-        yield from sorted([*images, *absent, *tables], key=lambda file: file.uri)
+        uris = {file.uri for file in images}
+        named = self._tables(listed, uris).readers.keys()
+        absent = [SourceFile(uri=uri, size=0, etag="") for uri in named - uris]
+        if self._captions is not None:
+            beside = [SourceFile(uri=str(self._captions), size=f.size, etag=f.etag) for f in self._captions.files()]
+        else:
+            wanted = {uri for texts in self._sidecars(listed, uris).values() for uri in texts}
+            beside = [file for file in listed if file.uri in wanted or _is_metadata(file.uri)]
+        records = _records(file.uri for file in listed)
+        stems = set(map(without_extension, uris))
+        beside += [file for file in listed if file.uri in records.values() and without_extension(file.uri) in stems]
+        yield from sorted([*images, *absent, *beside], key=lambda file: file.uri)
+
+    @property
+    def root(self) -> str:
+        """The folder that uris are relative to."""
+        return self._location.root
+
+    def describe(self) -> Description:
+        """Count the pictures, captions and records beside them, and name the other kinds of file."""
+        listed = self._location.files()
+        images = {file.uri for file in listed if is_image(file.uri)}
+        read = {file.uri for file in self.files()}
+        texts = {uri for found in self._sidecars(listed, images).values() for uri in found} & read
+        captions = [f"{len(texts):,} files of text beside the images"] if texts else []
+        captions += [str(self._captions)] if self._captions is not None else sorted(filter(_is_metadata, read))
+        stems = set(map(without_extension, images))
+        records = [uri for stem, uri in _records(read).items() if stem in stems]
+        boxes = (f"`regions` of {len(records):,} .json files beside the images",)
+        rest = (file.uri for file in listed if file.uri not in read and self._location.url(file.uri) not in read)
+        return Description(
+            images=dict(sorted(Counter(map(suffix_of, images)).items())),
+            num_images=len(images),
+            captions=tuple(captions),
+            boxes=boxes if self._gives_boxes(records) else (),
+            unread=unread_files(rest),
+        )
+
+    def _gives_boxes(self, records: Iterable[str]) -> bool:
+        """Say whether any of the first records lists regions, be they none."""
+        for uri in sorted(records)[:NUM_LOOKED_AT]:
+            with suppress(SampleError):
+                if decode_sample_json(read_file(self._location, uri), uri).has_regions:
+                    return True
+        return False
 
     def parts(self, shard_size: int, repack: bool) -> Iterator[tuple[SourcePart, ...]]:
-        """Yield the images in the order of their paths, `shard_size` a shard."""
-        images = self._images(self._location.files())
-        table = self._table(images) if self._captions is not None else {}
-        uris = sorted({*(file.uri for file in images), *table})
-        items = [
-            ListedItem(key=key, uri=uri, caption=tidy_caption(table.get(uri, "")))
-            for key, uri in zip(keys_of_files(uris), uris, strict=True)
-        ]
+        """Yield the images in the order of their paths, `shard_size` a shard; then tables' rows that name none."""
+        listed = self._location.files()
+        there = {file.uri for file in self._images(listed)}
+        tables = self._tables(listed, there)
+        texts = self._sidecars(listed, there) if self._captions is None else {}
+        looks = self._captions is None and not self._location.is_folder
+        uris = sorted(there | tables.readers.keys())
+        records = _records(file.uri for file in listed)
+        items = []
+        for key, uri in zip(keys_of_files(uris), uris, strict=True):
+            beside = None if looks else tuple(texts.get(uri, ()))
+            item = _listed(key, uri, beside, tables.readers.get(uri))
+            items.append(msgspec.structs.replace(item, record=records.get(without_extension(uri))))
+        for name, row, problem in tables.lost:
+            error = SampleError(Reason.BAD_RECORD, problem)
+            table = str(self._captions) if self._captions is not None else name  # as `files` has it
+            items.append(ListedItem(key=as_key(f"{name} {row}"), uri=table, drop=error.drop))
         yield from list_parts(items, shard_size)
 
     def read(self, part: SourcePart) -> Iterator[SourceItem]:
         """Yield the part's images with their captions."""
-        yield from read_listed(part, self._location, self._caption_of)
+        yield from read_listed(part, self._location, self._add_sidecars)
 
     def _images(self, listed: list[SourceFile]) -> list[SourceFile]:
         images = [file for file in listed if is_image(file.uri)]
@@ -64,17 +142,81 @@ class ImageFolder:
             raise SourceError(f"{self._location}: found no image ({', '.join(IMAGE_SUFFIXES)}); check the path")
         return images
 
-    def _table(self, images: list[SourceFile]) -> dict[str, str]:
-        assert self._captions is not None
-        return match_captions(read_captions(self._captions), (file.uri for file in images), str(self._captions))
+    def _tables(self, listed: Sequence[SourceFile], uris: set[str]) -> _Tables:
+        """Return what the given table says, else what Hugging Face's do.
 
-    def _caption_of(self, listed: ListedItem) -> str | None:
+        One of those that names no image or holds no captions is something else, and not read.
+        """
+        tables = _Tables()
         if self._captions is not None:
-            return listed.caption
-        uri = f"{without_extension(listed.uri)}.txt"
-        try:
-            return decode_caption(read_file(self._location, uri), uri)
-        except SampleError as error:
-            if error.reason is Reason.MISSING and isinstance(error.__cause__, FileNotFoundError):
-                return None
-            raise
+            rows = self._resolved(read_table(self._captions, uris))
+            check_allowed({row.file for row in rows if row.file}, self._location, str(self._captions))
+            matched = match_rows(rows, uris, str(self._captions.name))
+            check_matched(rows, matched, uris, str(self._captions))
+            tables.add(matched, str(self._captions.name))
+            return tables
+        for uri in (file.uri for file in listed if _is_metadata(file.uri)):
+            folder = uri.rpartition("/")[0]
+            try:
+                rows = self._resolved(read_table(Location(root=self._location.root, name=uri), uris), folder)
+            except NoCaptionsError:
+                continue
+            except SourceError as error:
+                raise SourceError(
+                    f"{error}; mend it, take it away, or name the table to read: ?captions=FILE"
+                ) from error
+            matched = match_rows(rows, uris, uri)
+            if uris & matched.readers.keys():
+                tables.add(matched, uri)
+        return tables
+
+    def _resolved(self, rows: Iterable[Row], folder: str = "") -> list[Row]:
+        """Return the rows with the uris of the files that they name, relative to `folder` where they are relative."""
+        return [replace(row, file=self._names.uri(row.file.strip(), folder)) if row.file else row for row in rows]
+
+    def _sidecars(self, listed: Sequence[SourceFile], images: set[str]) -> dict[str, list[str]]:
+        """Return the text files of each image, by uri, in the order in which they count."""
+        texts = [file for file in listed if file.uri.rpartition(".")[2].lower() in SIDECAR_SUFFIXES]
+        by_stem: dict[str, list[str]] = {}
+        for uri in images if texts else ():
+            by_stem.setdefault(without_extension(uri), []).append(uri)
+        found: dict[str, list[tuple[int, str]]] = {}
+        for file in texts:
+            suffix = file.uri.rpartition(".")[2].lower()
+            stem = without_extension(file.uri)
+            for uri in by_stem.get(stem, [stem] if stem in images else []):
+                found.setdefault(uri, []).append((SIDECAR_SUFFIXES.index(suffix), file.uri))
+        return {uri: [text for _, text in sorted(beside)] for uri, beside in found.items()}
+
+    def _add_sidecars(self, listed: ListedItem, reader: CaptionReader) -> None:
+        stem = without_extension(listed.uri)
+        looked_for = [f"{stem}.{suffix}" for suffix in SIDECAR_SUFFIXES]
+        for uri in looked_for if listed.texts is None else listed.texts:
+            try:
+                reader.add_file(read_file(self._location, uri), uri)
+            except SampleError as error:
+                absent = error.reason is Reason.MISSING and isinstance(error.__cause__, FileNotFoundError)
+                if listed.texts is not None or not absent:
+                    raise
+
+
+def _records(uris: Iterable[str]) -> dict[str, str]:
+    """Return the `.json` files by their paths without the suffix."""
+    return {without_extension(uri): uri for uri in uris if uri.endswith(".json")}
+
+
+def _is_metadata(uri: str) -> bool:
+    return uri.rpartition("/")[2].lower() in _METADATA
+
+
+def _listed(key: str, uri: str, texts: tuple[str, ...] | None, reader: CaptionReader | None) -> ListedItem:
+    """Return the item of an image; captions of a table that cannot be read end it, unless files may hold others."""
+    if reader is None:
+        return ListedItem(key=key, uri=uri, texts=texts)
+    try:
+        captions = reader.captions()
+    except SampleError as error:
+        if texts == ():
+            return ListedItem(key=key, uri=uri, drop=error.drop)
+        captions = ()
+    return ListedItem(key=key, uri=uri, texts=texts, captions=captions, note=reader.note_text)

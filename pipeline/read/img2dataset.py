@@ -1,6 +1,7 @@
 """The Parquet that img2dataset writes beside a tar: what it downloaded, and with which caption, address and licence."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,10 +27,20 @@ class SidecarRow:
 class Sidecar:
     """A tar's sidecar: the samples that were written to the tar."""
 
-    num_planned: int | None = None
-    """Samples the tar must hold; None without a sidecar."""
+    names: tuple[str, ...] = ()
+    """Of the samples that the tar must hold."""
     rows: dict[str, SidecarRow] = field(default_factory=dict)
     """By the name of the sample."""
+
+    def missing(self, found: Iterable[str]) -> list[str]:
+        """Return the names of samples that must be in the tar and are not among those `found`.
+
+        A name is "" where the sidecar's names are not those of the tar, so that only the number is known.
+        """
+        planned, there = Counter(self.names), Counter(found)
+        if there and not planned.keys() & there.keys():
+            return [""] * (planned.total() - there.total())
+        return list((planned - there).elements())
 
     def row(self, name: str) -> SidecarRow:
         """Return what is said of the sample `name`."""
@@ -58,7 +69,7 @@ def load_sidecar(location: Location, tar_uri: str) -> Sidecar:
     rows = _successes(table).to_pylist()
     # the first of equal names counts, as it does in the tar
     by_name = {str(row["key"]): _row(row) for row in reversed(rows)}
-    return Sidecar(num_planned=len(rows), rows=by_name)
+    return Sidecar(names=tuple(str(row["key"]) for row in rows), rows=by_name)
 
 
 def _row(row: dict[str, Any]) -> SidecarRow:

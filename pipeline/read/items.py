@@ -6,7 +6,8 @@ from math import inf
 from typing import BinaryIO
 
 from pipeline.read.keys import as_key
-from pipeline.read.location import Location
+from pipeline.read.local_files import UNREADABLE
+from pipeline.read.location import Location, NotAllowedError
 from pipeline.sample import Drop, SourceItem
 from schemas.reasons import Reason, Stage
 
@@ -27,9 +28,9 @@ class SampleError(Exception):
         return Drop(reason=self.reason, stage=Stage.READ, message=str(self))
 
 
-def failed_item(key: str, index: int, uri: str, error: SampleError) -> SourceItem:
+def failed_item(key: str, index: int, uri: str, error: SampleError, bytes_lost: int = 0) -> SourceItem:
     """Return the item that stands in place of a sample that cannot be used."""
-    return SourceItem(key=key, index=index, uri=uri, data=None, drop=error.drop)
+    return SourceItem(key=key, index=index, uri=uri, data=None, drop=error.drop, bytes_lost=bytes_lost)
 
 
 def failed_unit(uri: str, stem: str, index: int, error: SampleError) -> SourceItem:
@@ -81,15 +82,17 @@ def check_not_empty(num_bytes: int, name: str) -> None:
 def unreadable_is_missing(location: Location, uri: str) -> Iterator[None]:
     """Raise SampleError, missing, where a file cannot be opened for good.
 
-    A local file that may not be read is one such; a remote store also refuses everything when credentials expire,
-    which must stop the job.
+    A local file that may not be read is one such, so is a pipe or a name that is none; a remote store also refuses
+    everything when credentials expire, which must stop the job, as a disk that fails must.
     """
     try:
         yield
     except FileNotFoundError as error:
         raise SampleError(Reason.MISSING, f"{uri}: not there") from error
-    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        if not location.is_local:
+    except NotAllowedError as error:
+        raise SampleError(Reason.NOT_ALLOWED, str(error)) from error
+    except OSError as error:
+        if not location.is_local or error.errno not in UNREADABLE:
             raise
         raise SampleError(Reason.MISSING, f"{uri}: cannot be opened: {error.strerror}") from error
 
@@ -99,18 +102,3 @@ def stated_size(width: float | None, height: float | None) -> tuple[int, int] | 
     if width is None or height is None or not (1 <= width < inf and 1 <= height < inf):
         return None
     return int(width), int(height)
-
-
-def decode_caption(data: bytes, name: str) -> str | None:
-    """Return a caption file's text (`tidy_caption`). Raises SampleError, caption encoding, if it is not UTF-8."""
-    try:
-        return tidy_caption(data.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise SampleError(Reason.CAPTION_ENCODING, f"{name}: byte {error.start} is not UTF-8") from error
-
-
-def tidy_caption(text: str) -> str | None:
-    """Return the text without a byte-order mark and without one newline at its end; None where nothing is left."""
-    text = text.removeprefix("\ufeff")
-    text = text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
-    return text or None

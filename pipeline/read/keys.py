@@ -18,6 +18,8 @@ _KEY = re.compile(KEY_PATTERN)
 _MAX_KEY = 80
 _MAX_SLUG = 60
 _MAX_PREFIX = 24
+_MAX_MEMBER_STEM = 95
+"""A tar's header holds names of 100 bytes; `.json` and `.webp` follow the key."""
 
 
 def as_key(original: str) -> str:
@@ -49,8 +51,14 @@ def without_extension(uri: str) -> str:
 
 
 def with_prefix(key: str, prefix: str) -> str:
-    """Return the key within a data set of several inputs; `prefix` is "" for a lone input."""
-    return f"{prefix}-{key}" if prefix else key
+    """Return the key within a data set of several inputs; `prefix` is "" for a lone input.
+
+    One that would be too long for the plain name of a tar's member keeps its beginning, and 8 hex digits of its hash.
+    """
+    if not prefix or len(prefix) + 1 + len(key) <= _MAX_MEMBER_STEM:
+        return f"{prefix}-{key}" if prefix else key
+    kept = key[: _MAX_MEMBER_STEM - len(prefix) - 10].rstrip("-_")
+    return f"{prefix}-{kept}-{sha256(key.encode())[:8]}"
 
 
 def unique_prefix(spec: str, taken: Collection[str]) -> str:

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline.read.base import ListedItem, SourcePart
-from pipeline.read.items import SampleError, failed_item, read_image_file
+from pipeline.read.captions import CaptionReader, notes
+from pipeline.read.items import SampleError, failed_item, read_file, read_image_file
 from pipeline.read.location import Location
+from pipeline.read.sample_json import SampleJson, decode_sample_json
 from pipeline.sample import SourceItem
 
 _AHEAD = 16
@@ -14,12 +16,15 @@ _AHEAD = 16
 
 
 def read_listed(
-    part: SourcePart, location: Location, caption_of: Callable[[ListedItem], str | None]
+    part: SourcePart, location: Location, add_captions: Callable[[ListedItem, CaptionReader], None] | None = None
 ) -> Iterator[SourceItem]:
-    """Yield the part's items with their bytes, in order. `caption_of` may raise SampleError."""
+    """Yield the part's items with their bytes, in order; those that were dropped when planned are not read.
+
+    `add_captions` gives a reader what lies beside an item, before what the plan says; it may raise SampleError.
+    """
 
     def read(listed: ListedItem, index: int) -> SourceItem:
-        return _read_item(listed, index, location=location, caption_of=caption_of)
+        return _read_item(listed, index, location=location, add_captions=add_captions)
 
     indexed = enumerate(part.items or (), start=part.start)
     if location.is_local:
@@ -36,11 +41,22 @@ def read_listed(
 
 
 def _read_item(
-    listed: ListedItem, index: int, *, location: Location, caption_of: Callable[[ListedItem], str | None]
+    listed: ListedItem,
+    index: int,
+    *,
+    location: Location,
+    add_captions: Callable[[ListedItem, CaptionReader], None] | None,
 ) -> SourceItem:
+    if listed.drop is not None:
+        return SourceItem(key=listed.key, index=index, uri=listed.uri, data=None, drop=listed.drop)
+    reader = CaptionReader()
     try:
         data = read_image_file(location, listed.uri)
-        caption = caption_of(listed)
+        if add_captions is not None:
+            add_captions(listed, reader)
+        record = _record(listed, location)
+        reader.add([*listed.captions, *record.captions], listed.uri)
+        captions = reader.captions()
     except SampleError as error:
         return failed_item(listed.key, index, listed.uri, error)
     return SourceItem(
@@ -48,9 +64,17 @@ def _read_item(
         index=index,
         uri=listed.uri,
         data=data,
-        caption=caption,
-        url=listed.url,
-        license=listed.license,
-        given=listed.regions,
-        given_size=(listed.width, listed.height) if listed.width and listed.height else None,
+        captions=captions,
+        url=listed.url or record.url,
+        license=listed.license or record.license,
+        note=notes(reader.note_text, listed.note, record.note),
+        given=listed.regions or record.given,
+        given_size=(listed.width, listed.height) if listed.width and listed.height else record.given_size,
     )
+
+
+def _record(listed: ListedItem, location: Location) -> SampleJson:
+    """Return what the `.json` beside an image says, nothing where there is none."""
+    if listed.record is None:
+        return SampleJson()
+    return decode_sample_json(read_file(location, listed.record), listed.record)

@@ -1,23 +1,24 @@
-"""Where an INPUT lies: the files meant by a path, pattern or URL, and how they are opened. All I/O is fsspec's.
-
-Local files go past fsspec, whose own listing has no nanosecond times and whose open costs more than the read.
-"""
+"""Where an INPUT lies: the files meant by a path, pattern or URL, and how they are opened. All I/O is fsspec's."""
 
 import os
+import posixpath
 import re
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.read.base import SourceError, SourceFile
+from pipeline.read.local_files import folder_that_is_there, kind_of, open_file, status_of, walk
+from schemas.paths import as_path, is_url, printable
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MAGIC = re.compile(r"[*?\[]")
+_PATTERN = f"{_MAGIC.pattern}|{_BRACES.pattern}"
 _REQUESTS = 16
 """Requests in flight at once when the files of a remote brace range are looked up."""
 
@@ -32,6 +33,8 @@ class Location:
     """The one file meant."""
     pattern: str | None = None
     """Brace ranges and wildcards, relative to `root`."""
+    allow: tuple[str, ...] = ()
+    """Folders outside of `root` that names in data files may lead to."""
 
     @classmethod
     def of(cls, path: str) -> "Location":
@@ -40,12 +43,14 @@ class Location:
         Raises SourceError when there is no such file or folder. Files of a pattern are looked up by `files`.
         """
         path = _absolute(path)
-        patterned = re.search(f"{_MAGIC.pattern}|{_BRACES.pattern}", path)
+        patterned = re.search(_PATTERN, path)
         # A name may look like a pattern, so a local file is looked for first; remote stores need not be asked.
         kind = None if patterned and not _is_local(path) else _kind(path)
         if kind is None and patterned:
             root = path[: patterned.start()].rpartition("/")[0]
-            return cls(root=root, pattern=path[len(root) + 1 :])
+            root = folder_that_is_there(path) if _is_local(path) else root  # a part of its name is no pattern
+            if re.search(_PATTERN, path[len(root) :]):
+                return cls(root=root, pattern=path[len(root) + 1 :])
         if kind is None:
             raise SourceError(f"{path}: no such file or folder; check the path")
         if kind == "directory":
@@ -58,16 +63,47 @@ class Location:
 
         Raises SourceError when it is in neither.
         """
-        if not path.startswith("/") and "://" not in path and _kind(self.url(path)) is not None:
+        if not path.startswith("/") and not is_url(path) and _kind(self.url(path)) is not None:
             return Location.of(self.url(path))
         try:
             return Location.of(path)
         except SourceError:
             raise SourceError(f"{path}: no such file or folder, neither in {self.root} nor from here") from None
 
+    def related_folder(self, path: str) -> "Location":
+        """Return the location of a folder that an option names, as `related` does.
+
+        Raises SourceError for a file. A web server cannot tell folders: what is named there is taken for one.
+        """
+        url = path if is_url(path) else self.url(path)
+        if _is_web(url) and not path.startswith("/"):
+            return Location(root=url.removesuffix("/"))
+        location = self.related(path)
+        if not location.is_folder:
+            raise SourceError(f"{location}: is a file, where the name of a folder belongs")
+        return location
+
+    def allowing(self, folders: Iterable[str]) -> "Location":
+        """Return the location with folders outside of it from which files may be read (see `pipeline.read.names`)."""
+        paths = [as_path(folder).removesuffix("/") for folder in folders]
+        real = [os.path.realpath(path) for path in paths if _is_local(path)]
+        return replace(self, allow=tuple(dict.fromkeys([*paths, *real])))
+
+    def allows(self, uri: str) -> bool:
+        """Return whether `uri` may be read: what lies in `root`, and below the folders allowed. An address never."""
+        if is_url(uri):
+            return False
+        if not _leads_out(uri):
+            return True
+        path = self.url(uri)
+        return any(path.startswith(f"{folder}/") for folder in self.allow)
+
     def url(self, uri: str) -> str:
         """Return the URL or absolute path of the file `uri`, which is relative to `root`."""
-        return f"{self.root}/{uri}"
+        if not _leads_out(uri):
+            return f"{self.root}/{uri}"
+        scheme, separator, root = self.root.rpartition("://")
+        return f"{scheme}{separator}{posixpath.normpath(f'{root}/{uri}')}"
 
     def __str__(self) -> str:
         return self.url(self.name or self.pattern or "").removesuffix("/")
@@ -82,12 +118,46 @@ class Location:
         """True where plain `open` reaches the files."""
         return _is_local(self.url(""))
 
+    @property
+    def can_list(self) -> bool:
+        """False where files have to be named: web servers list none."""
+        return not _is_web(self.root)
+
     def open(self, uri: str) -> BinaryIO:
-        """Open a file for reading and seeking. Raises FileNotFoundError, and OSError when the store fails."""
+        """Open a file for reading from end to end. Raises FileNotFoundError, and OSError when the store fails.
+
+        What is no file (a pipe, a device) is an OSError: a read of it would wait for ever. Raises NotAllowedError.
+        """
+        if not self.allows(uri):
+            what = "is an address, and addresses are not fetched: download it first"
+            what = what if is_url(uri) else "lies outside INPUT; --read.allow DIR lets files below DIR be read"
+            raise NotAllowedError(f"{printable(uri)} {what}")
         if self.is_local:
-            return Path(self.url(uri)).open("rb")
+            return open_file(self.url(uri))
+        fs, remote_path = url_to_fs(self.url(uri))
+        if self.can_list:
+            return cast(BinaryIO, fs.open(remote_path, "rb"))
+        size = fs.info(remote_path)["size"]
+        # reads of a stream whose server states no length would come short
+        return self._copy(uri) if size is None else cast(BinaryIO, fs.open(remote_path, "rb", size=size))
+
+    def open_ranges(self, uri: str) -> BinaryIO:
+        """Open a file for reading at any place; where a web server ignores ranges, a copy. Raises as `open`."""
+        file = self.open(uri)
+        if _is_web(self.root) and hasattr(file, "_fetch_range"):
+            try:
+                file._fetch_range(1, 2)
+            except ValueError:
+                file.close()
+                return self._copy(uri)
+        return file
+
+    def _copy(self, uri: str) -> BinaryIO:
         fs, path = url_to_fs(self.url(uri))
-        return cast(BinaryIO, fs.open(path, "rb"))
+        copy = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+        fs.get_file(path, copy)
+        copy.seek(0)
+        return cast(BinaryIO, copy)
 
     def download(self, uri: str, local_path: str) -> None:
         """Copy a file to `local_path`, streaming. Raises FileNotFoundError, and OSError when the store fails."""
@@ -104,6 +174,12 @@ class Location:
         visible = {file.uri: file for file in found if not any(part.startswith(".") for part in file.uri.split("/"))}
         return [visible[uri] for uri in sorted(visible)]
 
+    def find(self, uris: Collection[str]) -> list[SourceFile]:
+        """Return the files named by `uris`, sorted; by one listing of the folder where its store lists files."""
+        found = [file for file in self.files() if file.uri in uris] if self.can_list else []
+        found += self.lookup(sorted({*uris} - {file.uri for file in found}))
+        return sorted(found, key=lambda file: file.uri)
+
     def lookup(self, uris: Iterable[str]) -> Iterator[SourceFile]:
         """Yield the files named by `uris` as they are now; those not there with size 0 and no etag."""
         if self.is_local:
@@ -115,7 +191,7 @@ class Location:
     def _local_files(self) -> Iterator[SourceFile]:
         folder = self.url("")
         if self.is_folder:
-            for path, status in _walk(folder, frozenset()):
+            for path, status in walk(folder):
                 yield _source_file(path[len(folder) :], status.st_size, str(status.st_mtime_ns))
             return
         for uri in self._spelled_out():
@@ -133,13 +209,17 @@ class Location:
         yield from map(self._local_file, (str(path)[len(folder) :] for path in paths))
 
     def _local_file(self, uri: str) -> SourceFile:
-        try:
-            status = Path(self.url(uri)).stat()
-        except (FileNotFoundError, NotADirectoryError):
+        status = status_of(self.url(uri)) if self.allows(uri) else None
+        if status is None:
             return _source_file(uri, 0, "")
         return _source_file(uri, status.st_size, str(status.st_mtime_ns))
 
     def _remote_files(self) -> Iterator[SourceFile]:
+        if not self.can_list and (self.is_folder or _MAGIC.search(self.pattern or "")):
+            raise SourceError(
+                f"{self}: a web server lists no files; name them ({self.root}/{{000..127}}.tar), give a COCO file with "
+                "images= their folder, or copy the folder here first"
+            )
         fs, folder = url_to_fs(self.url(""))
         start = len(folder.rstrip("/")) + 1
         if self.is_folder:
@@ -165,6 +245,14 @@ class Location:
         return [self.name] if self.name is not None else expand_braces(self.pattern or "")
 
 
+class NotAllowedError(OSError):
+    """A name in a data file leads to what may not be read."""
+
+
+def _leads_out(uri: str) -> bool:
+    return ".." in uri and posixpath.normpath(uri).startswith("..") and ".." in uri.split("/")
+
+
 def expand_braces(pattern: str) -> list[str]:
     """Return what a pattern with numeric ranges, `{000..127}`, stands for; the digits of the start set the width."""
     match = _BRACES.search(pattern)
@@ -182,24 +270,29 @@ def _absolute(path: str) -> str:
     """Return a URL as it is, a local path absolute (a worker's current directory may be another)."""
     if not path:
         raise SourceError("an INPUT is empty; give a path, a URL or a kind with a path")
-    if "://" not in path:
-        return str(Path(path).expanduser().absolute())
-    try:
-        fs, fs_path = url_to_fs(path)
-    except (ImportError, ValueError) as error:
-        raise SourceError(f"{path}: {error}") from error
-    return str(fs_path) if isinstance(fs, LocalFileSystem) else path
+    path = as_path(path)
+    if is_url(path):
+        try:
+            url_to_fs(path)
+        except (ImportError, ValueError) as error:
+            raise SourceError(f"{path}: {error}") from error
+    return path
 
 
 def _is_local(path: str) -> bool:
     return path.startswith("/")
 
 
+def _is_web(path: str) -> bool:
+    return path.startswith(("http://", "https://"))
+
+
 def _kind(path: str) -> str | None:
     """Return "file" or "directory" as fsspec calls them, or None where there is nothing."""
     if _is_local(path):
-        local = Path(path)
-        return ("directory" if local.is_dir() else "file") if local.exists() else None
+        return kind_of(path)
+    if _is_web(path) and path.endswith("/"):
+        return "directory"
     fs, remote_path = url_to_fs(path)
     try:
         return str(fs.info(remote_path)["type"])
@@ -207,28 +300,11 @@ def _kind(path: str) -> str | None:
         return None
 
 
-def _walk(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the files below `folder`, through links to folders too, but not around in circles.
-
-    A link to nothing is yielded with its own status: its image is to be missed, not passed over.
-    """
-    status = os.stat(folder)  # noqa: PTH116, as os.scandir: a folder may hold a million files
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield from _walk(entry.path, above | {here})
-            elif entry.is_file():
-                yield entry.path, entry.stat()
-            elif entry.is_symlink():
-                yield entry.path, entry.stat(follow_symlinks=False)
-
-
 def file_of_info(uri: str, info: dict[str, Any]) -> SourceFile:
     """Return the record of a remote file from what fsspec's `info` says; stores name their etag differently."""
-    etag = next((info[name] for name in ("ETag", "etag", "mtime") if info.get(name) is not None), "")
+    etag = next((info[name] for name in ("ETag", "etag", "mtime", "Last-Modified") if info.get(name) is not None), "")
+    if info.get("size") is None:
+        etag = etag or "of unknown size"
     return _source_file(uri, int(info.get("size") or 0), str(etag))
 
 

@@ -1,7 +1,8 @@
 """Parquet files with the images' bytes in a column, as Hugging Face data sets keep them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
@@ -10,31 +11,37 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.read.base import SourceError, SourceFile, SourcePart
-from pipeline.read.items import (
-    SampleError,
-    check_not_empty,
-    check_size,
-    decode_caption,
-    failed_item,
-    failed_unit,
-    read_image_file,
-    tidy_caption,
-    unreadable_is_missing,
-)
+from pipeline.read.captions import CaptionReader, caption_columns, notes
+from pipeline.read.describe import Description
+from pipeline.read.items import SampleError, failed_item, read_image_file, unreadable_is_missing
 from pipeline.read.keys import as_key, without_extension
 from pipeline.read.location import Location
-from pipeline.read.parquet_files import DamagedParquetError, find_name, open_parquet
+from pipeline.read.names import Names
+from pipeline.read.parquet_files import (
+    DamagedParquetError,
+    damaged_group,
+    find_name,
+    is_bytes,
+    is_list,
+    is_text,
+    open_parquet,
+    plain,
+    unread_columns,
+)
 from pipeline.read.parts import pack_parts
+from pipeline.read.picture_cells import is_empty, is_picture_text, is_text_or_lists, may_hold_pictures, read_picture
 from pipeline.read.spec import is_data, is_parquet, split_options
 from pipeline.sample import SourceItem
+from schemas.loose_json import text
 from schemas.reasons import Reason
+from schemas.text import decode_utf8
 
 _CANDIDATES = {
-    "image": ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes"),
-    "caption": ("caption", "text", "txt", "sentence"),
+    "image": ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "images", "picture", "photo"),
     "key": ("key", "id", "image_id", "__key__"),
     "url": ("url", "image_url"),
     "license": ("license",),
+    "status": ("status",),
 }
 _BATCH_ROWS = 32
 """Rows decoded at a time: what bounds the memory of a reader."""
@@ -47,15 +54,17 @@ class Columns:
     """The columns that hold what a sample is made of; None where the file has no such column."""
 
     image: str
-    caption: str | None
+    captions: tuple[str, ...]
     key: str | None
     url: str | None
     license: str | None
+    status: str | None
+    """What the program that made the file says of each row: img2dataset writes "success", or why it has no image."""
 
     @property
     def names(self) -> list[str]:
         """The columns to read, each once."""
-        found = (self.image, self.caption, self.key, self.url, self.license)
+        found = (self.image, *self.captions, self.key, self.url, self.license, self.status)
         return list(dict.fromkeys(name for name in found if name is not None))
 
 
@@ -64,17 +73,33 @@ class Parquet:
 
     kind: ClassVar[str] = "parquet"
 
-    def __init__(self, rest: str) -> None:
+    def __init__(self, rest: str, *, allow: Sequence[str] = ()) -> None:
         path, self._options = split_options(rest, known=("image", "caption", "key"))
-        self._location = Location.of(path)
+        self._location = Location.of(path).allowing(allow)
+        self._names = Names(self._location)
 
     def files(self) -> Iterator[SourceFile]:
         """Yield the Parquet files."""
         named = self._location.name is not None
         files = [file for file in self._location.files() if named or (is_parquet(file.uri) and is_data(file.uri))]
-        if not any(file.size for file in files):
+        if not any(file.size or file.etag for file in files):
             raise SourceError(f"{self._location}: found no .parquet file; check the path")
         yield from files
+
+    @property
+    def root(self) -> str:
+        """The folder that uris are relative to."""
+        return self._location.root
+
+    def describe(self) -> Description:
+        """Name the columns that are read, and those that are not, of the first file that has rows."""
+        for file in self.files():
+            with suppress(FileNotFoundError, DamagedParquetError), open_parquet(self._location, file.uri) as parquet:
+                if parquet.metadata.num_rows:
+                    columns = self._columns(parquet, self._location.url(file.uri))
+                    captions = tuple(f"column {name!r}" for name in columns.captions)
+                    return Description(captions=captions, unread=unread_columns(parquet.schema_arrow, columns.names))
+        return Description()
 
     def parts(self, shard_size: int, repack: bool) -> Iterator[tuple[SourcePart, ...]]:
         """Yield ranges of rows, `shard_size` a shard; a shard may span files. Reads the files' footers."""
@@ -86,19 +111,25 @@ class Parquet:
         yield from pack_parts(((uri, 1 if count is None else count) for uri, count in counts), shard_size)
 
     def read(self, part: SourcePart) -> Iterator[SourceItem]:
-        """Yield the rows of the range; a file that cannot be read yields one item that failed."""
+        """Yield the rows of the range; those have failed that cannot be read, as they or the whole file are damaged."""
         stem = without_extension(part.uri)
         index = part.start
         try:
             with unreadable_is_missing(self._location, part.uri), open_parquet(self._location, part.uri) as parquet:
-                columns = find_columns(parquet.schema_arrow, self._options, self._location.url(part.uri))
+                columns = self._columns(parquet, self._location.url(part.uri))
                 for index, row in _rows(parquet, columns, part):
-                    yield self._item(row, columns, index, uri=part.uri, stem=stem)
+                    if isinstance(row, SampleError):
+                        yield failed_item(as_key(f"{stem}-{index:08d}"), index, part.uri, row)
+                    else:
+                        yield self._item(row, columns, index, uri=part.uri, stem=stem)
                     index += 1
+            lost = SampleError(Reason.TRUNCATED, f"{part.uri}: the file ends before this row")
         except SampleError as error:
-            yield failed_unit(part.uri, stem, index, error)
+            lost = error
         except DamagedParquetError as error:
-            yield failed_unit(part.uri, stem, index, SampleError(Reason.TRUNCATED, f"from row {index} on: {error}"))
+            lost = SampleError(Reason.TRUNCATED, str(error))
+        for row_number in range(index, part.stop if part.stop is not None else index):
+            yield failed_item(as_key(f"{stem}-{row_number:08d}"), row_number, part.uri, lost)
 
     def _count(self, uri: str) -> int | None:
         """Return a file's number of rows, None if it is damaged or not there. Raises SourceError without images."""
@@ -106,58 +137,95 @@ class Parquet:
             with open_parquet(self._location, uri) as parquet:
                 num_rows = int(parquet.metadata.num_rows)
                 if num_rows:  # an empty file may have columns without a type
-                    find_columns(parquet.schema_arrow, self._options, self._location.url(uri))
+                    self._columns(parquet, self._location.url(uri))
                 return num_rows
         except (FileNotFoundError, DamagedParquetError):
             return None
 
+    def _columns(self, parquet: pq.ParquetFile, where: str) -> Columns:
+        """Return the columns of an open file; text is looked into, where no column's type says that it holds images."""
+        schema = parquet.schema_arrow
+        texts = [field.name for field in schema if is_text_or_lists(field.type)]
+        wanted = self._options.get("image") or find_name(texts, _CANDIDATES["image"])
+        if wanted is None or wanted not in texts or schema.names.count(wanted) > 1:
+            return find_columns(schema, self._options, where)
+        first = next(parquet.iter_batches(batch_size=_BATCH_ROWS, columns=[wanted]))
+        values = [plain(cell) for cell in first.column(wanted)]
+        pictured = any(is_picture_text(value) for value in values)
+        return find_columns(schema, self._options, where, pictured=(wanted,) if pictured else ())
+
     def _item(self, row: Mapping[str, Any], columns: Columns, index: int, *, uri: str, stem: str) -> SourceItem:
         key = as_key(_text(row, columns.key) or f"{stem}-{index:08d}")
+        name = f"row {index}"
+        captions = CaptionReader()
+
+        def read_path(path: str) -> bytes:
+            return read_image_file(self._location, self._names.uri(path, str(PurePosixPath(uri).parent)))
+
         try:
-            data = self._image(row[columns.image], uri, name=f"row {index}")
-            caption = _caption(row, columns.caption, name=f"row {index}")
+            status = _text(row, columns.status)
+            if status not in (None, "success") and is_empty(row[columns.image]):
+                raise SampleError(Reason.NOT_DOWNLOADED, f"{name}: its status is {status!r}")
+            data, note = read_picture(row[columns.image], read_path, name=name)
+            for column in columns.captions:
+                captions.add(plain(row[column]), name)
+            texts = captions.captions()
         except SampleError as error:
             return failed_item(key, index, uri, error)
-        url, license_ = _text(row, columns.url), _text(row, columns.license)
-        return SourceItem(key=key, index=index, uri=uri, data=data, caption=caption, url=url, license=license_)
-
-    def _image(self, scalar: Any, uri: str, *, name: str) -> bytes:
-        """Return the bytes of an image cell; those of the file it names, relative to its own, where it has none."""
-        struct = pa.types.is_struct(scalar.type)
-        content = scalar["bytes"] if struct and scalar.is_valid else scalar
-        path = scalar["path"].as_py() if struct and scalar.is_valid and "path" in scalar else None
-        if scalar.is_valid and content.is_valid:
-            buffer = content.as_buffer()
-            check_size(buffer.size, name)
-            check_not_empty(buffer.size, name)
-            return bytes(buffer.to_pybytes())
-        if path:
-            return read_image_file(self._location, str(PurePosixPath(uri).parent / path))
-        raise SampleError(Reason.NO_IMAGE, f"{name}: the image is null")
+        return SourceItem(
+            key=key,
+            index=index,
+            uri=uri,
+            data=data,
+            captions=texts,
+            url=_text(row, columns.url),
+            license=_text(row, columns.license),
+            note=notes(captions.note_text, note),
+        )
 
 
-def find_columns(schema: pa.Schema, options: Mapping[str, str], where: str) -> Columns:
+def find_columns(
+    schema: pa.Schema, options: Mapping[str, str], where: str, *, pictured: Collection[str] = ()
+) -> Columns:
     """Return the columns of a file: those `options` name, else those with a usual name and a usable type.
 
-    Raises SourceError, naming the columns there are, for an option's column that is not there or cannot be used, and
-    where no column holds images.
+    `pictured` are columns of text whose values are pictures or paths. Raises SourceError, naming the columns there are,
+    for an option's column that is not there or cannot be used, where no column holds images, and where a column that
+    is needed is there twice.
     """
-    image, caption, key, url, license_ = (_column(schema, role, options, where) for role in _CANDIDATES)
+    image, key, url, license_, status = (_column(schema, role, options, where, pictured) for role in _CANDIDATES)
     if image is None:
         raise SourceError(
             f"{where}: no column of image bytes among {_described(schema)}; name one as in ?image=COLUMN "
             "(a table of addresses must be downloaded first, with img2dataset for instance)"
         )
-    return Columns(image=image, caption=caption, key=key, url=url, license=license_)
+    usable = [field.name for field in schema if _is_caption(field.type) and field.name != image]
+    if "caption" in options:
+        if options["caption"] not in usable:
+            raise _unusable(schema, "caption", options, where)
+        usable = [options["caption"]]
+    captions = tuple(usable) if "caption" in options else caption_columns(usable)
+    columns = Columns(image=image, captions=captions, key=key, url=url, license=license_, status=status)
+    twice = [name for name in columns.names if schema.names.count(name) > 1]
+    if twice:
+        raise SourceError(f"{where}: has {schema.names.count(twice[0])} columns {twice[0]!r}; write it with one")
+    return columns
 
 
-def _column(schema: pa.Schema, role: str, options: Mapping[str, str], where: str) -> str | None:
+def _column(
+    schema: pa.Schema, role: str, options: Mapping[str, str], where: str, pictured: Collection[str]
+) -> str | None:
     usable = [field.name for field in schema if _is_usable(role, field.type)]
+    usable += pictured if role == "image" else ()
     if role not in options:
         return find_name(usable, _CANDIDATES[role])
     if options[role] not in usable:
-        raise SourceError(f"{where}: ?{role}={options[role]} names no usable column among {_described(schema)}")
+        raise _unusable(schema, role, options, where)
     return options[role]
+
+
+def _unusable(schema: pa.Schema, role: str, options: Mapping[str, str], where: str) -> SourceError:
+    return SourceError(f"{where}: ?{role}={options[role]} names no usable column among {_described(schema)}")
 
 
 def _described(schema: pa.Schema) -> str:
@@ -166,23 +234,25 @@ def _described(schema: pa.Schema) -> str:
 
 def _is_usable(role: str, kind: pa.DataType) -> bool:
     if role == "image":
-        return _is_bytes(kind) or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
-    if role == "caption":
-        return _is_text(kind) or _is_bytes(kind) or (pa.types.is_list(kind) and _is_text(kind.value_type))
-    return _is_text(kind) or (role == "key" and bool(pa.types.is_integer(kind)))
+        return may_hold_pictures(kind)
+    return is_text(kind) or (role == "key" and bool(pa.types.is_integer(kind)))
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+def _is_caption(kind: pa.DataType) -> bool:
+    """Return whether a type is text, bytes, or a list or struct with such in it."""
+    if is_list(kind):
+        return _is_caption(kind.value_type)
+    if pa.types.is_struct(kind):
+        return any(_is_caption(kind.field(place).type) for place in range(kind.num_fields))
+    return is_text(kind) or is_bytes(kind)
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(plain) or pa.types.is_large_string(plain))
+_Cells = dict[str, Any] | SampleError
+"""A row's cells by column, or why they cannot be read."""
 
 
-def _rows(parquet: pq.ParquetFile, columns: Columns, part: SourcePart) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (row number, its cells by column) of the part's range, reading the row groups that hold it.
+def _rows(parquet: pq.ParquetFile, columns: Columns, part: SourcePart) -> Iterator[tuple[int, _Cells]]:
+    """Yield (row number, its cells) of the part's range, reading the row groups that hold it.
 
     One group at a time: batches across groups would take good rows down with a damaged group.
     """
@@ -190,9 +260,16 @@ def _rows(parquet: pq.ParquetFile, columns: Columns, part: SourcePart) -> Iterat
     first = 0
     for group in range(parquet.metadata.num_row_groups):
         num_rows = parquet.metadata.row_group(group).num_rows
-        if first < stop and first + num_rows > part.start:
-            wanted = range(max(part.start, first), min(stop, first + num_rows))
-            yield from _group_rows(parquet, columns.names, group, first=first, wanted=wanted)
+        wanted = range(max(part.start, first), min(stop, first + num_rows))
+        done = wanted.start
+        try:
+            with damaged_group(group):
+                for done, cells in _group_rows(parquet, columns.names, group, first=first, wanted=wanted):
+                    yield done, cells
+                    done += 1
+        except DamagedParquetError as error:
+            lost = SampleError(Reason.TRUNCATED, f"{part.uri}: {error}")
+            yield from ((row, lost) for row in range(done, wanted.stop))
         first += num_rows
 
 
@@ -200,6 +277,8 @@ def _group_rows(
     parquet: pq.ParquetFile, names: list[str], group: int, *, first: int, wanted: range
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows numbered `wanted` of a row group whose first row is number `first`."""
+    if not wanted:
+        return
     for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=names):
         cells = {name: batch.column(name) for name in names}
         for row in range(max(wanted.start - first, 0), min(batch.num_rows, wanted.stop - first)):
@@ -210,17 +289,5 @@ def _group_rows(
 
 
 def _text(row: Mapping[str, Any], column: str | None) -> str | None:
-    value = None if column is None else row[column].as_py()
-    return None if value is None or value == "" else str(value)
-
-
-def _caption(row: Mapping[str, Any], column: str | None, *, name: str) -> str | None:
-    try:
-        value = None if column is None else row[column].as_py()
-    except UnicodeDecodeError as error:
-        raise SampleError(Reason.CAPTION_ENCODING, f"{name}: byte {error.start} is not UTF-8") from error
-    if isinstance(value, list):
-        value = next((text for text in value if text), None)
-    if isinstance(value, bytes):
-        return decode_caption(value, name)
-    return None if value is None else tidy_caption(value)
+    value = None if column is None else plain(row[column])
+    return text(decode_utf8(value) if isinstance(value, bytes) else value)

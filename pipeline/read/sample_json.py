@@ -1,76 +1,78 @@
-"""The `.json` member of a WebDataset sample: img2dataset's, or the ImageRecord of a shard of ours."""
+"""The `.json` member of a WebDataset sample: img2dataset's, the ImageRecord of a shard of ours, or anything else.
 
-import json
+Nothing of it is needed, so nothing is insisted on but that it is JSON: what is no object says nothing, a field of
+another kind is passed over, a region that cannot be used has a problem.
+"""
+
 from typing import Any
 
 import msgspec
 
 from pipeline.read.items import SampleError, stated_size
 from pipeline.sample import GivenRegion
+from schemas.loose_json import LooseJsonError, decode_json, id_text, number, shown, text
 from schemas.reasons import Reason
 
-
-class JsonRegion(msgspec.Struct, frozen=True, kw_only=True):
-    """A region as an ImageRecord writes it; other fields are ignored."""
-
-    box: tuple[float, float, float, float]
-    """xyxy in pixels of the size that the record states."""
-    id: Any = None
-    """A string in records of ours; others number their regions, which is no id that a filter list could name."""
-    label: str | None = None
-    proposal_score: float | None = None
-    caption: str | None = None
-
-
-class JsonOrigin(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an ImageRecord says its image came from."""
-
-    url: str | None = None
-    license: str | int | None = None
+_NOWHERE = (float("nan"), float("nan"), float("nan"), float("nan"))
 
 
 class SampleJson(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of a sample's `.json`; other fields are ignored."""
+    """What a sample's `.json` says that is of use."""
 
-    caption: str | None = None
-    image_caption: str | None = None
+    captions: tuple[Any, ...] = ()
+    """As written, the one that counts first; for a `CaptionReader`."""
     url: str | None = None
-    license: str | int | None = None
-    width: float | None = None
-    height: float | None = None
-    source: JsonOrigin | None = None
-    regions: tuple[JsonRegion, ...] | None = None
-
-    @property
-    def given(self) -> tuple[GivenRegion, ...]:
-        """The regions, in the frame of `given_size`."""
-        return tuple(
-            GivenRegion(
-                box=region.box,
-                label=region.label,
-                score=region.proposal_score,
-                caption=region.caption,
-                id=region.id if isinstance(region.id, str) else None,
-            )
-            for region in self.regions or ()
-        )
-
-    @property
-    def given_size(self) -> tuple[int, int] | None:
-        """The (width, height) of the regions' frame, where there are regions and both are stated."""
-        return stated_size(self.width, self.height) if self.regions else None
-
-    @property
-    def origin(self) -> JsonOrigin:
-        """The address and licence of the image, from the record's top level or its `source`."""
-        source = self.source or JsonOrigin()
-        return JsonOrigin(url=self.url or source.url, license=self.license or source.license)
+    license: str | None = None
+    given: tuple[GivenRegion, ...] = ()
+    """In the frame of `given_size`."""
+    given_size: tuple[int, int] | None = None
+    """(width, height) of the regions' frame, where there are regions and both are stated."""
+    has_regions: bool = False
+    """Whether it has a list of regions, be it empty."""
+    note: str | None = None
+    """What was left out."""
 
 
 def decode_sample_json(data: bytes, name: str) -> SampleJson:
-    """Decode the member called `name`. Raises SampleError, bad record, for JSON that is broken or not of this shape."""
+    """Decode the member called `name`. Raises SampleError, bad record, for what is no JSON."""
     try:
-        value: Any = json.loads(data)  # msgspec's decoder refuses NaN, which boxes may hold
-        return msgspec.convert(value, SampleJson)
-    except (ValueError, RecursionError) as error:
+        value = decode_json(data)
+    except LooseJsonError as error:
         raise SampleError(Reason.BAD_RECORD, f"{name}: {error}") from error
+    if not isinstance(value, dict):
+        return SampleJson(note=f"{name}: is no JSON object, so nothing of it is read")
+    source, said = value.get("source"), value.get("regions")
+    origin = source if isinstance(source, dict) else {}
+    regions = said if isinstance(said, list) else []
+    return SampleJson(
+        captions=tuple(value[field] for field in ("caption", "image_caption", "image_captions") if field in value),
+        url=text(value.get("url")) or text(origin.get("url")),
+        license=text(value.get("license")) or text(origin.get("license")),
+        given=tuple(_region(region, place) for place, region in enumerate(regions)),
+        given_size=stated_size(number(value.get("width")), number(value.get("height"))) if regions else None,
+        has_regions=isinstance(said, list),
+        note=None if said is None or isinstance(said, list) else f"{name}: 'regions' is no list, so none is read",
+    )
+
+
+def _region(value: Any, place: int) -> GivenRegion:
+    """Return a region as an ImageRecord writes it: box in xyxy pixels of the size that the record states."""
+    fields = value if isinstance(value, dict) else {}
+    box = fields.get("box")
+    numbers = [number(corner) for corner in box] if isinstance(box, list) else []
+    corners = [corner for corner in numbers if corner is not None]
+    problem = None if len(corners) == len(numbers) == 4 else f"regions[{place}]: box {shown(box)} is not four numbers"
+    score = number(fields.get("proposal_score"))
+    if problem is None and score is None and fields.get("proposal_score") is not None:
+        problem = f"regions[{place}]: proposal_score {shown(fields['proposal_score'])} is no number"
+    mask, crowd = fields.get("mask_rle"), fields.get("is_crowd")
+    return GivenRegion(
+        box=_NOWHERE if problem else (corners[0], corners[1], corners[2], corners[3]),
+        label=text(fields.get("label")),
+        score=score,
+        caption=text(fields.get("caption")),
+        id=id_text(fields.get("id")),
+        is_crowd=crowd if isinstance(crowd, bool) else None,
+        mask_rle=mask if isinstance(mask, str) and mask.isascii() else None,
+        problem=problem,
+    )

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl
 import cv2
 
 from pipeline.read.base import SourceError, SourceFile, SourcePart
+from pipeline.read.describe import Description
 from pipeline.sample import GivenRegion, SourceItem
 from pipeline.scenes.draw import Scene, draw_scene
 from pipeline.scenes.layout import SIDE_PX, VERSION
@@ -45,6 +46,15 @@ class Scenes:
         for start in range(0, self.num_scenes, shard_size):
             yield (SourcePart(uri=_URI, start=start, stop=min(start + shard_size, self.num_scenes)),)
 
+    @property
+    def root(self) -> str:
+        """No files."""
+        return ""
+
+    def describe(self) -> Description:
+        """Their captions and boxes are the truth about them."""
+        return Description(captions=("what was drawn",), boxes=("what was drawn",))
+
     def read(self, part: SourcePart) -> Iterator[SourceItem]:
         """Draw the part's scenes in order. Regions come back to front, their label is the shape."""
         stop = self.num_scenes if part.stop is None else part.stop
@@ -59,7 +69,7 @@ class Scenes:
             index=index,
             uri=f"{key}.jpg",
             data=encode(scene),
-            caption=scene.caption,
+            captions=(scene.caption,),
             given=_given(scene),
             given_size=(SIDE_PX, SIDE_PX),
         )

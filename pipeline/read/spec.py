@@ -1,28 +1,30 @@
 """How an INPUT is written: `[KIND:]PATH[?option=value&...]`, and how its kind is found where it is not written.
 
-Option values are taken as written, but `%26` and its like stand for characters that would end them.
+What lies there under the whole name is meant: a folder `a:b` or `x?y=z` has neither kind nor options. Option values are
+taken as written, but `%26` and its like stand for characters that would end them.
 """
 
+import os
 import re
 from collections.abc import Collection, Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 from pipeline.read.base import SourceError
+from pipeline.read.formats import IMAGE_SUFFIXES, is_image
 from pipeline.read.location import Location
+from schemas.paths import as_path, is_url
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-"""Files taken for images, in any case; decoding re-encodes those that a shard cannot hold."""
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.bz2", ".tbz2")
 
 _PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9_]*):(?!//|:)(.*)", re.DOTALL)
-_OPTIONS = re.compile(r"\?([A-Za-z_]+=[^&?]*(?:&[A-Za-z_]+=[^&?]*)*)$")
+_OPTIONS = re.compile(r"\?([A-Za-z_]+=[^&?]*(?:&[A-Za-z_]+=[^&?]*)*)\Z")
 _REMEDY = "name the kind in front, as in webdataset:PATH, folder:PATH, coco:PATH or parquet:PATH"
 
 
 def split_prefix(spec: str) -> tuple[str | None, str]:
     """Split `kind:rest`; the kind is None where there is none (`s3://bucket` has none: that is a URL)."""
-    match = _PREFIX.fullmatch(spec)
+    match = None if is_there(spec) else _PREFIX.fullmatch(spec)
     return (match[1], match[2]) if match else (None, spec)
 
 
@@ -31,7 +33,7 @@ def split_options(rest: str, known: Collection[str] | None = None) -> tuple[str,
 
     Raises SourceError for an option that is not in `known`, or named twice (`known` None takes any).
     """
-    match = _OPTIONS.search(rest)
+    match = None if is_there(rest) else _OPTIONS.search(rest)
     if match is None:
         return rest, {}
     options: dict[str, str] = {}
@@ -49,11 +51,15 @@ def canonical(spec: str) -> str:
     """Return `spec` with a local path made absolute: the same input, whatever folder a worker or a resume starts in."""
     kind, rest = split_prefix(spec)
     path, options = rest, ""
-    if (match := _OPTIONS.search(rest)) is not None:
+    if not is_there(rest) and (match := _OPTIONS.search(rest)) is not None:
         path, options = rest[: match.start()], match[0]
-    local = "://" not in path and "::" not in path and kind != "scenes"
-    path = str(Path(path).absolute()) if local else path
+    path = path if kind == "scenes" else as_path(path)
     return f"{kind}:{path}{options}" if kind else path + options
+
+
+def is_there(path: str) -> bool:
+    """Return True where `path` is local and something has this name as a whole."""
+    return bool(path) and not is_url(path) and os.path.lexists(as_path(path))
 
 
 def is_tar(uri: str) -> bool:
@@ -65,11 +71,6 @@ def tar_stem(uri: str) -> str:
     """Return a tar's path without its suffix."""
     suffix = next((suffix for suffix in TAR_SUFFIXES if uri.lower().endswith(suffix)), "")
     return uri[: len(uri) - len(suffix)]
-
-
-def is_image(uri: str) -> bool:
-    """Return True for a name with an image suffix."""
-    return uri.lower().endswith(IMAGE_SUFFIXES)
 
 
 def is_parquet(uri: str) -> bool:
@@ -93,7 +94,7 @@ def detect_kind(path: str) -> str:
     kinds = _kinds_among([file.uri for file in location.files()])
     if not kinds:
         raise SourceError(
-            f"{path}: found no tar (.tar, .tar.gz, .tgz), no .parquet and no image "
+            f"{path}: found no tar ({', '.join(TAR_SUFFIXES)}), no .parquet and no image "
             f"({', '.join(IMAGE_SUFFIXES)}); check the path, or {_REMEDY}"
         )
     if len(kinds) > 1:
@@ -105,21 +106,23 @@ def detect_kind(path: str) -> str:
 def _kinds_among(uris: Iterable[str]) -> dict[str, str]:
     """Return the kinds of input among the files, each with the first file that shows it.
 
-    A Parquet file named after a tar beside it (img2dataset's, or a shard's table) is that tar's.
+    A Parquet file named after a tar beside it (img2dataset's, or a shard's table) is that tar's; so is one named after
+    a folder of images (img2dataset's `files`), and a `metadata.parquet` where there are images is theirs.
     """
     uris = list(uris)
-    tars = {tar_stem(uri) for uri in uris if is_tar(uri)}
+    beside = "metadata.parquet" if any(map(is_image, uris)) else None
+    owners = {tar_stem(uri) for uri in uris if is_tar(uri)} | {uri.rpartition("/")[0] for uri in uris if is_image(uri)}
     kinds: dict[str, str] = {}
     for uri in uris:
         if is_tar(uri) and is_data(uri):
             kinds.setdefault("webdataset", uri)
-        elif is_parquet(uri) and is_data(uri) and not _belongs_to(uri, tars):
+        elif is_parquet(uri) and is_data(uri) and not _belongs_to(uri, owners) and PurePosixPath(uri).name != beside:
             kinds.setdefault("parquet", uri)
         elif is_image(uri):
             kinds.setdefault("folder", uri)
     return kinds
 
 
-def _belongs_to(uri: str, tar_stems: Collection[str]) -> bool:
+def _belongs_to(uri: str, owners: Collection[str]) -> bool:
     path = PurePosixPath(uri)
-    return str(path.with_name(path.name.split(".")[0])) in tar_stems
+    return str(path.with_name(path.name.split(".")[0])) in owners

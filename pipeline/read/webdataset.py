@@ -4,57 +4,61 @@ A member's name splits at the first dot of its last path component: `cats/0001.s
 `cats/0001`. Members without a name or a suffix (`README`, `._a.jpg`) belong to no sample.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import BinaryIO, ClassVar
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import pyarrow as pa
 
 from pipeline.read.base import SourceError, SourceFile, SourcePart
+from pipeline.read.captions import SIDECAR_SUFFIXES, CaptionReader, notes
+from pipeline.read.describe import NUM_LOOKED_AT, Description, unread_members
+from pipeline.read.formats import FORMAT_OF_SUFFIX, is_image
 from pipeline.read.img2dataset import Sidecar, load_sidecar, planned_samples, sidecar_uri
-from pipeline.read.items import (
-    SampleError,
-    check_not_empty,
-    decode_caption,
-    failed_item,
-    failed_unit,
-    read_range,
-    tidy_caption,
-)
+from pipeline.read.items import SampleError, check_not_empty, failed_item
 from pipeline.read.keys import as_key
 from pipeline.read.location import Location
 from pipeline.read.parquet_files import DamagedParquetError, open_parquet
 from pipeline.read.parts import pack_parts
 from pipeline.read.sample_json import SampleJson, decode_sample_json
-from pipeline.read.spec import IMAGE_SUFFIXES, TAR_SUFFIXES, is_data, is_tar, split_options, tar_stem
-from pipeline.read.tars import Member, OpenTar, open_tar
+from pipeline.read.spec import TAR_SUFFIXES, is_data, is_tar, split_options, tar_stem
+from pipeline.read.tars import OpenTar, TarEntry, open_tar
 from pipeline.sample import SourceItem
 from schemas.reasons import Reason
 
-_CAPTION_SUFFIXES = ("txt", "caption")
+_MAX_UNPACKED = 64 * 2**20
+"""Bytes of a compressed tar that is unpacked to see what is in it."""
+_NOT_LOOKED_AT = "what the samples hold is told once they are read: a tar has to be fetched or unpacked whole"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TarSample:
-    """The members of one sample."""
+class TarRow:
+    """What becomes one item: the files of a sample, or what stands for something that makes none."""
 
     name: str
-    members: dict[str, Member] = field(default_factory=dict)
+    """Of the sample: what its files' names begin with. "" where none is known."""
+    files: dict[str, TarEntry] = field(default_factory=dict)
     """By suffix, as written."""
+    error: SampleError | None = None
+    """Why there is no picture to be read; the files tell where it is None."""
+    bytes_lost: int = 0
+    number: int = 1
+    """Of the tar's rows without a name, from 1."""
+
+    def file(self, suffix: str) -> TarEntry | None:
+        """Return the file whose suffix is `suffix` in any case; one that a gap has cut is not there."""
+        found = (entry for own, entry in self.files.items() if own.lower() == suffix)
+        return next((entry for entry in found if entry.problem is not Reason.TRUNCATED), None)
 
     @property
-    def is_cut(self) -> bool:
-        """True where the tar ends inside a member: the sample belongs to the one row for the cut."""
-        return any(member.problem is Reason.TRUNCATED for member in self.members.values())
-
-    def member(self, suffix: str) -> Member | None:
-        """Return the member whose suffix is `suffix` in any case."""
-        return next((member for own, member in self.members.items() if own.lower() == suffix), None)
+    def pictures(self) -> list[TarEntry]:
+        """The files that are pictures of the sample: their suffix is a picture's."""
+        return [entry for suffix, entry in self.files.items() if f".{suffix.lower()}" in FORMAT_OF_SUFFIX]
 
 
 class WebDataset:
-    """Tars: one, a folder of them, a glob or a brace range (`data/{00000..00127}.tar`), plain or with gzip."""
+    """Tars: one, a folder of them, a glob or a brace range (`data/{00000..00127}.tar`), plain or compressed."""
 
     kind: ClassVar[str] = "webdataset"
 
@@ -74,6 +78,37 @@ class WebDataset:
         sidecars = [there[uri] for uri in wanted if uri in there] + [file for file in found if file.size]
         yield from sorted([*tars, *sidecars], key=lambda file: file.uri)
 
+    @property
+    def root(self) -> str:
+        """The folder that uris are relative to."""
+        return self._location.root
+
+    def describe(self) -> Description:
+        """Say what the first samples of the first tar that has some hold, and what of it is not read.
+
+        A remote tar is fetched whole to look into it, a large compressed one unpacked: these are left for the work.
+        """
+        for tar in self._tars(self._location.files()):
+            if not self._location.is_local or (tar.size > _MAX_UNPACKED and not tar.uri.lower().endswith(".tar")):
+                return Description(is_quick=False, notes=(_NOT_LOOKED_AT,))
+            with suppress(SampleError), open_tar(self._location, tar.uri) as opened:
+                if samples := group_samples(opened.entries)[:NUM_LOOKED_AT]:
+                    return self._describe(tar.uri, opened, samples)
+        return Description()
+
+    def _describe(self, tar_uri: str, tar: OpenTar, samples: Sequence[TarRow]) -> Description:
+        records = [record for sample in samples if (record := _record(tar, sample)) is not None]
+        suffixes = [suffix.lower() for sample in samples for suffix in sample.files]
+        captions = [f".{suffix} members" for suffix in SIDECAR_SUFFIXES if suffix in suffixes]
+        captions += [".json members"] if any(record.captions for record in records) else []
+        sidecar = load_sidecar(self._location, tar_uri)
+        captions += [sidecar_uri(tar_uri)] if any(row.caption for row in sidecar.rows.values()) else []
+        return Description(
+            captions=tuple(captions),
+            boxes=("`regions` of .json members",) if any(record.has_regions for record in records) else (),
+            unread=unread_members(suffixes, _is_read),
+        )
+
     def parts(self, shard_size: int, repack: bool) -> Iterator[tuple[SourcePart, ...]]:
         """Yield one shard a tar; with `repack` walk the tars and cut them into `shard_size` samples."""
         uris = [tar.uri for tar in self._tars(self._location.files())]
@@ -84,29 +119,22 @@ class WebDataset:
             yield (SourcePart(uri=uri, stop=planned_samples(self._location, uri)),)
 
     def read(self, part: SourcePart) -> Iterator[SourceItem]:
-        """Yield a tar's samples in the order of their first members.
+        """Yield a tar's samples in the order of their first members, then an item for each that it lost.
 
-        A cut tar yields what is whole, then one item that failed as `truncated`; so does one with fewer samples than
-        img2dataset's Parquet says. Samples that the tar holds beyond that number are yielded.
+        A gap is one item that failed as `truncated`, or one for each sample that img2dataset's Parquet says was there.
         """
+        sidecar = load_sidecar(self._location, part.uri)
         with ExitStack() as stack:
+            tar: OpenTar | SampleError
             try:
                 tar = stack.enter_context(open_tar(self._location, part.uri))
             except SampleError as error:
-                yield failed_unit(part.uri, tar_stem(part.uri), 0, error)
-                return
-            sidecar = load_sidecar(self._location, part.uri)
-            samples = [sample for sample in group_samples(tar.members) if not sample.is_cut]
-            whole = (
-                part.stop is None or part.stop >= len(samples) or (part.start, part.stop) == (0, sidecar.num_planned)
-            )
-            stop = len(samples) if whole or part.stop is None else part.stop
-            for index in range(part.start, stop):
-                yield _read_sample(tar.file, samples[index], index, uri=part.uri, sidecar=sidecar)
-            problem = _loss(tar, samples, sidecar) if whole else None
-            if problem is not None:
-                cut = SampleError(Reason.TRUNCATED, f"{part.uri}: {problem}")
-                yield failed_unit(part.uri, tar_stem(part.uri), len(samples), cut)
+                tar = error
+            rows = _rows(tar, part.uri, sidecar)
+            # a tar that was not counted is read whole: it may hold more samples than the sidecar says
+            whole = part.stop is None or (part.start, part.stop) == (0, len(sidecar.names))
+            for index in range(part.start, len(rows) if whole else min(part.stop or 0, len(rows))):
+                yield _read_row(tar, rows[index], index, uri=part.uri, sidecar=sidecar)
 
     def is_ours(self) -> bool:
         """Say whether these are shards of `fineclip annotate`: the first tar has the table of one beside it."""
@@ -146,111 +174,161 @@ class WebDataset:
         return tars
 
     def _count(self, uri: str) -> int:
-        """Return the number of samples in a tar, 1 where it can yield only a failed item.
+        """Return how many items a tar yields.
 
         Raises SourceError where img2dataset's Parquet says fewer: samples could not be told from the sidecar's.
         """
+        sidecar = load_sidecar(self._location, uri)
         try:
             with open_tar(self._location, uri) as tar:
-                count = sum(not sample.is_cut for sample in group_samples(tar.members))
-        except SampleError:
-            return 1
-        planned = planned_samples(self._location, uri)
-        if planned is not None and count > planned:
+                rows = _rows(tar, uri, sidecar)
+        except SampleError as error:
+            rows = _rows(error, uri, sidecar)
+        num_samples = sum(row.error is None for row in rows)
+        if sidecar.names and num_samples > len(sidecar.names):
             raise SourceError(
-                f"{self._location.url(uri)}: holds {count} samples, but {sidecar_uri(uri)} beside it lists {planned}; "
-                "take the Parquet file away if it is not the tar's"
+                f"{self._location.url(uri)}: holds {num_samples} samples, but {sidecar_uri(uri)} beside it lists "
+                f"{len(sidecar.names)}; take the Parquet file away if it is not the tar's"
             )
-        return count or int(bool(tar.problem or planned))
+        return len(rows)
 
 
-def group_samples(members: Sequence[Member]) -> list[TarSample]:
+def group_samples(entries: Iterable[TarEntry]) -> list[TarRow]:
     """Return the samples in the order of their first members.
 
     A suffix that a sample has already begins another sample of the same name.
     """
-    samples: list[TarSample] = []
-    latest: dict[str, TarSample] = {}
-    for member in members:
-        folder, slash, base = member.name.rpartition("/")
+    samples: list[TarRow] = []
+    latest: dict[str, TarRow] = {}
+    for entry in entries:
+        folder, slash, base = entry.name.rpartition("/")
         stem, _, suffix = base.partition(".")
         if not stem or not suffix:
             continue
         name = f"{folder}{slash}{stem}"
-        if name not in latest or suffix in latest[name].members:
-            latest[name] = TarSample(name=name)
+        if name not in latest or suffix in latest[name].files:
+            latest[name] = TarRow(name=name)
             samples.append(latest[name])
-        latest[name].members[suffix] = member
+        latest[name].files[suffix] = entry
     return samples
 
 
-def _loss(tar: OpenTar, samples: Sequence[TarSample], sidecar: Sidecar) -> str | None:
-    """Say what the tar lacks as a whole, or None."""
-    problems = [tar.problem] if tar.problem else []
-    cut = [member.name for member in tar.members if member.problem is Reason.TRUNCATED]
-    problems += [f"it ends inside {name}" for name in cut]
-    if sidecar.num_planned is not None and len(samples) < sidecar.num_planned:
-        problems.append(f"{sidecar.num_planned - len(samples)} of {sidecar.num_planned} samples are missing")
-    return "; ".join([*problems, f"{len(samples)} samples were found"]) if problems else None
+def _rows(tar: OpenTar | SampleError, uri: str, sidecar: Sidecar) -> list[TarRow]:
+    """Return what a tar yields: its samples, then what it lost. Each picture has a row, whatever its name."""
+    if isinstance(tar, SampleError):
+        return [TarRow(name=name, error=tar) for name in sidecar.names or ("",)]
+    samples = group_samples(tar.entries)
+    if tar.gaps:
+        samples = [sample for sample in samples if not _is_lost(sample)]
+    rows = [row for sample in samples for row in _told_apart(sample)]
+    losses = _losses(tar, uri, sidecar, missing=sidecar.missing(sample.name for sample in samples))
+    number = 0
+    for row in losses:
+        number += not row.name
+        rows.append(row if row.name else replace(row, number=number))
+    return rows
 
 
-def _read_sample(file: BinaryIO, sample: TarSample, index: int, *, uri: str, sidecar: Sidecar) -> SourceItem:
-    key, member_uri = as_key(sample.name), f"{uri}/{sample.name}"
+def _is_lost(sample: TarRow) -> bool:
+    """Say whether a gap has taken the picture: the sample belongs to the row for the gap."""
+    pictures = sample.pictures or [entry for entry in sample.files.values() if is_image(entry.name)]
+    if not pictures:
+        return any(entry.beside_gap for entry in sample.files.values())
+    return all(entry.problem is Reason.TRUNCATED for entry in pictures)
+
+
+def _losses(tar: OpenTar, uri: str, sidecar: Sidecar, *, missing: Sequence[str]) -> Iterator[TarRow]:
+    """Yield a row for each sample that is `missing`, in place of those for the gaps that they were lost in."""
+    unit = "bytes" if tar.scale == 1 else "decompressed bytes"
+    gaps = {gap: f"{unit} {gap.start:,} to {gap.stop:,}: {gap.problem}" for gap in tar.gaps}
+    if missing:
+        lost = [gap for gap in tar.gaps if gap.reason is Reason.TRUNCATED]
+        what = f"{len(missing)} of {len(sidecar.names)} samples that {sidecar_uri(uri)} lists are missing"
+        error = SampleError(Reason.TRUNCATED, "; ".join([f"{uri}: {what}", *(gaps.pop(gap) for gap in lost)]))
+        bytes_lost = round(sum(gap.num_lost for gap in lost) * tar.scale)
+        for index, name in enumerate(missing):
+            yield TarRow(name=name, error=error, bytes_lost=0 if index else bytes_lost)
+    for gap, text in gaps.items():
+        error = SampleError(gap.reason, f"{uri}: {text}")
+        yield TarRow(name="", error=error, bytes_lost=round(gap.num_lost * tar.scale))
+
+
+def _told_apart(sample: TarRow) -> Iterator[TarRow]:
+    """Yield the sample, or a row for each of its pictures where their names do not tell which is the sample's.
+
+    Pictures beside the sample's own that are called by a word (`0001.mask.png`) are what goes with it; where they are
+    numbered, somebody may have taken them for samples.
+    """
+    images = [suffix for suffix, entry in sample.files.items() if is_image(entry.name)]
+    if len(images) < 2:
+        yield sample
+        return
+    own = sample.pictures
+    others = [sample.files[suffix] for suffix in images if "." in suffix]
+    rule = "the first dot of a name ends the key and begins the suffix"
+    if len(own) == 1:
+        yield sample
+        for entry in others:
+            if any(character.isdigit() for character in entry.name.rpartition("/")[2].partition(".")[2]):
+                message = f"{entry.name}: goes with {own[0].name}, since {rule}; rename it if it is a sample of its own"
+                yield TarRow(name=entry.name, error=SampleError(Reason.COMPANION, message))
+        return
+    for entry in (*own, *others):
+        message = f"{entry.name}: one of {len(own) + len(others)} pictures with the key {sample.name}: {rule}; rename"
+        yield TarRow(name=entry.name, error=SampleError(Reason.SHARED_KEY, f"{message} them, with _ for the dot"))
+
+
+def _read_row(tar: OpenTar | SampleError, row: TarRow, index: int, *, uri: str, sidecar: Sidecar) -> SourceItem:
+    file_uri = f"{uri}/{row.name}" if row.name else uri
     try:
-        image = _image_member(sample)
-        member_uri = f"{uri}/{image.name}"
-        data = _read_member(file, image)
-        check_not_empty(len(data), image.name)
-        caption = _caption(file, sample)
-        annotation = _annotation(file, sample)
+        if isinstance(tar, SampleError):
+            raise tar
+        if row.error is not None:
+            raise row.error
+        if not row.pictures:
+            names = ", ".join(entry.name for entry in row.files.values())
+            raise SampleError(
+                Reason.NO_IMAGE, f"{row.name}: no image among {names} (the first dot of a name begins the suffix)"
+            )
+        file_uri = f"{uri}/{row.pictures[0].name}"
+        data = tar.read(row.pictures[0])
+        check_not_empty(len(data), row.pictures[0].name)
+        captions = CaptionReader()
+        for entry in row.files.values():
+            if entry.problem is Reason.TRUNCATED:
+                captions.note(f"{entry.name}: lost where the tar is damaged")
+        for suffix in SIDECAR_SUFFIXES:
+            if (text := row.file(suffix)) is not None:
+                captions.add_file(tar.read(text), text.name)
+        record = row.file("json")
+        annotation = SampleJson() if record is None else decode_sample_json(tar.read(record), record.name)
+        listed = sidecar.row(row.name)
+        captions.add([*annotation.captions, listed.caption], file_uri)
+        found = captions.captions()
     except SampleError as error:
-        return failed_item(key, index, member_uri, error)
-    row = sidecar.row(sample.name)
-    license_ = annotation.origin.license or row.license
+        number = f"-{row.number}" if row.number > 1 else ""
+        key = as_key(row.name or f"{tar_stem(uri)}-{error.reason}{number}")
+        return failed_item(key, index, file_uri, error, row.bytes_lost)
     return SourceItem(
-        key=key,
+        key=as_key(row.name),
         index=index,
-        uri=member_uri,
+        uri=file_uri,
         data=data,
-        caption=caption or _json_caption(annotation) or row.caption,
-        url=annotation.origin.url or row.url,
-        license=None if license_ is None else str(license_),
+        captions=found,
+        url=annotation.url or listed.url,
+        license=annotation.license or listed.license,
+        note=notes(captions.note_text, annotation.note),
         given=annotation.given,
         given_size=annotation.given_size,
     )
 
 
-def _image_member(sample: TarSample) -> Member:
-    images = [member for suffix, member in sample.members.items() if f".{suffix.lower()}" in IMAGE_SUFFIXES]
-    if len(images) > 1:
-        names = ", ".join(member.name for member in images)
-        raise SampleError(Reason.BAD_RECORD, f"{sample.name}: {len(images)} image members: {names}")
-    if not images:
-        names = ", ".join(member.name for member in sample.members.values())
-        raise SampleError(
-            Reason.NO_IMAGE, f"{sample.name}: no image among {names} (the first dot of a name begins the suffix)"
-        )
-    return images[0]
-
-
-def _read_member(file: BinaryIO, member: Member) -> bytes:
-    if member.problem is not None:
-        raise SampleError(member.problem, f"{member.name}: links to nothing in the tar")
-    return read_range(file, member.offset, member.size, name=member.name)
-
-
-def _caption(file: BinaryIO, sample: TarSample) -> str | None:
-    for suffix in _CAPTION_SUFFIXES:
-        member = sample.member(suffix)
-        if member is not None:
-            return decode_caption(_read_member(file, member), member.name)
+def _record(tar: OpenTar, sample: TarRow) -> SampleJson | None:
+    member = sample.file("json")
+    with suppress(SampleError):
+        return None if member is None else decode_sample_json(tar.read(member), member.name)
     return None
 
 
-def _annotation(file: BinaryIO, sample: TarSample) -> SampleJson:
-    member = sample.member("json")
-    return SampleJson() if member is None else decode_sample_json(_read_member(file, member), member.name)
-
-
-def _json_caption(annotation: SampleJson) -> str | None:
-    return tidy_caption(annotation.caption or annotation.image_caption or "")
+def _is_read(suffix: str) -> bool:
+    return suffix in (*SIDECAR_SUFFIXES, "json") or f".{suffix}" in FORMAT_OF_SUFFIX

@@ -7,6 +7,7 @@ engine     the Beam runner and its options; graph: what Beam schedules, unit num
 worker     what one process does with a unit: lease it, load the models once, retry what passes
 lease      who works on a unit now
 log        what a run's units came to, in `_run/`; status: totals, from the markers
+repair     publishes what was decided, withdraws shards whose files are lost or cut; dead: lists what died
 finalise   the files of the data set as a whole; card: its README
 probe      measures a small run, for `plan --probe`
 """

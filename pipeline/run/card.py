@@ -15,6 +15,9 @@ _REGION = [
     {"name": "captioner", "dtype": "string"},
     {"name": "caption_score", "dtype": "float32"},
     {"name": "text_hash", "dtype": "string"},
+    {"name": "source_id", "dtype": "string"},
+    {"name": "is_crowd", "dtype": "bool"},
+    {"name": "mask_rle", "dtype": "string"},
 ]
 _SOURCE = [
     {"name": "uri", "dtype": "string"},
@@ -33,6 +36,7 @@ _RECORD = [
     {"name": "source", "struct": _SOURCE},
     {"name": "num_regions", "dtype": "int32"},
     {"name": "regions", "list": _REGION},
+    {"name": "image_captions", "list": "string"},
 ]
 _FEATURES = [
     {"name": "__key__", "dtype": "string"},

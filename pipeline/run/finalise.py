@@ -32,6 +32,14 @@ _IS_SAMPLE = pc.field("region_id").is_null() & pc.field("tar_offset").is_valid()
 """The rows of images that are in the tar."""
 
 
+class _Repeats(msgspec.Struct, frozen=True, kw_only=True):
+    """What of `dataset.json` takes a look into every table."""
+
+    shards_sha256: str
+    num_repeated_keys: int
+    repeated_keys: list[str]
+
+
 def finalise(plan: Plan, markers: Markers) -> dict[str, Any]:
     """Write the data set's own files and return the contents of `dataset.json`; they depend on the markers alone.
 
@@ -40,12 +48,7 @@ def finalise(plan: Plan, markers: Markers) -> dict[str, Any]:
     """
     storage = plan.storage
     shards = list(markers)
-    state = fingerprint([[str(shard), marker.tar.sha256, marker.parquet.sha256] for shard, marker in shards])
-    current = json.loads(_read(storage, DATASET_JSON) or b"{}")
-    if current.get("shards_sha256") == state and current["num_units"] == plan.num_units:
-        dataset: dict[str, Any] = current
-    else:
-        dataset = _dataset(plan, markers, shards, state)
+    dataset = _dataset(plan, markers, shards)
     _write(storage, SIZES_JSON, _pretty({shard.tar: marker.images.ok for shard, marker in shards}))
     for split in plan.splits:
         name = INDEX_JSON if split == plan.splits[0] else f"index-{split}.json"
@@ -72,8 +75,12 @@ def _pretty(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _dataset(plan: Plan, markers: Markers, shards: list[tuple[ShardName, ShardMarker]], state: str) -> dict[str, Any]:
-    repeated = _repeated_keys(plan.storage, shards)
+def _dataset(plan: Plan, markers: Markers, shards: list[tuple[ShardName, ShardMarker]]) -> dict[str, Any]:
+    state = fingerprint([[str(shard), marker.tar.sha256, marker.parquet.sha256] for shard, marker in shards])
+    repeated = _repeats_known(plan.storage, state)
+    if repeated is None:
+        keys = _repeated_keys(plan.storage, shards)
+        repeated = {"num_repeated_keys": len(keys), "repeated_keys": keys[:_NUM_SHOWN]}
     return {
         "schema_version": SCHEMA_VERSION,
         "fingerprint": plan.fingerprint,
@@ -83,14 +90,23 @@ def _dataset(plan: Plan, markers: Markers, shards: list[tuple[ShardName, ShardMa
         "num_bytes": markers.totals.num_bytes,
         "images": msgspec.to_builtins(markers.totals.images, order="deterministic"),
         "regions": msgspec.to_builtins(markers.totals.regions, order="deterministic"),
-        "num_repeated_keys": len(repeated),
-        "repeated_keys": repeated[:_NUM_SHOWN],
+        **repeated,
         "inputs": [{"spec": planned.spec, "prefix": planned.prefix, "kind": planned.kind} for planned in plan.inputs],
         "configuration": plan.generations[0].configuration,
         "provenance": _provenance([marker for _, marker in shards]),
         "shards_sha256": state,
         "shards": [str(shard) for shard, _ in shards],
     }
+
+
+def _repeats_known(storage: Storage, state: str) -> dict[str, Any] | None:
+    """Return what `dataset.json` says of repeated keys, if it was made from these shards; None if not, or damaged."""
+    try:
+        current = msgspec.json.decode(_read(storage, DATASET_JSON) or b"", type=_Repeats)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    found = {"num_repeated_keys": current.num_repeated_keys, "repeated_keys": current.repeated_keys}
+    return found if current.shards_sha256 == state else None
 
 
 def _provenance(markers: list[ShardMarker]) -> list[dict[str, Any]]:

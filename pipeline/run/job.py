@@ -4,6 +4,7 @@ It only ever trusts the markers: an engine that loses a unit, a worker that dies
 work that the next pass, or the next job, finds and does.
 """
 
+import itertools
 import secrets
 import threading
 import time
@@ -11,29 +12,33 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import InterruptedRunError, ServerGoneError, WorkError
+from pipeline.errors import InterruptedRunError, ServerGoneError, SourceError, WorkError
 from pipeline.models.batches import BatchReport
 from pipeline.models.licenses import check_permissive
 from pipeline.plan.check import check_plan
 from pipeline.plan.make import extend_plan, make_plan
 from pipeline.plan.plan import Plan, load_plan
 from pipeline.run import lease
+from pipeline.run.dead import DeadItem, dead_items
 from pipeline.run.engines import load_engine
 from pipeline.run.finalise import finalise
 from pipeline.run.log import Ending, RunLog
+from pipeline.run.repair import repair
 from pipeline.run.status import Markers, Totals, units_to_do
 from pipeline.run.watch import Progress, Watch
 from pipeline.run.worker import WorkerSettings, drain_file
 from pipeline.settings import Configuration, PlanSettings, RunSettings
-from pipeline.store.commit import decided, roll_forward, sweep
+from pipeline.store.commit import sweep
 from pipeline.store.scratch import sweep_scratch
-from pipeline.store.storage import Storage, StorageError, open_storage, storage_errors
+from pipeline.store.storage import Storage, StorageError, in_parallel, open_storage, retried, storage_errors
 from pipeline.write.shards import BalanceError
-from schemas.names import LEASES_DIR, PROPOSALS_DIR, RUN_DIR, ShardName
+from schemas.names import LEASES_DIR, PROPOSALS_DIR, RUN_DIR
 
 _POLL_S = 0.5
+_NUM_DEAD_SHOWN = 3
 _MAX_FRUITLESS_PASSES = 3
 _ERROR_OF: dict[Ending, type[Exception]] = {
+    Ending.INPUT: SourceError,
     Ending.STORAGE: StorageError,
     Ending.UNBALANCED: BalanceError,
     Ending.SERVER: ServerGoneError,
@@ -59,6 +64,10 @@ class JobResult:
     wall_s: float
     dataset: dict[str, Any]
     """The contents of `dataset.json`."""
+    mended: tuple[str, ...]
+    """What was found damaged when the job began, and was made again."""
+    first_dead: tuple[DeadItem, ...]
+    """The first images and regions that are dead."""
 
 
 class Drain:
@@ -101,39 +110,51 @@ def annotate(
     storage = open_storage(output)
     with storage_errors(storage.url):
         storage.check()
-        planned = _plan(storage, inputs, configuration, plan, append=append)
+        planned = retried(
+            lambda: _plan(storage, inputs, configuration, plan, append=append, trust_inputs=run.trust_inputs)
+        )
         settings = WorkerSettings(plan=planned, configuration=configuration, run=run, run_id=new_run_id())
         job = _AnnotateJob(settings, Markers(storage), engine_options, drain or Drain(), watch)
-        job.repair()
+        mended = retried(job.repair)
         num_units_run = len(job.todo())
         try:
             job.run_until_done()
         finally:
-            storage.remove(drain_file(job.run_id))  # the engine has ended: nobody looks for it any more
-        dataset = job.finalise()
-        job.clean_up()
+            retried(
+                lambda: storage.remove(drain_file(job.run_id))
+            )  # the engine has ended: nobody looks for it any more
+        dataset = retried(job.finalise)
+        retried(job.clean_up)
         _check_balance(planned, job.markers)
         return JobResult(
             plan=planned,
             totals=job.markers.totals,
             drained=job.drained,
             num_units_run=num_units_run,
-            seconds=job.log.seconds(),
-            batches=job.log.batches(),
+            seconds=retried(job.log.seconds),
+            batches=retried(job.log.batches),
             wall_s=time.monotonic() - started,
             dataset=dataset,
+            mended=mended,
+            first_dead=tuple(itertools.islice(dead_items(planned, job.markers), _NUM_DEAD_SHOWN)),
         )
 
 
 def _plan(
-    storage: Storage, inputs: Sequence[str], configuration: Configuration, settings: PlanSettings, *, append: bool
+    storage: Storage,
+    inputs: Sequence[str],
+    configuration: Configuration,
+    settings: PlanSettings,
+    *,
+    append: bool,
+    trust_inputs: bool,
 ) -> Plan:
     planned = load_plan(storage)
     if planned is None:
         return make_plan(storage, inputs, configuration, settings)
     if append:
-        return extend_plan(planned, inputs, configuration, settings)
-    check_plan(planned, inputs, configuration, settings)
+        return extend_plan(planned, inputs, configuration, settings, trust_inputs=trust_inputs)
+    check_plan(planned, inputs, configuration, settings, trust_inputs=trust_inputs)
     return planned
 
 
@@ -176,7 +197,7 @@ class Job:
 
     def todo(self) -> list[int]:
         """Return the units that are not done."""
-        return units_to_do(self.plan, self.markers.refresh())
+        return units_to_do(self.plan, retried(self.markers.refresh))
 
     def run_until_done(self) -> None:
         """Run what is left on the engine, again and again: a pass leaves units that other jobs hold."""
@@ -189,7 +210,7 @@ class Job:
                 fruitless = 0
             else:
                 fruitless += 1
-                self._check_storage()
+                retried(self._check_storage)
             if fruitless == _MAX_FRUITLESS_PASSES and not self._drain.requested:
                 raise InterruptedRunError(
                     f"{fruitless} passes left the same {len(left)} units undone; see {RUN_DIR}/ in OUTPUT"
@@ -208,7 +229,7 @@ class Job:
         """
         if self._drain.requested and not self.drained:
             self.drained = True
-            self._storage.replace(drain_file(self.run_id), b"")
+            retried(lambda: self._storage.replace(drain_file(self.run_id), b""))
         self._watch.show("finishing what is in hand" if self.drained else "")
         limit = self._settings.run.stall_timeout_s
         if self._watch.still_for_s > limit:
@@ -220,22 +241,26 @@ class Job:
 
     def _wait_for_leases(self, units: Sequence[int]) -> bool:
         """Wait until a unit that another job holds is done or free; False if none is held."""
-        held = [unit for unit in units if self._is_held(unit)]
+        held = retried(lambda: self._held(units))
         while held and not self._drain.requested:
-            free_in_s = max(lease.seconds_left(self._storage, self._settings.lease_name(unit)) or 0.0 for unit in held)
+            free_in_s = max(held.values())
             self._watch.show(f"other drivers work on {len(held)}, free in {free_in_s:.0f} s unless renewed")
             time.sleep(self._storage.poll_s)
-            still = [unit for unit in self.todo() if self._is_held(unit)]
+            still = retried(lambda: self._held(self.todo()))
             if set(still) != set(held):
                 return True
+            held = still
         return bool(held)
 
-    def _is_held(self, unit: int) -> bool:
-        return lease.is_held(self._storage, self._settings.lease_name(unit))
+    def _held(self, units: Sequence[int]) -> dict[int, float]:
+        """Return the units of these that live workers hold, and for how many seconds unless they renew."""
+        names = [self._settings.lease_name(unit) for unit in units]
+        left = in_parallel(self._storage, lambda name: lease.seconds_left(self._storage, name), names)
+        return {unit: seconds for unit, seconds in zip(units, left, strict=True) if seconds is not None}
 
     def _raise_errors(self, left: Sequence[int]) -> None:
         """Raise the first error of an unfinished unit; a model error counts for every unit."""
-        for event in self.log.events():
+        for event in retried(lambda: list(self.log.events())):
             holds_for_all = bool(left) and event.ending in (Ending.SERVER, Ending.FAILED)
             if event.ending in _ERROR_OF and (event.unit in left or holds_for_all):
                 raise _ERROR_OF[event.ending](event.message)
@@ -250,14 +275,10 @@ class Job:
 class _AnnotateJob(Job):
     """A job that makes the shards of a planned data set."""
 
-    def repair(self) -> None:
-        """Publish what was decided but not published when an earlier job was cut off."""
+    def repair(self) -> tuple[str, ...]:
+        """Publish what was decided but not published when an earlier job was cut off; withdraw what was damaged."""
         sweep_scratch(self._storage.scratch)
-        self.markers.refresh()
-        for name in sorted(decided(self._storage)):
-            shard = ShardName.parse(name)
-            if shard is not None and shard not in self.markers:
-                roll_forward(self._storage, name)
+        return repair(self.plan, self.markers, self.run_id, self._settings.run.lease_timeout_s)
 
     def finalise(self) -> dict[str, Any]:
         """Write the data set's own files; again if another job has completed it meanwhile, and ours replaced its."""

@@ -165,8 +165,9 @@ class _Lease:
 
     def give_back(self) -> None:
         """Remove the lease unless another has it: one that has run out may have been taken since."""
-        if not self._lost and (time.time() < self._expires_at or self._is_ours()):
-            self._storage.remove(self._path)
+        with contextlib.suppress(OSError):  # it runs out by itself, and the work that it was for is done or lost
+            if not self._lost and (time.time() < self._expires_at or self._is_ours()):
+                self._storage.remove(self._path)
 
     def _is_ours(self) -> bool:
         holder = _read(self._storage, self._path)

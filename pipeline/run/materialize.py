@@ -13,14 +13,15 @@ from pipeline.plan.plan import Plan
 from pipeline.run import lease
 from pipeline.run.finalise import finalise
 from pipeline.run.job import new_run_id
+from pipeline.run.repair import repair
 from pipeline.run.status import Markers, Totals, units_to_do
 from pipeline.run.watch import Progress, Watch
-from pipeline.store.commit import decided, roll_forward, sweep
+from pipeline.store.commit import roll_forward, sweep
 from pipeline.store.scratch import sweep_scratch
-from pipeline.store.storage import Storage, open_storage, storage_errors
+from pipeline.store.storage import open_storage, storage_errors
 from schemas.dataset import Dataset
 from schemas.folder import DatasetError, Folder
-from schemas.names import LEASES_DIR, PLAN_DIR, ShardName
+from schemas.names import LEASES_DIR, PLAN_DIR
 from schemas.overlays import Overlay, open_overlay
 from schemas.shards import find_shards
 
@@ -53,7 +54,8 @@ def materialize(
         storage.check()
         plan = plan_materialized(storage, data, seen, opened)
         made = Markers(storage)
-        _repair(storage, made)
+        sweep_scratch(storage.scratch)
+        repair(plan, made, new_run_id(), _LEASE_TIMEOUT_S)
         num_units_run = len(units_to_do(plan, made.refresh()))
         _make_units(plan, made, seen, opened, watch)
         finalise(plan, made)
@@ -94,16 +96,6 @@ def _make_units(
             if not any(lease.is_held(storage, lease.unit_name(unit)) for unit in left):
                 raise InterruptedRunError(f"{storage.url}: {len(left)} units stay undone, and nobody holds them")
             time.sleep(storage.poll_s)
-
-
-def _repair(storage: Storage, made: Markers) -> None:
-    """Publish what was decided, but not published when an earlier call was cut off."""
-    sweep_scratch(storage.scratch)
-    made.refresh()
-    for name in sorted(decided(storage)):
-        shard = ShardName.parse(name)
-        if shard is not None and shard not in made:
-            roll_forward(storage, name)
 
 
 def _clean_up(plan: Plan, made: Markers) -> None:

@@ -20,9 +20,9 @@ from pipeline.run.status import units_to_do
 from pipeline.run.watch import Progress
 from pipeline.run.worker import Worker, WorkerSettings, drain_file, load_models
 from pipeline.settings import CaptionConfiguration, RunSettings
-from pipeline.store.commit import roll_forward, sweep
+from pipeline.store.commit import LostFileError, roll_forward, sweep, withdraw
 from pipeline.store.scratch import sweep_scratch
-from pipeline.store.storage import StorageError, open_storage, storage_errors
+from pipeline.store.storage import open_storage, retried, storage_errors
 from pipeline.write.shards import BalanceError, UnitReport
 from schemas.folder import DatasetError, Folder
 from schemas.names import COMMIT_DIR, LEASES_DIR
@@ -117,13 +117,13 @@ def recaption(
         settings = RecaptionSettings(plan=plan, configuration=configuration, run=run, run_id=new_run_id())
         done = OverlayMarkers(storage, overlay, plan.bases)
         job = _RecaptionJob(settings, done, engine_options, drain or Drain(), watch)
-        job.repair()
+        retried(job.repair)
         num_units_run = len(job.todo())
         try:
             job.run_until_done()
         finally:
-            storage.remove(drain_file(job.run_id))
-        job.clean_up()
+            retried(lambda: storage.remove(drain_file(job.run_id)))
+        retried(job.clean_up)
         if not done.totals.balanced:
             raise BalanceError(f"{storage.url}: overlay {overlay}: regions: {done.totals.regions} do not balance")
         return JobResult(
@@ -135,6 +135,8 @@ def recaption(
             batches=job.log.batches(),
             wall_s=time.monotonic() - started,
             dataset={},
+            mended=(),
+            first_dead=(),
         )
 
 
@@ -161,11 +163,11 @@ class _RecaptionJob(Job):
                 continue
             try:
                 roll_forward(self._storage, decision)
-            except StorageError:  # its files are lost: they are made again
-                self._storage.remove(f"{COMMIT_DIR}/{decision}.json")
+            except LostFileError:  # its files are lost: they are made again
+                withdraw(self._storage, decision, file_names(bases[unit], overlay)[1])
                 continue
-            if bases[unit].shard not in self.markers.refresh() and not self._is_held(unit):
-                self._storage.remove(f"{COMMIT_DIR}/{decision}.json", file_names(bases[unit], overlay)[1])
+            if bases[unit].shard not in self.markers.refresh() and not self._held([unit]):
+                withdraw(self._storage, decision, file_names(bases[unit], overlay)[1])
 
     def clean_up(self) -> None:
         """Remove what only unfinished work needs, once there is none."""

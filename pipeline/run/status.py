@@ -4,10 +4,11 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from pipeline.errors import PlanError
 from pipeline.plan.plan import Plan
 from pipeline.store.storage import Storage, in_parallel
 from schemas.names import TRAIN, ShardName, shard_of_marker
-from schemas.records import Counts, ShardMarker, decode_shard_marker
+from schemas.records import Counts, RecordError, ShardMarker, decode_shard_marker
 
 
 @dataclass(kw_only=True)
@@ -19,13 +20,19 @@ class Totals:
     num_shards: int = 0
     num_bytes: int = 0
     """Of tars and tables."""
+    bytes_lost: int = 0
+    """Of the sources: what could not be read and was no whole sample."""
+    num_noted: int = 0
+    """Images that are ok, and whose row says what of them was mended or left out."""
 
     def add(self, marker: ShardMarker) -> None:
         """Add a shard."""
         self.images.add(marker.images)
         self.regions.add(marker.regions)
         self.num_shards += 1
+        self.num_noted += marker.num_noted
         self.num_bytes += marker.tar.size + marker.parquet.size
+        self.bytes_lost += marker.bytes_lost or 0
 
     @property
     def balanced(self) -> bool:
@@ -46,18 +53,58 @@ class Markers:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._markers: dict[ShardName, ShardMarker] = {}
+        self._unreadable: dict[ShardName, str] = {}
+        self._sizes: dict[str, int] = {}
+        """Of all files, by name, when the whole folder was last listed."""
         self.totals = Totals()
 
     def refresh(self) -> "Markers":
-        """Read the markers that have appeared since; returns self. Raises RecordError for one that is damaged."""
-        listed = {shard_of_marker(name): name for name in self._storage.sizes("", after=self._after())}
+        """Read the markers that have appeared since; returns self. One that is damaged is no shard: see `damage`."""
+        after = self._after()
+        sizes = self._storage.sizes("", after=after)
+        self._sizes = self._sizes if after else sizes
+        listed = {shard_of_marker(name): name for name in sizes}
         new = {shard: name for shard, name in listed.items() if shard is not None and shard not in self._markers}
         contents = in_parallel(self._storage, self._storage.read, new.values())
         for (shard, name), content in zip(new.items(), contents, strict=True):
-            marker = decode_shard_marker(content, f"{self._storage.url}/{name}")
+            try:
+                marker = decode_shard_marker(content, f"{self._storage.url}/{name}")
+            except RecordError as error:
+                self._unreadable[shard] = str(error)
+                continue
+            self._unreadable.pop(shard, None)
             self._markers[shard] = marker
             self.totals.add(marker)
         return self
+
+    def forget(self, shard: ShardName) -> None:
+        """Take a shard for one that is not there, until it is found again."""
+        self._unreadable.pop(shard, None)
+        if self._markers.pop(shard, None) is not None:
+            self.totals = Totals()
+            for marker in self._markers.values():
+                self.totals.add(marker)
+
+    def damage(self, plan: Plan) -> dict[ShardName, str]:
+        """Return, for each shard whose files are not what its marker says, a sentence; from the listing of `refresh`.
+
+        Presence and size are looked at; `fineclip doctor` compares the bytes. Raises PlanError, naming it, for a shard
+        of another data set.
+        """
+        found = dict(self._unreadable)
+        for shard, marker in self:
+            if marker.fingerprint != plan.fingerprint:
+                raise PlanError(
+                    f"{self._storage.url}/{shard.marker} is of another configuration (fingerprint "
+                    f"{marker.fingerprint[:12]}, where the plan has {plan.fingerprint[:12]}); take its files away"
+                )
+            for name, digest in ((shard.tar, marker.tar), (shard.parquet, marker.parquet)):
+                # what the listing lacks is asked for: it may have appeared since
+                size = digest.size if self._sizes.get(name) == digest.size else self._storage.size(name)
+                if size != digest.size:
+                    state = "is missing" if size is None else f"has {size:,} bytes instead of {digest.size:,}"
+                    found[shard] = f"{self._storage.url}/{name} {state}"
+        return found
 
     def _after(self) -> str:
         """Return the name up to which all markers are known: a listing need not begin before it."""

@@ -10,7 +10,7 @@ from pipeline.annotate import Annotator
 from pipeline.caption import captioner_class
 from pipeline.caption.base import Captioner
 from pipeline.caption.judge import check_sees
-from pipeline.errors import BrokenModelError, WorkError
+from pipeline.errors import BrokenModelError, SourceError, WorkError
 from pipeline.golden.answers import KeptAnswers, check_models
 from pipeline.models.batches import Health
 from pipeline.models.device import Device, enter_thread
@@ -115,7 +115,7 @@ class Worker:
             enter_thread()
             ending, message, report = self._try(unit, work)
             if message or report is not None:
-                self._log.write(unit, ending, stage=stage, message=message, report=report)
+                retried(lambda: self._log.write(unit, ending, stage=stage, message=message, report=report))
         return ending
 
     def _try(self, unit: int, work: Callable[[Hold], UnitReport | None]) -> "_Ended":
@@ -123,6 +123,8 @@ class Worker:
         try:
             with storage_errors(self._storage.url):
                 return retried(lambda: self._under_lease(unit, work))
+        except SourceError as error:
+            return Ending.INPUT, str(error), None
         except OSError as error:
             return Ending.STORAGE, str(error), None
         except BalanceError as error:

@@ -20,6 +20,10 @@ from schemas.names import ATTEMPTS_DIR, COMMIT_DIR
 from schemas.records import FileDigest
 
 
+class LostFileError(StorageError):
+    """A file that was committed is not there any more, and no attempt at it either."""
+
+
 class Decision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `_commit/NAME.json` says: the files that `NAME` consists of, the marker last."""
 
@@ -81,6 +85,12 @@ def roll_forward(storage: Storage, name: str) -> bool:
     return True
 
 
+def withdraw(storage: Storage, name: str, marker: str) -> None:
+    """Take back the commit of `name`, whose files are damaged: the decision first, then the marker."""
+    storage.remove(_decision_name(name))
+    storage.remove(marker)
+
+
 def sweep(storage: Storage, published: Iterable[str]) -> None:
     """Remove from `_attempts/` what can be of no use: other attempts at `published` final names, temporary files.
 
@@ -121,7 +131,7 @@ def _publish_file(storage: Storage, name: str, final_name: str, digest: FileDige
         storage.publish(_attempt_name(final_name, digest), final_name)
     except FileNotFoundError:
         if storage.size(final_name) != digest.size:
-            raise StorageError(
+            raise LostFileError(
                 f"{storage.url}: {final_name} was committed with {digest.size} bytes and sha256 {digest.sha256}, but "
                 f"neither it nor its attempt is there; restore it from a copy, or remove {_decision_name(name)} "
                 f"to make {name} again"

@@ -9,10 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import fsspec
-
 from pipeline.store import s3
 from schemas.names import ATTEMPTS_DIR
+from schemas.paths import open_fs
 from schemas.store_errors import StorageError, in_words, retried
 
 _ANSWERS = (FileNotFoundError, FileExistsError)
@@ -31,7 +30,7 @@ class ObjectStorage:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self._fs: Any
-        self._fs, self._root = fsspec.core.url_to_fs(self.url)
+        self._fs, self._root = open_fs(self.url)
         self._has_answered = False
         self._is_s3 = "s3" in self._fs.protocol
 

@@ -15,10 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
-import fsspec
-
 from pipeline.store.local import LocalStorage
 from pipeline.store.objects import ObjectStorage
+from schemas.paths import open_fs
 from schemas.store_errors import StorageError, retried, storage_errors
 
 __all__ = [
@@ -105,7 +104,7 @@ def open_storage(url: str) -> Storage:
     Raises StorageError for a URL that fsspec does not know, and ImportError where the package for it is missing.
     """
     try:
-        fs, path = fsspec.core.url_to_fs(url)
+        fs, path = open_fs(url)
     except ValueError as error:
         raise StorageError(f"{url}: {error}; OUTPUT is a path or an fsspec URL such as gs://bucket/folder") from error
     protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)

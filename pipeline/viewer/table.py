@@ -18,7 +18,9 @@ from pipeline.viewer.source import OpenedData, Problem
 from schemas.folder import DatasetError
 from schemas.tables import REGION_SCHEMA
 
-COLUMNS = tuple(name for name in REGION_SCHEMA.names if name not in ("text_sha256", "image_text_hash", "mask_rle"))
+_UNREAD = {"text_sha256", "image_text_hash", "mask_rle", "image_captions", "source_id", "is_crowd"}
+"""Columns that no view shows, those among them that earlier releases did not write."""
+COLUMNS = tuple(name for name in REGION_SCHEMA.names if name not in _UNREAD)
 _BASE_MEMORY = 160 << 20
 _MEMORY_A_ROW = 100
 _MEMORY_A_HELD_ROW = 1000

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pipeline.sample import Drop, Proposals, Sample
+from pipeline.sample import Drop, GivenRegion, Proposals, Sample
 from pipeline.store.storage import Storage
 from schemas.names import PROPOSALS_DIR
 from schemas.reasons import Reason, Stage
@@ -29,7 +29,7 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True):
     """`[R]` little-endian float32."""
     labels: tuple[str | None, ...] = ()
     masks: tuple[str | None, ...] | None = None
-    excluded: tuple[str | None, ...] | None = None
+    given: tuple[GivenRegion, ...] | None = None
     drop: Drop | None = None
 
 
@@ -94,7 +94,7 @@ def _entry(sample: Sample) -> _Entry:
         scores=proposals.scores.astype("<f4").tobytes(),
         labels=proposals.labels,
         masks=proposals.masks,
-        excluded=proposals.excluded,
+        given=proposals.given,
     )
 
 
@@ -102,7 +102,7 @@ def _proposals(entry: _Entry) -> Proposals | None:
     if entry.drop is not None:
         return None
     boxes, scores = np.frombuffer(entry.boxes, "<f4").reshape(-1, 4), np.frombuffer(entry.scores, "<f4")
-    return Proposals(boxes=boxes, scores=scores, labels=entry.labels, masks=entry.masks, excluded=entry.excluded)
+    return Proposals(boxes=boxes, scores=scores, labels=entry.labels, masks=entry.masks, given=entry.given)
 
 
 def _sha256_of(sample: Sample) -> str | None:

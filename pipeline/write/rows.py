@@ -35,12 +35,14 @@ def image_record(sample: Sample, *, proposer: str, captioner: str) -> ImageRecor
         source=ImageSource(uri=item.uri, index=item.index, url=item.url, license=item.license),
         num_regions=len(regions),
         regions=regions,
+        image_captions=list(item.captions),
     )
 
 
 def _region(candidate: Candidate, sample: Sample, *, proposer: str, captioner: str) -> Region:
     caption = sample.captions[candidate.region_id]
     assert candidate.box is not None and candidate.proposal_score is not None
+    given = candidate.given
     return Region(
         id=candidate.region_id,
         box=candidate.box,
@@ -51,6 +53,9 @@ def _region(candidate: Candidate, sample: Sample, *, proposer: str, captioner: s
         captioner=captioner,
         caption_score=caption.score,
         text_hash=_text_hash(caption.text),
+        source_id=given.id if given else None,
+        is_crowd=given.is_crowd if given else None,
+        mask_rle=candidate.mask,
     )
 
 
@@ -72,7 +77,8 @@ def table_rows(
         "tar_size": tar_range[1] if tar_range else None,
         "shard": str(shard),
     }
-    yield RegionRow(**shared, **_ending(sample.drop))
+    ending = {"status": Status.OK.value, "message": sample.item.note} if sample.drop is None else _ending(sample.drop)
+    yield RegionRow(**shared, **ending, image_captions=list(sample.item.captions) or None)
     for candidate in sample.candidates:
         yield _region_row(candidate, sample, shared, proposer=proposer, captioner=captioner)
 
@@ -96,6 +102,8 @@ def _region_row(
         proposer=proposer,
         proposal_score=candidate.proposal_score,
         mask_rle=candidate.mask,
+        source_id=candidate.given.id if candidate.given else None,
+        is_crowd=candidate.given.is_crowd if candidate.given else None,
     )
     if caption is not None and drop is None:
         row.captioner = captioner

@@ -100,6 +100,9 @@ class ShardWriter:
         self.shard = shard
         self.images = Counts()
         self.regions = Counts()
+        self.bytes_lost = 0
+        """Of the sources, by the samples that the shard has rows of."""
+        self.num_noted = 0
         self._tar = HashingFile(scratch / f"{shard.tar}.{token}")
         self._parquet = HashingFile(scratch / f"{shard.parquet}.{token}")
         self._table = pq.ParquetWriter(
@@ -125,6 +128,7 @@ class ShardWriter:
         counts = self.images if row.region_id is None else self.regions
         if row.reason is None:
             counts.ok += row.count
+            self.num_noted += row.message is not None
         else:
             counts.drop(Reason(row.reason), row.count)
         self._rows.append(row)

@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
+
+import msgspec
 
 from pipeline.clock import StageClock
 from pipeline.models.batches import BatchReport
@@ -37,6 +40,11 @@ class UnitReport:
     """Wall time by stage of the flow."""
     batches: dict[str, BatchReport] = field(default_factory=dict)
     """By stage that a model works in."""
+
+
+def release() -> str:
+    """Return the release that writes, as markers name it."""
+    return f"fineclip-regions {version('fineclip-regions')}"
 
 
 def shards_of(unit: int, configuration: Configuration) -> dict[str, ShardName]:
@@ -87,6 +95,7 @@ def _split(sample: Sample, configuration: Configuration) -> str:
 def _write(sample: Sample, writer: ShardWriter, configuration: Configuration) -> None:
     """Add a sample that is ok to the tar, and any sample's rows to the table."""
     writer.images.inputs += 1
+    writer.bytes_lost += sample.item.bytes_lost
     writer.regions.inputs += 0 if sample.proposals is None else len(sample.proposals.boxes)
     names = {"proposer": configuration.proposer, "captioner": configuration.captioner}
     tar_range = None
@@ -124,6 +133,9 @@ def _finish(
             for part in plan.unit(unit)
         ],
         provenance=provenance,
+        bytes_lost=writer.bytes_lost or msgspec.UNSET,
+        num_noted=writer.num_noted,
+        written_by=release(),
     )
     file = HashingFile(plan.storage.scratch / f"{shard.marker}.{token}")
     try:

@@ -279,6 +279,16 @@ def test_a_model_that_goes_blind_on_the_way_ends_the_job(server: FakeCaptionServ
     assert run(*command, "--caption.allow_constant", "true").code == 0
 
 
+def test_a_server_for_each_time_that_the_flag_is_given(server: FakeCaptionServer, tmp_path: Path) -> None:
+    with FakeCaptionServer() as other:
+        outcome = run(
+            *("annotate", "scenes:4?split=test", tmp_path / "out", "--profile", "weightless", "--proposer", "manual"),
+            *("--caption.url", server.url, "--captioner", "openai", f"--caption.url={other.url}"),
+        )
+        assert outcome.code == 0, outcome
+        assert server.crops and other.crops
+
+
 def test_answers_cut_short_are_counted_though_they_are_kept(server: FakeCaptionServer, tmp_path: Path) -> None:
     server.fault = lambda asked: _completion(f"A picture of {len(asked.image)} bytes and", "length")
     outcome = run(

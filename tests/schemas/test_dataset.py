@@ -245,6 +245,7 @@ def test_a_shard_that_the_index_names_must_be_there(url, markers):
         (b'{"schema_version": "1", "shards": ["train-1"]}', "'train-1' is not the name of a shard"),
         (b'{"schema_version": "1"}', "missing required field `shards`"),
         (b'{"schema_version": "2"}', "schema version '2', where this release reads '1'"),
+        (b'{"schema_version": "1", "more": ' + b"[" * 100_000, "recursion"),
     ],
 )
 def test_a_broken_index_is_named(url, markers, content, message):
@@ -297,10 +298,22 @@ def test_where_nothing_is_listed_a_missing_file_is_named_when_it_is_read(tmp_pat
 def test_a_table_of_other_columns_is_refused(tmp_path):
     write_shard(str(tmp_path), SHARDS[0])
     dataset = Dataset.open(tmp_path)
-    table = dataset.regions().drop_columns(["mask_rle"]).append_column("mask", pa.nulls(8, pa.string()))
+    table = dataset.regions().drop_columns(["status", "x0"]).append_column("x0", pa.nulls(8, pa.string()))
     (tmp_path / "train-000000.parquet").write_bytes(to_parquet(table))
-    with pytest.raises(DatasetError, match=r"train-000000\.parquet: .*mask \(string\); lacking: mask_rle"):
+    with pytest.raises(
+        DatasetError, match=r"train-000000\.parquet: .*x0 is string, not float; lacking status; written by"
+    ):
         dataset.regions(columns=["key"])
+
+
+def test_columns_may_be_lacking_where_an_earlier_release_wrote_and_added_where_a_later_one_did(tmp_path):
+    write_shard(str(tmp_path), SHARDS[0])
+    dataset = Dataset.open(tmp_path)
+    whole = dataset.regions()
+    table = whole.drop_columns(["source_id", "mask_rle"]).append_column("mood", pa.nulls(8, pa.string()))
+    (tmp_path / "train-000000.parquet").write_bytes(to_parquet(table))
+    assert dataset.regions().equals(whole)
+    assert dataset.regions(columns=["source_id", "key"]).equals(whole.select(["source_id", "key"]))
 
 
 def replace_tar(path: Path, content: bytes) -> Dataset:
@@ -354,13 +367,19 @@ def test_changed_pixels_are_found_out_when_asked(tmp_path):
         (b'"width":48', b'"width":"8', "not a version 1 ImageRecord|malformed"),
         (b'"num_regions":2', b'"num_regions":3', "num_regions: says 3, but there are 2"),
         (b'"key":"a"', b'"key":"x"', "its record is that of 'x'"),
+        (
+            b'"image_caption":"two shapes"',
+            b'"image_caption":"two shapez"',
+            "image_captions: the first is not image_caption",
+        ),
         (b"two shapes", b"two shapez", "a.txt is not the record's image_caption"),
     ],
 )
 def test_a_wrong_record_is_named(tmp_path, old, new, message):
     content = tar_members(SHARDS[0][0])
     start = content.index(b"a.json")
-    content = content[:start] + content[start:].replace(old, new, 1) + tar_members(SHARDS[0][1]) + END
+    count = 1 if old.startswith(b'"') else -1
+    content = content[:start] + content[start:].replace(old, new, count) + tar_members(SHARDS[0][1]) + END
     dataset = replace_tar(tmp_path, content)
     with pytest.raises(DatasetError, match=rf"train-000000\.tar: key 'a' at byte 512: .*({message})"):
         list(dataset.samples("train-000000"))

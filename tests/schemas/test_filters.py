@@ -154,6 +154,15 @@ def test_parquet_lists_that_do_not_fit_are_named(url, tmp_path, columns, message
         Dataset.open(url, filters=[tmp_path / "list.parquet"])
 
 
+def test_parquet_lists_with_a_column_twice_or_text_that_is_none_are_named(url, tmp_path):
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["a"]), pa.array([False])], names=["key", "key", "keep"])
+    odd = pa.table({"key": pa.array([b"caf\xe9"]).view(pa.string()), "region_id": ["x"], "keep": [False]})
+    for table, message in ((twice, r"not a filter list in Parquet: .*key"), (odd, "not a filter list in Parquet")):
+        write_file(str(tmp_path), "list.parquet", to_parquet(table))
+        with pytest.raises(DatasetError, match=message):
+            Dataset.open(url, filters=[tmp_path / "list.parquet"])
+
+
 def test_lists_that_are_not_there_or_of_another_kind_are_named(url, tmp_path):
     with pytest.raises(DatasetError, match=r"gone\.jsonl: cannot read this filter list"):
         Dataset.open(url, filters=[tmp_path / "gone.jsonl"])

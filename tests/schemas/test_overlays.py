@@ -173,7 +173,7 @@ def test_an_overlays_marker_is_read_strictly(url, markers):
     for change, message in (
         ({"schema_version": "2"}, "schema version '2'"),
         ({"overlay": "other"}, "is the marker of train-000000.other"),
-        ({"more": 1}, "not a version 1 OverlayMarker: .*unknown field `more`"),
+        ({"num_rows": None}, "not a version 1 OverlayMarker: .*num_rows"),
         ({"columns": ["caption"]}, "other columns in train-000001"),
     ):
         changed = msgspec.json.decode(encode(good)) | change
@@ -243,6 +243,14 @@ def test_columns_of_another_type_are_refused(url, markers):
         write_overlay(url, marker, "bad", table.append_column("label", pa.array(range(len(table)))))
     with pytest.raises(DatasetError, match="column label is int64, where string belongs"):
         Dataset.open(url, overlays=["bad"])
+
+
+def test_a_column_that_is_there_twice_is_refused(url, markers):
+    for samples, marker in zip(SHARDS, markers, strict=True):
+        table = caption_overlay(samples, "x")
+        write_overlay(url, marker, "blip", table.append_column("caption", table["caption"]))
+    with pytest.raises(DatasetError, match=r"train-000000\.blip\.parquet: has 2 columns caption"):
+        Dataset.open(url, overlays=["blip"]).regions()
 
 
 def test_shards_of_an_overlay_agree_on_added_types(url, markers):

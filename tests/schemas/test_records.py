@@ -61,11 +61,15 @@ regions = st.builds(
     captioner=text,
     caption_score=st.none() | scores,
     text_hash=text,
+    source_id=st.none() | text,
+    is_crowd=st.none() | st.booleans(),
+    mask_rle=st.none() | text,
 )
 
 
 @st.composite
 def image_records(draw):
+    captions = draw(st.lists(text, max_size=3))
     drawn = draw(st.lists(regions, max_size=3, unique_by=lambda region: region.id))
     return ImageRecord(
         schema_version="1",
@@ -74,10 +78,11 @@ def image_records(draw):
         height=100,
         image_sha256="0" * 64,
         reencoded=draw(st.booleans()),
-        image_caption=draw(st.none() | text),
+        image_caption=captions[0] if captions else None,
         source=ImageSource(uri=draw(text), index=0, url=draw(st.none() | text), license=None),
         num_regions=len(drawn),
         regions=drawn,
+        image_captions=captions,
     )
 
 
@@ -113,7 +118,8 @@ def broken_region(**changes):
         (b"", "Input data was truncated"),
         (b'{"key":"\xff"}', "can't decode byte 0xff"),
         (broken(schema_version="2"), "schema_version"),
-        (broken(colour="red"), "unknown field `colour`"),
+        (broken(image_captions=["two"]), "key 'a': image_captions: the first is not image_caption"),
+        (b'{"x":' + b"[" * 100_000, "recursion"),
         (broken(width=...), "missing required field `width`"),
         (broken(width="8"), r"Expected `int`, got `str` - at `\$.width`"),
         (broken(key="A.b"), r"key 'A.b': key: does not match"),
@@ -134,6 +140,22 @@ def broken_region(**changes):
 def test_a_broken_record_is_named_with_its_field(data, message):
     with pytest.raises(RecordError, match=rf"^train-000000\.tar: a\.json: .*{message}"):
         decode_image_record(data, "train-000000.tar: a.json")
+
+
+def test_fields_of_a_later_release_are_passed_over_and_those_of_an_earlier_one_have_defaults():
+    assert decode_image_record(broken(colour="red"), "here") == RECORD
+    older = decode_image_record(broken(image_captions=...), "here")
+    assert (older.image_caption, older.image_captions) == ("two shapes", [])
+    region = decode_image_record(broken_region(source_id=..., is_crowd=..., mask_rle=..., mood="good"), "here")
+    assert region == RECORD
+
+
+def test_an_error_says_which_release_wrote_the_file():
+    marker = json.loads(encode(MARKER)) | {"written_by": "fineclip-regions 9.9", "images": 3}
+    with pytest.raises(RecordError, match=r"^here: .*written by fineclip-regions 9\.9"):
+        decode_shard_marker(json.dumps(marker).encode(), "here")
+    with pytest.raises(RecordError, match="written by a release that does not say"):
+        decode_shard_marker(encode(RECORD), "here")
 
 
 @pytest.mark.parametrize("decode", [decode_shard_marker, decode_overlay_marker])

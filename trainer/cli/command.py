@@ -5,52 +5,19 @@ known to be good, so that `--help` and wrong usage need neither.
 """
 
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from schemas.folder import DatasetError
-from trainer.cli.options import EvaluateOptions, TrainOptions, parse_evaluate, parse_train
-from trainer.errors import (
-    DONE,
-    INTERRUPTED,
-    USAGE,
-    InterruptedRunError,
-    RefusedError,
-    StoppedError,
-    TrainingError,
-)
+from trainer.cli.options import parse_evaluate, parse_train
+from trainer.errors import DONE, INTERRUPTED
 
 
 def train_main(arguments: Sequence[str]) -> int:
-    """Run `fineclip train` and return its exit code."""
+    """Run `fineclip train` and return its exit code; errors that a person can act on carry theirs."""
     options = parse_train(arguments)
-    return report_errors(lambda: _train(options))
-
-
-def evaluate_main(arguments: Sequence[str]) -> int:
-    """Run `fineclip evaluate` and return its exit code."""
-    options = parse_evaluate(arguments)
-    return report_errors(lambda: _evaluate(options))
-
-
-def report_errors(run: Callable[[], int]) -> int:
-    """Print an error that a person can act on without a traceback, and return its exit code."""
-    try:
-        return run()
-    except (TrainingError, RefusedError, StoppedError, InterruptedRunError, DatasetError) as error:
-        sys.stdout.flush()
-        Console(emoji=False, stderr=True).print(
-            f"fineclip: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
-        )
-        return USAGE if isinstance(error, DatasetError) else error.exit_code
-
-
-def _train(options: TrainOptions) -> int:
-    """Train, or go on training."""
     from schemas.dataset import Dataset
     from trainer.loss.gather import rank
     from trainer.run.loop import train
@@ -73,8 +40,9 @@ def _train(options: TrainOptions) -> int:
     return INTERRUPTED if stop.requested else DONE
 
 
-def _evaluate(options: EvaluateOptions) -> int:
-    """Write a model's metrics."""
+def evaluate_main(arguments: Sequence[str]) -> int:
+    """Run `fineclip evaluate` and return its exit code; errors that a person can act on carry theirs."""
+    options = parse_evaluate(arguments)
     from schemas.dataset import Dataset
     from trainer.data.index import build_index
     from trainer.evaluate.embed import embed

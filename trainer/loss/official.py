@@ -27,7 +27,7 @@ class OfficialFineCLIP(FineCLIP):
         """
         super().__init__(settings)
         if num_processes == 1 and max_regions is None and settings.region_weight:
-            raise ValueError("--official-quirks 1 pads regions to --max-regions an image: give it")
+            raise ValueError("--official-quirks 1 pads regions to --max-regions per image: give it")
         self._num_processes = num_processes
         self._padded_to = max_regions if num_processes == 1 else None
 

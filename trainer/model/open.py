@@ -24,6 +24,7 @@ from trainer.errors import TrainingError
 from trainer.hyperparameters import ModelSettings
 from trainer.model.backbone import check_size
 from trainer.model.eva_weights import State, is_original_layout, to_open_clip
+from trainer.model.pretrained import check_available
 from trainer.model.towers import tower_of
 
 open_clip.add_model_config(Path(__file__).with_name("model_configs"))
@@ -101,6 +102,8 @@ def _create(settings: ModelSettings) -> nn.Module:
     from_file = pretrained is not None and Path(pretrained).is_file()
     if pretrained is not None and not from_file and ("/" in pretrained or settings.model.startswith(LOCAL_DIR)):
         raise TrainingError(f"--pretrained {pretrained}: there is no such file")
+    if pretrained is not None and not from_file:
+        check_available(settings.model, pretrained)
     is_timm = "timm_model_name" in _model_config(settings.model).get("vision_cfg", {})
     try:
         return cast(

@@ -85,8 +85,10 @@ def assemble(
     module: Student | DistributedDataParallel = student
     if world_size() > 1:
         # Buffers are constants. Sending them ahead of every forward pass would hang: processes differ in their pieces.
-        device_ids = [device] if device.type == "cuda" else None
-        module = DistributedDataParallel(student, device_ids=device_ids, forward_sync_buffers=False)
+        # Which argument says so changed with torch 2.15; that they are not DDP's affair is said the same way in all.
+        buffers = [name for name, _ in student.named_buffers()]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(student, buffers)
+        module = DistributedDataParallel(student, device_ids=[device] if device.type == "cuda" else None)
     step = TrainStep(
         module=module,
         logit_scale=logit_scale,
@@ -99,7 +101,7 @@ def assemble(
         precision=recipe.optim.precision,
         clip_norm=recipe.optim.clip_norm,
         unreached=[] if pools else student.backbone.class_token_only,
-        max_images=max_images,
+        max_images=max_images if max_images < -(-recipe.order.global_batch_size // world_size()) else None,
         device=device,
     )
     return Parts(model=model, step=step, start_fingerprint=start)

@@ -4,8 +4,8 @@
     loss_of(features).backward()  the loss of the whole batch, and its gradient for every feature
     cache.backward()              each piece again from its random state, its features' gradient passed on
 
-The result is that of the batch at once. A lone piece is embedded once, with its graph; `backward` then has nothing to
-do. Processes synchronise once, in the last piece's backward pass.
+The result is that of the batch at once. Without pieces it is embedded once, with its graph; `backward` then has nothing
+to do. Processes synchronise once, in the last piece's backward pass.
 """
 
 import contextlib
@@ -22,24 +22,34 @@ Embed = Callable[[LoadedBatch], Features]
 
 
 class GradCache:
-    """The pieces of one step's batch."""
+    """One step's batch, and its pieces; None for a batch that is embedded at once.
+
+    All processes have pieces or none has: DDP meets the others in a forward pass too, once, after the first step.
+    """
 
     def __init__(
-        self, pieces: Sequence[LoadedBatch], embed: Embed, *, module: nn.Module, trained: tuple[bool, ...]
+        self,
+        batch: LoadedBatch,
+        pieces: Sequence[LoadedBatch] | None,
+        embed: Embed,
+        *,
+        module: nn.Module,
+        trained: tuple[bool, ...],
     ) -> None:
         """`embed` runs `module` on a piece; `trained` says which of `Features` have a gradient."""
-        self._pieces, self._embed, self._module, self._trained = pieces, embed, module, trained
-        self._device = pieces[0].device
+        self._batch, self._pieces, self._embed, self._module, self._trained = batch, pieces, embed, module, trained
         self._states: list[tuple[Tensor, Tensor | None]] = []
         self._cached: list[Features] = []
 
     def embed(self) -> Features:
         """Return the features of all pieces, in order."""
-        if len(self._pieces) == 1:
-            return self._embed(self._pieces[0])
-        cuda = self._device.type == "cuda"
+        if self._pieces is None:
+            return self._embed(self._batch)
+        device = self._batch.device
         for piece in self._pieces:
-            self._states.append((torch.get_rng_state(), torch.cuda.get_rng_state(self._device) if cuda else None))
+            self._states.append(
+                (torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
+            )
             with torch.no_grad():
                 self._cached.append(self._embed(piece))
         kinds = zip(zip(*self._cached, strict=True), self._trained, strict=True)
@@ -50,11 +60,12 @@ class GradCache:
 
     def backward(self) -> None:
         """Pass the gradient of the features on to the parameters."""
-        for number, (state, piece) in enumerate(zip(self._states, self._pieces, strict=bool(self._states))):
+        pieces = self._pieces or ()
+        for number, (state, piece) in enumerate(zip(self._states, pieces, strict=True)):
             torch.set_rng_state(state[0])
             if state[1] is not None:
-                torch.cuda.set_rng_state(state[1], self._device)
-            is_last = number == len(self._pieces) - 1
+                torch.cuda.set_rng_state(state[1], self._batch.device)
+            is_last = number == len(pieces) - 1
             alone = isinstance(self._module, DistributedDataParallel) and not is_last
             with self._module.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
                 products = []

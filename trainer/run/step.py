@@ -68,8 +68,8 @@ class TrainStep:
     clip_norm: float | None
     unreached: Sequence[Part]
     """Rows of parameters that no loss depends on: their gradient is 0, and weight decay alone would change them."""
-    max_images: int
-    """Images embedded at a time."""
+    max_images: int | None
+    """Images embedded at a time; None where all of a step's are. Equal in all processes: they do the same in turn."""
     device: torch.device
 
     def run(self, batch: LoadedBatch, *, lr: float, seed: int, stop: bool = False) -> StepResult:
@@ -84,12 +84,9 @@ class TrainStep:
                 return self._features(inputs)  # 2. features
 
             teacher = self.objective.settings.teacher
-            cache = GradCache(
-                split_batch(batch, self.max_images),
-                embed,
-                module=self.module,
-                trained=(True, True, teacher == "live", True, True),
-            )
+            trained = (True, True, teacher == "live", True, True)
+            pieces = None if self.max_images is None else split_batch(batch, self.max_images)
+            cache = GradCache(batch, pieces, embed, module=self.module, trained=trained)
             features = cache.embed()
             # 3. texts
             pairs = self.texts.pairs(batch, features)

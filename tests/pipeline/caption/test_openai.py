@@ -19,7 +19,7 @@ import numpy as np
 import openai
 import pytest
 
-from pipeline.caption import patience
+from pipeline.caption import fleet, patience
 from pipeline.caption.client import proxy_for
 from pipeline.caption.openai import Openai, OpenaiConfig
 from pipeline.caption.patience import RateLimit, back_off_s, retry_after_s
@@ -437,7 +437,7 @@ def test_a_server_that_says_nothing_is_told_of_in_seconds() -> None:
 def test_a_host_that_nobody_knows_is_told_of_at_once() -> None:
     error = _told_at_start("http://no-such-host.invalid/v1", start_s=60.0)
     assert error.exit_code == 2
-    assert "name is not known" in str(error) and "--caption.url" in str(error)
+    assert "cannot be reached: the host's name is not known" in str(error) and "--caption.url" in str(error)
 
 
 def test_a_server_without_tls_is_told_of_at_once() -> None:
@@ -511,6 +511,7 @@ def test_no_proxy_is_asked_for_a_server_on_this_machine(server: FakeCaptionServe
 @pytest.mark.usefixtures("_proxied")
 def test_a_proxy_that_is_in_the_way_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     error = str(_told_at_start("http://gpu-7.cluster/v1"))
+    assert "nothing listens at the proxy" in error
     assert "through the proxy http://127.0.0.1:9" in error and "NO_PROXY=gpu-7.cluster" in error
     assert "s3cret" not in error
     for entry in ("gpu-7.cluster", ".cluster", "10.0.0.0/8"):
@@ -553,6 +554,53 @@ def test_a_batch_is_under_way_before_the_one_in_front_of_it_is_answered(server: 
     batches = [captioner.prepare(crops, [captioner.prompt] * 4) for crops in (_crops(8)[:4], _crops(8)[4:])]
     outcomes = [outcome for batch in batches for outcome in captioner.generate(batch)]
     assert [outcome.text for outcome in outcomes if isinstance(outcome, Caption)] == undisturbed
+
+
+def test_several_servers_share_the_work_and_give_the_same_captions(server: FakeCaptionServer) -> None:
+    alone = _texts(_captioner(server), _crops(20))
+    server.asked.clear()
+    with FakeCaptionServer(lambda asked: Answer(after_s=0.02)) as other:
+        server.fault = lambda asked: Answer(after_s=0.02)
+        assert _texts(_captioner(server, url=f"{server.url},{other.url}"), _crops(20)) == alone
+        assert len(server.crops) + len(other.crops) == 20
+        assert min(len(server.crops), len(other.crops)) >= 5
+
+
+def test_one_of_several_servers_that_goes_costs_nothing(
+    server: FakeCaptionServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fleet, "_SHORT_PATIENCE_S", 0.3)
+    monkeypatch.setattr(fleet, "_AWAY_S", 0.5)
+    alone = _texts(_captioner(server), _crops(30))
+    server.fault = lambda asked: Answer(after_s=0.05)
+    with FakeCaptionServer(lambda asked: Answer(after_s=0.05)) as other:
+        captioner = _captioner(server, url=f"{server.url}, {other.url}", concurrency=8)
+        leaving = threading.Timer(0.15, other.stop)
+        leaving.start()
+        with caplog.at_level(logging.WARNING, logger="pipeline"):
+            assert _texts(captioner, _crops(30)) == alone
+        leaving.join()
+        assert f"{other.url} has not answered for 0.3 s" in caplog.text
+        other.start()
+        other.asked.clear()
+        time.sleep(0.6)
+        assert _texts(captioner, _crops(30)) == alone
+        assert other.crops, "it is asked again once it is back"
+        other.stop()
+        server.stop()
+        with pytest.raises(ServerGoneError, match="has not answered for 1 s"):
+            _caption(_patient(captioner, 1.0), _crops(6))
+        server.start()
+
+
+def _patient(captioner: Openai, seconds: float) -> Openai:
+    captioner._servers._patience_s = seconds
+    return captioner
+
+
+def test_each_of_several_servers_must_answer_at_the_start(server: FakeCaptionServer) -> None:
+    error = _told_at_start(f"{server.url},http://no-such-host.invalid/v1")
+    assert "no-such-host.invalid" in str(error)
 
 
 def test_requests_that_nobody_waits_for_any_more_end(server: FakeCaptionServer) -> None:

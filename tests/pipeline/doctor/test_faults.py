@@ -14,6 +14,7 @@ import pytest
 from pipeline.doctor.command import doctor_main
 from schemas.names import DATASET_JSON
 from schemas.records import Counts
+from schemas.tables import REGION_SCHEMA
 from schemas.tar import BLOCK
 from tests.pipeline.doctor import plant
 from tests.shards import tiny_sample, write_index, write_shard
@@ -52,8 +53,9 @@ def spoil_the_table(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-4] + b"????")
 
 
-def add_a_column(folder: Path) -> None:
-    plant.change_table(folder, lambda table: table.append_column("mood", pa.array(["good"] * len(table))))
+def retype_a_column(folder: Path) -> None:
+    place = REGION_SCHEMA.names.index("x0")
+    plant.change_table(folder, lambda table: table.set_column(place, "x0", table["x0"].cast(pa.float64())))
 
 
 def remove(name: str) -> Callable[[Path], None]:
@@ -197,7 +199,7 @@ ERRORS: list[tuple[str, Callable[[Path], None], set[Found]]] = [
     ("cut the end of the tar", cut_the_end_of_the_tar, {("file-size", S0, None), ("tar-end", S0, None)}),
     ("compress the table otherwise", compress_the_table_otherwise, {("file-size", S0, None)}),
     ("spoil the table", spoil_the_table, {("file-hash", S0, None), ("table", S0, None)}),
-    ("add a column", add_a_column, {("table-schema", S0, None)}),
+    ("retype a column", retype_a_column, {("table-schema", S0, None)}),
     ("remove tar", remove(f"{S0}.tar"), {("missing-file", S0, None)}),
     ("remove parquet", remove(f"{S0}.parquet"), {("missing-file", S0, None)}),
     ("order members 0, 3, 1, 2, 4", order_members(0, 3, 1, 2, 4), {("tar-layout", S0, "a"), ("tar-layout", S0, "b")}),

@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from pipeline.errors import PlanError
 from pipeline.overlay import materialize as step
-from pipeline.plan.check import PlanError
 from pipeline.run import job
 from pipeline.run.materialize import materialize
 from pipeline.viewer.session import Session

@@ -15,10 +15,9 @@ import pytest
 from pipeline.caption.crop import CropSettings
 from pipeline.caption.rule import Rule, RuleConfig
 from pipeline.caption.step import CaptionStep
-from pipeline.errors import InterruptedRunError, WorkError
+from pipeline.errors import InterruptedRunError, PlanError, WorkError
 from pipeline.overlay.plan import OverlayNameError, plan_overlay
 from pipeline.overlay.recaption import Recaptioner
-from pipeline.plan.check import PlanError
 from pipeline.run import job
 from pipeline.run.job import Drain
 from pipeline.run.recaption import RecaptionWorker

@@ -25,12 +25,17 @@ def test_given_regions_come_back_in_the_source_order(make_image):
     assert proposals.labels == (None, "dog")
 
 
-def test_excluded_regions_are_proposed_with_the_ids_they_are_excluded_by(make_image):
+def test_what_the_source_says_of_a_region_goes_along(make_image):
     box = (0, 0, 6, 4)
-    given = (GivenRegion(box=box, id="a"), GivenRegion(box=box, id="b", excluded=True), GivenRegion(box=box))
+    given = (
+        GivenRegion(box=box, id="a", mask_rle="08"),
+        GivenRegion(box=box, id="b", excluded=True),
+        GivenRegion(box=box, is_crowd=True),
+        GivenRegion(box=box, problem="no"),
+    )
     proposals = propose(make_image(PIXELS, given))
-    assert (len(proposals.boxes), proposals.excluded) == (3, (None, "b", None))
-    assert propose(make_image(PIXELS, given[:1])).excluded is None
+    assert (proposals.given, proposals.masks) == (given, ("08", None, None, None))
+    assert propose(make_image(PIXELS, given[1:])).masks is None
 
 
 def test_boxes_are_not_judged(make_image):
@@ -50,8 +55,11 @@ def test_an_image_without_given_regions_has_no_proposals(make_image):
     assert proposals.labels == ()
 
 
-@pytest.mark.parametrize("score", [-0.1, 1.5, math.nan])
-def test_a_score_outside_0_to_1_is_an_error_that_names_the_key(make_image, score):
-    image = make_image(PIXELS, (GivenRegion(box=(0, 0, 1, 1), score=score),), key="cat-7")
-    with pytest.raises(ValueError, match=r"'cat-7'.*not one in \[0, 1\]"):
-        propose(image)
+@pytest.mark.parametrize("score", [-0.1, 1.5, 87.5, math.nan, math.inf])
+def test_a_score_outside_0_to_1_is_a_problem_of_its_region_alone(make_image, score):
+    given = (GivenRegion(box=(0, 0, 1, 1), score=score), GivenRegion(box=(0, 0, 2, 2), score=0.5))
+    proposals = propose(make_image(PIXELS, given))
+    bad, good = proposals.given or ()
+    assert f"{score:g} is not in [0, 1]" in str(bad.problem)
+    assert good == given[1]
+    assert math.isnan(proposals.scores[0]) and proposals.scores[1] == 0.5

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.propose.select import SelectSettings, select, too_low_resolution
-from pipeline.sample import Candidate, DecodedImage, Proposals
+from pipeline.sample import Candidate, DecodedImage, GivenRegion, Proposals
 from schemas import boxes as geometry
 from schemas.hashes import region_id
 from schemas.reasons import STATUS_OF, Reason, Stage, Status
@@ -225,14 +225,16 @@ def test_selecting_again_changes_nothing(rows, options):
 
 @given(rows=ROWS, options=OPTIONS, excluded=st.lists(ROW, min_size=1, max_size=5))
 def test_the_others_come_out_as_if_nothing_were_excluded(rows, options, excluded):
-    ids = (None,) * len(rows) + tuple(f"id-{number}" for number in range(len(excluded)))
-    both = dataclasses.replace(proposals([*rows, *excluded]), excluded=ids)
+    box = (0.0, 0.0, 1.0, 1.0)
+    ids = [f"id-{number}" for number in range(len(excluded))]
+    given = (GivenRegion(box=box),) * len(rows) + tuple(GivenRegion(box=box, id=name, excluded=True) for name in ids)
+    both = dataclasses.replace(proposals([*rows, *excluded]), given=given)
     options = {**options, "max_proposals": 30}
     results = select(both, SelectSettings(**options), key="k", width=WIDTH, height=HEIGHT, proposer="p")
     others, gone = results[: len(rows)], results[len(rows) :]
-    assert str(others) == str(run(rows, **options))
+    assert str([dataclasses.replace(other, given=None) for other in others]) == str(run(rows, **options))
     assert reasons(gone) == [Reason.EXCLUDED] * len(excluded)
-    assert sorted(name for name in ids if name) == sorted(result.drop.message.split()[1] for result in gone)
+    assert sorted(ids) == sorted(result.drop.message.split()[1] for result in gone)
 
 
 def test_thousands_of_proposals():
@@ -272,3 +274,24 @@ def test_images_with_a_short_side_are_filtered(size):
 def test_settings_name_the_flag(name, value):
     with pytest.raises(ValueError, match=f"--select.{name}"):
         SelectSettings(**{name: value})
+
+
+def test_crowds_are_filtered_and_what_cannot_be_used_is_dead_whatever_the_box():
+    box, nowhere = (0.0, 0.0, 30.0, 20.0), (math.nan,) * 4
+    given = (
+        GivenRegion(box=box, id="a"),
+        GivenRegion(box=box, id="b", is_crowd=True),
+        GivenRegion(box=nowhere, id="c", is_crowd=True),
+        GivenRegion(box=box, id="d", problem="the category is not there"),
+        GivenRegion(box=nowhere, id="e", problem="the box has no numbers"),
+        GivenRegion(box=nowhere, id="f"),
+    )
+    rows = dataclasses.replace(proposals([(region.box, 1.0) for region in given]), given=given)
+    found = select(rows, SelectSettings(), key="k", width=WIDTH, height=HEIGHT, proposer="p")
+    assert {result.given.id: result.drop and result.drop.reason for result in found if result.given} == {
+        "a": None, "b": Reason.CROWD, "c": Reason.CROWD, "d": Reason.BAD_RECORD, "e": Reason.BAD_RECORD,
+        "f": Reason.INVALID_BOX,
+    }  # fmt: skip
+    assert [result.drop.message for result in found if result.given and result.given.id == "d" and result.drop] == [
+        "the category is not there"
+    ]

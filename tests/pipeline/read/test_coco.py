@@ -45,8 +45,9 @@ def test_images_come_by_file_name_with_their_regions(instances):
     a, b = read_all(str(instances))
     assert (a.key, a.uri, a.data, a.given, a.given_size) == ("a", "a.jpg", JPEG + b"a.jpg", (), (20, 10))
     assert (b.key, b.index, b.given_size, b.url, b.license) == ("b", 1, (40, 30), "http://x/b.jpg", "http://cc")
-    near, far = b.given
-    assert near == GivenRegion(box=(1, 2, 4, 6.5), label="cat")
+    near, crowd, far = b.given
+    assert near == GivenRegion(box=(1, 2, 4, 6.5), label="cat", id="1")
+    assert (crowd.is_crowd, crowd.box, crowd.id) == (True, (0, 0, 9, 9), "2")
     assert (far.label, far.score, far.caption, far.box[:3]) == ("dog", 0.25, "far", (-5, 0, 94))
     assert math.isnan(far.box[3])
 
@@ -83,11 +84,6 @@ def test_remote_json_and_images(bucket, store, instances):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"annotations": [{"id": 1, "image_id": 8, "caption": "x"}, {"id": 2, "image_id": 9, "caption": "x"}]}, "8, 9"),
-        ({"annotations": [{"id": 1, "image_id": 7}]}, "annotations[0] has neither"),
-        ({"annotations": [{"id": 1, "image_id": 7, "bbox": [1, 2, 3]}]}, "annotations[0].bbox"),
-        ({"annotations": BOXES, "categories": [{"id": 2, "name": "cat"}]}, "category 5"),
-        ({"images": [*IMAGES, IMAGES[0]]}, "used twice, such as 7"),
         ({"images": [{"id": 1}]}, "file_name"),
         ({"images": []}, "empty"),
         ({"images": None}, "'images' and 'annotations'"),
@@ -101,10 +97,12 @@ def test_a_broken_file_is_refused_with_the_place(tmp_path, fields, words):
     assert "x.json" in str(caught.value)
 
 
-def test_captions_of_unknown_images_are_refused(instances, tmp_path):
+def test_captions_of_unknown_images_are_a_row_of_their_own(instances, tmp_path):
     path = write(tmp_path / "captions.json", annotations=[{"id": 1, "image_id": 404, "caption": "x"}])
-    with pytest.raises(SourceError, match=r"captions\.json.*404"):
-        read_all(f"{instances}?captions={path}")
+    *known, stray = read_all(f"{instances}?captions={path}")
+    assert reasons(known) == [None, None]
+    assert stray.drop and stray.drop.reason is Reason.BAD_RECORD
+    assert "annotations[0] names image id 404, which 'images' lacks" in stray.drop.message
 
 
 def test_a_folder_is_no_coco_input(tmp_path):

@@ -113,20 +113,46 @@ def test_images_that_only_the_table_names_are_missing(photos, tmp_path):
     [
         ("name,words\nb.jpg,x\n", "'name,words'; it must name a column of files"),
         ("", "the header is ''"),
-        ("file,caption\nb.jpg,a dog, asleep\n", "line 2 has 3 fields, the header has 2"),
-        ("file,caption\n,a dog\n", "line 2 names no file"),
         ("file,caption\n", "it has none"),
         ("file,caption\nx/y.jpg,z\n", "its first is 'x/y.jpg', the first image is 'a.PNG'"),
-        ('file,caption\nb.jpg,"a" dog\n', "table of captions"),
-        (b"file,caption\nb.jpg,caf\xe9\n", "UTF-8"),
     ],
 )
 def test_an_unclear_table_is_refused(photos, table, words):
-    (photos / "c.csv").write_bytes(table if isinstance(table, bytes) else table.encode())
+    (photos / "c.csv").write_bytes(table.encode())
     with pytest.raises(SourceError) as caught:
         read_all(f"{photos}?captions=c.csv")
     assert words in str(caught.value)
     assert "c.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "reason", "words"),
+    [
+        (
+            "file,caption\nb.jpg,a dog, asleep\na.PNG,x\n",
+            Reason.BAD_RECORD,
+            "c.csv: line 2 has 3 fields, the header has 2",
+        ),
+        ("file,caption\na.PNG,x\nb.jpg\n", Reason.BAD_RECORD, "c.csv: line 3 has 1 fields, the header has 2"),
+        (
+            b"file,caption\nb.jpg,caf\xe9\na.PNG,x\n",
+            Reason.CAPTION_ENCODING,
+            "c.csv: line 2: a caption that is not UTF-8",
+        ),
+    ],
+)
+def test_a_row_that_cannot_be_used_ends_its_image_alone(photos, table, reason, words):
+    (photos / "c.csv").write_bytes(table if isinstance(table, bytes) else table.encode())
+    found = read_all(f"{photos}?captions=c.csv")
+    assert reasons(found) == [None, reason, None]
+    assert words in found[1].drop.message
+
+
+def test_a_row_that_names_no_image_is_a_row_of_its_own(photos):
+    (photos / "c.csv").write_text('file,caption\n,a dog\nb.jpg,"a" dog\n')
+    *images, lost = read_all(f"{photos}?captions=c.csv")
+    assert [item.caption for item in images] == [None, '"a" dog', None]
+    assert (lost.uri, lost.drop.message) == (f"{photos}/c.csv", "c.csv: line 2 names no file")
 
 
 def test_a_remote_folder_is_read_in_order(bucket, store):

@@ -102,20 +102,33 @@ def test_damaged_and_missing_files_are_one_row_each(tmp_path):
     write(tmp_path / "0.parquet", image=images(0, 1))
     (tmp_path / "1.parquet").write_bytes(b"PAR1 cut")
     found = read_all(f"{tmp_path}/{{0..2}}.parquet")
-    assert [item.key for item in found] == ["0-00000000", "0-00000001", "1-truncated", "2-missing"]
+    assert [item.key for item in found] == ["0-00000000", "0-00000001", "1-00000000", "2-00000000"]
     assert reasons(found) == [None, None, Reason.TRUNCATED, Reason.MISSING]
 
 
-def test_damage_inside_a_file_ends_it_with_one_row(tmp_path):
-    path = write(tmp_path / "x.parquet", image=[JPEG + bytes(5000)] * 4, row_group_size=1)
+def test_damage_inside_a_file_ends_the_rows_of_its_group_and_no_others(tmp_path):
+    path = write(tmp_path / "x.parquet", image=[JPEG + bytes(5000)] * 8, row_group_size=2)
     ((part,),) = open_source(str(path)).parts(10, False)
-    start = pq.read_metadata(path).row_group(2).column(0).data_page_offset
+    start = pq.read_metadata(path).row_group(1).column(0).dictionary_page_offset
     data = bytearray(path.read_bytes())
     data[start : start + 60] = b"\xff" * 60
     path.write_bytes(bytes(data))
     found = list(open_source(str(path)).read(part))
-    assert [item.key for item in found] == ["x-00000000", "x-00000001", "x-truncated"]
-    assert "from row 2 on" in found[2].drop.message
+    assert [item.key for item in found] == [f"x-{row:08d}" for row in range(8)]
+    assert reasons(found) == [None, None, Reason.TRUNCATED, Reason.TRUNCATED, None, None, None, None]
+    assert "row group 1" in found[2].drop.message
+
+
+def test_a_file_that_was_cut_or_lost_rows_since_it_was_planned_has_a_row_for_each(tmp_path):
+    path = write(tmp_path / "x.parquet", image=images(0, 1, 2))
+    ((part,),) = open_source(str(path)).parts(10, False)
+    source = open_source(str(path))
+    write(path, image=images(0))
+    assert reasons(source.read(part)) == [None, Reason.TRUNCATED, Reason.TRUNCATED]
+    path.write_bytes(b"PAR1 cut")
+    assert reasons(source.read(part)) == [Reason.TRUNCATED] * 3
+    path.unlink()
+    assert reasons(source.read(part)) == [Reason.MISSING] * 3
 
 
 def test_nothing_readable_is_refused(tmp_path):

@@ -3,7 +3,7 @@ import tarfile
 
 import pytest
 
-from pipeline.read.tars import walk
+from pipeline.read.tars import Gap, TarEntry, walk
 from schemas.reasons import Reason
 from tests.pipeline.read.source_builders import tar_bytes
 
@@ -11,14 +11,14 @@ MEMBERS = [("a.jpg", b"A" * 700), ("a.txt", b"one"), ("b.jpg", b"B" * 10)]
 WHOLE = tar_bytes(MEMBERS)
 
 
-def walked(data: bytes):
+def walked(data: bytes) -> tuple[list[TarEntry], list[Gap]]:
     return walk(io.BytesIO(data))
 
 
 def test_members_are_found_where_their_bytes_are():
-    members, problem = walked(WHOLE)
-    assert problem is None
-    assert [(m.name, WHOLE[m.offset : m.offset + m.size]) for m in members] == MEMBERS
+    entries, gaps = walked(WHOLE)
+    assert gaps == []
+    assert [(e.name, WHOLE[e.offset : e.offset + e.size]) for e in entries] == MEMBERS
 
 
 @pytest.mark.parametrize(
@@ -31,35 +31,39 @@ def test_members_are_found_where_their_bytes_are():
         (512 + 1024, ["a.jpg"], []),  # between two members
         (512 + 1024 + 100, ["a.jpg"], []),  # inside a header
         (512 + 1024 + 512 + 1, ["a.jpg"], ["a.txt"]),
-        (4 * 1024, ["a.jpg", "a.txt", "b.jpg"], None),
     ],
 )
 def test_a_cut_is_noticed_wherever_it_is(length, whole, cut):
-    members, problem = walked(WHOLE[:length])
-    assert [m.name for m in members if m.problem is None] == whole
-    if cut is not None:
-        assert problem
-        assert [m.name for m in members if m.problem is Reason.TRUNCATED] == cut
+    entries, gaps = walked(WHOLE[:length])
+    assert [e.name for e in entries if e.problem is None] == whole
+    assert [e.name for e in entries if e.problem is Reason.TRUNCATED] == cut
+    (gap,) = gaps
+    assert (gap.stop, gap.reason) == (length, Reason.TRUNCATED)
+    assert all(name in gap.problem for name in cut)
 
 
-def test_every_cut_before_the_end_mark_is_noticed():
+def test_every_cut_before_the_end_mark_is_noticed_and_none_after_it():
     end = WHOLE.rindex(b"B") + 1
     mark = (end + 511) // 512 * 512
     for length in range(0, mark + 512, 37):
-        assert walked(WHOLE[:length])[1], length
-    assert walked(WHOLE[: mark + 512])[1] is None
+        assert len(walked(WHOLE[:length])[1]) == 1, length
+    for length in range(mark + 512, len(WHOLE) + 1, 37):
+        assert walked(WHOLE[:length])[1] == [], length
 
 
-def test_damage_in_the_middle_is_not_taken_for_the_end():
+def test_damage_in_the_middle_is_a_gap_after_which_reading_goes_on():
     damaged = bytearray(WHOLE)
     damaged[512 + 1024 : 512 + 1024 + 512] = b"x" * 512
-    members, problem = walked(bytes(damaged))
-    assert [m.name for m in members] == ["a.jpg"]
-    assert problem == f"byte {512 + 1024} is no tar header"
+    entries, (gap,) = walked(bytes(damaged))
+    assert [e.name for e in entries] == ["a.jpg", "b.jpg"]
+    assert (gap.start, gap.stop, gap.num_lost) == (512 + 1024, 512 + 1024 + 1024, 1024)
 
 
-def test_what_is_no_tar_is_called_so():
-    assert walked(b"<html>404</html>" * 100) == ([], "the tar is cut or is none: invalid header")
+def test_what_is_no_tar_is_one_gap():
+    assert walked(b"<html>404</html>" * 100) == (
+        [],
+        [Gap(start=0, stop=1600, problem="no header where one belongs", num_lost=1600)],
+    )
 
 
 @pytest.mark.parametrize("format_", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -70,9 +74,9 @@ def test_long_and_unicode_names_are_read(format_):
         info = tarfile.TarInfo(name)
         info.size = 3
         tar.addfile(info, io.BytesIO(b"abc"))
-    (member,), problem = walked(buffer.getvalue())
-    assert (member.name, problem) == (name, None)
-    assert buffer.getvalue()[member.offset :][:3] == b"abc"
+    (entry,), gaps = walked(buffer.getvalue())
+    assert (entry.name, gaps) == (name, [])
+    assert buffer.getvalue()[entry.offset :][:3] == b"abc"
 
 
 def test_links_have_the_bytes_they_name():

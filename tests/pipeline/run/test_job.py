@@ -1,6 +1,7 @@
 """Whole jobs in this process, on Beam's in-memory runner: resume, drain, other jobs, trouble with the store."""
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -310,6 +311,25 @@ def test_transient_trouble_of_the_store_is_tried_again(
     monkeypatch.setattr(LocalStorage, "settle", settle_later)
     annotate([tars], output)
     assert drops == []
+    assert digests(output) == undisturbed
+
+
+@pytest.mark.parametrize("operation", ["sizes", "names", "read", "replace", "remove"])
+def test_what_the_driver_cannot_do_at_once_it_tries_again(
+    tars: Path, output: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    """Now and then it fails, in driver and workers alike."""
+    original, calls = getattr(LocalStorage, operation), itertools.count(1)
+
+    def flaky(self: LocalStorage, *arguments: Any, **named: Any) -> Any:
+        if str(output) in self.url and next(calls) % (13 if operation == "read" else 5) == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), self.url)
+        return original(self, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, operation, flaky)
+        annotate([tars], output)
+    assert next(calls) > 5
     assert digests(output) == undisturbed
 
 

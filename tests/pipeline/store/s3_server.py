@@ -82,6 +82,7 @@ def serve() -> Iterator[S3Server]:
     """Run a server with an empty bucket."""
     server = S3Server()
     http = make_server("127.0.0.1", 0, server, threaded=True, request_handler=_Silent)
+    http.handle_error = lambda *_: None  # type: ignore[method-assign]  # of connections that were reset on purpose
     server.url = f"http://127.0.0.1:{http.server_port}"
     thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
     thread.start()

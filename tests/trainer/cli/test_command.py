@@ -16,11 +16,10 @@ import open_clip
 import pytest
 import torch
 
+import fineclip
 from fineclip import SUBCOMMANDS
 from tests.trainer.runs import write_data
 from tests.trainer.towers import EVA, VIT
-from trainer.cli.command import evaluate_main, train_main
-from trainer.cli.export import export_main
 from trainer.cli.options import parse_evaluate, parse_train
 from trainer.cores import default_threads
 from trainer.hyperparameters import ModelSettings
@@ -49,6 +48,18 @@ SMALL = [
     "--log-every",
     "1",
 ]
+
+
+def train_main(arguments: list[str]) -> int:
+    return fineclip.main(["train", *arguments])
+
+
+def evaluate_main(arguments: list[str]) -> int:
+    return fineclip.main(["evaluate", *arguments])
+
+
+def export_main(arguments: list[str]) -> int:
+    return fineclip.main(["export-model", *arguments])
 
 
 @pytest.fixture(scope="module")
@@ -381,9 +392,34 @@ def test_a_signal_while_texts_are_embedded_is_an_interruption_too(folder, tmp_pa
     assert train_main([*arguments, "--stop-after", "1"]) == 0
 
 
-def test_the_module_lists_its_commands(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["trainer"])
+def test_the_module_is_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["trainer", "train", "nowhere", "--out", "run", "--epochs", "0"])
     with pytest.raises(SystemExit) as exited:
         runpy.run_module("trainer", run_name="__main__")
     assert exited.value.code == 2
-    assert "train|evaluate|export" in capsys.readouterr().err
+    assert "out of range" in capsys.readouterr().err
+
+
+def test_the_documented_launch_line_is_not_misled_by_the_folder_it_is_given_in(tmp_path):
+    """`torchrun $(which fineclip) train` finds our packages where others of their names lie."""
+    write_data(_made(tmp_path / "data"), (6, 4))
+    for name in ("trainer", "schemas"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module was imported')")
+    arguments = "data --recipe mini --image-size 32 --crop-size 16 --global-batch-size 4 --stop-after 1 --workers 0"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command = Path(sys.executable).with_name("fineclip")
+    ran = subprocess.run(
+        [*torchrun, command, "train", *arguments.split(), "--device", "cpu", "--out", "run"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(fineclip.__file__).parent), "GLOO_SOCKET_IFNAME": "lo"},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert load_checkpoint(tmp_path / "run" / "last.pt").step == 1
+    assert (tmp_path / "run" / "skipped-1.jsonl").exists()
+
+
+def _made(path: Path) -> Path:
+    path.mkdir()
+    return path

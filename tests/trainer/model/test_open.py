@@ -1,7 +1,10 @@
 """Models by name and file; the original EVA-CLIP layout in and out, nothing missing or left over."""
 
 import json
+import urllib.request
+from email.message import Message
 from pathlib import Path
+from urllib.error import HTTPError, URLError
 
 import open_clip
 import pytest
@@ -14,6 +17,7 @@ from trainer.errors import TrainingError
 from trainer.hyperparameters import ModelSettings
 from trainer.model.eva_weights import to_open_clip, to_original
 from trainer.model.open import load_model, load_weights
+from trainer.model.pretrained import check_available
 
 
 def original_state(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
@@ -136,3 +140,46 @@ def test_what_cannot_be_loaded_is_named(settings, message):
 
 def test_the_bundled_mini_loads():
     assert Path(load_model(ModelSettings(model="fineclip-mini", image_size=96, crop_size=96)).name).name
+
+
+@pytest.mark.parametrize(
+    ("known", "named"),
+    [
+        ({"hf_hub": "somebody/tiny/"}, "somebody/tiny/resolve/main/open_clip_model.safetensors"),
+        ({"hf_hub": "somebody/tiny/weights.pt"}, "somebody/tiny/resolve/main/weights.pt"),
+        ({"url": "http://localhost/weights.pt"}, "http://localhost/weights.pt"),
+    ],
+)
+def test_weights_out_of_reach_are_asked_for_once_and_named(known, named, monkeypatch, tmp_path):
+    asked = []
+
+    def unreachable(request, timeout):
+        asked.append(request.full_url)
+        raise URLError("no route to host")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda model, tag: known)
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(open_clip, "create_model", lambda *_, **__: pytest.fail("downloads were tried"))
+    with pytest.raises(TrainingError, match=rf"no route to host.*Download \S*{named} .*--pretrained FILE"):
+        load_model(ModelSettings(model=VIT, pretrained="a_tag"))
+    assert len(asked) == 1
+
+
+def test_weights_that_are_cached_or_within_reach_are_open_clip_s_affair(monkeypatch, tmp_path):
+    def answers(request, timeout):
+        raise HTTPError(request.full_url, 401, "not for you", Message(), None)
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda model, tag: {"url": "http://localhost/weights.pt"})
+    monkeypatch.setattr(urllib.request, "urlopen", answers)
+    check_available(VIT, "a_tag")
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("asked for what is here"))
+    (tmp_path / ".cache" / "clip").mkdir(parents=True)
+    (tmp_path / ".cache" / "clip" / "weights.pt").write_bytes(b"")
+    check_available(VIT, "a_tag")
+
+
+def test_weights_of_another_activation_are_refused():
+    with pytest.raises(TrainingError, match=r"with QuickGELU.*--model ViT-B-16-quickgelu"):
+        check_available("ViT-B-16", "openai")

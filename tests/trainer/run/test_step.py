@@ -92,6 +92,14 @@ def test_processes_equal_one(folder, tmp_path, num_processes, max_images):
             assert_same(found[at], expected, (name, process))
 
 
+def test_processes_with_different_numbers_of_pieces_do_not_wait_for_each_other(folder, tmp_path):
+    recipe = change(RECIPE, global_batch_size=13)  # 7 images and 6, so two pieces and one
+    found = run_processes(weights_after_a_step, 2, folder, recipe, 6, str(tmp_path))
+    expected = weights_after_a_step(folder, recipe, 100, str(tmp_path))
+    for process in found:
+        assert_same(process, expected, "pieces")
+
+
 def test_pieces_draw_the_same_random_numbers_twice(folder, tmp_path, monkeypatch):
     parts = parts_of(folder, RECIPE, 2, str(tmp_path))
     for block in parts.model.clip.visual.transformer.resblocks[:-1]:

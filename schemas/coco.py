@@ -1,0 +1,338 @@
+"""COCO's JSON, read in one place: for sources, evaluators and detection. Nothing is drawn and no array is made.
+
+    read_coco(bytes) -> CocoFile   images, categories, licences, info; annotations one at a time
+
+It is strict only about what is needed: a file must be an object with a list `images`. An entry that cannot be used
+stays in its place and has a `problem`, a sentence; whoever reads decides what becomes of it. Ids are text, the same for
+1, 1.0 and "1". Numbers may be text. Memory: the file's bytes, some 100 bytes an entry, and what the reader keeps.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from schemas.loose_json import LooseJsonError, decode_json, id_text, number, shown, split_json, text
+
+Box = tuple[float, float, float, float]
+
+
+class CocoError(ValueError):
+    """A file is not COCO's JSON; the message says why."""
+
+
+class Rle(msgspec.Struct, frozen=True, kw_only=True):
+    """A mask in COCO's run lengths, which go down the columns and begin with what is outside."""
+
+    counts: str
+    """Compressed, as pycocotools writes them."""
+    height: int
+    width: int
+
+
+class CocoImage(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of `images`."""
+
+    id: str | None
+    file_name: str | None
+    """As written, not looked for."""
+    width: float | None
+    """In pixels, as stated; may be no size at all."""
+    height: float | None
+    url: str | None
+    """`coco_url`, else `flickr_url`."""
+    license: str | None
+    """The id of an entry of `licenses`."""
+    problem: str | None
+
+
+class CocoAnnotation(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of `annotations`, or a segment of one of COCO panoptic's: a region, or a caption of the image."""
+
+    position: int
+    """In `annotations`, from 0."""
+    id: str | None
+    image_id: str | None
+    category_id: str | None
+    box: Box | None
+    """xyxy in pixels of the image, as stated or as the segmentation has it; may be NaN or outside."""
+    score: float | None
+    is_crowd: bool | None
+    """None where it is not said."""
+    caption: Any
+    """A string, by the format; whatever was written."""
+    segmentation: msgspec.Raw
+    """Polygons or an RLE as JSON, not looked at where there is a box."""
+    is_region: bool
+    """Whether it is of a region: it says a box or a segmentation, or does not say a caption."""
+    problem: str | None
+
+    @property
+    def polygons(self) -> tuple[tuple[float, ...], ...]:
+        """The region's outlines: x, y, x, y, ... in pixels of the image; none where the segmentation is no list."""
+        value = _value(self.segmentation)
+        polygons = [_numbers(polygon) for polygon in value] if isinstance(value, list) else []
+        return tuple(polygon for polygon in polygons if polygon and len(polygon) >= 6 and len(polygon) % 2 == 0)
+
+    @property
+    def rle(self) -> Rle | None:
+        """The region's mask, where the segmentation is run lengths, compressed or not."""
+        if not bytes(self.segmentation).lstrip().startswith(b"{"):
+            return None
+        value = _value(self.segmentation)
+        size = _numbers(value.get("size")) if isinstance(value, dict) else None
+        counts = value.get("counts") if isinstance(value, dict) else None
+        runs = _numbers(counts) if isinstance(counts, list) else None
+        if runs is not None and all(0 <= run < 2**31 for run in runs):
+            counts = compress_runs([int(run) for run in runs])
+        if size is None or len(size) != 2 or not min(size) >= 1 or not isinstance(counts, str) or not counts.isascii():
+            return None
+        return Rle(counts=counts, height=int(size[0]), width=int(size[1]))
+
+
+class CocoFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A COCO file; annotations are decoded as they are asked for."""
+
+    images: list[CocoImage]
+    categories: dict[str, str]
+    """Name by id."""
+    licenses: dict[str, str]
+    """Address, else name, by id."""
+    info: dict[str, Any]
+    num_annotations: int
+    pieces: list[msgspec.Raw]
+
+    def annotations(self) -> Iterator[CocoAnnotation]:
+        """Yield the annotations in order, panoptic ones segment by segment."""
+        for position, piece in enumerate(self.pieces):
+            entry = _decode(piece, _Annotation)
+            if isinstance(entry, str):
+                yield _unusable(position, entry)
+                continue
+            segments = entry.segments_info if isinstance(entry.segments_info, list) else None
+            if segments is None:
+                yield _annotation(position, entry, self.categories)
+            for segment in segments or ():
+                known = segment if isinstance(segment, dict) else {}
+                part = _entry(_Annotation, known | {"image_id": entry.image_id})
+                yield _annotation(position, part, self.categories)
+
+
+_NOTHING = msgspec.Raw(b"null")
+_NO_SEGMENTATION = (b"null", b"[]", b"{}")
+
+
+class _File(msgspec.Struct):
+    images: list[msgspec.Raw]
+    annotations: list[msgspec.Raw] = []
+    categories: msgspec.Raw = _NOTHING
+    licenses: msgspec.Raw = _NOTHING
+    info: msgspec.Raw = _NOTHING
+
+
+class _Image(msgspec.Struct):
+    id: Any = None
+    file_name: Any = None
+    width: Any = None
+    height: Any = None
+    coco_url: Any = None
+    flickr_url: Any = None
+    license: Any = None
+
+
+class _Annotation(msgspec.Struct):
+    id: Any = None
+    image_id: Any = None
+    category_id: Any = None
+    bbox: Any = None
+    score: Any = None
+    iscrowd: Any = None
+    caption: Any = None
+    segmentation: msgspec.Raw = _NOTHING
+    segments_info: Any = None
+
+
+def read_coco(data: bytes) -> CocoFile:
+    """Return what a COCO file holds. Raises CocoError for anything but an object with a list of `images`."""
+    try:
+        file = split_json(data, _File)
+    except LooseJsonError as error:
+        raise CocoError(f"not a COCO file with 'images' and 'annotations': {error}") from error
+    if not file.images:
+        raise CocoError("its 'images' are empty; nothing to read")
+    categories = {key: text(entry.get("name")) for key, entry in _by_id(file.categories)}
+    licenses = {key: text(entry.get("url")) or text(entry.get("name")) for key, entry in _by_id(file.licenses)}
+    info = _value(file.info)
+    return CocoFile(
+        images=[_image(position, piece) for position, piece in enumerate(file.images)],
+        categories={key: name for key, name in categories.items() if name is not None},
+        licenses={key: name or key for key, name in licenses.items()},
+        info=info if isinstance(info, dict) else {},
+        num_annotations=len(file.annotations),
+        pieces=file.annotations,
+    )
+
+
+def _value(piece: msgspec.Raw) -> Any:
+    try:
+        return decode_json(bytes(piece))
+    except LooseJsonError:
+        return None
+
+
+def _by_id(piece: msgspec.Raw) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (id, entry) of a list of objects; an entry without an id is of no use to anything."""
+    entries = _value(piece)
+    for entry in entries if isinstance(entries, list) else ():
+        key = id_text(entry.get("id")) if isinstance(entry, dict) else None
+        if key is not None:
+            yield key, entry
+
+
+def _decode(piece: msgspec.Raw, kind: type[Any]) -> Any:
+    """Return the entry, or what is wrong with it."""
+    try:
+        return msgspec.json.decode(piece, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass  # text that is no text, numbers beyond all floats: read again, more slowly
+    value = _value(piece)
+    if not isinstance(value, dict):
+        return f"it is {shown(value)}, not an object"
+    return _entry(kind, value)
+
+
+def _entry(kind: type[Any], value: dict[str, Any]) -> Any:
+    known = {name: field for name, field in value.items() if name in kind.__struct_fields__}
+    if "segmentation" in known:
+        known["segmentation"] = msgspec.Raw(msgspec.json.encode(known["segmentation"]))
+    return kind(**known)
+
+
+def _image(position: int, piece: msgspec.Raw) -> CocoImage:
+    entry = _decode(piece, _Image)
+    problem = f"images[{position}]: {entry}" if isinstance(entry, str) else None
+    entry = _Image() if isinstance(entry, str) else entry
+    file_name = entry.file_name if isinstance(entry.file_name, str) else text(entry.file_name)
+    key = id_text(entry.id)
+    if problem is None and (file_name is None or not file_name.strip()):
+        problem = f"images[{position}]: file_name is {shown(entry.file_name)}, not a name"
+    elif problem is None and text(file_name) != file_name:
+        problem = f"images[{position}]: file_name {shown(file_name)} holds what no name can hold"
+    elif problem is None and key is None:
+        problem = f"images[{position}]: id is {shown(entry.id)}, not an id"
+    return CocoImage(
+        id=key,
+        file_name=file_name,
+        width=number(entry.width),
+        height=number(entry.height),
+        url=text(entry.coco_url) or text(entry.flickr_url),
+        license=id_text(entry.license),
+        problem=problem,
+    )
+
+
+def _unusable(position: int, why: str) -> CocoAnnotation:
+    annotation = _annotation(position, _Annotation(), {})
+    return msgspec.structs.replace(annotation, problem=f"annotations[{position}]: {why}")
+
+
+def _annotation(position: int, entry: _Annotation, categories: dict[str, str]) -> CocoAnnotation:
+    outlined = entry.bbox is None and bytes(entry.segmentation) not in _NO_SEGMENTATION
+    annotation = CocoAnnotation(
+        position=position,
+        id=id_text(entry.id),
+        image_id=id_text(entry.image_id),
+        category_id=id_text(entry.category_id),
+        box=_xyxy(entry.bbox),
+        score=number(entry.score),
+        is_crowd=None if entry.iscrowd is None else entry.iscrowd is True or number(entry.iscrowd) == 1,
+        caption=entry.caption,
+        segmentation=entry.segmentation,
+        is_region=entry.bbox is not None or outlined or entry.caption is None,
+        problem=None,
+    )
+    if outlined:
+        annotation = msgspec.structs.replace(annotation, box=_bounds(annotation))
+    problems = _problems(annotation, entry, categories)
+    if problems:
+        annotation = msgspec.structs.replace(annotation, problem=f"annotations[{position}]: {'; '.join(problems)}")
+    return annotation
+
+
+def _problems(annotation: CocoAnnotation, entry: _Annotation, categories: dict[str, str]) -> list[str]:
+    """Return what is wrong with an annotation as it was written."""
+    problems = []
+    if annotation.is_region and annotation.box is None:
+        neither = "it has neither a 'bbox' that can be used nor a 'caption'"
+        problems.append(neither if entry.bbox is None else f"bbox {shown(entry.bbox)} is not four numbers")
+    if annotation.score is None and entry.score is not None:
+        problems.append(f"score {shown(entry.score)} is no number")
+    if categories and entry.category_id is not None and annotation.category_id not in categories:
+        problems.append(f"category_id {shown(entry.category_id)} is none of 'categories'")
+    return problems
+
+
+def _numbers(value: Any) -> tuple[float, ...] | None:
+    numbers = [number(entry) for entry in value] if isinstance(value, list) else [None]
+    return None if None in numbers else tuple(entry for entry in numbers if entry is not None)
+
+
+def _xyxy(bbox: Any) -> Box | None:
+    numbers = _numbers(bbox)
+    if numbers is None or len(numbers) != 4:
+        return None
+    x, y, width, height = numbers
+    return x, y, x + width, y + height
+
+
+def _bounds(annotation: CocoAnnotation) -> Box | None:
+    """Return the box of a segmentation that comes without one; None for an empty one."""
+    if annotation.rle is not None:
+        return _rle_bounds(annotation.rle)
+    xs = [x for polygon in annotation.polygons for x in polygon[::2]]
+    ys = [y for polygon in annotation.polygons for y in polygon[1::2]]
+    return (min(xs), min(ys), max(xs), max(ys)) if xs else None
+
+
+def _rle_bounds(rle: Rle) -> Box | None:
+    columns: list[int] = []
+    rows: list[int] = []
+    start = 0
+    runs = decompress_runs(rle.counts)
+    if sum(runs) != rle.height * rle.width:
+        return None
+    for position, run in enumerate(runs):
+        if position % 2 and run:
+            first, last = divmod(start, rle.height), divmod(start + run - 1, rle.height)
+            columns += first[0], last[0]
+            rows += (first[1], last[1]) if first[0] == last[0] else (0, rle.height - 1)
+        start += run
+    return (min(columns), min(rows), max(columns) + 1, max(rows) + 1) if columns else None
+
+
+def compress_runs(runs: list[int]) -> str:
+    """Return run lengths as COCO's string: each from the third on less the one two before, five bits a character."""
+    characters = []
+    for position, run in enumerate(runs):
+        rest = run - runs[position - 2] if position > 2 else run
+        more = True
+        while more:
+            bits, rest = rest & 31, rest >> 5
+            more = rest != (-1 if bits & 16 else 0)
+            characters.append(chr(48 + bits + 32 * more))
+    return "".join(characters)
+
+
+def decompress_runs(counts: str) -> list[int]:
+    """Return the run lengths that COCO's string `counts` stands for."""
+    runs: list[int] = []
+    value, shift = 0, 0
+    for character in counts:
+        bits = ord(character) - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (bits & 16) << (shift - 4) if bits & 16 else 0
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value, shift = 0, 0
+    return runs

@@ -1,0 +1,3 @@
+from tests.pipeline.read.conftest import bucket, store
+
+__all__ = ["bucket", "store"]

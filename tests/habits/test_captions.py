@@ -1,0 +1,281 @@
+"""Captions as people, exporters and download tools write them: each is read, or its image's row says why not."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from pipeline.read.base import SourceError
+from pipeline.read.caption_tables import read_table
+from pipeline.read.captions import is_labels
+from pipeline.read.location import Location
+from pipeline.sample import SourceItem
+from schemas.reasons import Reason
+from tests.builders import SEARCH, annotate, image_rows, jpeg, read_markers, read_rows, run, write_files, write_photos
+from tests.pipeline.read.source_builders import JPEG, read_all, reasons, tar_bytes
+
+WORDS = "a dog in the snow"
+
+SAY_NOTHING = ("", " ", "\n", "\u00a0", "\u200b\u200d", "\ufeff", "...", "-", "!?", "***", "\u2800", "\u3164")
+
+
+def folder_of(tmp_path: Path, files: dict[str, bytes | str]) -> str:
+    """Write a folder of texts and images; an image is any file that ends so."""
+    whole = {name: data.encode() if isinstance(data, str) else data for name, data in files.items()}
+    return str(write_files(tmp_path / "photos", whole))
+
+
+def only(found: list[SourceItem]) -> SourceItem:
+    (item,) = found
+    return item
+
+
+# Text files beside pictures
+
+
+@pytest.mark.parametrize(
+    "name", ["a.txt", "a.TXT", "a.caption", "a.Caption", "a.cap", "a.CAP", "a.jpg.txt", "a.jpg.caption"]
+)
+def test_a_text_under_the_images_name_is_its_caption(tmp_path, name):
+    assert only(read_all(folder_of(tmp_path, {"a.jpg": JPEG, name: WORDS}))).caption == WORDS
+
+
+def test_the_first_that_says_something_counts_and_all_are_kept(tmp_path):
+    files = {"a.jpg": JPEG, "a.txt": " \n", "a.caption": "second", "a.cap": "third", "a.jpg.txt": "first"}
+    item = only(read_all(folder_of(tmp_path, files)))
+    assert (item.caption, item.captions) == ("first", ("first", "second", "third"))
+
+
+@pytest.mark.parametrize("text", SAY_NOTHING)
+def test_what_says_nothing_is_no_caption_in_any_source(tmp_path, text):
+    assert only(read_all(folder_of(tmp_path, {"a.jpg": JPEG, "a.txt": text}))).captions == ()
+    pq.write_table(pa.table({"image": [JPEG], "caption": [text]}), tmp_path / "x.parquet")
+    assert only(read_all(f"parquet:{tmp_path}/x.parquet")).captions == ()
+    record = json.dumps({"caption": text}).encode()
+    (tmp_path / "x.tar").write_bytes(tar_bytes([("a.jpg", JPEG), ("a.txt", text.encode()), ("a.json", record)]))
+    assert only(read_all(f"{tmp_path}/x.tar")).captions == ()
+
+
+LABELS = {
+    "yolo": "1 0.352559 0.508652 0.21 0.4\n0 0.1 0.2 0.3 0.4\n",
+    "yolo, one box": "17 0.5 0.5 1 1",
+    "yolo with scores": "1 0.35 0.50 0.21 0.4 0.98\n",
+    "yolo outlines": "3 " + " ".join(f"0.{n}" for n in range(10, 26)),
+    "yolo tabs": "1\t0.35\t0.50\t0.21\t0.4\n",
+    "yolo with names": "traffic_light 0.35 0.50 0.21 0.4\ncar 0.1 0.2 0.3 0.4\n",
+    "visdrone": "684,8,273,116,0,0,0,0\n406,119,265,70,0,0,0,0\n",
+    "dota": "imagesource:GoogleEarth\ngsd:0.14\n937.0 913.0 921.0 912.0 923.0 874.0 940.0 875.0 small-vehicle 0\n"
+    "638.0 935.0 694.0 935.0 694.0 962.0 638.0 962.0 ship 1\n",
+    "kitti": "Car 0.00 0 -1.57 599.41 156.40 629.75 189.25 2.85 2.63 12.34 0.47 1.49 69.44 -1.56\n",
+    "boxes": "12 40 220 310\n",
+    "exponents": "0 1e-3 2.5e-1 .5 5.\n",
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_lines_of_numbers_beside_a_picture_are_labels_and_said_to_be(tmp_path, kind):
+    item = only(read_all(folder_of(tmp_path, {"a.jpg": JPEG, "a.txt": LABELS[kind]})))
+    assert (item.captions, item.drop) == ((), None)
+    assert item.note == "a.txt: lines of numbers are labels, not a caption"
+    item = only(read_all(folder_of(tmp_path, {"a.caption": WORDS})))
+    assert item.caption == WORDS, "another file may hold the caption"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        WORDS, "7", "42 7", "Route 66", "Apollo 11 and 12 and 13 and 14", "3.5 stars", "4 8 15 16 23 and 42 are these",
+        "10, 20, 30 or 40 people in a room", "1. a cat\n2. a dog", "2024-01-02 03:04", "房间里有 3 4 5 6 个人",
+    ],
+)  # fmt: skip
+def test_sentences_with_numbers_are_captions(text):
+    assert not is_labels(text)
+
+
+def test_a_yolo_folder_is_annotated_without_captions_and_its_rows_say_so(tmp_path):
+    files = {f"{n}.jpg": jpeg(n) for n in range(3)} | {f"{n}.txt": b"1 0.5 0.5 0.2 0.2\n" for n in range(2)}
+    outcome = annotate(
+        write_files(tmp_path / "yolo", files | {"2.txt": WORDS.encode()}), tmp_path / "out", flags=SEARCH
+    )
+    assert "2 ok images: something was mended or left out; `message` in the tables says what." in outcome.out
+    assert read_markers(tmp_path / "out")[0].num_noted == 2
+    rows = image_rows(tmp_path / "out")
+    assert [rows[key]["image_caption"] for key in "012"] == [None, None, WORDS]
+    assert [rows[key]["message"] for key in "012"] == [
+        "0.txt: lines of numbers are labels, not a caption", "1.txt: lines of numbers are labels, not a caption", None,
+    ]  # fmt: skip
+
+
+# Hugging Face's metadata
+
+
+def metadata(kind: str, rows: list[dict]) -> bytes:
+    if kind == "jsonl":
+        return "".join(json.dumps(row) + "\n" for row in rows).encode()
+    if kind == "parquet":
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows), sink)
+        return sink.getvalue()
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("column", ["text", "caption", "Caption", "sentence", "prompt", "alt_text"])
+def test_metadata_beside_pictures_holds_their_captions(tmp_path, kind, column):
+    rows = [{"file_name": "sub/b.jpg", column: 'a cat,\n"asleep"'}, {"file_name": "a.jpg", column: WORDS}]
+    files = {"a.jpg": JPEG, "sub/b.jpg": JPEG, f"metadata.{kind}": metadata(kind, rows)}
+    assert [item.caption for item in read_all(folder_of(tmp_path, files))] == [WORDS, 'a cat,\n"asleep"']
+
+
+def test_metadata_lies_in_each_split_and_names_files_from_there(tmp_path):
+    files = {"train/0.jpg": JPEG, "test/0.jpg": JPEG}
+    for split in ("train", "test"):
+        files[f"{split}/metadata.jsonl"] = metadata("jsonl", [{"file_name": "0.jpg", "text": split}])
+    assert {item.uri: item.caption for item in read_all(folder_of(tmp_path, files))} == {
+        "train/0.jpg": "train", "test/0.jpg": "test",
+    }  # fmt: skip
+
+
+def test_metadata_without_captions_or_of_other_files_is_not_read(tmp_path):
+    files = {"a.jpg": JPEG, "metadata.jsonl": metadata("jsonl", [{"file_name": "a.jpg", "label": 3}])}
+    files["sub/metadata.csv"] = b"path,title\nsongs/1.mp3,x\n"
+    assert [(item.uri, item.caption) for item in read_all(folder_of(tmp_path, files))] == [("a.jpg", None)]
+
+
+def test_bad_lines_of_metadata_are_rows_of_their_own(tmp_path):
+    lines = [
+        b'{"file_name": "a.jpg", "text": "one"}',
+        b"{broken",
+        b"[1]",
+        b'{"file_name": "a.jpg", "text": "two"}',
+        b"",
+    ]
+    *_, broken, listed = found = read_all(folder_of(tmp_path, {"a.jpg": JPEG, "metadata.jsonl": b"\n".join(lines)}))
+    assert found[0].captions == ("one", "two")
+    assert reasons(found) == [None, Reason.BAD_RECORD, Reason.BAD_RECORD]
+    assert "line 2 is no JSON object" in broken.drop.message and "line 3 is no JSON object" in listed.drop.message
+
+
+@pytest.mark.parametrize("query", ["", "?captions=metadata.jsonl"])
+def test_bad_lines_are_in_the_data_set(tmp_path, query):
+    lines = b'{"file_name": "a.jpg", "text": "one"}\n{broken\n{"file_name": "", "text": "x"}\n'
+    source = write_files(tmp_path / "in", {"a.jpg": jpeg(0), "metadata.jsonl": lines})
+    annotate(f"{source}{query}", tmp_path / "out", flags=SEARCH)
+    rows = [row for row in read_rows(tmp_path / "out") if row["region_id"] is None]
+    assert [(row["status"], row["reason"]) for row in rows] == [("ok", None), *[("dead", "bad_record")] * 2]
+
+
+def test_five_captions_an_image_come_in_their_order_into_every_file(tmp_path):
+    source = write_photos(tmp_path / "photos", 2)
+    for path in source.glob("*.txt"):
+        path.unlink()
+    rows = [f"{n:03d}.jpg| {place}| caption {place} of {n}" for n in range(2) for place in range(5)]
+    (source / "results.csv").write_text("\n".join(["image_name| comment_number| comment", *rows]))
+    annotate(f"{source}?captions=results.csv", tmp_path / "out")
+    row = image_rows(tmp_path / "out")["001"]
+    assert row["image_captions"] == [f" caption {place} of 1" for place in range(5)]
+    assert row["image_caption"] == row["image_captions"][0]
+    assert all(row["image_captions"] is None for row in read_rows(tmp_path / "out") if row["region_id"])
+    assert run("doctor", tmp_path / "out").code == 0
+
+
+# Tables
+
+
+FIELDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
+    ['"', '""', 'a "b" c', "two\nlines", "two\r\nlines", "x\ty", "a,b", ";", "|", " padded ", "\u2028", '5" pipe']
+)
+
+
+@given(
+    rows=st.lists(st.tuples(FIELDS, FIELDS, FIELDS), min_size=1, max_size=6),
+    delimiter=st.sampled_from(",\t;|"),
+    line_end=st.sampled_from(["\n", "\r\n"]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
+    mark=st.booleans(),
+)
+def test_what_the_csv_module_reads_from_a_well_formed_file_is_what_we_read(
+    tmp_path_factory, rows, delimiter, line_end, quoting, mark
+):
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=delimiter, lineterminator=line_end, quoting=quoting)
+    writer.writerows([("file_name", "id", "caption"), *rows])
+    wanted = [row for row in csv.reader(io.StringIO(text.getvalue(), newline=""), delimiter=delimiter) if row][1:]
+    assume(wanted == [list(row) for row in rows])  # the writer leaves a lone \\r unquoted, which ends a row
+    path = tmp_path_factory.getbasetemp() / "table.csv"
+    path.write_bytes(text.getvalue().encode("utf-8-sig" if mark else "utf-8"))
+    found = read_table(Location.of(str(path)))
+    assert [(row.file, row.values) for row in found if row.file] == [(f, (c,)) for f, _, c in wanted if f.strip()]
+    assert len(found) == len(wanted)
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("delimiter", ["\t", ",", "|"])
+@pytest.mark.parametrize(
+    "captions",
+    [
+        ('"a lone mark at the front', "b", "c"),
+        ("a", 'a 5" pipe', "c"),
+        ("a", "b", '"the last'),
+        ('"two of', "b", '"them'),
+        ("a", '"so" and so', "c"),
+        ('a mark at the end"', "b", 'and another"'),
+        ('"one opens', 'and one closes"', "c"),
+        ("a", '"', "c"),
+    ],
+)
+def test_a_lone_quotation_mark_robs_no_image(tmp_path, delimiter, line_end, captions):
+    names = ["a.jpg", "b.jpg", "c.jpg"]
+    lines = [f"file{delimiter}caption", *(f"{n}{delimiter}{c}" for n, c in zip(names, captions, strict=True))]
+    files = dict.fromkeys(names, JPEG) | {"t.tsv": line_end.join([*lines, ""])}
+    found = read_all(f"{folder_of(tmp_path, files)}?captions=t.tsv")
+    assert [item.caption or "" for item in found] == [c if c.strip('"') else "" for c in captions]
+
+
+def test_a_field_has_any_length(tmp_path):
+    long = "word " * 60_000
+    files = {"a.jpg": JPEG, "b.jpg": JPEG, "t.csv": f'file,caption\na.jpg,"{long}"\nb.jpg,{long}\n'}
+    assert [item.caption for item in read_all(f"{folder_of(tmp_path, files)}?captions=t.csv")] == [long, long]
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("t.json", json.dumps([{"image": "a.jpg", "caption": ["", WORDS]}])),
+        ("t.json", json.dumps({"a.jpg": WORDS})),
+        ("t.json", json.dumps({"a.jpg": {"raw": WORDS, "tokens": ["a"]}})),
+        ("t.jsonl", '\ufeff{"path": "a.jpg", "text": "' + WORDS + '"}\r\n\r\n'),
+        ("t.ndjson", '{"path": "./a.jpg", "sentences": [{"raw": "' + WORDS + '"}]}'),
+        ("t.TSV", f"Path\tCaption\r\na.jpg\t{WORDS}\r\n"),
+        ("t.txt", f"image;caption\na.jpg;{WORDS}"),
+    ],
+)
+def test_tables_of_other_kinds_are_read(tmp_path, name, table):
+    spec = f"folder:{folder_of(tmp_path, {'a.jpg': JPEG, name: table})}?captions={name}"
+    assert only(read_all(spec)).caption == WORDS
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "words"),
+    [
+        ("t.json", "[" * 100_000, "nested too deep"),
+        ("t.json", "{", "no JSON"),
+        ("t.json", "3", "neither a list nor an object"),
+        ("t.json", '{"images": [], "annotations": []}', "coco:FILE"),
+        ("t.parquet", "PAR1", "cannot be read as a table of captions"),
+        ("t.csv", "name;words\na.jpg;x", "must name a column of files"),
+    ],
+)
+def test_a_table_that_is_none_is_refused_with_a_sentence(tmp_path, name, table, words):
+    with pytest.raises(SourceError, match=words):
+        read_all(f"folder:{folder_of(tmp_path, {'a.jpg': JPEG, name: table})}?captions={name}")

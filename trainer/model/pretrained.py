@@ -1,0 +1,51 @@
+"""Whether a tag's weights can be had: asked once, where downloads would be tried again for most of a minute."""
+
+import os
+import urllib.request
+from pathlib import Path
+from urllib.error import HTTPError
+
+import open_clip
+from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+
+from trainer.errors import TrainingError
+
+_TIMEOUT_S = 10
+
+
+def check_available(model: str, tag: str) -> None:
+    """Raise TrainingError, naming what to download, where a tag's weights are neither cached nor within reach.
+
+    Also where they were trained with another activation than the model's, of which open_clip only warns. Tags that
+    open_clip does not know are left to it to complain about.
+    """
+    known = open_clip.get_pretrained_cfg(model, tag)
+    has_quick_gelu = (open_clip.get_model_config(model) or {}).get("quick_gelu", False)
+    if known and known.get("quick_gelu", False) != has_quick_gelu:
+        other = model.removesuffix("-quickgelu") if has_quick_gelu else f"{model}-quickgelu"
+        raise TrainingError(
+            f"--model {model} --pretrained {tag}: these weights were trained {'without' if has_quick_gelu else 'with'} "
+            f"QuickGELU, so their features would be wrong: give --model {other} --pretrained {tag}"
+        )
+    repository, file_name = os.path.split(known.get("hf_hub", ""))
+    if repository:
+        names = [file_name] if file_name else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
+        if any(isinstance(try_to_load_from_cache(repository, name), str) for name in names):
+            return
+        url = hf_hub_url(repository, names[0])
+    else:
+        url = known.get("url", "")
+        if not url or (Path("~/.cache/clip").expanduser() / Path(url).name).is_file():
+            return
+    try:
+        if repository and constants.HF_HUB_OFFLINE:
+            raise OSError("HF_HUB_OFFLINE is set")
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_TIMEOUT_S).close()  # noqa: S310
+    except HTTPError:
+        return  # somebody answers, and will say what is wrong
+    except OSError as error:
+        raise TrainingError(
+            f"--model {model} --pretrained {tag}: its weights are not on this machine and cannot be downloaded from "
+            f"here ({error}). Download {url} elsewhere and give it by --pretrained FILE"
+        ) from error
