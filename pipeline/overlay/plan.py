@@ -19,6 +19,9 @@ from schemas.names import LEASES_DIR, SCHEMA_VERSION, ShardName, overlay_of_file
 from schemas.overlays import OverlayPlan, is_overlay_name, plan_name
 from schemas.records import ShardMarker
 
+EDITS = "edits"
+"""The overlay of corrections by hand."""
+
 
 class OverlayNameError(ValueError):
     """An overlay cannot be called so. Commands exit 2 on it."""
@@ -76,6 +79,8 @@ def plan_overlay(
 
     Raises OverlayNameError, and PlanError where an overlay of that name was made by another configuration.
     """
+    if overlay == EDITS:
+        raise OverlayNameError(f"{EDITS!r} is the overlay of corrections made in the viewer; choose another name")
     claim(storage, overlay, tool=tool, configuration=configuration)
     generation = Generation(
         schema_version=SCHEMA_VERSION,

@@ -8,6 +8,7 @@
     compare   two runs or overlays, matched by key
     overview  the data set as a whole
     marks     keep / bad / note, saved as a filter list
+    edits     captions and labels corrected by hand, saved as an overlay
     pixels    image bytes: what they are, smaller ones, crops
     session   what one viewer has open, and what the page is sent
     safety    token, Host, Origin and headers

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.caption.normalise import normalised
-from pipeline.overlay.plan import BaseShard, claim
+from pipeline.overlay.plan import EDITS, BaseShard, claim
 from pipeline.overlay.write import commit_overlay, file_names
 from pipeline.store.commit import Decision, roll_forward
 from pipeline.store.storage import LocalStorage
@@ -27,8 +27,6 @@ from schemas.records import ShardMarker
 from schemas.tables import REGION_SCHEMA
 from schemas.text import says_something
 
-EDITS = "edits"
-"""The name of the overlay, and what stands in its column `captioner` where a person wrote the caption."""
 _MAX_TEXT = 2000
 _CONFIGURATION = {"by": "fineclip view"}
 COLUMNS = (*JOIN_COLUMNS, "label", *CAPTION_COLUMNS)
@@ -141,7 +139,7 @@ class Edits:
 
 
 def _row(seen: Mapping[str, Any], caption: str, label: str | None) -> dict[str, Any]:
-    """Return a region's row with another caption and label. Raises DatasetError."""
+    """Return a region's row with another caption, whose `captioner` is `edits`, and label. Raises DatasetError."""
     caption, label = normalised(caption), " ".join((label or "").split()) or None
     if not says_something(caption):
         raise DatasetError("the caption says nothing; mark the region as bad to leave it out")

@@ -9,9 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.overlay.plan import EDITS
 from pipeline.store.local import LocalStorage
 from pipeline.viewer import compare, gallery
-from pipeline.viewer.edits import COLUMNS, EDITS, Edits
+from pipeline.viewer.edits import COLUMNS, Edits
 from pipeline.viewer.marks import MARKS_FILE, Marks
 from pipeline.viewer.overview import overview, read_record
 from pipeline.viewer.pixels import Box, Decoded, crop, decode, media_type, shrink_for, smaller

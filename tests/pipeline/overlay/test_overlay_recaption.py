@@ -156,6 +156,8 @@ def test_an_overlay_of_another_s_making_is_refused(data: Path) -> None:
         recaptioned(data, "theirs")
     with pytest.raises(OverlayNameError, match=r"'No\.Name' is not a name for an overlay"):
         recaptioned(data, "No.Name")
+    with pytest.raises(OverlayNameError, match="'edits' is the overlay of corrections made in the viewer"):
+        recaptioned(data, "edits")
 
 
 class FakeCaptioner(Rule):
