@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.cli.report import inputs
 from pipeline.run.watch import Progress as JobProgress
+from schemas.text import counted
 
 _LOG_EVERY_S = 10.0
 
@@ -51,8 +52,8 @@ class Bar:
                 inputs(self._console, progress.plan)
         rate = (images - self._images_before) / max(time.monotonic() - self._started, 1e-9)
         units, planned = progress.plan.num_units, progress.plan.num_images
-        of_all = f"{images:,} images" if planned is None else f"{images:,} of {planned:,} images"
-        done = f"{of_all}, {progress.num_units_done:,} of {units:,} shards"
+        of_all = counted(images, "image") if planned is None else f"{images:,} of {counted(planned, 'image')}"
+        done = f"{of_all}, {progress.num_units_done:,} of {counted(units, 'shard')}"
         others = f"{progress.num_drivers} drivers, {progress.num_workers} workers" if progress.num_drivers > 1 else ""
         notes = "; ".join(filter(None, (others, progress.note)))
         rates = f"{rate:,.1f} images/s" + (f" ({notes})" if notes else "")

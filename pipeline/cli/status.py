@@ -14,6 +14,7 @@ from pipeline.run.dead import dead_items
 from pipeline.run.status import Markers, units_to_do
 from pipeline.store.storage import StorageError, open_storage, storage_errors
 from schemas.reasons import STATUS_OF, Status
+from schemas.text import counted
 
 _DESCRIPTION = "Counts images and regions by status and reason, from the shards' markers."
 _DEAD_REASONS = [reason.value for reason, status in STATUS_OF.items() if status is Status.DEAD]
@@ -48,9 +49,9 @@ def status_main(arguments: Sequence[str]) -> int:
         todo = units_to_do(plan, markers)
     console, totals = Console(emoji=False), markers.totals
     print_counts(console, totals)
-    state = "complete" if not todo else f"{len(todo):,} of {plan.num_units:,} units are still to do"
-    state = f"{len(damage):,} shards are damaged" if damage else state
-    held = f"{totals.num_shards:,} shards, {size_of(totals.num_bytes)}; {state}."
+    state = "complete" if not todo else f"{len(todo):,} of {counted(plan.num_units, 'unit')} still to do"
+    state = f"damaged: {counted(len(damage), 'shard')}" if damage else state
+    held = f"{counted(totals.num_shards, 'shard')}, {size_of(totals.num_bytes)}; {state}."
     console.print(f"{plan.storage.url}: {held}", highlight=False, markup=False, soft_wrap=True)
     for why in damage.values():
         remedy = "the same annotate command makes this shard again"
