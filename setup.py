@@ -43,6 +43,8 @@ OPENAI = ["openai>=3"]
 """The client of `--captioner openai`, which speaks to any OpenAI-compatible server."""
 ULTRALYTICS = ["ultralytics-opencv-headless>=8.4"]
 """AGPL-3.0. Imported by `--propose.engine ultralytics` alone."""
+DATAFLOW = ["apache-beam[gcp]==2.77.0"]
+"""`-- --runner=DataflowRunner`: Google's clients, some 340 MB."""
 RAY = ["ray>=2.60"]
 """`--engine ray`: without its dashboard, which `ray job submit` needs (`pip install 'ray[default]'`)."""
 DEV = [
@@ -87,6 +89,7 @@ setup(
         "openai": OPENAI,
         "ultralytics": ULTRALYTICS,
         "ray": RAY,
+        "dataflow": DATAFLOW,
         "viewer": VIEWER,
         "dev": DEV + OPENAI + RAY,
     },

@@ -116,6 +116,10 @@ class RunSettings:
     """Worker processes on this machine; on other machines the engine's own options say how many."""
     two_pools: bool = False
     """Propose every shard before any is captioned, as two Beam stages that can run on different machines."""
+    propose_accelerator: str = ""
+    """With --two-pools, what Beam's engine is to give the proposing step, such as type:nvidia-l4;count:1."""
+    caption_accelerator: str = ""
+    """The same of the captioning step."""
     decode_threads: int = 2
     """Threads a worker decodes images with, ahead of the models."""
     device: str = "auto"
@@ -143,6 +147,11 @@ class RunSettings:
         ):
             if value < least:
                 raise ValueError(f"{flag} is {value}, but must be at least {least}")
+        if (self.propose_accelerator or self.caption_accelerator) and (not self.two_pools or self.engine != "beam"):
+            raise ValueError(
+                "--propose-accelerator and --caption-accelerator are of the two steps of --two-pools on Beam; for one "
+                "pool give the engine's own option after --, such as Dataflow's worker_accelerator or Ray's --num-gpus"
+            )
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ValueError(f"--device is {self.device!r}; known: auto, cpu, cuda, cuda:N")
         if not 0 <= self.max_dead <= 1:

@@ -23,7 +23,7 @@ from pipeline.run.finalise import finalise
 from pipeline.run.log import Ending, RunLog
 from pipeline.run.status import Markers, Totals, units_to_do
 from pipeline.run.watch import Progress, Watch
-from pipeline.run.worker import WorkerSettings, drain_file
+from pipeline.run.worker import WorkerSettings, drain_file, token_file
 from pipeline.settings import Configuration, PlanSettings, RunSettings
 from pipeline.store.commit import decided, roll_forward, sweep
 from pipeline.store.scratch import sweep_scratch
@@ -107,8 +107,8 @@ def annotate(
         num_units_run = len(job.todo())
         try:
             job.run_until_done()
-        finally:
-            storage.remove(drain_file(job.run_id))  # the engine has ended: nobody looks for it any more
+        finally:  # the engine has ended: nobody looks for these any more
+            storage.remove(drain_file(job.run_id), token_file(job.run_id))
         dataset = job.finalise()
         job.clean_up()
         _check_balance(planned, job.markers)
@@ -203,6 +203,7 @@ class _Job:
     def _run_pass(self, units: Sequence[int]) -> None:
         engine = load_engine(self._settings.run.engine)
         options = engine.check_options(self._engine_options, self._settings.run)
+        self._storage.replace(token_file(self.run_id), b"seen\n")
         engine.run_units(units, self._settings, options, self._wait)
 
     def _wait(self, thread: threading.Thread) -> None:

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from pipeline.errors import EngineError, InterruptedRunError
 from pipeline.run import lease
-from pipeline.run.engines import Wait
+from pipeline.run.engines import Wait, sentence_of
 from pipeline.run.worker import Worker, WorkerSettings, drain_file
 from pipeline.settings import RunSettings
 
@@ -202,14 +202,7 @@ def _schedule(stage: str, units: Sequence[int], settings: WorkerSettings, option
                 told = ray.get(answer)
             except RayError as error:
                 ray.kill(actor)
-                if unit is None:
-                    raise InterruptedRunError(f"a worker could not be started: {error}") from error
-                deaths[unit] += 1
-                if deaths[unit] >= _MAX_DEATHS:
-                    raise InterruptedRunError(
-                        f"unit {unit} killed {_MAX_DEATHS} workers ({type(error).__name__}): probably out of memory; "
-                        "reserve more by --num-cpus, or leave its images out by --filter"
-                    ) from error
+                unit = _died_at(unit, error, deaths)
                 lease.free(storage, lease.unit_name(unit), holders.pop(actor))
                 left.append(unit)
                 start()
@@ -221,6 +214,22 @@ def _schedule(stage: str, units: Sequence[int], settings: WorkerSettings, option
                 running[actor.work.remote(stage, unit)] = (actor, unit)
             else:
                 ray.kill(actor)
+
+
+def _died_at(unit: int | None, error: RayError, deaths: Counter[int]) -> int:
+    """Count a worker's death and return its unit. Raises InterruptedRunError where it is no use to start another."""
+    if unit is None:
+        raise InterruptedRunError(f"a worker could not be started: {sentence_of(error)}") from error
+    if isinstance(error, RayTaskError):
+        raised = str(error).strip().splitlines()[-1]  # the end of the traceback that Ray hands over as a text
+        raise InterruptedRunError(f"a worker failed at unit {unit}: {raised}") from error
+    deaths[unit] += 1
+    if deaths[unit] == _MAX_DEATHS:
+        raise InterruptedRunError(
+            f"unit {unit} killed {_MAX_DEATHS} workers ({type(error).__name__}): probably out of memory; "
+            "reserve more by --num-cpus, or leave its images out by --filter"
+        ) from error
+    return unit
 
 
 def _room(options: RayOptions) -> int:
