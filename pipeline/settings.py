@@ -116,9 +116,9 @@ class RunSettings:
     """Worker processes on this machine; on other machines the engine's own options say how many."""
     two_pools: bool = False
     """Propose every shard before any is captioned, as two Beam stages that can run on different machines."""
-    propose_accelerator: str = ""
+    propose_accelerator: str | None = None
     """With --two-pools, what Beam's engine is to give the proposing step, such as type:nvidia-l4;count:1."""
-    caption_accelerator: str = ""
+    caption_accelerator: str | None = None
     """The same of the captioning step."""
     decode_threads: int = 2
     """Threads a worker decodes images with, ahead of the models."""

@@ -45,7 +45,7 @@ def build(pipeline: beam.Pipeline, units: Sequence[int], settings: WorkerSetting
     """Add the graph that annotates `units` to a pipeline."""
     worker = shared.Shared()
 
-    def stage(name: str, accelerator: str = "") -> beam.PTransform:
+    def stage(name: str, accelerator: str | None = None) -> beam.PTransform:
         step = beam.ParDo(_UnitFn(name, units, settings, worker))
         return step.with_resource_hints(accelerator=accelerator) if accelerator else step
 

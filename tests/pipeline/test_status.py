@@ -1,6 +1,7 @@
 """`fineclip status`: failed units by host, and a bar from anywhere until the data set is complete."""
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,8 @@ def test_watching_shows_the_fleet_until_all_is_done(
 
     fleet = threading.Thread(target=work)
     fleet.start()
-    monkeypatch.setattr("time.sleep", lambda seconds, sleep=__import__("time").sleep: (started.set(), sleep(0.01)))
+    sleep = time.sleep
+    monkeypatch.setattr("pipeline.cli.status.time.sleep", lambda seconds: (started.set(), sleep(0.01)))
     outcome = run("status", output, "--watch")
     fleet.join()
     assert outcome.code == 0
