@@ -15,6 +15,7 @@ PIPELINE = [
     "filelock>=3.15",
     "pillow>=11",
     "platformdirs>=4",
+    "prometheus-client>=0.22",  # --metrics-port; Apache-2.0, without dependencies
     "pycocotools>=2.0.8",
     "opencv-contrib-python-headless>=4.10",
     # torchvision's pin is the one that matters: a looser one may be paired with a torch it cannot load with

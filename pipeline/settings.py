@@ -130,6 +130,8 @@ class RunSettings:
     """Seconds after which the shard of a worker that stopped renewing its lease goes to another."""
     stall_timeout_s: float = 3600.0
     """Seconds without a finished image, a shard or a line of the log, once work has begun, after which the run ends."""
+    metrics_port: int | None = None
+    """Port at which Prometheus can read how far the job is; off by default."""
     max_dead: float = 0.01
     """Share of dead images or regions above which the job ends with exit code 1."""
     permissive_only: bool = False
@@ -154,5 +156,7 @@ class RunSettings:
             )
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ValueError(f"--device is {self.device!r}; known: auto, cpu, cuda, cuda:N")
+        if self.metrics_port is not None and not 0 < self.metrics_port < 65536:
+            raise ValueError(f"--metrics-port is {self.metrics_port}, but must be between 1 and 65535")
         if not 0 <= self.max_dead <= 1:
             raise ValueError(f"--max-dead is {self.max_dead}, but must be between 0 and 1")
