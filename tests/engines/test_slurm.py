@@ -142,12 +142,17 @@ def command(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_array_and_a_second_one_of_another_size(
-    slurm: Path, source: Path, output: Path, undisturbed: dict[str, str]
+    slurm: Path, source: Path, output: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (slurm / "weights").mkdir()
+    (slurm / "weights" / "model.bin").write_bytes(b"weights")
+    monkeypatch.setenv("WEIGHTS", str(slurm / "weights"))
+    monkeypatch.setenv("LOCAL_DISK", str(slurm))
     _submit(source, output, slurm, "--array=0-1")
     _submit(source, output, slurm, "--array=0-2")
     _wait(_is_over, slurm)
     assert digests(output) == undisturbed
+    assert (slurm / f"fineclip-weights-{os.geteuid()}" / "model.bin").read_bytes() == b"weights"
 
 
 def test_tasks_are_drained_and_requeued(
