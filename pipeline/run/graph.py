@@ -1,10 +1,14 @@
-"""The Beam graph: unit numbers go in, a worker annotates each, small endings come out.
+"""The Beam graph: unit numbers go in, workers annotate, unit numbers come out.
 
     Create(units) -> GroupByKey -> Annotate                                   one pool
     Create(units) -> GroupByKey -> Propose -> GroupByKey -> Caption           two pools, a full barrier between
 
 Only unit numbers are elements; pixels never are. GroupByKey on ids is the one redistribution that every runner gets
-right, and endings are for the log alone: what was committed is read from the markers.
+right. What an id that comes out says is only that the worker it was given to found nothing left to do: what was
+committed is read from the markers.
+
+A step with a resource hint gets an environment of its own, and what enters and leaves it is written out and read again:
+a reason more to let nothing but ids through.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import apache_beam as beam
 from apache_beam.utils import shared
 
+from pipeline.run.share import Share
 from pipeline.run.worker import Worker, WorkerSettings
 
 Element = tuple[int, Iterable[None]]
@@ -19,43 +24,38 @@ Element = tuple[int, Iterable[None]]
 
 
 class _UnitFn(beam.DoFn):  # type: ignore[misc]  # Beam ships no types
-    """Gives each unit to the process's one `Worker`."""
+    """Hands a unit to the process's one `Worker`, which then goes on with what is left of the pass."""
 
-    def __init__(self, settings: WorkerSettings, handle: shared.Shared) -> None:
-        self._settings = settings
-        self._handle = handle
+    def __init__(self, stage: str, units: Sequence[int], settings: WorkerSettings, worker: shared.Shared) -> None:
+        self._stage, self._units, self._settings = stage, tuple(units), settings
+        self._shared_worker, self._shared_share = worker, shared.Shared()
 
     def setup(self) -> None:
-        """Take the process's worker, made once whatever the number of threads."""
-        self._worker: Worker = self._handle.acquire(lambda: Worker(self._settings))
+        """Take the process's worker and its share, made once whatever the number of threads."""
+        self._worker: Worker = self._shared_worker.acquire(lambda: Worker(self._settings))
+        self._share: Share = self._shared_share.acquire(lambda: Share(self._settings, self._units, self._stage))
 
-
-class _Annotate(_UnitFn):
-    def process(self, element: Element) -> Iterator[str]:
-        yield self._worker.annotate(element[0]).value
-
-
-class _Propose(_UnitFn):
     def process(self, element: Element) -> Iterator[tuple[int, None]]:
-        self._worker.propose(element[0])
+        """Work, and yield the id that was given: the next stage has as many."""
+        self._share.work_on(element[0], getattr(self._worker, self._stage))
         yield element[0], None
-
-
-class _Caption(_UnitFn):
-    def process(self, element: Element) -> Iterator[str]:
-        yield self._worker.caption(element[0]).value
 
 
 def build(pipeline: beam.Pipeline, units: Sequence[int], settings: WorkerSettings) -> None:
     """Add the graph that annotates `units` to a pipeline."""
-    handle = shared.Shared()
+    worker = shared.Shared()
+
+    def stage(name: str, accelerator: str | None = None) -> beam.PTransform:
+        step = beam.ParDo(_UnitFn(name, units, settings, worker))
+        return step.with_resource_hints(accelerator=accelerator) if accelerator else step
+
     todo = (
         pipeline
         | "Plan" >> beam.Create([(unit, None) for unit in units], reshuffle=False)
         | "Spread" >> beam.GroupByKey()
     )
     if settings.run.two_pools:
-        proposed = todo | "Propose" >> beam.ParDo(_Propose(settings, handle))
-        _ = proposed | "Barrier" >> beam.GroupByKey() | "Caption" >> beam.ParDo(_Caption(settings, handle))
+        proposed = todo | "Propose" >> stage("propose", settings.run.propose_accelerator)
+        _ = proposed | "Barrier" >> beam.GroupByKey() | "Caption" >> stage("caption", settings.run.caption_accelerator)
     else:
-        _ = todo | "Annotate" >> beam.ParDo(_Annotate(settings, handle))
+        _ = todo | "Annotate" >> stage("annotate")
