@@ -32,6 +32,10 @@ class _Subcommand:
 SUBCOMMANDS = {
     "annotate": _Subcommand("pipeline.cli.command:annotate_main", "pipeline", "make region-text shards from images"),
     "plan": _Subcommand("pipeline.cli.command:plan_main", "pipeline", "show what annotate would do, and make its plan"),
+    "recaption": _Subcommand("pipeline.cli.recaption:recaption_main", "pipeline", "give the same boxes new captions"),
+    "materialize": _Subcommand(
+        "pipeline.cli.materialize:materialize_main", "pipeline", "write a data set with its overlays as one of its own"
+    ),
     "score": _Subcommand("pipeline.scenes.score:main", "pipeline", "compare a data set of scenes with the truth"),
     "train-mini": _Subcommand("pipeline.minis.command:main", "trainer", "train a small detector, captioner or CLIP"),
     "train": _Subcommand("trainer.cli.command:train_main", "trainer", "train FineCLIP, CLIPSelf, RegionCLIP or CLIP"),

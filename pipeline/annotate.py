@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
-from pipeline.caption.base import Captioner, PreparingCaptioner, UnevenCaptioner
-from pipeline.caption.crop import crops_of
-from pipeline.caption.judge import Judge
+from pipeline.caption.base import Captioner
+from pipeline.caption.step import CaptionStep
 from pipeline.clock import StageClock
 from pipeline.models.batches import Batcher, Health
 from pipeline.models.device import leaves_cpu_free
@@ -22,7 +21,7 @@ from pipeline.plan.plan import Plan
 from pipeline.propose.base import PreparingProposer, Proposer
 from pipeline.propose.select import select, too_low_resolution
 from pipeline.read.read import decoded_ahead, read_items
-from pipeline.sample import Caption, Crop, DecodedImage, Drop, Proposals, Sample
+from pipeline.sample import DecodedImage, Drop, Proposals, Sample
 from pipeline.settings import Configuration, RunSettings
 from pipeline.write import proposals_file
 from pipeline.write.shards import UnitReport, commit_unit
@@ -31,8 +30,6 @@ from schemas.records import Counts
 
 _Model = TypeVar("_Model", Proposer, Captioner)
 
-_WINDOW = 256
-"""Samples that may follow a batch's first crop: where regions are rare, a batch goes to the captioner unfilled."""
 _BATCH_BYTES = 512 * 2**20
 """Of pixels in a proposer's batch: large images take more than one place in it."""
 
@@ -63,11 +60,11 @@ class Annotator:
 
     def annotate(self, unit: int, advance: Advance = _ignore) -> UnitReport:
         """Annotate and commit a unit. Raises OSError on storage trouble, after which it can be called again."""
-        clock, proposing, captioning = StageClock(), self._proposing(), self._captioning()
+        clock, proposing, captioning = StageClock(), self._proposing(), self._captions.batcher()
         read = self._read(unit, clock)
         proposed = _propose(read, proposing, clock)
         selected = self._select(proposed, clock)
-        captioned = self._caption(selected, captioning, clock)
+        captioned = self._captions.run(selected, captioning, clock)
         images, regions = self._commit(unit, captioned, clock, advance, proposer=self._provenance_of_proposer())
         batches = {"propose": proposing.report, "caption": captioning.report}
         return UnitReport(unit=unit, images=images, regions=regions, seconds=clock.seconds, batches=batches)
@@ -82,12 +79,12 @@ class Annotator:
 
     def caption(self, unit: int, advance: Advance = _ignore) -> UnitReport:
         """Caption and commit a unit from the proposals that `propose` left; same files as `annotate`."""
-        clock, captioning = StageClock(), self._captioning()
+        clock, captioning = StageClock(), self._captions.batcher()
         saved = proposals_file.load(self.plan.storage, unit)
         read = self._read(unit, clock)
         proposed = saved.given_to(read)
         selected = self._select(proposed, clock)
-        captioned = self._caption(selected, captioning, clock)
+        captioned = self._captions.run(selected, captioning, clock)
         images, regions = self._commit(unit, captioned, clock, advance, proposer=saved.provenance)
         batches = {"caption": captioning.report}
         return UnitReport(unit=unit, images=images, regions=regions, seconds=clock.seconds, batches=batches)
@@ -132,63 +129,34 @@ class Annotator:
                     )
             yield sample
 
-    def _captioning(self) -> Batcher[Crop, Caption]:
-        """Return what calls the captioner, its CPU part ahead of the model where it has one."""
-        captioner = _loaded(self.captioner)
-        sends_ahead = getattr(captioner, "runs_elsewhere", False) or self._prepares_ahead
-        ahead = captioner if isinstance(captioner, PreparingCaptioner) and sends_ahead else None
-        prompts = [captioner.prompt]
-        return Batcher(
-            ahead.generate if ahead else lambda crops: captioner.caption(crops, prompts * len(crops)),
-            prepare=(lambda crops: ahead.prepare(crops, prompts * len(crops))) if ahead else None,
-            cost=captioner.places if isinstance(captioner, UnevenCaptioner) else None,
-            name=captioner.name,
-            stage=Stage.CAPTION,
-            batch_size=captioner.batch_size,
+    @functools.cached_property
+    def _captions(self) -> CaptionStep:
+        """The caption step, in all units so far."""
+        return CaptionStep(
+            captioner=_loaded(self.captioner),
+            crop=self.configuration.crop,
+            prepares_ahead=self._prepares_ahead,
+            golden_answers=self.golden_answers.get("captioner"),
             health=self.health[Stage.CAPTION],
         )
-
-    def _caption(
-        self, samples: Iterator[Sample], captioning: Batcher[Crop, Caption], clock: StageClock
-    ) -> Iterator[Sample]:
-        """Give each region its caption, in batches over images; a sample goes on when its last region has one."""
-
-        def cut(sample: Sample) -> Iterator[Crop]:
-            yield from clock.timed("crop", crops_of(sample, self.configuration.crop))
-            if sample.image is not None:
-                sample.image = sample.image.released()
-
-        def take(sample: Sample, crop: Crop, outcome: Caption | Drop) -> None:
-            sample.captions[crop.region_id] = self._judge.region_caption(sample.key, crop, outcome)
-            captioning.report.unfinished += isinstance(outcome, Caption) and outcome.unfinished is not None
-
-        return clock.timed("caption", captioning.run_groups(samples, cut, take, window=_WINDOW))
 
     def _commit(
         self, unit: int, samples: Iterator[Sample], clock: StageClock, advance: Advance, *, proposer: dict[str, Any]
     ) -> tuple[Counts, Counts]:
         """Write and commit the captioned samples; `proposer` is the provenance of what proposed them."""
-        captioner = self._provenance(_loaded(self.captioner), self.configuration.caption, kind="captioner")
-        provenance = {"proposer": proposer, "captioner": captioner}
+        provenance = {"proposer": proposer, "captioner": self._captions.provenance(self.configuration.caption)}
         finished = _announced(samples, advance)
         return commit_unit(self.plan, unit, finished, self.configuration, provenance=provenance, clock=clock)
-
-    @functools.cached_property
-    def _judge(self) -> Judge:
-        """What the captioner's answers go through, in all units so far."""
-        return Judge(_loaded(self.captioner))
 
     @property
     def _prepares_ahead(self) -> bool:
         return leaves_cpu_free(self.run.torch_threads)
 
     def _provenance_of_proposer(self) -> dict[str, Any]:
-        return self._provenance(_loaded(self.proposer), self.configuration.propose, kind="proposer")
-
-    def _provenance(self, model: Proposer | Captioner, config: Any, *, kind: str) -> dict[str, Any]:
-        """Return what determines a model's output, with the terms it stands under."""
-        terms = [dataclasses.asdict(entry) for entry in model.licenses(config)]
-        return model.provenance() | {"licenses": terms, "golden_answers": self.golden_answers.get(kind)}
+        """Return what determines the proposals, with the terms that the proposer stands under."""
+        proposer = _loaded(self.proposer)
+        terms = [dataclasses.asdict(entry) for entry in proposer.licenses(self.configuration.propose)]
+        return proposer.provenance() | {"licenses": terms, "golden_answers": self.golden_answers.get("proposer")}
 
 
 def _propose(samples: Iterator[Sample], proposing: Batcher[Sample, Proposals], clock: StageClock) -> Iterator[Sample]:

@@ -17,20 +17,51 @@ from schemas.names import SCHEMA_REVISION, SCHEMA_VERSION, TRAIN, VAL
 
 
 @dataclass(frozen=True, kw_only=True)
-class Configuration:
+class CaptionConfiguration:
+    """Everything that decides the captions of given boxes: all that `recaption` has."""
+
+    captioner: str
+    """Name of the captioner."""
+    caption: Any
+    """The captioner's own config dataclass."""
+    crop: CropSettings = field(default_factory=CropSettings)
+
+    def __post_init__(self) -> None:
+        check_ranges(self.caption, flag="--caption")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is fingerprinted, as JSON values: settings, weights, algorithm and schema versions."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "captioner": self.identity("captioner"),
+            "crop": dataclasses.asdict(self.crop),
+        }
+
+    def identity(self, kind: Literal["proposer", "captioner"]) -> dict[str, Any]:
+        """Return a model's part of the configuration, its weights by hash or commit."""
+        assert kind == "captioner", "boxes are given: there is no proposer"
+        return _identity(captioner_class(self.captioner), self.caption)
+
+    def licenses(self) -> tuple[Licensed, ...]:
+        """Return the terms of the models' code and weights."""
+        terms: tuple[Licensed, ...] = captioner_class(self.captioner).licenses(self.caption)
+        return terms
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of the canonical JSON of `as_json`."""
+        return fingerprint(self.as_json())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration(CaptionConfiguration):
     """Everything that decides the bytes of the output, given the same input. Not: paths, devices, workers."""
 
     proposer: str
     """Name of the region proposer."""
     propose: Any
     """The proposer's own config dataclass."""
-    captioner: str
-    """Name of the captioner."""
-    caption: Any
-    """The captioner's own config dataclass."""
     read: ReadSettings = field(default_factory=ReadSettings)
     select: SelectSettings = field(default_factory=SelectSettings)
-    crop: CropSettings = field(default_factory=CropSettings)
     val_fraction: float = 0.0
     """Share of the keys, chosen by hash, that goes to `val-` shards."""
     drop_empty: bool = False
@@ -40,7 +71,7 @@ class Configuration:
         if not 0 <= self.val_fraction < 1:
             raise ValueError(f"--val-fraction is {self.val_fraction}, but must be at least 0 and below 1")
         check_ranges(self.propose, flag="--propose")
-        check_ranges(self.caption, flag="--caption")
+        super().__post_init__()
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -66,16 +97,11 @@ class Configuration:
         """Return a model's part of the configuration, its weights by hash or commit."""
         if kind == "proposer":
             return _identity(proposer_class(self.proposer), self.propose)
-        return _identity(captioner_class(self.captioner), self.caption)
+        return super().identity(kind)
 
     def licenses(self) -> tuple[Licensed, ...]:
-        """Return the terms of the proposer's and the captioner's code and weights."""
-        proposer, captioner = proposer_class(self.proposer), captioner_class(self.captioner)
-        return (*proposer.licenses(self.propose), *captioner.licenses(self.caption))
-
-    def fingerprint(self) -> str:
-        """Return the sha256 of the canonical JSON of `as_json`."""
-        return fingerprint(self.as_json())
+        """Return the terms of the models' code and weights."""
+        return (*proposer_class(self.proposer).licenses(self.propose), *super().licenses())
 
 
 def splits_of(val_fraction: float) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ A data set is what its folder held when it was opened. It can be pickled, and su
 """
 
 import functools
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ __all__ = ["Dataset", "DatasetError", "Sample"]
 
 Path = str | os.PathLike[str]
 """A local path or an fsspec URL."""
+
+_log = logging.getLogger(__name__)
 
 _VIEWS = 4
 """Views of shards kept for random access."""
@@ -112,6 +115,9 @@ class Dataset:
         sizes = folder.sizes()
         markers = find_shards(folder, sizes)
         opened = [open_overlay(folder, name, shards=markers, sizes=sizes) for name in overlays]
+        for overlay in opened:
+            if overlay.changes:
+                _log.warning("%s: %s", folder.url, overlay.changes)
         loaded = [load_filter(filter_path) for filter_path in filters]
         return cls(folder, markers=markers, overlays=opened, filters=loaded)
 

@@ -3,6 +3,7 @@
     OUTPUT/train-000000.tar .parquet .json     a shard; it exists when its .json does
     OUTPUT/train-000000.blip2.parquet .json    an overlay named "blip2" of that shard
     OUTPUT/dataset.json README.md sizes.json index.json
+    OUTPUT/_overlays/blip2/plan.json           what made that overlay, and by which configuration
     OUTPUT/_plan _attempts _commit _leases _proposals _run
 
 Readers need the shards and their overlays only.
@@ -24,6 +25,7 @@ COMMIT_DIR = "_commit"
 LEASES_DIR = "_leases"
 PROPOSALS_DIR = "_proposals"
 RUN_DIR = "_run"
+OVERLAYS_DIR = "_overlays"
 
 DATASET_JSON = "dataset.json"
 CARD = "README.md"

@@ -6,18 +6,24 @@
 Rows are joined on (key, region_id), and nothing is made up: an overlay holds exactly the shard's ok regions, in any
 order, unless its marker says `partial`. Then regions it lacks keep the shard's values, and null in added columns. Rows
 of images and of regions that are not ok always do. An overlay may set `status` and `reason`, to take regions away.
+
+The marker has the hash of the table that the overlay was made from. Where the shard has another one now, the overlay is
+`partial` there, whatever its marker says: regions that are still ok under their id, which is a hash of key, box and
+proposer, keep its values, and rows of others are passed over. Who opens it is told which shards these are.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.folder import DatasetError, Folder
-from schemas.names import ShardName, overlay_of_file
+from schemas.names import OVERLAYS_DIR, ShardName, overlay_of_file
 from schemas.records import OverlayMarker, RecordError, ShardMarker, decode_overlay_marker
 from schemas.shards import check_file, check_version
 from schemas.tables import REGION_SCHEMA, name_rows, row_ids
@@ -27,19 +33,58 @@ JOIN_COLUMNS = ("key", "region_id")
 CAPTION_COLUMNS = ("captioner", "caption", "caption_score", "text_hash", "text_sha256")
 """Whoever replaces the caption replaces all of these: a text with another one's hash would mislead in silence."""
 
-_OUTCOME_COLUMNS = ("status", "reason", "stage", "message", "traceback_hash")
-REPLACEABLE = frozenset((*CAPTION_COLUMNS, *_OUTCOME_COLUMNS, "label", "proposal_score", "mask_rle"))
+OUTCOME_COLUMNS = ("status", "reason", "stage", "message", "traceback_hash")
+REPLACEABLE = frozenset((*CAPTION_COLUMNS, *OUTCOME_COLUMNS, "label", "proposal_score", "mask_rle"))
 """Columns of a shard that an overlay may hold; the others say which region it is, and where."""
+
+
+class OverlayPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What `_overlays/NAME/plan.json` says of an overlay as a whole."""
+
+    schema_version: str
+    overlay: str
+    tool: str
+    """What made it: `recaption`, `edits`."""
+    fingerprint: str
+    """Of the configuration."""
+    configuration: dict[str, Any]
+    sparse: bool = False
+    """Whether shards may have no part of it: they are as they were."""
+
+
+def plan_name(overlay: str) -> str:
+    """Return where the plan of an overlay is."""
+    return f"{OVERLAYS_DIR}/{overlay}/plan.json"
+
+
+def is_overlay_name(name: str) -> bool:
+    """Return whether files of an overlay can be called so: small letters, digits, _ and -."""
+    found = overlay_of_file(f"train-000000.{name}.json")
+    return found is not None and found[1] == name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overlay:
-    """An overlay of all shards of a data set."""
+    """An overlay of the shards of a data set."""
 
     name: str
     markers: dict[ShardName, OverlayMarker]
     fields: dict[str, pa.DataType]
     """Type by column, without `key` and `region_id`."""
+    changed: frozenset[ShardName] = frozenset()
+    """Shards whose tables are others than when the overlay was made: it holds there for what has not changed."""
+
+    @property
+    def changes(self) -> str | None:
+        """Return which shards have changed since the overlay was made, in a sentence, or None."""
+        if not self.changed:
+            return None
+        named = ", ".join(map(str, sorted(self.changed)[:3]))
+        more = f" and {len(self.changed) - 3} more" if len(self.changed) > 3 else ""
+        return (
+            f"overlay {self.name!r} was made from other tables of {named}{more} than are there now; "
+            "regions that are new there are as the shard has them"
+        )
 
     @property
     def added(self) -> tuple[str, ...]:
@@ -54,9 +99,17 @@ class Overlay:
         `base` holds `key`, `region_id` and those of `columns` that the shard has; `ok` `[rows]` marks its ok regions.
         Raises DatasetError where the overlay's rows are not the shard's ok regions, and names the first.
         """
+        if shard not in self.markers:
+            for column in (column for column in columns if column not in base.column_names):
+                base = base.append_column(column, pa.nulls(len(base), self.fields[column]))
+            return base
         name = f"{shard}.{self.name}.parquet"
         overlay = folder.table(name, columns=[*JOIN_COLUMNS, *columns], check=self._check_schema)
-        source = _match(base, overlay, ok=ok, partial=self.markers[shard].partial, where=folder.where(name))
+        has_changed = shard in self.changed
+        if has_changed:
+            overlay = overlay.filter(pc.is_in(row_ids(overlay), value_set=row_ids(base).filter(pa.array(ok))))
+        partial = has_changed or self.markers[shard].partial
+        source = _match(base, overlay, ok=ok, partial=partial, where=folder.where(name))
         covered = pa.array(source >= 0)
         take = pa.array(source, mask=source < 0)
         for column in columns:
@@ -107,13 +160,14 @@ def open_overlay(
 ) -> Overlay:
     """Return the overlay `name` of `shards`; `sizes` is the folder's listing, where there is one.
 
-    Raises DatasetError when it is not there for every shard, was made for other shards, or holds columns it must not.
+    Raises DatasetError when it is not there for every shard (unless its plan says that it is sparse), or holds columns
+    it must not. Shards whose table has changed since are in `Overlay.changed`.
     """
     markers = _read_markers(folder, name, shards)
     for shard, marker in markers.items():
         where = folder.where(f"{shard}.{name}.json")
-        if marker.base_sha256 != shards[shard].parquet.sha256:
-            raise DatasetError(f"{where}: was made for another version of {shard}; make the overlay again")
+        if (marker.shard, marker.overlay) != (str(shard), name):
+            raise DatasetError(f"{where}: is the marker of {marker.shard}.{marker.overlay}; restore the files' names")
         if sizes is not None:
             check_file(folder, f"{shard}.{name}.parquet", expected_size=marker.parquet.size, sizes=sizes)
     first, *others = markers
@@ -129,7 +183,8 @@ def open_overlay(
         raise DatasetError(f"{where}: has {schema.names.count(twice[0])} columns {twice[0]}; make the overlay again")
     # A column that is not there is found by the check below, as one of type null.
     fields = {column: schema.field(column).type if column in schema.names else pa.null() for column in columns}
-    overlay = Overlay(name=name, markers=markers, fields=_replaced_types(fields))
+    changed = (shard for shard, marker in markers.items() if marker.base_sha256 != shards[shard].parquet.sha256)
+    overlay = Overlay(name=name, markers=markers, fields=_replaced_types(fields), changed=frozenset(changed))
     overlay._check_schema(schema, folder.where(f"{first}.{name}.parquet"))
     return overlay
 
@@ -142,26 +197,31 @@ def _replaced_types(fields: dict[str, pa.DataType]) -> dict[str, pa.DataType]:
 
 def _read_markers(folder: Folder, name: str, shards: Mapping[ShardName, ShardMarker]) -> dict[ShardName, OverlayMarker]:
     names = {shard: f"{shard}.{name}.json" for shard in shards}
-    if any(overlay_of_file(file) is None for file in names.values()):
+    if not is_overlay_name(name):
         raise DatasetError(f"{name!r} is not a name for an overlay; use small letters, digits, _ and -")
     contents = dict(zip(shards, folder.read(list(names.values())), strict=True))
     missing = [str(shard) for shard, content in contents.items() if content is None]
-    if missing:
+    if len(missing) == len(shards) or (missing and not _is_sparse(folder, name)):
         covered = f"overlay {name!r} covers {len(shards) - len(missing)} of {len(shards)} shards"
         raise DatasetError(f"{folder.url}: {covered}; make it for {', '.join(missing[:3])} (of {len(missing)}) too")
     decoded = {shard: content for shard, content in contents.items() if content is not None}
-    return {shard: _decode(content, folder.where(names[shard]), shard, name) for shard, content in decoded.items()}
+    return {shard: _decode(content, folder.where(names[shard])) for shard, content in decoded.items()}
 
 
-def _decode(content: bytes, where: str, shard: ShardName, name: str) -> OverlayMarker:
+def _is_sparse(folder: Folder, name: str) -> bool:
+    (content,) = folder.read([plan_name(name)])
+    try:
+        return content is not None and msgspec.json.decode(content, type=OverlayPlan).sparse
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{folder.where(plan_name(name))}: is damaged ({error}); restore it from a copy") from error
+
+
+def _decode(content: bytes, where: str) -> OverlayMarker:
     check_version(content, where)
     try:
-        marker = decode_overlay_marker(content, where)
+        return decode_overlay_marker(content, where)
     except RecordError as error:
         raise DatasetError(f"{error}; make the overlay again") from error
-    if (marker.shard, marker.overlay) != (str(shard), name):
-        raise DatasetError(f"{where}: is the marker of {marker.shard}.{marker.overlay}; restore the files' names")
-    return marker
 
 
 def _check_columns(name: str, columns: Sequence[str]) -> None:

@@ -188,6 +188,8 @@ class OverlayMarker(msgspec.Struct, frozen=True, kw_only=True):
     partial: bool = False
     """Whether ok regions may be missing: they keep the shard's values. If False, every one must be there."""
     num_rows: int
+    regions: Counts | None = None
+    """How the regions ended, where the overlay says so of each (`recaption` does); None where it does not."""
     parquet: FileDigest
     provenance: dict[str, Any]
     """Models, revisions, weights, library versions, licences, prompts."""

@@ -47,7 +47,7 @@ def test_help_lists_every_subcommand_with_a_summary():
             assert subcommand.summary in outcome.out
 
 
-@pytest.mark.parametrize("name", ["annotate", "plan", "status"])
+@pytest.mark.parametrize("name", ["annotate", "plan", "recaption", "materialize", "status"])
 def test_each_subcommand_explains_itself_and_its_exit_codes(name: str):
     outcome = run(name, "--help")
     assert outcome.code == 0

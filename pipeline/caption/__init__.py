@@ -15,6 +15,7 @@ client      a server, its errors in words, proxies, for `openai`
 patience    retries, rate limit and waiting, for `openai`
 secrets     keys and passwords, for `openai`
 pixels      crops sent to a device, or scaled
+step        the step of the flow: crops in batches over images, answers to captions
 judge       what becomes of an answer, and whether the model sees pictures at all
 normalise   what a captioner returned, tidied or refused
 repetition  whether a text is that of a model that got stuck

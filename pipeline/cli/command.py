@@ -31,7 +31,7 @@ def annotate_main(arguments: Sequence[str]) -> int:
     """Run `fineclip annotate` and return its exit code. Raises errors that carry theirs."""
     console = Console(emoji=False, stderr=True)
     drain = job.Drain()
-    with _draining_on_signals(drain, console):
+    with draining_on_signals(drain, console):
         options = parse("annotate", "Propose regions, caption them and write region-text shards.", arguments)
         _check_models(options)
         with metrics.served(options.run.metrics_port) as tell, progress.Bar(console) as bar:
@@ -52,20 +52,24 @@ def annotate_main(arguments: Sequence[str]) -> int:
                 watch=watch,
             )
     report.closing(Console(emoji=False), result, options)
+    keys = f"`fineclip status {options.output} --dead` the keys"
+    return ending(console, result, options.run.max_dead, keys)
+
+
+def ending(console: Console, result: job.JobResult, max_dead: float, keys: str) -> int:
+    """Return the exit code of a job that ended, and say why it is not 0; `keys` says what names the dead."""
     if result.drained:
         console.print("Interrupted: the shards in hand were finished. The same command goes on from here.")
         return INTERRUPTED
     num_bytes = sum(planned.bytes for planned in result.plan.inputs)
     share_lost = result.totals.bytes_lost / num_bytes if num_bytes else 0.0
-    fraction, limit = max(result.totals.dead_fraction, share_lost), options.run.max_dead
-    if fraction <= limit:
+    if max(result.totals.dead_fraction, share_lost) <= max_dead:
         return DONE
     what = f"{result.totals.dead_fraction:.2%} are dead"
-    if share_lost > limit:
+    if share_lost > max_dead:
         what = f"{share_lost:.2%} of the input's bytes could not be read"
     console.print(
-        f"{what}, more than --max-dead {limit:.2%}: the table above names the reasons, and `fineclip status "
-        f"{options.output} --dead` the keys.",
+        f"{what}, more than --max-dead {max_dead:.2%}: the table above names the reasons, and {keys}.",
         style="bold red",
         highlight=False,
         soft_wrap=True,
@@ -118,7 +122,7 @@ def _check_models(options: Options) -> None:
 
 
 @contextlib.contextmanager
-def _draining_on_signals(drain: job.Drain, console: Console) -> Iterator[None]:
+def draining_on_signals(drain: job.Drain, console: Console) -> Iterator[None]:
     """Turn the first SIGINT or SIGTERM into a drain; the second ends the process at once.
 
     Handlers, not a thread that waits for blocked signals: threads that libraries started before (BLAS does) would not

@@ -65,8 +65,8 @@ def parse(command: str, description: str, arguments: Sequence[str]) -> Options:
     """
     at = list(arguments).index("--") if "--" in arguments else len(arguments)
     arguments, engine_options = as_keys(arguments[:at]), list(arguments[at + 1 :])
-    arguments = _joined(arguments, "--caption.url")
-    names = _chosen_names(command, arguments)
+    arguments = joined(arguments, "--caption.url")
+    names = chosen_names(command, arguments, _usage(command))
     parser = _parser(command, description, names)
     parsed = parser.parse_args(list(arguments))
     try:
@@ -89,7 +89,7 @@ def from_settings(inputs: Sequence[str], output: str, settings: Mapping[str, Any
     return _options(parser.instantiate(parsed), names, engine_options=())
 
 
-def _joined(arguments: Sequence[str], flag: str) -> list[str]:
+def joined(arguments: Sequence[str], flag: str) -> list[str]:
     """Return the arguments with the values of a flag that is given more than once as one, commas between them."""
     rest: list[str] = []
     values: list[str] = []
@@ -109,11 +109,9 @@ def _usage(command: str) -> str:
     return f"fineclip {command} INPUT [INPUT ...] OUTPUT [options] [-- ENGINE OPTIONS]"
 
 
-def _chosen_names(command: str, arguments: Sequence[str]) -> dict[str, str]:
+def chosen_names(command: str, arguments: Sequence[str], usage: str) -> dict[str, str]:
     """Return profile, proposer and captioner: flags before the config file, that before the profile's own."""
-    early = argparse.ArgumentParser(
-        prog=f"fineclip {command}", usage=_usage(command), add_help=False, allow_abbrev=False
-    )
+    early = argparse.ArgumentParser(prog=f"fineclip {command}", usage=usage, add_help=False, allow_abbrev=False)
     early.add_argument("--config", type=Path, action="append", default=[])
     for kind in _CHOICES:
         early.add_argument(f"--{kind}")
@@ -190,7 +188,7 @@ def _parser(command: str, description: str, names: dict[str, str]) -> FlagParser
     for group, settings in zip(GROUPS, classes, strict=True):
         parser.add_class_arguments(settings, group, skip={"allow"})
     parser.add_argument("--read.allow", action=_Append, default=[], metavar="DIR", help=_ALLOW_HELP)
-    parser.set_defaults(_profile_defaults(names))
+    parser.set_defaults(profile_defaults(names))
     return parser
 
 
@@ -205,7 +203,7 @@ def _add_choices(parser: FlagParser, names: dict[str, str]) -> None:
         parser.add_argument(f"--{kind}", choices=[*known], metavar="NAME", default=names[kind], help=helps[kind])
 
 
-def _profile_defaults(names: dict[str, str]) -> dict[str, Any]:
+def profile_defaults(names: dict[str, str]) -> dict[str, Any]:
     """Return the profile's settings, without those that suit a backend which another one stands in for."""
     profile = PROFILES[names["profile"]]
     suits = {name: "captioner" if name.startswith(("caption.", "crop.")) else "proposer" for name in profile.defaults}
@@ -230,7 +228,7 @@ def _options(settings: Namespace, names: dict[str, str], engine_options: Sequenc
         raise ValueError("give at least one INPUT, and OUTPUT last")
     if len(set(inputs)) < len(inputs):
         raise ValueError(f"an INPUT is named twice: {' '.join(inputs)}")
-    _check_output(inputs, output)
+    check_output(inputs, output)
     checked = None if settings.append else inputs  # what was appended to has prefixes that only its plan knows
     excluded = load_exclusions(settings.filter, checked, proposer=names["proposer"])
     configuration = Configuration(
@@ -249,15 +247,15 @@ def _options(settings: Namespace, names: dict[str, str], engine_options: Sequenc
         output=output,
         profile=names["profile"],
         configuration=configuration,
-        plan=_flat(PlanSettings, settings),
-        run=_flat(RunSettings, settings),
-        probe=_flat(ProbeSettings, settings) if "probe" in settings else ProbeSettings(),
+        plan=flat(PlanSettings, settings),
+        run=flat(RunSettings, settings),
+        probe=flat(ProbeSettings, settings) if "probe" in settings else ProbeSettings(),
         append=settings.append,
         engine_options=tuple(engine_options),
     )
 
 
-def _check_output(inputs: Sequence[str], output: str) -> None:
+def check_output(inputs: Sequence[str], output: str) -> None:
     """Raise ValueError where shards would be written to a place nobody means."""
     if not output:
         raise ValueError("OUTPUT is empty; name a folder ('.' for the current one)")
@@ -275,5 +273,7 @@ def _as_folder(path: str) -> str:
     return absolute.rstrip("/") + "/"
 
 
-def _flat(kind: type[Any], settings: Namespace) -> Any:
-    return kind(**{field.name: settings[field.name] for field in dataclasses.fields(kind)})
+def flat(kind: type[Any], settings: Namespace) -> Any:
+    """Return the dataclass `kind` of the flags that `add_flat` added for it; those left out keep their defaults."""
+    names = (field.name for field in dataclasses.fields(kind) if field.name in settings)
+    return kind(**{name: settings[name] for name in names})

@@ -29,7 +29,7 @@ def closing(console: Console, result: JobResult, options: Options) -> None:
     if result.num_units_run == 0:
         console.print(f"Nothing to do: {counted(result.plan.num_units, 'unit')}, all done.", highlight=False)
     else:
-        _print_times(console, result)
+        print_times(console, result)
     if result.totals.images.ok and not result.totals.regions.ok:
         console.print(
             "Warning: no region came out. The reasons above tell why; without one, the proposer found nothing.",
@@ -173,7 +173,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 86400:,.1f} days"
 
 
-def _print_times(console: Console, result: JobResult) -> None:
+def print_times(console: Console, result: JobResult) -> None:
+    """Print how long a run took, where its workers' time went, and how full the models' batches were."""
     images, regions = result.totals.images, result.totals.regions
     per_image = regions.ok / images.ok if images.ok else 0
     summary = f"{result.wall_s:.1f} s in all; {per_image:.1f} regions per image"

@@ -10,13 +10,16 @@ from rich.console import Console
 from pipeline.cli.counts import dead_line, print_counts, size_of
 from pipeline.cli.progress import Bar
 from pipeline.errors import EXIT_CODES
+from pipeline.overlay.markers import OverlayMarkers
+from pipeline.overlay.plan import BaseShard
 from pipeline.plan.plan import Plan, load_plan
 from pipeline.read.base import SourceError
 from pipeline.run.dead import dead_items
 from pipeline.run.log import Event, failures
 from pipeline.run.status import Markers, units_to_do
 from pipeline.run.watch import Watch
-from pipeline.store.storage import StorageError, open_storage, storage_errors
+from pipeline.store.storage import Storage, StorageError, open_storage, storage_errors
+from schemas.names import overlay_of_file
 from schemas.reasons import STATUS_OF, Status
 from schemas.text import counted
 
@@ -66,6 +69,7 @@ def status_main(arguments: Sequence[str]) -> int:
     held = f"{counted(totals.num_shards, 'shard')}, {size_of(totals.num_bytes)}; {state}."
     console.print(f"{plan.storage.url}: {held}", highlight=False, markup=False, soft_wrap=True)
     _print_failures(console, failed)
+    _tell_of_overlays(console, storage, markers)
     for why in damage.values():
         remedy = "the same annotate command makes this shard again"
         console.print(f"{why}; {remedy}", style="bold red", highlight=False, markup=False, soft_wrap=True)
@@ -96,3 +100,15 @@ def _print_failures(console: Console, failed: Sequence[Event]) -> None:
         last = max(events, key=lambda event: event.ended_at)
         told = f"Failed on {host}: {len(events):,} units, the last was unit {last.unit}: {last.message}"
         console.print(told, highlight=False, markup=False, soft_wrap=True)
+
+
+def _tell_of_overlays(console: Console, storage: Storage, markers: Markers) -> None:
+    """Print a line for each overlay: which part of the shards it was made for as they are, and its regions."""
+    bases = [BaseShard.of(shard, marker) for shard, marker in markers]
+    with storage_errors(storage.url):
+        found = (overlay_of_file(name) for name in storage.names(""))
+        for overlay in sorted({name for _, name in filter(None, found)}):
+            made = OverlayMarkers(storage, overlay, bases).refresh().totals
+            dead = f", {made.regions.num_dead:,} dead" if made.regions.num_dead else ""
+            of_all = f"{made.num_shards:,} of {len(bases):,} shards, {made.regions.inputs:,} regions{dead}"
+            console.print(f"overlay {overlay}: {of_all}.", highlight=False, markup=False, soft_wrap=True)

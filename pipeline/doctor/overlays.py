@@ -37,6 +37,11 @@ def open_as_seen(
         except DatasetError as error:
             findings.error("overlay", str(error), remedy=f"make the overlay {name!r} again for all shards")
             continue
+        for shard in sorted(overlay.changed):
+            made = f"overlay {name!r} was made from another table of this shard"
+            message = f"{made}; regions that are new in it are as the shard has them"
+            remedy = f"run what made the overlay {name!r} again: it does these shards alone"
+            findings.warning("overlay", message, remedy=remedy, shard=shard)
         if _is_intact(folder, overlay, examined, findings):
             intact.append(overlay)
     loaded: list[FilterList] = []
@@ -58,7 +63,7 @@ def open_as_seen(
 
 def _is_intact(folder: Folder, overlay: Overlay, shards: Sequence[ShardName], findings: Findings) -> bool:
     before = findings.num(Level.ERROR)
-    for shard in shards:
+    for shard in (shard for shard in shards if shard in overlay.markers):
         name = f"{shard}.{overlay.name}.parquet"
         (content,) = folder.read([name])
         if content is None or sha256(content) != overlay.markers[shard].parquet.sha256:

@@ -44,7 +44,7 @@ def make_plan(storage: Storage, inputs: Sequence[str], configuration: Configurat
 
     Raises SourceError for an unusable input, and PlanError when the other job planned something else.
     """
-    _refuse_foreign_files(storage)
+    refuse_foreign_files(storage)
     inputs = [canonical(spec) for spec in inputs]
     wanted = list_inputs(inputs, taken=(), allow=configuration.read.allow)
     _commit_generation(storage, (), wanted, configuration, settings)
@@ -54,7 +54,7 @@ def make_plan(storage: Storage, inputs: Sequence[str], configuration: Configurat
     return plan
 
 
-def _refuse_foreign_files(storage: Storage) -> None:
+def refuse_foreign_files(storage: Storage) -> None:
     """Raise PlanError where OUTPUT holds files, of another's making, that a data set would overwrite."""
     ours = (DATASET_JSON, CARD, SIZES_JSON, INDEX_JSON)
     found = [name for name in storage.names("") if name in ours or ShardName.parse(name.split(".")[0])]

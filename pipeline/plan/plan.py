@@ -24,7 +24,7 @@ from pipeline.read.describe import InputSummary
 from pipeline.settings import splits_of
 from pipeline.store.commit import roll_forward
 from pipeline.store.storage import Storage, StorageError
-from schemas.names import PLAN_DIR
+from schemas.names import LEASES_DIR, PLAN_DIR, ShardName
 from schemas.records import FileDigest
 
 UNITS_SCHEMA = pa.schema(
@@ -94,7 +94,7 @@ class Plan:
     _tables: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"storage": self.storage, "generations": self.generations, "_tables": {}}
+        return vars(self) | {"_tables": {}}
 
     @property
     def fingerprint(self) -> str:
@@ -121,6 +121,15 @@ class Plan:
         """Samples in all units, or None where a source could not tell without being walked."""
         counts = [generation.num_images for generation in self.generations]
         return None if None in counts else sum(count or 0 for count in counts)
+
+    def shards(self, unit: int) -> tuple[ShardName, ...]:
+        """Return the shards that a unit is done with, one a split."""
+        return tuple(ShardName(split, unit) for split in self.splits)
+
+    @property
+    def leases(self) -> str:
+        """The folder that holds the leases of units."""
+        return LEASES_DIR
 
     def unit(self, unit: int) -> list[UnitPart]:
         """Return the source ranges of a unit, in order. Raises LookupError for one that is not planned."""

@@ -1,7 +1,8 @@
-"""The Beam graph: unit numbers go in, workers annotate, unit numbers come out.
+"""The Beam graph: unit numbers go in, workers do the stages of each, unit numbers come out.
 
     Create(units) -> GroupByKey -> Annotate                                   one pool
     Create(units) -> GroupByKey -> Propose -> GroupByKey -> Caption           two pools, a full barrier between
+    Create(units) -> GroupByKey -> Recaption                                  new captions on old boxes
 
 Only unit numbers are elements; pixels never are. GroupByKey on ids is the one redistribution that every runner gets
 right. What an id that comes out says is only that the worker it was given to found nothing left to do: what was
@@ -23,8 +24,8 @@ Element = tuple[int, Iterable[None]]
 """A unit's number, grouped."""
 
 
-class _UnitFn(beam.DoFn):  # type: ignore[misc]  # Beam ships no types
-    """Hands a unit to the process's one `Worker`, which then goes on with what is left of the pass."""
+class _Stage(beam.DoFn):  # type: ignore[misc]  # Beam ships no types
+    """Hands a unit to the process's one worker, which then goes on with what is left of the pass."""
 
     def __init__(self, stage: str, units: Sequence[int], settings: WorkerSettings, worker: shared.Shared) -> None:
         self._stage, self._units, self._settings = stage, tuple(units), settings
@@ -32,7 +33,7 @@ class _UnitFn(beam.DoFn):  # type: ignore[misc]  # Beam ships no types
 
     def setup(self) -> None:
         """Take the process's worker and its share, made once whatever the number of threads."""
-        self._worker: Worker = self._shared_worker.acquire(lambda: Worker(self._settings))
+        self._worker: Worker = self._shared_worker.acquire(self._settings.worker)
         self._share: Share = self._shared_share.acquire(lambda: Share(self._settings, self._units, self._stage))
 
     def process(self, element: Element) -> Iterator[tuple[int, None]]:
@@ -42,20 +43,14 @@ class _UnitFn(beam.DoFn):  # type: ignore[misc]  # Beam ships no types
 
 
 def build(pipeline: beam.Pipeline, units: Sequence[int], settings: WorkerSettings) -> None:
-    """Add the graph that annotates `units` to a pipeline."""
-    worker = shared.Shared()
-
-    def stage(name: str, accelerator: str | None = None) -> beam.PTransform:
-        step = beam.ParDo(_UnitFn(name, units, settings, worker))
-        return step.with_resource_hints(accelerator=accelerator) if accelerator else step
-
-    todo = (
-        pipeline
-        | "Plan" >> beam.Create([(unit, None) for unit in units], reshuffle=False)
-        | "Spread" >> beam.GroupByKey()
-    )
-    if settings.run.two_pools:
-        proposed = todo | "Propose" >> stage("propose", settings.run.propose_accelerator)
-        _ = proposed | "Barrier" >> beam.GroupByKey() | "Caption" >> stage("caption", settings.run.caption_accelerator)
-    else:
-        _ = todo | "Annotate" >> stage("annotate")
+    """Add the graph that works on `units` to a pipeline: the stages in a row, a full barrier before each."""
+    worker, run = shared.Shared(), settings.run
+    accelerators = {"propose": run.propose_accelerator, "caption": run.caption_accelerator}
+    numbers = pipeline | "Plan" >> beam.Create([(unit, None) for unit in units], reshuffle=False)
+    for stage in settings.stages:
+        name = stage.capitalize()
+        step = beam.ParDo(_Stage(stage, units, settings, worker))
+        accelerator = accelerators.get(stage)
+        if accelerator:
+            step = step.with_resource_hints(accelerator=accelerator)
+        numbers = numbers | f"Before{name}" >> beam.GroupByKey() | name >> step

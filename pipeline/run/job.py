@@ -113,7 +113,8 @@ def annotate(
         planned = retried(
             lambda: _plan(storage, inputs, configuration, plan, append=append, trust_inputs=run.trust_inputs)
         )
-        job = _Job(planned, configuration, run, engine_options, drain or Drain(), watch)
+        settings = WorkerSettings(plan=planned, configuration=configuration, run=run, run_id=new_run_id())
+        job = _AnnotateJob(settings, Markers(storage), engine_options, drain or Drain(), watch)
         mended = retried(job.repair)
         num_units_run = len(job.todo())
         try:
@@ -165,33 +166,32 @@ def _check_balance(plan: Plan, markers: Markers) -> None:
         raise BalanceError(f"{plan.storage.url}: {plan.num_images} images were planned, {totals.images.inputs} came in")
 
 
-class _Job:
-    """A job on a planned data set."""
+def new_run_id() -> str:
+    """Return a name for a run's files, another at every call."""
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
+
+
+class Job:
+    """Units of a plan on an engine, until none is left: what `annotate` and `recaption` have in common."""
 
     def __init__(
         self,
-        plan: Plan,
-        configuration: Configuration,
-        run: RunSettings,
+        settings: WorkerSettings,
+        markers: Markers,
         engine_options: Sequence[str],
         drain: Drain,
         watch: Callable[[Progress], None],
     ) -> None:
-        self.plan = plan
-        self.markers = Markers(plan.storage)
+        self.plan = settings.plan
+        self.markers = markers
         self.drained = False
-        self._storage = plan.storage
-        self.run_id = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
-        self.log = RunLog(plan.storage, self.run_id)
-        self._settings = WorkerSettings(plan=plan, configuration=configuration, run=run, run_id=self.run_id)
+        self._storage = settings.plan.storage
+        self.run_id = settings.run_id
+        self.log = RunLog(self._storage, self.run_id)
+        self._settings = settings
         self._engine_options = engine_options
         self._drain = drain
-        self._watch = Watch(plan, self.markers, watch)
-
-    def repair(self) -> tuple[str, ...]:
-        """Publish what was decided but not published when an earlier job was cut off; withdraw what was damaged."""
-        sweep_scratch(self._storage.scratch)
-        return repair(self.plan, self.markers, self.run_id, self._settings.run.lease_timeout_s)
+        self._watch = Watch(self.plan, markers, watch)
 
     def todo(self) -> list[int]:
         """Return the units that are not done."""
@@ -253,7 +253,7 @@ class _Job:
 
     def _held(self, units: Sequence[int]) -> dict[int, float]:
         """Return the units of these that live workers hold, and for how many seconds unless they renew."""
-        names = [lease.unit_name(unit) for unit in units]
+        names = [self._settings.lease_name(unit) for unit in units]
         left = in_parallel(self._storage, lambda name: lease.seconds_left(self._storage, name), names)
         return {unit: seconds for unit, seconds in zip(units, left, strict=True) if seconds is not None}
 
@@ -269,6 +269,15 @@ class _Job:
         name = f"{RUN_DIR}/{self.run_id}.check"
         self._storage.replace(name, b"writable\n")
         self._storage.remove(name)
+
+
+class _AnnotateJob(Job):
+    """A job that makes the shards of a planned data set."""
+
+    def repair(self) -> tuple[str, ...]:
+        """Publish what was decided but not published when an earlier job was cut off; withdraw what was damaged."""
+        sweep_scratch(self._storage.scratch)
+        return repair(self.plan, self.markers, self.run_id, self._settings.run.lease_timeout_s)
 
     def finalise(self) -> dict[str, Any]:
         """Write the data set's own files; again if another job has completed it meanwhile, and ours replaced its."""

@@ -103,9 +103,9 @@ class InHand:
     """Seconds until the first lease runs out unless it is renewed."""
 
 
-def in_hand(storage: Storage) -> InHand:
-    """Return what the leases of OUTPUT say."""
-    paths = [f"{LEASES_DIR}/{name}" for name in storage.names(LEASES_DIR)]
+def in_hand(storage: Storage, folder: str = LEASES_DIR) -> InHand:
+    """Return what the leases in a folder of OUTPUT say."""
+    paths = [f"{folder}/{name}" for name in storage.names(folder)]
     read = in_parallel(storage, lambda path: _read(storage, path), paths)
     live = [(holder, left) for holder in read if holder is not None and (left := holder.seconds_left()) is not None]
     return InHand(

@@ -26,7 +26,7 @@ from ray.exceptions import RayError, RayTaskError
 from pipeline.errors import EngineError, InterruptedRunError
 from pipeline.run import lease
 from pipeline.run.engines import Wait, sentence_of
-from pipeline.run.worker import Worker, WorkerSettings, drain_file
+from pipeline.run.worker import WorkerSettings, drain_file
 from pipeline.settings import RunSettings
 
 _LOCAL = "local"
@@ -99,11 +99,10 @@ def _check_address(address: str) -> None:
 def run_units(units: Sequence[int], settings: WorkerSettings, options: RayOptions, wait: Wait) -> None:
     """Have each unit worked on by an actor. Raises InterruptedRunError where Ray fails, or a unit kills its workers."""
     errors: list[BaseException] = []
-    stages = ("propose", "caption") if settings.run.two_pools else ("annotate",)
 
     def schedule() -> None:
         try:
-            for stage in stages:
+            for stage in settings.stages:
                 _schedule(stage, units, settings, options)
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits, which raises it
             errors.append(error)
@@ -165,7 +164,7 @@ class _Actor:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if Path(folder).is_dir():
             os.chdir(folder)  # what relative inputs mean
-        self._worker = Worker(settings)
+        self._worker = settings.worker()
 
     def ready(self) -> tuple[str, str]:
         """Return who holds this process's leases."""
@@ -204,7 +203,7 @@ def _schedule(stage: str, units: Sequence[int], settings: WorkerSettings, option
                 ray.kill(actor)
                 _count_death(unit, error, deaths)
                 if unit is not None:
-                    lease.free(storage, lease.unit_name(unit), holders.pop(actor))
+                    lease.free(storage, settings.lease_name(unit), holders.pop(actor))
                     left.append(unit)
                 start()
                 continue

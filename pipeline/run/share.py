@@ -9,18 +9,17 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from pipeline.run.lease import is_held, unit_name
+from pipeline.run.lease import is_held
 from pipeline.run.log import Ending, tried_units
 from pipeline.run.worker import WorkerSettings
-from schemas.names import LEASES_DIR, ShardName
+from schemas.names import LEASES_DIR
 
 
 class Share:
     """One process's way through the units of a pass, in turns where it has several threads."""
 
     def __init__(self, settings: WorkerSettings, units: Sequence[int], stage: str) -> None:
-        self._storage, self._run_id, self._stage = settings.plan.storage, settings.run_id, stage
-        self._splits = settings.configuration.splits
+        self._storage, self._settings, self._stage = settings.plan.storage, settings, stage
         self._left = dict.fromkeys(units)
         """In the order of the pass: what was not done when looked at last, nor tried from here."""
         self._turn = threading.Lock()
@@ -48,15 +47,17 @@ class Share:
         self._leave_out_done()
         if not self._left:
             return
-        leased = set(self._storage.names(LEASES_DIR))
-        tried = tried_units(self._storage, self._run_id, self._stage)
+        folder = f"{LEASES_DIR}/{self._settings.lease_name(given)}".rpartition("/")[0]
+        leased = set(self._storage.names(folder))
+        tried = tried_units(self._storage, self._settings.run_id, self._stage)
         for unit in sorted(self._left, key=lambda unit: (unit < given, unit)):
-            name = unit_name(unit)
-            if unit not in tried and not (f"{name}.json" in leased and is_held(self._storage, name)):
+            name = self._settings.lease_name(unit)
+            may_be_held = f"{name.rpartition('/')[2]}.json" in leased
+            if unit not in tried and not (may_be_held and is_held(self._storage, name)):
                 yield unit
 
     def _leave_out_done(self) -> None:
         files = set(self._storage.names("")) if self._left else set()
         for unit in [*self._left]:
-            if all(ShardName(split, unit).marker in files for split in self._splits):
+            if files.issuperset(self._settings.markers_of(unit)):
                 del self._left[unit]

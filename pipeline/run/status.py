@@ -122,5 +122,4 @@ class Markers:
 
 def units_to_do(plan: Plan, markers: Markers) -> list[int]:
     """Return the units of which a shard is missing."""
-    splits = plan.splits
-    return [unit for unit in range(plan.num_units) if not all(ShardName(split, unit) in markers for split in splits)]
+    return [unit for unit in range(plan.num_units) if not all(shard in markers for shard in plan.shards(unit))]

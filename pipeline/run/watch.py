@@ -48,7 +48,7 @@ class Watch:
             return
         with contextlib.suppress(OSError):
             storage, todo = self._plan.storage, units_to_do(self._plan, self._markers.refresh())
-            held = in_hand(storage)
+            held = in_hand(storage, self._plan.leases)
             seen = (self._markers.totals.num_shards, held.num_samples, len(storage.names(RUN_DIR)))
             self._note_movement(seen, num_held=held.num_units)
             self._tell(

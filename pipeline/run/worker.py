@@ -5,10 +5,11 @@ import socket
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pipeline.annotate import Annotator
 from pipeline.caption import captioner_class
+from pipeline.caption.base import Captioner
 from pipeline.caption.judge import check_sees
 from pipeline.errors import BrokenModelError, SourceError, UnseenOutputError, WorkError
 from pipeline.golden.answers import KeptAnswers, check_models
@@ -16,9 +17,10 @@ from pipeline.models.batches import Health
 from pipeline.models.device import Device, enter_thread
 from pipeline.plan.plan import Plan
 from pipeline.propose import proposer_class
+from pipeline.propose.base import Proposer
 from pipeline.run.lease import Hold, hold, unit_name
 from pipeline.run.log import Ending, RunLog
-from pipeline.settings import Configuration, RunSettings
+from pipeline.settings import CaptionConfiguration, Configuration, RunSettings
 from pipeline.store.commit import roll_forward
 from pipeline.store.scratch import sweep_scratch
 from pipeline.store.storage import retried, storage_errors
@@ -42,6 +44,23 @@ class WorkerSettings:
     run: RunSettings
     run_id: str
     """Names this run in `_run/`."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The methods of a worker that each unit goes through, every unit through the first before the next."""
+        return ("propose", "caption") if self.run.two_pools else ("annotate",)
+
+    def worker(self) -> "Worker":
+        """Return a new worker for the process that it is called in."""
+        return Worker(self)
+
+    def lease_name(self, unit: int) -> str:
+        """Return the name of a unit's lease."""
+        return unit_name(unit)
+
+    def markers_of(self, unit: int) -> tuple[str, ...]:
+        """Return the names of the files that exist once the unit is done."""
+        return tuple(shard.marker for shard in shards_of(unit, self.configuration).values())
 
 
 _Ended = tuple[Ending, str, UnitReport | None]
@@ -147,7 +166,10 @@ class Worker:
         if self._is_drained():
             return Ending.DRAINED, "", None
         with hold(
-            self._storage, unit_name(unit), self._settings.run.lease_timeout_s, run=self._settings.run_id
+            self._storage,
+            self._settings.lease_name(unit),
+            self._settings.run.lease_timeout_s,
+            run=self._settings.run_id,
         ) as held:
             if not held:
                 return Ending.LEASED, "", None
@@ -178,6 +200,28 @@ def load_annotator(
     Raises WorkError where they cannot be loaded, whatever the cause, and GoldenAnswersError where they answer
     differently than before.
     """
+    return Annotator(
+        plan=plan,
+        configuration=configuration,
+        run=run,
+        **load_models(plan, configuration, run, stages=stages)._asdict(),
+    )
+
+
+class Models(NamedTuple):
+    """What a worker has loaded, and what it saw of them."""
+
+    proposer: Proposer | None
+    captioner: Captioner | None
+    golden_answers: dict[str, str]
+    """Digests of what the models said of the golden set, by kind; of those that were asked."""
+    health: dict[Stage, Health]
+
+
+def load_models(
+    plan: Plan, configuration: CaptionConfiguration, run: RunSettings, *, stages: Collection[Stage]
+) -> Models:
+    """Return the models of `stages`, checked against the golden set; raises as `load_annotator` does."""
     device = Device(name=run.device, torch_threads=run.torch_threads)
     planned = plan.generations[0].configuration
     try:
@@ -185,6 +229,7 @@ def load_annotator(
             _check_weights(configuration, planned, stage)
         proposer = captioner = None
         if Stage.PROPOSE in stages:
+            assert isinstance(configuration, Configuration), "there is a proposer"
             proposer = proposer_class(configuration.proposer)(configuration.propose, device=device)
         if Stage.CAPTION in stages:
             captioner = captioner_class(configuration.captioner)(configuration.caption, device=device)
@@ -204,18 +249,10 @@ def load_annotator(
         check_sees(captioner)
     kinds = {Stage.PROPOSE: "proposer", Stage.CAPTION: "captioner"}
     health = {stage: Health(has_answered=kind in golden_answers) for stage, kind in kinds.items()}
-    return Annotator(
-        plan=plan,
-        configuration=configuration,
-        run=run,
-        proposer=proposer,
-        captioner=captioner,
-        golden_answers=golden_answers,
-        health=health,
-    )
+    return Models(proposer, captioner, golden_answers, health)
 
 
-def _check_weights(configuration: Configuration, planned: Mapping[str, Any], stage: Stage) -> None:
+def _check_weights(configuration: CaptionConfiguration, planned: Mapping[str, Any], stage: Stage) -> None:
     """Raise WorkError unless the model of a stage is, with its settings and weights, the one that was planned."""
     kind: Literal["proposer", "captioner"] = "proposer" if stage is Stage.PROPOSE else "captioner"
     if canonical_json(configuration.identity(kind)) != canonical_json(planned[kind]):

@@ -52,7 +52,7 @@ class Marks:
         note = (note or "").strip() or None
         if note is not None and len(note) > _MAX_NOTE:
             raise DatasetError(f"the note has {len(note)} characters; {_MAX_NOTE} are allowed")
-        with self._lock, _locked(self.path.parent):
+        with self._lock, locked(self.path.parent):
             rows = self._read()
             rows.pop((key, region_id), None)
             if keep is not None or note is not None:
@@ -81,7 +81,7 @@ class Marks:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, which other viewers of the same marks wait for."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -38,6 +38,16 @@ class _MarkRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     note: str | None = None
 
 
+class _EditRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /api/edit`: without a caption, the region's edit is taken back."""
+
+    shard: str
+    key: str
+    region_id: str
+    caption: str | None = None
+    label: str | None = None
+
+
 def build(session: Session, *, host: str, token: str, host_names: Sequence[str] = ()) -> App:
     """Return the server's ASGI application.
 
@@ -64,7 +74,8 @@ def build(session: Session, *, host: str, token: str, host_names: Sequence[str] 
         Route(f"/assets/{name}", _asset(name)) for name in sorted(file.name for file in assets if file.is_file())
     ]
     routes.append(Route("/image/{side}/{shard}/{key}", _answering(session, functools.partial(_image, session))))
-    routes.append(Route("/api/mark", functools.partial(_mark, session), methods=["POST"]))
+    for path, kind, act in (("/api/mark", _MarkRequest, session.mark), ("/api/edit", _EditRequest, session.edit)):
+        routes.append(Route(path, functools.partial(_change, session, kind, act), methods=["POST"]))
     app = Starlette(routes=routes, exception_handlers={404: _not_found})
     app.router.redirect_slashes = False  # it would redirect to an address without the token
     return Guard(app, host=host, token=token, host_names=host_names)
@@ -107,7 +118,8 @@ def _image(session: Session, request: Request) -> Response:
     return Response(data, media_type=kind, headers={"cache-control": "private, max-age=300"})
 
 
-async def _mark(session: Session, request: Request) -> Response:
+async def _change(session: Session, kind: type[msgspec.Struct], act: Callable[..., Any], request: Request) -> Response:
+    """Act on a request to change what a person has said of the data."""
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -116,10 +128,10 @@ async def _mark(session: Session, request: Request) -> Response:
     if request.headers.get("content-type", "").partition(";")[0] != "application/json":
         return _error(415, "send JSON")
     try:
-        wanted = msgspec.json.decode(body, type=_MarkRequest)
+        wanted = msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return _error(400, str(error))
-    return await _answer(session, lambda: session.mark(**msgspec.structs.asdict(wanted)))
+    return await _answer(session, lambda: act(**msgspec.structs.asdict(wanted)))
 
 
 async def _answer(session: Session, get: Callable[[], Any]) -> Response:

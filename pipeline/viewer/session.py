@@ -3,23 +3,27 @@
 import dataclasses
 import functools
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from pipeline.store.local import LocalStorage
 from pipeline.viewer import compare, gallery
+from pipeline.viewer.edits import COLUMNS, EDITS, Edits
 from pipeline.viewer.marks import MARKS_FILE, Marks
 from pipeline.viewer.overview import overview, read_record
 from pipeline.viewer.pixels import Box, Decoded, crop, decode, media_type, shrink_for, smaller
 from pipeline.viewer.selection import RANGES, Selection
-from pipeline.viewer.source import is_overlay, open_source
+from pipeline.viewer.source import OpenedData, is_overlay, open_source
 from pipeline.viewer.table import Database, NotHereError, RegionTable
 from schemas.folder import DatasetError
-from schemas.tables import FILTER_SCHEMA, FilterRow
+from schemas.reasons import Status
+from schemas.tables import FILTER_SCHEMA
 
 _KEPT_SUMMARIES = 64
+_NO_EDITS = "edits are saved beside local data alone, and not where --overlay edits shows them already"
 _SENT_AS_IS = 256 << 10
 """An image of fewer bytes than this is sent as it is stored, where a smaller one was asked for."""
 
@@ -54,6 +58,7 @@ class Session:
         path = marks or (source.folder.path(MARKS_FILE) if source.is_local else None)
         self.marks = None if path is None else Marks(Path(path))
         self._save_marks()
+        self.edits = self._open_edits(source)
         self.tables = [RegionTable(self._database, each, name) for each, name in zip(sources, "ab", strict=False)]
         self._lock, self._decoding = threading.Lock(), threading.Lock()
         self._decoded = functools.lru_cache(_KEPT_DECODED)(self._decode)
@@ -78,6 +83,7 @@ class Session:
             "problems": [problem for table in self.tables for problem in table.source.problems],
             "marks": None if self.marks is None else str(self.marks.path),
             "num_marks": len(self.marks.rows()) if self.marks else 0,
+            "edits": self.edits is not None,
             "page_size": gallery.PAGE_SIZE,
             "crops_page_size": gallery.CROPS_PAGE_SIZE,
         }
@@ -92,27 +98,27 @@ class Session:
         self._prepare(selection)
         ids, more = gallery.find_images(self.tables[0], selection)
         images = gallery.load_images(self.tables[0], ids, selection)
-        return {"items": images, "more": more, "marks": self._marks_of(ids)}
+        return {"items": images, "more": more, **self._made_by_hand(ids)}
 
     def crops(self, selection: Selection) -> dict[str, Any]:
         """Return a page of regions, each as an image with that region alone."""
         self._prepare(selection)
         crops, more = gallery.load_crops(self.tables[0], selection)
-        return {"items": crops, "more": more, "marks": self._marks_of((crop.shard, crop.key) for crop in crops)}
+        return {"items": crops, "more": more, **self._made_by_hand([(crop.shard, crop.key) for crop in crops])}
 
     def compared_page(self, selection: Selection) -> dict[str, Any]:
         """Return a page of images side by side."""
         self._prepare(selection)
         page = compare.compared_page(*self._both(), selection)
         ids = [(item["ours"].shard, item["ours"].key) for item in page["items"]]
-        return {**page, "marks": self._marks_of(ids)}
+        return {**page, **self._made_by_hand(ids)}
 
     def image(self, shard: str, key: str) -> dict[str, Any]:
         """Return one image with all its regions, whatever their status."""
         found = gallery.load_images(self.tables[0], [(shard, key)], Selection())
         if not found:
             raise NotHereError(f"{shard}: there is no image {key!r}")
-        return {"items": found, "more": False, "marks": self._marks_of([(shard, key)])}
+        return {"items": found, "more": False, **self._made_by_hand([(shard, key)])}
 
     def summary(self, selection: Selection) -> dict[str, Any]:
         """Return the selection's counts and histograms, which depend on neither its order nor its page."""
@@ -189,9 +195,34 @@ class Session:
             raise NotHereError("no second data set is open; start again with --compare OTHER")
         return side
 
-    def _marks_of(self, ids: Iterable[tuple[str, str]]) -> list[FilterRow]:
+    def edit(self, shard: str, key: str, region_id: str, *, caption: str | None, label: str | None) -> Any:
+        """Set a region's caption and label, or with a caption of None take its edit back; return it as it is now.
+
+        Raises DatasetError where edits cannot be saved, the first data set has no such ok region, or the caption says
+        nothing.
+        """
+        if self.edits is None:
+            raise DatasetError(_NO_EDITS)
+        rows = self.tables[0].source.dataset.regions([*COLUMNS, "status"], [shard]).to_pylist()
+        row = next((row for row in rows if (row["key"], row["region_id"]) == (key, region_id)), None)
+        if row is None:
+            raise NotHereError(f"{shard}: there is no region {key}/{region_id}")
+        if row.pop("status") != Status.OK:
+            raise DatasetError(f"{shard}: region {key}/{region_id} is not ok: it has no caption to correct")
+        now = self.edits.put(shard, row, caption=caption, label=label)
+        return {"edit": now, "num_edits": len(self.edits)}
+
+    def _open_edits(self, source: OpenedData) -> Edits | None:
+        """Return the edits of a local data set; None where there can be none."""
+        if not source.is_local or EDITS in source.overlays:
+            return None
+        return Edits(LocalStorage(source.folder.path("").rstrip("/")), source.dataset.markers)
+
+    def _made_by_hand(self, ids: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        """Return the marks and edits in the images `ids` (shard and key)."""
         keys = {key for _, key in ids}
-        return [row for row in self.marks.rows() if row.key in keys] if self.marks else []
+        marks = [row for row in self.marks.rows() if row.key in keys] if self.marks else []
+        return {"marks": marks, "edits": self.edits.of(ids) if self.edits else []}
 
     def _save_marks(self) -> None:
         """Let queries see the marks."""

@@ -64,6 +64,11 @@ def open_source(path: str, *, overlays: Sequence[str] = (), filters: Sequence[st
             raise DatasetError(f"{path}: none of its {len(problems)} shards can be read; the first: {first}")
         find_shards(folder, sizes)  # raises: it says what is expected there
     opened = [open_overlay(folder, name, shards=markers, sizes=sizes) for name in overlays]
+    problems += [
+        Problem(shard=str(shard), message=f"{shard}: {overlay.changes}")
+        for overlay in opened
+        for shard in sorted(overlay.changed)[:1]
+    ]
     loaded = [load_filter(name) for name in filters]
     dataset = Dataset(folder, markers=markers, overlays=opened, filters=loaded)
     title = " + ".join([path.rstrip("/").rsplit("/", 1)[-1] or path, *overlays])

@@ -42,6 +42,11 @@ class UnitReport:
     """By stage that a model works in."""
 
 
+def release() -> str:
+    """Return the release that writes, as markers name it."""
+    return f"fineclip-regions {version('fineclip-regions')}"
+
+
 def shards_of(unit: int, configuration: Configuration) -> dict[str, ShardName]:
     """Return the shard of `unit` in each split."""
     return {split: ShardName(split, unit) for split in configuration.splits}
@@ -130,7 +135,7 @@ def _finish(
         provenance=provenance,
         bytes_lost=writer.bytes_lost or msgspec.UNSET,
         num_noted=writer.num_noted,
-        written_by=f"fineclip-regions {version('fineclip-regions')}",
+        written_by=release(),
     )
     file = HashingFile(plan.storage.scratch / f"{shard.marker}.{token}")
     try:

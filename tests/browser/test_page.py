@@ -186,6 +186,58 @@ def test_a_hostile_address_stays_text(new_page):
     assert page.locator("img[src=x], .chips script").count() == 0
 
 
+def test_a_caption_is_corrected_and_the_correction_taken_back(new_page, data):
+    page = new_page()
+    line = cards(page).first.locator("li").first
+    line.focus()
+    page.keyboard.press("e")
+    page.get_by_label("Caption", exact=True).fill("a <b>ginger</b> cat")
+    page.get_by_label("Label", exact=True).fill("tom cat")
+    page.get_by_role("button", name="Save").click()
+    expect(line.locator(".text")).to_contain_text("a <b>ginger</b> cat")
+    expect(line.locator(".label")).to_contain_text("tom cat")
+    expect(line.locator(".edited").first).to_have_attribute("title", "before: a red cat")
+    seen = Dataset.open(data, overlays=["edits"]).read_sample("a").record.regions[0]
+    assert (seen.caption, seen.label, seen.captioner) == ("a <b>ginger</b> cat", "tom cat", "edits")
+    page.reload()
+    expect(line.locator(".text")).to_contain_text("a <b>ginger</b> cat")
+    page.keyboard.press("z")
+    expect(line.locator(".text")).to_contain_text("ginger"), "after a reload there is nothing to take back"
+    line.hover()
+    line.get_by_label("Edit").click()
+    page.get_by_label("Caption", exact=True).fill("?!")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".notice.error")).to_contain_text("the caption says nothing")
+    page.keyboard.press("Enter")
+    dialog = page.locator("dialog.detail")
+    page.goto(page.url.split("?")[0] + "?open=train-000000/a")
+    expect(dialog).to_be_visible()
+    page.keyboard.press("e")
+    page.get_by_label("Caption", exact=True).fill("a third text")
+    page.get_by_label("Caption", exact=True).press("Control+Enter")
+    expect(dialog.locator("li.selected .text")).to_contain_text("a third text")
+    page.keyboard.press("z")
+    expect(dialog.locator("li.selected .text")).to_contain_text("ginger")
+    assert Dataset.open(data, overlays=["edits"]).read_sample("a").record.regions[0].label == "tom cat"
+    new_page.complaints[:] = [said for said in new_page.complaints if "422" not in said]
+
+
+def test_compare_shows_an_edit_beside_what_it_replaced(browser, data):
+    session = Session(str(data))
+    session.edit("train-000000", "a", region_id("a", 0), caption="a ginger cat", label="cat")
+    session.close()
+    session = Session(str(data), other="edits")
+    with serving(session) as client:
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.goto(f"{client.url}/compare?diff=changed")
+        pairs = page.locator(".comparison .pair")
+        expect(page.locator(".comparison")).to_have_count(1)
+        expect(pairs.first.locator("mark")).to_have_text(["red", "ginger"])
+        expect(pairs.first.locator(".verdict")).to_have_text("differs: caption")
+        page.close()
+    session.close()
+
+
 def test_two_data_sets_side_by_side_with_the_differences_marked(new_page):
     page = new_page()
     page.keyboard.press("c")

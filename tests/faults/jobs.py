@@ -29,7 +29,12 @@ class Ended:
 
 
 def start(source: Path, output: Path, *flags: str, fault: Fault | None = None) -> subprocess.Popen[str]:
-    """Start `fineclip annotate` in a process group of its own, as a terminal would."""
+    """Start `fineclip annotate` with cheap backends."""
+    return launch("annotate", source, output, *BACKENDS, *flags, fault=fault)
+
+
+def launch(*arguments: str | Path, fault: Fault | None = None) -> subprocess.Popen[str]:
+    """Start `fineclip ARGUMENTS` in a process group of its own, as a terminal would."""
     environment = dict(os.environ)
     if fault is not None:
         others = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
@@ -37,7 +42,7 @@ def start(source: Path, output: Path, *flags: str, fault: Fault | None = None) -
         environment["FINECLIP_FAULT_MODULES"] = str(_HERE)
         environment["FINECLIP_FAULT"] = msgspec.json.encode(fault).decode()
     return subprocess.Popen(
-        [FINECLIP, "annotate", source, output, *BACKENDS, *flags],
+        [FINECLIP, *arguments],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline import annotate
 from pipeline.annotate import Annotator
+from pipeline.caption import step
 from pipeline.caption.rule import Rule, RuleConfig
 from pipeline.plan.make import make_plan
 from pipeline.propose.manual import Manual, ManualConfig
@@ -214,7 +215,7 @@ def test_captions_have_single_spaces(make: Make, tmp_path: Path) -> None:
 
 
 def test_where_regions_are_rare_few_samples_wait(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(annotate, "_WINDOW", 3)
+    monkeypatch.setattr(step, "_WINDOW", 3)
     sparse = [members(f"k{i}", boxes=[(0, 0, 20, 20)] if i % 2 == 0 else ()) for i in range(9)]
     captioner = FakeCaptioner(batch_size=64)
     annotator = make(sparse, captioner=captioner)
@@ -241,8 +242,8 @@ def _count_waiting(annotator: Annotator, monkeypatch: pytest.MonkeyPatch) -> lis
             inside -= 1
             yield sample
 
-    caption = Annotator._caption
-    monkeypatch.setattr(Annotator, "_caption", lambda self, s, *rest: leaving(caption(self, entering(s), *rest)))
+    caption = step.CaptionStep.run
+    monkeypatch.setattr(step.CaptionStep, "run", lambda self, s, *rest: leaving(caption(self, entering(s), *rest)))
     return counts
 
 

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from schemas.dataset import Dataset, DatasetError
-from schemas.overlays import CAPTION_COLUMNS
+from schemas.overlays import CAPTION_COLUMNS, OverlayPlan, plan_name
 from schemas.records import encode
 from schemas.tables import REGION_SCHEMA
 from tests.shards import caption_overlay, ids_of, tiny_sample, write_file, write_overlay, write_shard
@@ -138,11 +138,33 @@ def test_an_overlay_whose_table_is_cut_is_refused(url, markers, tmp_path):
         Dataset.open(url, overlays=["blip"])
 
 
-def test_an_overlay_of_another_version_of_the_shard_is_refused(url, markers):
+def test_where_a_shard_has_changed_the_overlay_holds_for_what_is_still_there(url, markers, caplog):
     write_overlays(url, markers)
-    write_shard(url, [SHARDS[0][0]], index=0)
-    with pytest.raises(DatasetError, match=r"train-000000\.blip\.json: was made for another version of train-000000"):
-        Dataset.open(url, overlays=["blip"])
+    write_shard(url, [SHARDS[0][0], tiny_sample("new")], index=0)
+    dataset = Dataset.open(url, overlays=["blip"])
+    assert "overlay 'blip' was made from other tables of train-000000 than are there now" in caplog.text
+    captions = {key: [region.caption for region in dataset.read_sample(key).record.regions] for key in ("a", "new")}
+    assert captions == {"a": ["blip: a shape 0", "blip: a shape 1"], "new": ["new shape 0", "new shape 1"]}
+    assert dataset.read_sample("d").record.regions[0].caption == "blip: d shape 0"
+
+
+def test_an_overlay_that_fits_is_opened_without_a_word(url, markers, caplog):
+    write_overlays(url, markers)
+    Dataset.open(url, overlays=["blip"])
+    assert caplog.text == ""
+
+
+def test_a_sparse_overlay_need_not_cover_all_shards(url, markers):
+    table = caption_overlay(SHARDS[0], "x").append_column("note", pa.array(["n"] * 4))
+    write_overlay(url, markers[0], "some", table, partial=True)
+    with pytest.raises(DatasetError, match="covers 1 of 2 shards"):
+        Dataset.open(url, overlays=["some"])
+    plan = OverlayPlan(schema_version="1", overlay="some", tool="edits", fingerprint="f", configuration={}, sparse=True)
+    write_file(url, plan_name("some"), msgspec.json.encode(plan))
+    dataset = Dataset.open(url, overlays=["some"])
+    assert [region.caption for region in dataset.read_sample("a").record.regions] == ["x a shape 0", "x a shape 1"]
+    assert dataset.read_sample("d").record == Dataset.open(url).read_sample("d").record
+    assert dataset.regions(columns=["note"])["note"].null_count == len(dataset.regions()) - 4
 
 
 def test_an_overlays_marker_is_read_strictly(url, markers):

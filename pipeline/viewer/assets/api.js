@@ -11,15 +11,20 @@ async function answer(response) {
 /** The JSON at `path`. */
 export const get = async (path, signal) => answer(await fetch(path, { signal }));
 
-/** Set or remove a mark; resolves to the mark as it is now. */
-export const mark = async (request) =>
+const post = async (path, request) =>
   answer(
-    await fetch("api/mark", {
+    await fetch(path, {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify(request),
     }),
   );
+
+/** Set or remove a mark; resolves to the mark as it is now. */
+export const mark = (request) => post("api/mark", request);
+
+/** Set a region's caption and label, or without a caption take its edit back; resolves to the edit as it is now. */
+export const edit = (request) => post("api/edit", request);
 
 /** Address of an image, or of its part in `box`: as stored, or at most `size` pixels large. */
 export function imageUrl(side, image, size, box = null) {

@@ -4,6 +4,7 @@ import { h, score, sentence } from "./dom.js";
 import { imageUrl } from "./api.js";
 import { colour, explain } from "./figure.js";
 import { browse, toolbar } from "./gallery.js";
+import * as edits from "./edits.js";
 import * as marks from "./marks.js";
 import * as url from "./url.js";
 
@@ -34,17 +35,17 @@ function card(image) {
     h(
       "div",
       { class: "body" },
-      h("p", { class: "caption" }, caption ?? h("em", {}, sentence(message || `${status}: ${reason}`))),
+      h("p", { class: "caption" }, caption !== null ? edits.text(image, region, "caption") : h("em", {}, sentence(message || `${status}: ${reason}`))),
       h(
         "small",
         {},
-        label && h("span", { class: `label ${colour(region, 0, null)}` }, label),
+        (label || caption !== null) && edits.text(image, region, "label", { class: `label ${colour(region, 0, null)}` }),
         status !== "ok" && h("span", { class: `status ${status}` }, `${status}: ${reason}`),
         proposal_score !== null && h("span", { title: `proposal score ${proposal_score}` }, `box ${score(proposal_score)}`),
         caption_score !== null && h("span", { title: `caption score ${caption_score}` }, `text ${score(caption_score)}`),
       ),
     ),
-    marks.buttons(image, region.id),
+    marks.buttons(image, region.id, edits.button(image, region)),
   );
 }
 

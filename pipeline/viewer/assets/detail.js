@@ -4,6 +4,7 @@ import { h, pixels, plural, sentence } from "./dom.js";
 import { get, imageUrl } from "./api.js";
 import { crop, entries, figure, link } from "./figure.js";
 import { chosen, regionLine } from "./gallery.js";
+import * as edits from "./edits.js";
 import * as marks from "./marks.js";
 import * as url from "./url.js";
 
@@ -27,6 +28,7 @@ export async function open(name, { images, fail }) {
     const answer = await get(`api/image/${encodeURIComponent(shard)}/${encodeURIComponent(key ?? "")}`);
     if (url.read().get("open") !== name) return;
     marks.receive(answer.marks, answer.items);
+    edits.receive(answer.edits, answer.items);
     const here = images.find((one) => one.shard === shard && one.key === key);
     build(name, { ...answer.items[0], hits: new Set(here ? chosen(here).map((region) => region.id) : []) }, images, regionId);
   } catch (error) {
@@ -188,6 +190,8 @@ const KEYS = {
   y: () => marks.decide(current.image, current.region()?.id ?? null, true),
   x: () => marks.decide(current.image, current.region()?.id ?? null, false),
   n: () => marks.note(current.image, current.region()?.id ?? null),
+  e: () => edits.open(current.image, current.region()?.id ?? null),
+  z: edits.undo,
 };
 
 /** Whether an image is open: it has keys of its own. */

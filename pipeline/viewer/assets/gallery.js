@@ -3,6 +3,7 @@
 import { h, number, plural, score, sentence } from "./dom.js";
 import { get } from "./api.js";
 import { entries, figure, link } from "./figure.js";
+import * as edits from "./edits.js";
 import * as filters from "./filters.js";
 import * as marks from "./marks.js";
 import * as url from "./url.js";
@@ -37,18 +38,18 @@ export function regionLine(image, { id, region, number: place, css }) {
     h(
       "div",
       { class: "text" },
-      caption ?? h("em", {}, sentence(message || `${status}: ${reason}`)),
+      caption !== null ? edits.text(image, region, "caption") : h("em", {}, sentence(message || `${status}: ${reason}`)),
       h(
         "small",
         {},
-        label && h("span", { class: `label ${css}` }, label),
+        (label || caption !== null) && edits.text(image, region, "label", { class: `label ${css}` }),
         status !== "ok" && h("span", { class: `status ${status}` }, `${status}: ${reason}`),
         region.count > 1 && h("span", {}, `${number(region.count)} proposals`),
         proposal_score !== null && h("span", { title: `proposal score ${proposal_score}` }, `box ${score(proposal_score)}`),
         caption_score !== null && h("span", { title: `caption score ${caption_score}` }, `text ${score(caption_score)}`),
       ),
     ),
-    marks.buttons(image, region.id),
+    marks.buttons(image, region.id, edits.button(image, region)),
   );
 }
 
@@ -161,6 +162,7 @@ export async function browse(root, { signal }, { path, toolbarFor, draw, numPage
   const counting = count(parts, { signal, toolbarFor });
   const page = await get(`${path}?${url.selection()}`, signal);
   marks.receive(page.marks, page.items);
+  edits.receive(page.edits, page.items);
   parts.content.removeAttribute("aria-busy");
   parts.content.replaceChildren(
     page.items.length ? draw(page.items) : h("p", { class: "empty" }, "Nothing is selected. ", h("a", { href: url.view() || "./" }, "Clear the filters")),

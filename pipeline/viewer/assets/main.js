@@ -5,6 +5,7 @@ import { get } from "./api.js";
 import * as compare from "./compare.js";
 import * as crops from "./crops.js";
 import * as detail from "./detail.js";
+import * as edits from "./edits.js";
 import * as gallery from "./gallery.js";
 import * as marks from "./marks.js";
 import * as overview from "./overview.js";
@@ -19,6 +20,7 @@ const HELP = [
   ["r", "another random sample"],
   ["g, p, c, d", "gallery, crops, compare, data set"],
   ["y, x, n", "keep, bad, note on the crop or the region that is chosen"],
+  ["e, z", "edit its caption and label; take the last edit back"],
   ["+, −, 0, 1", "in an open image: zoom in, out, fit, original size"],
   ["Esc", "close"],
   ["?", "this list"],
@@ -54,6 +56,7 @@ function tabs() {
 async function about() {
   state.about = await get("api/about");
   marks.allow(state.about.marks);
+  edits.allow(state.about.edits);
   const name = state.about.titles.join(" and ");
   document.querySelector("#title").textContent = name;
   document.title = `${name} · FineCLIP Regions`;
@@ -149,6 +152,8 @@ const KEYS = {
   y: () => onFocused((image, region) => marks.decide(image, region, true)),
   x: () => onFocused((image, region) => marks.decide(image, region, false)),
   n: () => onFocused(marks.note),
+  e: () => onFocused(edits.open),
+  z: edits.undo,
   "?": help,
 };
 
@@ -181,6 +186,7 @@ marks.onMark(({ error, count }) => {
   if (error) fail(error);
   else state.about.num_marks = count;
 });
+edits.onFailure(fail);
 url.onChange(render);
 
 try {

@@ -71,8 +71,8 @@ function ask(text) {
   );
 }
 
-/** Buttons to mark a region; they show its mark, and follow it. */
-export function buttons(image, regionId) {
+/** Buttons to mark a region; they show its mark, and follow it. `more` stands after them. */
+export function buttons(image, regionId, more = null) {
   if (!enabled) return null;
   const make = (kind, symbol, title, act) =>
     h("button", { type: "button", class: `mark ${kind}`, title, "aria-label": title, click: (event) => (event.stopPropagation(), act()) }, symbol);
@@ -82,6 +82,7 @@ export function buttons(image, regionId) {
     make("keep", "✓", "Keep", () => decide(image, regionId, true)),
     make("bad", "✕", "Bad", () => decide(image, regionId, false)),
     make("note", "✎", "Note", () => note(image, regionId)),
+    more,
   );
   paint(group);
   return group;

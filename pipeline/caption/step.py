@@ -1,0 +1,74 @@
+"""The caption step: crops of many images to the captioner in batches, and what becomes of its answers.
+
+`annotate` has it after its proposer; `recaption` has it alone, on boxes that are there already.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.caption.base import Captioner, PreparingCaptioner, UnevenCaptioner
+from pipeline.caption.crop import CropSettings, crops_of
+from pipeline.caption.judge import Judge
+from pipeline.clock import StageClock
+from pipeline.models.batches import Batcher, Health
+from pipeline.sample import Caption, Crop, Drop, Sample
+from schemas.reasons import Stage
+
+_WINDOW = 256
+"""Samples that may follow a batch's first crop: where regions are rare, a batch goes to the captioner unfilled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionStep:
+    """Gives the regions of samples their captions; made once a worker, for all its units."""
+
+    captioner: Captioner
+    crop: CropSettings
+    prepares_ahead: bool
+    """Whether the captioner's CPU part may run ahead of the model on another thread."""
+    golden_answers: str | None = None
+    """A digest of what the captioner said of the golden set; None where it was not asked."""
+    health: Health = field(default_factory=Health)
+
+    def batcher(self) -> Batcher[Crop, Caption]:
+        """Return what calls the captioner in a unit, its CPU part ahead of the model where it has one."""
+        captioner = self.captioner
+        sends_ahead = getattr(captioner, "runs_elsewhere", False) or self.prepares_ahead
+        ahead = captioner if isinstance(captioner, PreparingCaptioner) and sends_ahead else None
+        prompts = [captioner.prompt]
+        return Batcher(
+            ahead.generate if ahead else lambda crops: captioner.caption(crops, prompts * len(crops)),
+            prepare=(lambda crops: ahead.prepare(crops, prompts * len(crops))) if ahead else None,
+            cost=captioner.places if isinstance(captioner, UnevenCaptioner) else None,
+            name=captioner.name,
+            stage=Stage.CAPTION,
+            batch_size=captioner.batch_size,
+            health=self.health,
+        )
+
+    def run(self, samples: Iterator[Sample], captioning: Batcher[Crop, Caption], clock: StageClock) -> Iterator[Sample]:
+        """Give each region its caption, in batches over images; a sample goes on when its last region has one."""
+
+        def cut(sample: Sample) -> Iterator[Crop]:
+            yield from clock.timed("crop", crops_of(sample, self.crop))
+            if sample.image is not None:
+                sample.image = sample.image.released()
+
+        def take(sample: Sample, crop: Crop, outcome: Caption | Drop) -> None:
+            sample.captions[crop.region_id] = self._judge.region_caption(sample.key, crop, outcome)
+            captioning.report.unfinished += isinstance(outcome, Caption) and outcome.unfinished is not None
+
+        return clock.timed("caption", captioning.run_groups(samples, cut, take, window=_WINDOW))
+
+    def provenance(self, config: Any) -> dict[str, Any]:
+        """Return what determines the captions, with the terms that the captioner stands under."""
+        terms = [dataclasses.asdict(entry) for entry in self.captioner.licenses(config)]
+        return self.captioner.provenance() | {"licenses": terms, "golden_answers": self.golden_answers}
+
+    @functools.cached_property
+    def _judge(self) -> Judge:
+        """What the captioner's answers go through, in all units so far."""
+        return Judge(self.captioner)

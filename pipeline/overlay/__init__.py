@@ -1,0 +1,13 @@
+"""Columns beside the shards of a data set: new captions on the same boxes, corrections by hand.
+
+    shards of DATA -> regions as they are -> caption step -> an overlay         recaption, one shard
+    shards of DATA + overlays -> shards of their own                            materialize, one shard
+
+plan         which tables an overlay is made from, and by which configuration
+write        an overlay's files of one shard, committed as a shard is
+markers      which shards an overlay has
+recaption    one shard: read, caption, write
+materialize  one shard: data and overlays as a shard of their own; output: the plan of the data set that these make
+
+Readers join overlays to tables by `schemas/overlays.py`.
+"""
