@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-faults test-engines test-envs test-browser lint format bench clean
+.PHONY: demo test test-faults test-engines test-docker test-envs test-browser lint format bench clean
 
 demo: .venv/pipeline.installed
 	rm -rf demo
@@ -20,9 +20,14 @@ test: .venv/dev.installed
 test-faults: .venv/dev.installed
 	$(BIN)/pytest -m faults --timeout 600
 
-# The same job on engines that are started and ended here, on loopback: minutes.
+# The same job on engines that are started and ended here, on loopback: minutes. As root it installs Debian's Slurm unless
+# FINECLIP_INSTALL=0; Prism is $FINECLIP_PRISM, or built where Go is. What is skipped is named at the end.
 test-engines: .venv/dev.installed
-	$(BIN)/pytest -m engines --timeout 600
+	$(BIN)/pytest -m engines --timeout 600 -rs
+
+# Builds the worker's image without a registry of images, and runs a job in it: root, Debian, 10 GB, a quarter of an hour.
+test-docker:
+	docker/test.sh
 
 # The wheel and the notebook in clean environments, which are installed: minutes.
 test-envs: .venv/dev.installed

@@ -15,6 +15,7 @@ PIPELINE = [
     "filelock>=3.15",
     "pillow>=11",
     "platformdirs>=4",
+    "prometheus-client>=0.22",  # --metrics-port; Apache-2.0, without dependencies
     "pycocotools>=2.0.8",
     "opencv-contrib-python-headless>=4.10",
     # torchvision's pin is the one that matters: a looser one may be paired with a torch it cannot load with
@@ -45,6 +46,8 @@ OPENAI = ["openai>=3"]
 """The client of `--captioner openai`, which speaks to any OpenAI-compatible server."""
 ULTRALYTICS = ["ultralytics-opencv-headless>=8.4"]
 """AGPL-3.0. Imported by `--propose.engine ultralytics` alone."""
+DATAFLOW = ["apache-beam[gcp]==2.77.0"]
+"""`-- --runner=DataflowRunner`: Google's clients, some 340 MB."""
 RAY = ["ray>=2.60"]
 """`--engine ray`: without its dashboard, which `ray job submit` needs (`pip install 'ray[default]'`)."""
 DEV = [
@@ -89,6 +92,7 @@ setup(
         "openai": OPENAI,
         "ultralytics": ULTRALYTICS,
         "ray": RAY,
+        "dataflow": DATAFLOW,
         "viewer": VIEWER,
         "dev": DEV + OPENAI + RAY,
     },

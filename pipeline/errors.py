@@ -44,6 +44,10 @@ class ConstantCaptionsError(WorkError):
     exit_code = 7
 
 
+class UnseenOutputError(RuntimeError):
+    """A worker does not find the driver's OUTPUT where it looks for it. Engines hand its sentence to the driver."""
+
+
 class InterruptedRunError(RuntimeError):
     """The engine ended before its work was done; the same command goes on from there. Commands exit 7 on it."""
 

@@ -143,6 +143,10 @@ class RunSettings:
     """Worker processes on this machine; on other machines the engine's own options say how many."""
     two_pools: bool = False
     """Propose every shard before any is captioned, as two Beam stages that can run on different machines."""
+    propose_accelerator: str | None = None
+    """With --two-pools, what Beam's engine is to give the proposing step, such as type:nvidia-l4;count:1."""
+    caption_accelerator: str | None = None
+    """The same of the captioning step."""
     decode_threads: int = 2
     """Threads a worker decodes images with, ahead of the models."""
     device: str = "auto"
@@ -153,6 +157,8 @@ class RunSettings:
     """Seconds after which the shard of a worker that stopped renewing its lease goes to another."""
     stall_timeout_s: float = 3600.0
     """Seconds without a finished image, a shard or a line of the log, once work has begun, after which the run ends."""
+    metrics_port: int | None = None
+    """Port at which Prometheus can read how far the job is; off by default."""
     max_dead: float = 0.01
     """Share of dead images or regions above which the job ends with exit code 1."""
     permissive_only: bool = False
@@ -172,7 +178,14 @@ class RunSettings:
         ):
             if value < least:
                 raise ValueError(f"{flag} is {value}, but must be at least {least}")
+        if (self.propose_accelerator or self.caption_accelerator) and (not self.two_pools or self.engine != "beam"):
+            raise ValueError(
+                "--propose-accelerator and --caption-accelerator are of the two steps of --two-pools on Beam; for one "
+                "pool give the engine's own option after --, such as Dataflow's worker_accelerator or Ray's --num-gpus"
+            )
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ValueError(f"--device is {self.device!r}; known: auto, cpu, cuda, cuda:N")
+        if self.metrics_port is not None and not 0 < self.metrics_port < 65536:
+            raise ValueError(f"--metrics-port is {self.metrics_port}, but must be between 1 and 65535")
         if not 0 <= self.max_dead <= 1:
             raise ValueError(f"--max-dead is {self.max_dead}, but must be between 0 and 1")

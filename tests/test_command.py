@@ -248,7 +248,7 @@ def test_status_of_nothing_says_so(tmp_path: Path, exists: bool):
 def test_status_takes_one_folder(arguments: tuple[str, ...]):
     outcome = run("status", *arguments)
     assert outcome.code == 2
-    assert "usage: fineclip status [-h] [--dead] [--reason R] OUTPUT" in outcome.err
+    assert "usage: fineclip status [-h] [--dead] [--reason R] [--watch] OUTPUT" in outcome.err
 
 
 def test_plan_shows_the_work_and_annotate_takes_the_plan(photos: Path, tmp_path: Path):

@@ -9,7 +9,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from pipeline.cli import progress, report
+from pipeline.cli import metrics, progress, report
 from pipeline.cli.options import Options, parse
 from pipeline.cli.profiles import PAPER, PROFILES, WITHOUT_A_GPU
 from pipeline.models.device import DeviceError, num_gpus
@@ -21,6 +21,7 @@ from pipeline.read import open_source
 from pipeline.run import job
 from pipeline.run.probe import forecast, probe, workload
 from pipeline.run.status import Markers, units_to_do
+from pipeline.run.watch import Progress
 from pipeline.store.storage import open_storage, storage_errors
 
 DONE, TOO_MANY_DEAD, INTERRUPTED = 0, 1, 4
@@ -33,7 +34,12 @@ def annotate_main(arguments: Sequence[str]) -> int:
     with draining_on_signals(drain, console):
         options = parse("annotate", "Propose regions, caption them and write region-text shards.", arguments)
         _check_models(options)
-        with progress.Bar(console) as bar:
+        with metrics.served(options.run.metrics_port) as tell, progress.Bar(console) as bar:
+
+            def watch(seen: Progress) -> None:
+                bar.show(seen)
+                tell(seen)
+
             result = job.annotate(
                 options.inputs,
                 options.output,
@@ -43,7 +49,7 @@ def annotate_main(arguments: Sequence[str]) -> int:
                 append=options.append,
                 engine_options=options.engine_options,
                 drain=drain,
-                watch=bar.show,
+                watch=watch,
             )
     report.closing(Console(emoji=False), result, options)
     keys = f"`fineclip status {options.output} --dead` the keys"

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.cli.report import inputs
 from pipeline.run.watch import Progress as JobProgress
+from schemas.text import counted
 
 _LOG_EVERY_S = 10.0
 
@@ -17,8 +19,10 @@ _LOG_EVERY_S = 10.0
 class Bar:
     """A progress bar in a terminal; elsewhere a line now and then, so that a log stays readable."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, names_workers: bool = False) -> None:
+        """With `names_workers`, say how many are at work even where it is one driver's workers alone."""
         self._console = console
+        self._names_workers = names_workers
         self._started = time.monotonic()
         self._logged_at = self._started
         self._images_before: int | None = None
@@ -51,9 +55,11 @@ class Bar:
                 inputs(self._console, progress.plan)
         rate = (images - self._images_before) / max(time.monotonic() - self._started, 1e-9)
         units, planned = progress.plan.num_units, progress.plan.num_images
-        of_all = f"{images:,} images" if planned is None else f"{images:,} of {planned:,} images"
-        done = f"{of_all}, {progress.num_units_done:,} of {units:,} shards"
-        others = f"{progress.num_drivers} drivers, {progress.num_workers} workers" if progress.num_drivers > 1 else ""
+        of_all = counted(images, "image") if planned is None else f"{images:,} of {counted(planned, 'image')}"
+        done = f"{of_all}, {progress.num_units_done:,} of {counted(units, 'shard')}"
+        others = ""
+        if progress.num_drivers > 1 or self._names_workers:
+            others = f"{counted(progress.num_drivers, 'driver')}, {counted(progress.num_workers, 'worker')}"
         notes = "; ".join(filter(None, (others, progress.note)))
         rates = f"{rate:,.1f} images/s" + (f" ({notes})" if notes else "")
         # Images are the finer measure, where their number is known.
@@ -61,7 +67,9 @@ class Bar:
         self._progress.update(self._task, total=total, completed=completed, done=done, rates=rates)
         if self._progress.disable and time.monotonic() - self._logged_at >= _LOG_EVERY_S:
             self._logged_at = time.monotonic()
-            self._console.print(f"{done}, {rates}", highlight=False)
+            seconds_left = self._progress.tasks[0].time_remaining
+            left = "" if seconds_left is None else f", {timedelta(seconds=seconds_left)} left"
+            self._console.print(f"{done}, {rates}{left}", highlight=False)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from pipeline.run.job import JobResult
 from pipeline.run.probe import Forecast, Measurement, Range
 from schemas.paths import is_url, printable
 from schemas.reasons import Reason, Stage
+from schemas.text import counted
 
 _NOTABLE = 0.1
 """Share of the time from which on a stage is worth a remark."""
@@ -26,7 +27,7 @@ def closing(console: Console, result: JobResult, options: Options) -> None:
     """Print what `annotate` came to: counts by status and reason, rates, where the time went, what to do next."""
     print_counts(console, result.totals)
     if result.num_units_run == 0:
-        console.print(f"Nothing to do: all {result.plan.num_units:,} units were done.", highlight=False)
+        console.print(f"Nothing to do: {counted(result.plan.num_units, 'unit')}, all done.", highlight=False)
     else:
         print_times(console, result)
     if result.totals.images.ok and not result.totals.regions.ok:
@@ -65,8 +66,8 @@ def plan(console: Console, planned: Plan, todo: list[int]) -> None:
     inputs(console, planned)
     images = "unknown until read" if planned.num_images is None else f"{planned.num_images:,}"
     shards = planned.num_units * len(planned.splits)
-    work = f"{len(todo):,} of {planned.num_units:,} units to do"
-    console.print(f"{shards:,} shards, images: {images}; {work}.", highlight=False)
+    work = f"{len(todo):,} of {counted(planned.num_units, 'unit')} to do"
+    console.print(f"{counted(shards, 'shard')}, images: {images}; {work}.", highlight=False)
 
 
 def inputs(console: Console, planned: Plan) -> None:
@@ -222,7 +223,8 @@ def _warn_of_repeated_keys(console: Console, result: JobResult) -> None:
     number = result.dataset["num_repeated_keys"]
     if number:
         shown = ", ".join(result.dataset["repeated_keys"][:3])
-        warning = f"Warning: {number:,} keys lie in more than one shard, such as {shown}"
+        lies = "lies" if number == 1 else "lie"
+        warning = f"Warning: {counted(number, 'key')} {lies} in more than one shard, such as {shown}"
         console.print(f"{warning} (dataset.json names more).", style="yellow", highlight=False, markup=False)
 
 

@@ -1,24 +1,29 @@
-"""The subcommand `status`: what a data set holds now. Needs neither Beam nor torch."""
+"""The subcommand `status`: what a data set holds, and how far those at work on it are. Needs neither Beam nor torch."""
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 
 from rich.console import Console
 
 from pipeline.cli.counts import dead_line, print_counts, size_of
+from pipeline.cli.progress import Bar
 from pipeline.errors import EXIT_CODES
 from pipeline.overlay.markers import OverlayMarkers
 from pipeline.overlay.plan import BaseShard
-from pipeline.plan.plan import load_plan
+from pipeline.plan.plan import Plan, load_plan
 from pipeline.read.base import SourceError
 from pipeline.run.dead import dead_items
+from pipeline.run.log import Event, failures
 from pipeline.run.status import Markers, units_to_do
+from pipeline.run.watch import Watch
 from pipeline.store.storage import Storage, StorageError, open_storage, storage_errors
 from schemas.names import overlay_of_file
 from schemas.reasons import STATUS_OF, Status
+from schemas.text import counted
 
-_DESCRIPTION = "Counts images and regions by status and reason, from the shards' markers."
+_DESCRIPTION = "Counts images and regions by status and reason, from the shards' markers; failed units by host."
 _DEAD_REASONS = [reason.value for reason, status in STATUS_OF.items() if status is Status.DEAD]
 
 
@@ -34,6 +39,11 @@ def status_main(arguments: Sequence[str]) -> int:
     parser.add_argument("output", metavar="OUTPUT", help="the folder or URL that annotate writes")
     parser.add_argument("--dead", action="store_true", help="list the dead images and regions instead, a line each")
     parser.add_argument("--reason", metavar="R", choices=_DEAD_REASONS, help="of --dead those of this reason alone")
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="show, from anywhere, how far all drivers on OUTPUT are, until it is complete",
+    )
     options = parser.parse_args(arguments)
     storage = open_storage(options.output)
     with storage_errors(storage.url):
@@ -47,14 +57,18 @@ def status_main(arguments: Sequence[str]) -> int:
             for item in dead_items(plan, markers, options.reason):
                 sys.stdout.write(f"{dead_line(item)}\n")
             return 0
+        if options.watch:
+            _watch(plan, markers)
         damage = markers.damage(plan)
         todo = units_to_do(plan, markers)
+        failed = failures(storage, todo)
     console, totals = Console(emoji=False), markers.totals
     print_counts(console, totals)
-    state = "complete" if not todo else f"{len(todo):,} of {plan.num_units:,} units are still to do"
-    state = f"{len(damage):,} shards are damaged" if damage else state
-    held = f"{totals.num_shards:,} shards, {size_of(totals.num_bytes)}; {state}."
+    state = "complete" if not todo else f"{len(todo):,} of {counted(plan.num_units, 'unit')} still to do"
+    state = f"damaged: {counted(len(damage), 'shard')}" if damage else state
+    held = f"{counted(totals.num_shards, 'shard')}, {size_of(totals.num_bytes)}; {state}."
     console.print(f"{plan.storage.url}: {held}", highlight=False, markup=False, soft_wrap=True)
+    _print_failures(console, failed)
     _tell_of_overlays(console, storage, markers)
     for why in damage.values():
         remedy = "the same annotate command makes this shard again"
@@ -65,6 +79,27 @@ def status_main(arguments: Sequence[str]) -> int:
         console.print("The totals do not balance: this is a bug, please report it.", style="bold red")
         return 6
     return 0
+
+
+def _watch(plan: Plan, markers: Markers) -> None:
+    """Show a bar until every unit is done, whoever does them."""
+    with Bar(Console(emoji=False, stderr=True), names_workers=True) as bar:
+        watch = Watch(plan, markers, bar.show)
+        watch.show()
+        while units_to_do(plan, markers):
+            time.sleep(plan.storage.poll_s)
+            watch.show()
+
+
+def _print_failures(console: Console, failed: Sequence[Event]) -> None:
+    """Print at how many of the units to do workers failed, by host, with the last message of each."""
+    by_host: dict[str, list[Event]] = {}
+    for event in failed:
+        by_host.setdefault(event.host, []).append(event)
+    for host, events in sorted(by_host.items()):
+        last = max(events, key=lambda event: event.ended_at)
+        told = f"Failed on {host}: {len(events):,} units, the last was unit {last.unit}: {last.message}"
+        console.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 def _tell_of_overlays(console: Console, storage: Storage, markers: Markers) -> None:

@@ -4,7 +4,7 @@
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from libreyolo import LibreYOLO9
@@ -16,9 +16,6 @@ from torchvision.ops import nms
 from pipeline.models.state_dict import WeightsError, fit_strictly
 from pipeline.propose.squares import as_input
 from schemas.boxes import Boxes, as_boxes
-
-if TYPE_CHECKING:  # it imports this module, where that is asked for
-    from pipeline.propose.yolov9 import Yolov9Config
 
 _MINI_FILE = "model.safetensors"
 """Of a mini's folder."""
@@ -52,10 +49,30 @@ def load(path: Path, *, device: str = "cpu") -> LibreYOLO9:
     return predictor
 
 
-class LibreYolo:
-    """Runs a YOLOv9 on squares, by the thresholds of `config`."""
+class Thresholds(Protocol):
+    """What of the proposer's config decides which boxes are found."""
 
-    def __init__(self, path: Path, config: "Yolov9Config", device: str) -> None:
+    @property
+    def image_side(self) -> int:
+        """Side of the square, in pixels."""
+
+    @property
+    def min_score(self) -> float:
+        """Lowest score of a box, 0 to 1."""
+
+    @property
+    def max_iou(self) -> float:
+        """Highest overlap that NMS leaves, 0 to 1."""
+
+    @property
+    def max_proposals(self) -> int:
+        """Most boxes of an image."""
+
+
+class LibreYolo:
+    """Runs a YOLOv9 on squares."""
+
+    def __init__(self, path: Path, config: Thresholds, device: str) -> None:
         """Load the weights at `path`, as `load` does."""
         self._predictor: Any = load(path, device=device)
         self._device = device

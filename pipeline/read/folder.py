@@ -29,6 +29,7 @@ from pipeline.read.sample_json import decode_sample_json
 from pipeline.read.spec import split_options
 from pipeline.sample import SourceItem
 from schemas.reasons import Reason
+from schemas.text import counted
 
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
@@ -90,7 +91,7 @@ class ImageFolder:
         images = {file.uri for file in listed if is_image(file.uri)}
         read = {file.uri for file in self.files()}
         texts = {uri for found in self._sidecars(listed, images).values() for uri in found} & read
-        captions = [f"{len(texts):,} files of text beside the images"] if texts else []
+        captions = [f"{counted(len(texts), 'file')} of text beside the images"] if texts else []
         captions += [str(self._captions)] if self._captions is not None else sorted(filter(_is_metadata, read))
         stems = set(map(without_extension, images))
         records = [uri for stem, uri in _records(read).items() if stem in stems]

@@ -97,15 +97,15 @@ def check_boxes(spec: str, summary: InputSummary) -> None:
 def lines(summary: InputSummary) -> list[str]:
     """Return what an input gives as lines for a person, control characters written out."""
     description, looked_at = summary.described, summary.num_looked_at
-    first = f"of the first {looked_at:,} have one" if looked_at else ""
+    first = f"of the first {looked_at:,}" if looked_at else ""
     told = [
         f"images: {_images(summary)}",
         _gives("captions", description.captions, summary.num_captioned, first),
-        _gives("boxes", description.boxes, summary.num_boxed, first.replace("have one", "have some")),
+        _gives("boxes", description.boxes, summary.num_boxed, first),
     ]
     told += [f"not read: {text}" for text in [_unread(description.unread)] if text]
     failed = {r: n for r, n in summary.dropped.items() if STATUS_OF[Reason(r)] is Status.DEAD}
-    told += [f"{num:,} of the first {looked_at:,} will be {r}: {MEANING_OF[Reason(r)]}" for r, num in failed.items()]
+    told += [f"of the first {looked_at:,}, {num:,} will be {r}: {MEANING_OF[Reason(r)]}" for r, num in failed.items()]
     told += description.notes
     told += [f"Warning: {doubt}" for doubt in [summary.box_doubt] if doubt]
     return [printable(text) for text in told]
@@ -123,7 +123,7 @@ def _images(summary: InputSummary) -> str:
 def _gives(what: str, places: Sequence[str], num: int, first: str) -> str:
     if not places:
         return f"{what}: none can be read here"
-    return f"{what}: from {' and '.join(places)}" + (f"; {num:,} {first}" if first else "")
+    return f"{what}: from {' and '.join(places)}" + (f"; with {num:,} {first}" if first else "")
 
 
 def _unread(unread: Sequence[Unread]) -> str:

@@ -1,9 +1,11 @@
 """Running a job: a driver, an engine that schedules, workers that do the units, and what is left when they ended.
 
-job -> engine -> graph -> worker -> (annotate) ;  then finalise -> card
+job -> engine -> share -> worker -> (annotate) ;  then finalise -> card
 
 job        the driver: plan, repair, run what is left until nothing is, finalise, count
-engine     the Beam runner and its options; graph: what Beam schedules, unit numbers alone
+engines    what schedules: beam_engine, with the graph of unit numbers that Beam gets, and ray_engine
+share      which unit a worker does next where the engine hashed them
+watch      how far all drivers on OUTPUT are, and whether anything moves
 worker     what one process does with a unit: lease it, load the models once, retry what passes
 lease      who works on a unit now
 log        what a run's units came to, in `_run/`; status: totals, from the markers

@@ -36,7 +36,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from apache_beam.utils import interactive_utils, subprocess_server
 
 from pipeline.errors import EngineError, InterruptedRunError
-from pipeline.run.engines import Wait
+from pipeline.run.engines import Wait, sentence_of
 from pipeline.run.graph import build
 from pipeline.run.worker import WorkerSettings
 from pipeline.settings import RunSettings
@@ -44,6 +44,8 @@ from schemas.names import RUN_DIR
 
 _JOB_SERVER_TIMEOUT_S = 30 * 24 * 3600
 _LOCAL = {"DirectRunner", "FnApiRunner", "direct", ""}
+_FAR_AWAY = {"DataflowRunner", "apache_beam.runners.dataflow.dataflow_runner.DataflowRunner"}
+"""Runners whose machines never have a file system in common with this one."""
 
 
 def check_options(beam_options: Sequence[str], run: RunSettings) -> PipelineOptions:
@@ -100,8 +102,10 @@ def _check_names(options: PipelineOptions, given: Sequence[str], *, is_local: bo
 def run_units(units: Sequence[int], settings: WorkerSettings, options: PipelineOptions, wait: Wait) -> None:
     """Annotate `units` on the engine; `wait` is called with the thread that runs it, and returns when it has ended.
 
-    Raises InterruptedRunError where the engine fails or a local worker process ended early.
+    Raises EngineError for local paths on a runner of other machines, and InterruptedRunError where the engine fails or
+    a local worker process ended early.
     """
+    _check_paths(settings, options)
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     os.environ["PYTHONSAFEPATH"] = "1"  # a worker must not import a `pipeline/` of the folder it is started in
     errors: list[BaseException] = []
@@ -115,11 +119,25 @@ def run_units(units: Sequence[int], settings: WorkerSettings, options: PipelineO
     if errors:
         where = f"{RUN_DIR}/{settings.run_id}.engine.txt"
         settings.plan.storage.replace(where, "".join(traceback.format_exception(errors[0])).encode())
-        first_line = (str(errors[0]).strip() or "no message").splitlines()[0]
         raise InterruptedRunError(
-            f"the engine failed: {type(errors[0]).__name__}: {first_line}; {where} in OUTPUT has its traceback. "
+            f"the engine failed: {sentence_of(errors[0])}; {where} in OUTPUT has its traceback. "
             "The same command goes on from here"
         ) from errors[0]
+
+
+def _check_paths(settings: WorkerSettings, options: PipelineOptions) -> None:
+    """Raise EngineError for an OUTPUT or an INPUT of this machine where none of the engine's can see it."""
+    if options.view_as(StandardOptions).runner not in _FAR_AWAY:
+        return
+    plan = settings.plan
+    inputs = (file.uri for planned, file in plan.files() if planned.kind != "scenes")
+    local = next((uri for uri in inputs if "://" not in uri), None)
+    where = f"OUTPUT {plan.storage.url}" if plan.storage.is_local else f"INPUT {local}"
+    if plan.storage.is_local or local is not None:
+        raise EngineError(
+            f"{where} is a path of this machine, which the workers of --runner=DataflowRunner do not see: "
+            "give URLs of an object store, such as gs://bucket/folder"
+        )
 
 
 def _run(units: Sequence[int], settings: WorkerSettings, options: PipelineOptions, errors: list[BaseException]) -> None:

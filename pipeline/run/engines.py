@@ -8,10 +8,13 @@ An engine may lose a unit or do it twice: the driver trusts the markers alone, a
 
 import importlib
 import logging
+import re
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
+from pipeline.errors import UnseenOutputError
 from pipeline.run.worker import WorkerSettings
 from pipeline.settings import RunSettings
 
@@ -41,3 +44,12 @@ def load_engine(name: str) -> Engine:
         return cast(Engine, importlib.import_module(ENGINES[name]))
     finally:
         root.setLevel(level)
+
+
+def sentence_of(error: BaseException) -> str:
+    """Return what an engine's error says, in one line: a worker's own sentence where there is one in its text."""
+    told = re.search(rf"{UnseenOutputError.__name__}: (.+)", "".join(traceback.format_exception(error)))
+    if told:
+        return told[1].partition(" [while running")[0]
+    first_line = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {first_line}"

@@ -26,7 +26,7 @@ from pipeline.run.log import Ending, RunLog
 from pipeline.run.repair import repair
 from pipeline.run.status import Markers, Totals, units_to_do
 from pipeline.run.watch import Progress, Watch
-from pipeline.run.worker import WorkerSettings, drain_file
+from pipeline.run.worker import WorkerSettings, drain_file, token_file
 from pipeline.settings import Configuration, PlanSettings, RunSettings
 from pipeline.store.commit import sweep
 from pipeline.store.scratch import sweep_scratch
@@ -119,10 +119,8 @@ def annotate(
         num_units_run = len(job.todo())
         try:
             job.run_until_done()
-        finally:
-            retried(
-                lambda: storage.remove(drain_file(job.run_id))
-            )  # the engine has ended: nobody looks for it any more
+        finally:  # the engine has ended: nobody looks for these any more
+            retried(lambda: storage.remove(drain_file(job.run_id), token_file(job.run_id)))
         dataset = retried(job.finalise)
         retried(job.clean_up)
         _check_balance(planned, job.markers)
@@ -220,6 +218,7 @@ class Job:
     def _run_pass(self, units: Sequence[int]) -> None:
         engine = load_engine(self._settings.run.engine)
         options = engine.check_options(self._engine_options, self._settings.run)
+        self._storage.replace(token_file(self.run_id), b"seen\n")
         engine.run_units(units, self._settings, options, self._wait)
 
     def _wait(self, thread: threading.Thread) -> None:

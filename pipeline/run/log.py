@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from enum import StrEnum
 
 import msgspec
@@ -33,6 +33,9 @@ class Ending(StrEnum):
     """A model's server is gone, or its model sees no pictures: the same command can go on later."""
     FAILED = "failed"
     """The models could not be loaded or stopped working, or something else that is no storage trouble went wrong."""
+
+
+_FAILURES = (Ending.STORAGE, Ending.UNBALANCED, Ending.SERVER, Ending.FAILED)
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,3 +115,23 @@ class RunLog:
                 else:
                     total[stage] = batches
         return total
+
+
+def failures(storage: Storage, units: Collection[int]) -> list[Event]:
+    """Return the last event of each of `units` that a worker of any run failed at, in the order of the units.
+
+    Of units that are not done, that is: an old failure of one that is done since is none. Only their files are read.
+    """
+    known = {f"unit-{unit:06d}" for unit in units}
+    names = [name for name in storage.names(RUN_DIR) if name.endswith(".jsonl") and name.split(".")[1] in known]
+    contents = in_parallel(storage, lambda name: storage.read(f"{RUN_DIR}/{name}"), names)
+    events = sorted(map(_decode_event, contents), key=lambda event: event.ended_at)
+    last = {event.unit: event for event in events}
+    return [event for _, event in sorted(last.items()) if event.ending in _FAILURES]
+
+
+def tried_units(storage: Storage, run_id: str, stage: str) -> set[int]:
+    """Return the units that a worker of the run has done or failed at in a stage: one listing, nothing is read."""
+    prefix = f"{run_id}.unit-"
+    parts = (name.removeprefix(prefix).split(".") for name in storage.names(RUN_DIR) if name.startswith(prefix))
+    return {int(unit) for unit, its_stage, *_ in parts if its_stage == stage}

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from pipeline.errors import EngineError, InterruptedRunError
 from pipeline.run import lease
-from pipeline.run.engines import Wait
+from pipeline.run.engines import Wait, sentence_of
 from pipeline.run.worker import WorkerSettings, drain_file
 from pipeline.settings import RunSettings
 
@@ -179,7 +179,7 @@ class _Actor:
 def _schedule(stage: str, units: Sequence[int], settings: WorkerSettings, options: RayOptions) -> None:
     """Give each unit to a free actor until none is left; those of dead actors again."""
     storage = settings.plan.storage
-    left, deaths = list(reversed(units)), Counter[int]()
+    left, deaths = list(reversed(units)), Counter[int | None]()
     actor_class = ray.remote(_Actor).options(
         num_cpus=options.num_cpus, num_gpus=options.num_gpus, max_restarts=0, max_task_retries=0
     )
@@ -201,25 +201,38 @@ def _schedule(stage: str, units: Sequence[int], settings: WorkerSettings, option
                 told = ray.get(answer)
             except RayError as error:
                 ray.kill(actor)
-                if unit is None:
-                    raise InterruptedRunError(f"a worker could not be started: {error}") from error
-                deaths[unit] += 1
-                if deaths[unit] >= _MAX_DEATHS:
-                    raise InterruptedRunError(
-                        f"unit {unit} killed {_MAX_DEATHS} workers ({type(error).__name__}): probably out of memory; "
-                        "reserve more by --num-cpus, or leave its images out by --filter"
-                    ) from error
-                lease.free(storage, settings.lease_name(unit), holders.pop(actor))
-                left.append(unit)
+                _count_death(unit, error, deaths)
+                if unit is not None:
+                    lease.free(storage, settings.lease_name(unit), holders.pop(actor))
+                    left.append(unit)
                 start()
                 continue
             if unit is None:
                 holders[actor] = told
+                deaths[None] = 0
             if left and storage.size(drain_file(settings.run_id)) is None:
                 unit = left.pop()
                 running[actor.work.remote(stage, unit)] = (actor, unit)
             else:
                 ray.kill(actor)
+
+
+def _count_death(unit: int | None, error: RayError, deaths: Counter[int | None]) -> None:
+    """Count the death of a worker at a unit, or at its start (None), where its node may have died under it.
+
+    Raises InterruptedRunError where it is no use to start another: after so many, and where it raised an exception.
+    """
+    deaths[unit] += 1
+    if isinstance(error, RayTaskError):
+        raised = str(error).strip().splitlines()[-1]  # the end of the traceback that Ray hands over as a text
+        raise InterruptedRunError(f"a worker failed at unit {unit}: {raised}") from error
+    if unit is None and (deaths[unit] == _MAX_DEATHS or "its creation task" in str(error)):
+        raise InterruptedRunError(f"a worker could not be started: {sentence_of(error)}") from error
+    if deaths[unit] == _MAX_DEATHS:
+        raise InterruptedRunError(
+            f"unit {unit} killed {_MAX_DEATHS} workers ({type(error).__name__}): probably out of memory; "
+            "reserve more by --num-cpus, or leave its images out by --filter"
+        ) from error
 
 
 def _room(options: RayOptions) -> int:

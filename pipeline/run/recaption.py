@@ -18,7 +18,7 @@ from pipeline.run.lease import Hold
 from pipeline.run.log import Ending
 from pipeline.run.status import units_to_do
 from pipeline.run.watch import Progress
-from pipeline.run.worker import Worker, WorkerSettings, drain_file, load_models
+from pipeline.run.worker import Worker, WorkerSettings, drain_file, load_models, token_file
 from pipeline.settings import CaptionConfiguration, RunSettings
 from pipeline.store.commit import LostFileError, roll_forward, sweep, withdraw
 from pipeline.store.scratch import sweep_scratch
@@ -52,6 +52,10 @@ class RecaptionSettings(WorkerSettings):
     def lease_name(self, unit: int) -> str:
         """Return the name of the lease of the overlay's part of a shard."""
         return f"{self.plan.overlay}/{self.plan.bases[unit].shard}"
+
+    def markers_of(self, unit: int) -> tuple[str, ...]:
+        """Return the name of the marker of the overlay's part of a shard."""
+        return (file_names(self.plan.bases[unit], self.plan.overlay)[1],)
 
 
 class RecaptionWorker(Worker):
@@ -122,7 +126,7 @@ def recaption(
         try:
             job.run_until_done()
         finally:
-            retried(lambda: storage.remove(drain_file(job.run_id)))
+            retried(lambda: storage.remove(drain_file(job.run_id), token_file(job.run_id)))
         retried(job.clean_up)
         if not done.totals.balanced:
             raise BalanceError(f"{storage.url}: overlay {overlay}: regions: {done.totals.regions} do not balance")

@@ -1,6 +1,7 @@
 """What one worker process does with a unit: lease it, load the models once, retry what passes, report the rest."""
 
 import contextlib
+import socket
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pipeline.annotate import Annotator
 from pipeline.caption import captioner_class
 from pipeline.caption.base import Captioner
 from pipeline.caption.judge import check_sees
-from pipeline.errors import BrokenModelError, SourceError, WorkError
+from pipeline.errors import BrokenModelError, SourceError, UnseenOutputError, WorkError
 from pipeline.golden.answers import KeptAnswers, check_models
 from pipeline.models.batches import Health
 from pipeline.models.device import Device, enter_thread
@@ -57,6 +58,10 @@ class WorkerSettings:
         """Return the name of a unit's lease."""
         return unit_name(unit)
 
+    def markers_of(self, unit: int) -> tuple[str, ...]:
+        """Return the names of the files that exist once the unit is done."""
+        return tuple(shard.marker for shard in shards_of(unit, self.configuration).values())
+
 
 _Ended = tuple[Ending, str, UnitReport | None]
 """How a unit was left, with what message, and what it came to."""
@@ -65,18 +70,31 @@ _Ended = tuple[Ending, str, UnitReport | None]
 class Worker:
     """Works on units, one at a time, whatever threads the engine has: models are not made to be called by several.
 
-    The models load with the first unit that is not done yet.
+    The models load with the first unit that is not done yet. Making one raises UnseenOutputError where this process
+    does not see the driver's OUTPUT: what it wrote would be lost without a word.
     """
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._storage = settings.plan.storage
+        self._check_output()
         self._log = RunLog(self._storage, settings.run_id)
         self._annotators: dict[tuple[Stage, ...], Annotator] = {}
         self._working = threading.Lock()
         self._num_broken = 0
         with contextlib.suppress(OSError):  # what killed attempts left on this machine; a job can do without
             sweep_scratch(self._storage.scratch)
+
+    def _check_output(self) -> None:
+        token = token_file(self._settings.run_id)
+        try:
+            retried(lambda: self._storage.read(token))
+        except OSError as error:
+            raise UnseenOutputError(
+                f"host {socket.gethostname()} does not see the driver's OUTPUT: it cannot read "
+                f"{self._storage.url}/{token} ({type(error).__name__}). Every worker needs OUTPUT under the same path "
+                "(a shared file system, a volume in its container) or URL, and the rights to read and write it"
+            ) from error
 
     def annotate(self, unit: int) -> Ending:
         """Annotate and commit a unit."""
@@ -247,3 +265,8 @@ def _check_weights(configuration: CaptionConfiguration, planned: Mapping[str, An
 def drain_file(run_id: str) -> str:
     """Return the name of the file whose existence asks the workers of a run to take no further unit."""
     return f"{RUN_DIR}/{run_id}.drain"
+
+
+def token_file(run_id: str) -> str:
+    """Return the name of the file by which workers of a run prove that they see the driver's OUTPUT."""
+    return f"{RUN_DIR}/{run_id}.token"

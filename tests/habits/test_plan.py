@@ -69,13 +69,13 @@ def test_a_folder_is_counted_by_suffix_and_what_is_not_read_is_named(tmp_path: P
     assert (found[".xml"], found[".heic"], found[".md"]) == ("boxes", "images", "other")
     text = text_of(tmp_path)
     assert "images: 3 (2 .jpg, 1 .png)" in text
-    assert "1 of the first 3 have one" in text
+    assert "with 1 of the first 3" in text
     assert "1 .xml (looks like boxes)" in text
 
 
 def test_a_table_of_captions_is_named(tmp_path: Path):
     write_files(tmp_path, {"a.jpg": JPEG, "t.csv": b"file,caption\na.jpg,words\n"})
-    assert f"captions: from {tmp_path}/t.csv; 1 of the first 1 have one" in text_of(f"folder:{tmp_path}?captions=t.csv")
+    assert f"captions: from {tmp_path}/t.csv; with 1 of the first 1" in text_of(f"folder:{tmp_path}?captions=t.csv")
 
 
 def test_members_of_tars_are_told(tmp_path: Path):
@@ -118,7 +118,7 @@ def test_a_remote_tar_is_not_fetched_to_look_into_it(bucket, store, tmp_path: Pa
 def test_what_will_die_is_told(tmp_path: Path):
     write_files(tmp_path, {"a.jpg": JPEG, "b.jpg": b"", "c.jpg": JPEG, "c.txt": b"\xff\xfe\xff"})
     assert summary_of(tmp_path).dropped == {"caption_encoding": 1, "empty_file": 1}
-    assert "1 of the first 3 will be empty_file" in text_of(tmp_path)
+    assert "of the first 3, 1 will be empty_file" in text_of(tmp_path)
 
 
 def test_plan_and_annotate_print_it_and_the_plan_keeps_it(tmp_path: Path):
@@ -127,7 +127,7 @@ def test_plan_and_annotate_print_it_and_the_plan_keeps_it(tmp_path: Path):
     for command in ("plan", "annotate"):
         outcome = run(command, photos, tmp_path / "out", *CHEAP)
         assert outcome.code == 0, outcome
-        assert "3 of the first 3 have one" in " ".join((outcome.out + outcome.err).split())
+        assert "with 3 of the first 3" in " ".join((outcome.out + outcome.err).split())
         assert "\x1b" not in outcome.out + outcome.err
     plan = load_plan(open_storage(str(tmp_path / "out")))
     assert plan is not None

@@ -1,17 +1,18 @@
 """Which engines are refused, and that a worker process that dies ends the job instead of hanging it."""
 
+import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 from pipeline.errors import EngineError, InterruptedRunError
 from pipeline.plan.make import make_plan
 from pipeline.run import beam_engine, job
 from pipeline.run.beam_engine import check_options, run_units
-from pipeline.run.worker import WorkerSettings
+from pipeline.run.worker import WorkerSettings, token_file
 from pipeline.settings import PlanSettings, RunSettings
 from pipeline.store.storage import open_storage
 from tests.builders import configuration, digests, write_tars
@@ -64,6 +65,7 @@ def tars(tmp_path: Path) -> Path:
 def worker_settings(tars: Path, tmp_path: Path) -> WorkerSettings:
     """What a worker of a planned job is built from."""
     plan = make_plan(open_storage(str(tmp_path / "out")), [str(tars)], configuration(), PlanSettings())
+    plan.storage.replace(token_file("run"), b"")
     return WorkerSettings(plan=plan, configuration=configuration(), run=RunSettings(), run_id="run")
 
 
@@ -90,6 +92,41 @@ def test_an_error_of_the_engine_reaches_the_caller(
         run_units([0], worker_settings, check_options([], RunSettings()), _join)
     kept = worker_settings.plan.storage.read("_run/run.engine.txt").decode()
     assert "in failing" in kept and "the engine is broken" in kept
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_does_not_see_the_output_fails_the_engine(worker_settings: WorkerSettings, workers: int) -> None:
+    """As one in a container without the volume: the driver's token is not where it looks."""
+    worker_settings.plan.storage.remove(token_file("run"))
+    sentence = (
+        rf"^the engine failed: host {socket.gethostname()} does not see the driver's OUTPUT: .*write it; _run/run"
+    )
+    with pytest.raises(InterruptedRunError, match=sentence):
+        run_units([0], worker_settings, check_options([], RunSettings(workers=workers)), _join)
+
+
+@pytest.mark.parametrize("runner", ["DataflowRunner", "apache_beam.runners.dataflow.dataflow_runner.DataflowRunner"])
+@pytest.mark.parametrize(("is_local", "where"), [(True, "OUTPUT .*/out"), (False, "INPUT .*00000.tar")])
+def test_paths_of_this_machine_are_refused_for_machines_elsewhere(
+    worker_settings: WorkerSettings, runner: str, is_local: bool, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(worker_settings.plan.storage), "is_local", is_local)
+    with pytest.raises(EngineError, match=rf"^{where} is a path of this machine, .* give URLs of an object store"):
+        run_units([0], worker_settings, PipelineOptions([f"--runner={runner}"]), _join)
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "value"),
+    [
+        (["--runner=SparkRunner", "--spark_master_url=spark://head:7077"], "spark_master_url", "spark://head:7077"),
+        (["--runner=SparkRunner", "--spark_job_server_jar=server.jar"], "spark_job_server_jar", "server.jar"),
+        (["--runner=FlinkRunner", "--flink_master=head:8081"], "flink_master", "head:8081"),
+        (["--runner=FlinkRunner", "--parallelism=40"], "job_server_timeout", 30 * 24 * 3600),
+        (["--runner=PortableRunner", "--job_server_timeout=60"], "job_server_timeout", 60),
+    ],
+)
+def test_options_of_engines_behind_a_job_server_are_parsed(options: list[str], name: str, value: object) -> None:
+    assert check_options(options, RunSettings()).get_all_options()[name] == value
 
 
 def test_the_thread_of_a_dead_worker_is_noticed_and_no_other(worker_settings: WorkerSettings) -> None:

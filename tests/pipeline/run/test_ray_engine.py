@@ -44,7 +44,8 @@ def tars(tmp_path: Path) -> Path:
 
 def actors() -> list[int]:
     """The processes in which an actor of ours is at work."""
-    return [process.pid for process in psutil.process_iter() if "ray::_Actor" in " ".join(process.cmdline() or [])]
+    running = psutil.process_iter(["cmdline"])  # None of a process that has just ended
+    return [process.pid for process in running if "ray::_Actor" in " ".join(process.info["cmdline"] or [])]
 
 
 @pytest.mark.engines
@@ -96,3 +97,32 @@ def test_a_unit_that_kills_its_workers_ends_the_job(deadly: Path, tmp_path: Path
     with pytest.raises(InterruptedRunError, match=r"unit 0 killed 3 workers .*probably out of memory"):
         job.annotate([str(deadly)], str(tmp_path / "out"), configuration=configuration(), run=RunSettings(engine="ray"))
     assert ray_engine.ray.is_initialized() is False
+
+
+@pytest.mark.engines
+def test_what_a_worker_raises_ends_the_job_with_its_cause(
+    tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception is no death: other workers are not spent on it."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import sys\n"
+        "def look(name, arguments):\n"
+        "    if name == 'open' and str(arguments[0]).endswith('00001.tar'):\n"
+        "        raise ZeroDivisionError('a bug of ours')\n"
+        "sys.addaudithook(look)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parents[3]}{os.pathsep}{site}")
+    with pytest.raises(InterruptedRunError, match="a worker failed at unit 1: ZeroDivisionError: a bug of ours"):
+        job.annotate([str(tars)], str(tmp_path / "out"), configuration=configuration(), run=RunSettings(engine="ray"))
+    assert actors() == []
+
+
+@pytest.mark.engines
+def test_a_worker_that_does_not_see_the_output_says_so(
+    tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "token_file", lambda run_id: f"_run/{run_id}.elsewhere")
+    with pytest.raises(InterruptedRunError, match=r"a worker could not be started: host .* does not see the driver's"):
+        job.annotate([str(tars)], str(tmp_path / "out"), configuration=configuration(), run=RunSettings(engine="ray"))

@@ -1,0 +1,79 @@
+"""A Ray cluster of several nodes on this machine: the same bytes, through the death of a node."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from tests.builders import digests
+from tests.engines.conftest import NUM_UNITS, Gate
+from tests.engines.services import spread, units_by
+from tests.faults import jobs
+
+Nodes = tuple[list[Any], list[str]]
+"""Ray's own cluster and its two nodes; the options that go there."""
+pytestmark = pytest.mark.engines
+
+_SMALL = {"num_cpus": 1, "object_store_memory": 80_000_000}
+
+
+@pytest.fixture
+def cluster(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+    """A head that takes no work and two nodes, and the options with which a job goes there."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    head = {"num_cpus": 0, "object_store_memory": _SMALL["object_store_memory"], "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        nodes = [cluster.add_node(**_SMALL) for _ in range(2)]
+        cluster.wait_for_nodes()
+        yield [cluster, *nodes], ["--engine", "ray", "--", "--address", cluster.address]
+    finally:
+        cluster.shutdown()
+
+
+def test_two_nodes_do_as_much_as_each_other(
+    source: Path, output: Path, gate: Gate, cluster: Nodes, undisturbed: dict[str, str]
+) -> None:
+    started = jobs.start(source, output, *cluster[1])
+    gate.open_for(2, started)
+    ended = jobs.finish(started)
+    assert ended.code == 0, ended.text
+    assert digests(output) == undisturbed
+    counts = units_by(output)
+    assert sum(counts.values()) == NUM_UNITS, f"each unit once: {counts}"
+    assert spread([*counts.values()]) <= 1.2, counts
+
+
+def test_the_death_of_a_node_costs_its_unit_in_hand(
+    source: Path, output: Path, gate: Gate, cluster: Nodes, undisturbed: dict[str, str]
+) -> None:
+    (ray_cluster, one, _), options = cluster
+    started = jobs.start(source, output, *options)
+    gate.open_for(2, started)
+    jobs.wait_until(lambda: len([*output.glob("train-*.json")]) > 3, started)
+    ray_cluster.remove_node(one, allow_graceful=False)
+    ended = jobs.finish(started)
+    assert ended.code == 0, ended.text
+    assert digests(output) == undisturbed
+
+
+@pytest.mark.parametrize("number", [15, 2])
+def test_a_signal_drains_the_cluster(
+    source: Path,
+    output: Path,
+    gate: Gate,
+    cluster: Nodes,
+    undisturbed: dict[str, str],
+    number: int,
+) -> None:
+    started = jobs.start(source, output, *cluster[1])
+    gate.open_for(2, started)
+    jobs.wait_until(lambda: len([*output.glob("train-*.json")]) > 3, started)
+    started.send_signal(number)
+    ended = jobs.finish(started)
+    assert ended.code == 4, ended.text
+    assert len([*output.glob("train-*.json")]) < NUM_UNITS, "it stopped on the way"
+    assert jobs.run(source, output, *cluster[1]).code == 0
+    assert digests(output) == undisturbed
