@@ -9,7 +9,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 SCHEMAS = ["msgspec>=0.20", "numpy>=2", "pyarrow>=20", "fsspec[http]>=2025.5"]
-COMMAND = ["jsonargparse[signatures]>=4.40", "rich>=14"]
+# zstandard reads .tar.zst: plans name sources, so `status`, `doctor` and `view` import the readers too
+COMMAND = ["jsonargparse[signatures]>=4.40", "rich>=14", "zstandard>=0.18"]
 PIPELINE = [
     "apache-beam==2.77.0",
     "filelock>=3.15",
@@ -26,8 +27,6 @@ PIPELINE = [
     "requests>=2.25",
     "scipy>=1.7",
     "open_clip_torch>=3.2",
-    # reads .tar.zst; apache-beam brings it anyway
-    "zstandard>=0.18",
 ]
 VIEWER = ["duckdb>=1.4", "pillow>=11", "starlette>=0.46", "uvicorn>=0.34"]
 TRAINER = [
