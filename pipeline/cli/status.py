@@ -110,5 +110,6 @@ def _tell_of_overlays(console: Console, storage: Storage, markers: Markers) -> N
         for overlay in sorted({name for _, name in filter(None, found)}):
             made = OverlayMarkers(storage, overlay, bases).refresh().totals
             dead = f", {made.regions.num_dead:,} dead" if made.regions.num_dead else ""
-            of_all = f"{made.num_shards:,} of {len(bases):,} shards, {made.regions.inputs:,} regions{dead}"
-            console.print(f"overlay {overlay}: {of_all}.", highlight=False, markup=False, soft_wrap=True)
+            shards = f"{made.num_shards:,} of {counted(len(bases), 'shard')}"
+            told = f"overlay {overlay}: {shards}, {counted(made.regions.inputs, 'region')}{dead}."
+            console.print(told, highlight=False, markup=False, soft_wrap=True)
