@@ -103,6 +103,7 @@ WRONG = {
     "photos out --propose.model x": "(a setting of yolov9, fastsam, rpn, sam: choose one with --proposer)",
     "photos out --shard-size many": "--shard-size is 'many', but must be a whole number",
     "photos out --shard-size 0": "--shard-size is 0, but must be at least 1",
+    "photos out --limit x": "--limit is 'x', but must be a whole number",
     "photos out --limit 0": "--limit is 0, but must be at least 1",
     "photos out --workers 0": "--workers is 0, but must be at least 1",
     "photos out --max-dead 3": "--max-dead is 3.0, but must be between 0 and 1",
@@ -231,7 +232,7 @@ def test_status_counts_what_is_there(photos: Path, tmp_path: Path):
     outcome = run("status", tmp_path / "out")
     assert outcome.code == 0
     assert re.search(r"images +3 +3 +0 +0", outcome.out)
-    assert "1 shards" in outcome.out and "complete." in outcome.out
+    assert "1 shard," in outcome.out and "complete." in outcome.out
 
 
 @pytest.mark.parametrize("exists", [True, False])

@@ -201,4 +201,4 @@ def test_only_plan_probes_and_a_finished_data_set_does_not(tmp_path: Path):
     assert run("annotate", photos, tmp_path / "out", *CHEAP).code == 0
     outcome = run("plan", photos, tmp_path / "out", *CHEAP, "--probe", "3")
     assert (outcome.code, "Bottleneck" in outcome.out) == (0, False)
-    assert "0 of 1 units to do." in outcome.out
+    assert "0 of 1 unit to do." in outcome.out
