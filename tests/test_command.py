@@ -108,7 +108,7 @@ WRONG = {
     "photos out --workers 0": "--workers is 0, but must be at least 1",
     "photos out --max-dead 3": "--max-dead is 3.0, but must be between 0 and 1",
     "photos out --val-fraction 1": "--val-fraction is 1.0, but must be at least 0 and below 1",
-    "photos out --select.max-iou 7": "--select.max_iou is 7.0, but must be between 0 and 1",
+    "photos out --select.max-iou 7": "--select.max-iou is 7.0, but must be between 0 and 1",
     "photos out --proposer yolo": "unknown proposer 'yolo'; did you mean 'yolov9'? (known:",
     "photos out --captioner gpt": "unknown captioner 'gpt' (known:",
     "photos out --profile papr": "unknown profile 'papr'; did you mean 'paper'? (known:",
@@ -316,7 +316,7 @@ def test_progress_in_a_log_is_lines_and_the_table_fits_80_columns(tmp_path: Path
     assert max(map(len, table.splitlines())) <= 80
     words = " ".join(table.split())
     assert "images 2 2 0 0" in words and "regions 8 4 4 0" in words
-    assert "2 regions filtered: small a side of the box is below --select.min_side" in words
+    assert "2 regions filtered: small a side of the box is below --select.min-side" in words
 
 
 def test_the_version_is_that_of_the_installed_package():
