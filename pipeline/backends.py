@@ -121,10 +121,14 @@ def check_ranges(
     """
     for name, limit in least.items():
         if not getattr(settings, name, limit) >= limit:
-            raise ValueError(f"{flag}.{name} is {getattr(settings, name)}, but must be at least {limit}")
+            raise ValueError(
+                f"{flag}.{name.replace('_', '-')} is {getattr(settings, name)}, but must be at least {limit}"
+            )
     for name in shares:
         if not 0 <= getattr(settings, name, 0) <= 1:
-            raise ValueError(f"{flag}.{name} is {getattr(settings, name)}, but must be between 0 and 1")
+            raise ValueError(
+                f"{flag}.{name.replace('_', '-')} is {getattr(settings, name)}, but must be between 0 and 1"
+            )
 
 
 def require(module: str, *, what: str, install: str) -> None:

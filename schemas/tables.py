@@ -42,7 +42,7 @@ class RegionRow(msgspec.Struct, kw_only=True):
     traceback_hash: str | None = None
     """16 hex digits, equal for failures of the same origin."""
     count: Annotated[int, "int32"] = 1
-    """How many items the row stands for: more than 1 only for proposals beyond --select.max_proposals."""
+    """How many items the row stands for: more than 1 only for proposals beyond --select.max-proposals."""
     label: str | None = None
     proposer: str | None = None
     proposal_score: Float = None

@@ -314,7 +314,7 @@ def test_equal_boxes_are_one_region_unless_overlap_is_wanted(tmp_path: Path):
     source = write_tar(tmp_path / "a.tar", [members("equal", boxes=[GOOD_BOX, GOOD_BOX])])
     annotate(source, tmp_path / "one")
     assert [row["reason"] for row in read_rows(tmp_path / "one")] == [None, None, "overlap"]
-    annotate(source, tmp_path / "both", "--select.max_iou", "1")
+    annotate(source, tmp_path / "both", "--select.max-iou", "1")
     first, second = Dataset.open(tmp_path / "both").read_sample("equal").record.regions
     assert first.box == second.box == GOOD_BOX
     assert first.id != second.id
@@ -381,12 +381,12 @@ def test_an_output_below_a_file_is_exit_code_5(tmp_path: Path):
     ("flags", "message"),
     [
         (
-            ("--proposer", "yolov9", "--propose.min_score", "1.5"),
-            "--propose.min_score is 1.5, but must be between 0 and 1",
+            ("--proposer", "yolov9", "--propose.min-score", "1.5"),
+            "--propose.min-score is 1.5, but must be between 0 and 1",
         ),
-        (("--proposer", "yolov9", "--propose.batch_size", "0"), "--propose.batch_size is 0, but must be at least 1"),
-        (("--proposer", "yolov9", "--propose.max_proposals", "0"), "--propose.max_proposals is 0"),
-        (("--captioner", "blip2", "--caption.batch_size", "-4"), "--caption.batch_size is -4"),
+        (("--proposer", "yolov9", "--propose.batch-size", "0"), "--propose.batch-size is 0, but must be at least 1"),
+        (("--proposer", "yolov9", "--propose.max-proposals", "0"), "--propose.max-proposals is 0"),
+        (("--captioner", "blip2", "--caption.batch-size", "-4"), "--caption.batch-size is -4"),
         (
             ("--captioner", "clip_rule", "--caption.model", "mini", "--caption.concepts", "/nope"),
             "--caption.concepts /nope",

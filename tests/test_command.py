@@ -103,11 +103,12 @@ WRONG = {
     "photos out --propose.model x": "(a setting of yolov9, fastsam, rpn, sam: choose one with --proposer)",
     "photos out --shard-size many": "--shard-size is 'many', but must be a whole number",
     "photos out --shard-size 0": "--shard-size is 0, but must be at least 1",
+    "photos out --limit x": "--limit is 'x', but must be a whole number",
     "photos out --limit 0": "--limit is 0, but must be at least 1",
     "photos out --workers 0": "--workers is 0, but must be at least 1",
     "photos out --max-dead 3": "--max-dead is 3.0, but must be between 0 and 1",
     "photos out --val-fraction 1": "--val-fraction is 1.0, but must be at least 0 and below 1",
-    "photos out --select.max-iou 7": "--select.max_iou is 7.0, but must be between 0 and 1",
+    "photos out --select.max-iou 7": "--select.max-iou is 7.0, but must be between 0 and 1",
     "photos out --proposer yolo": "unknown proposer 'yolo'; did you mean 'yolov9'? (known:",
     "photos out --captioner gpt": "unknown captioner 'gpt' (known:",
     "photos out --profile papr": "unknown profile 'papr'; did you mean 'paper'? (known:",
@@ -231,7 +232,7 @@ def test_status_counts_what_is_there(photos: Path, tmp_path: Path):
     outcome = run("status", tmp_path / "out")
     assert outcome.code == 0
     assert re.search(r"images +3 +3 +0 +0", outcome.out)
-    assert "1 shards" in outcome.out and "complete." in outcome.out
+    assert "1 shard," in outcome.out and "complete." in outcome.out
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -315,7 +316,7 @@ def test_progress_in_a_log_is_lines_and_the_table_fits_80_columns(tmp_path: Path
     assert max(map(len, table.splitlines())) <= 80
     words = " ".join(table.split())
     assert "images 2 2 0 0" in words and "regions 8 4 4 0" in words
-    assert "2 regions filtered: small a side of the box is below --select.min_side" in words
+    assert "2 regions filtered: small a side of the box is below --select.min-side" in words
 
 
 def test_the_version_is_that_of_the_installed_package():

@@ -102,7 +102,7 @@ def test_two_processes_give_the_same_bytes(photographs: Path, annotated: Path, t
 
 def test_an_output_can_be_annotated_again(photographs: Path, annotated: Path, tmp_path: Path):
     """The shards of one job are the input of the next: same keys, same boxes through `manual`."""
-    annotate(annotated, tmp_path / "out", "--select.max_iou", "1")
+    annotate(annotated, tmp_path / "out", "--select.max-iou", "1")
     before, after = Dataset.open(annotated), Dataset.open(tmp_path / "out")
     for key in NAMES:
         boxes = {region.box for region in before.read_sample(key).record.regions}

@@ -29,22 +29,22 @@ def proposers(tmp_path_factory: pytest.TempPathFactory) -> Flags:
     rpn = "fasterrcnn_mobilenet_v3_large_320_fpn"
     random_rpn(folder / "rpn.pth", model=rpn)
     random_sam(folder / "sam")
-    few = ("--propose.max_proposals", "3")
+    few = ("--propose.max-proposals", "3")
     return {
         "manual": (),
-        "selective_search": ("--propose.working_side", "64"),
-        "yolov9": ("--propose.model", "mini", "--propose.engine", "libreyolo", "--propose.image_side", "256"),
+        "selective_search": ("--propose.working-side", "64"),
+        "yolov9": ("--propose.model", "mini", "--propose.engine", "libreyolo", "--propose.image-side", "256"),
         "fastsam": (
-            *("--propose.model", str(fastsam), "--propose.sha256", fastsam_sha256, "--propose.image_side", "128"),
-            *("--propose.min_score", "1e-6", *few),
+            *("--propose.model", str(fastsam), "--propose.sha256", fastsam_sha256, "--propose.image-side", "128"),
+            *("--propose.min-score", "1e-6", *few),
         ),
         "rpn": (
-            *("--propose.model", rpn, "--propose.weights", str(folder / "rpn.pth"), "--propose.image_side", "128"),
-            *("--propose.min_score", "0", *few),
+            *("--propose.model", rpn, "--propose.weights", str(folder / "rpn.pth"), "--propose.image-side", "128"),
+            *("--propose.min-score", "0", *few),
         ),
         "sam": (
-            *("--propose.model", str(folder / "sam"), "--propose.points_per_side", "2", "--propose.min_score", "0"),
-            *("--propose.min_stability", "0", *few),
+            *("--propose.model", str(folder / "sam"), "--propose.points-per-side", "2", "--propose.min-score", "0"),
+            *("--propose.min-stability", "0", *few),
         ),
     }
 
@@ -57,19 +57,19 @@ def captioners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flags]:
     server.start()
     yield {
         "rule": (),
-        "blip2": ("--caption.model", "mini", "--caption.dtype", "float32", "--caption.max_new_tokens", "12"),
+        "blip2": ("--caption.model", "mini", "--caption.dtype", "float32", "--caption.max-new-tokens", "12"),
         "vlm": (
             "--caption.model",
             str(folder / "vlm"),
             "--caption.dtype",
             "float32",
-            "--caption.max_new_tokens",
+            "--caption.max-new-tokens",
             "4",
             "--caption.unfinished",
             "keep",
         ),
-        "openai": ("--caption.url", server.url, "--caption.patience_s", "5"),
-        "clip_rule": ("--caption.model", "mini", "--caption.concepts", "scenes", "--caption.min_confidence", "0"),
+        "openai": ("--caption.url", server.url, "--caption.patience-s", "5"),
+        "clip_rule": ("--caption.model", "mini", "--caption.concepts", "scenes", "--caption.min-confidence", "0"),
     }
     server.stop()
 
@@ -82,7 +82,7 @@ def test_every_proposer_works_with_every_captioner(
     outcome = run(
         *("annotate", "scenes:2?split=test", tmp_path / "out", "--profile", "weightless", "--device", "cpu"),
         *("--proposer", proposer, *proposers[proposer], "--captioner", captioner, *captioners[captioner]),
-        *("--select.min_side", "1", "--max-dead", "1"),
+        *("--select.min-side", "1", "--max-dead", "1"),
     )
     assert outcome.code == 0, outcome
     check_balance(tmp_path / "out")

@@ -61,9 +61,9 @@ def test_the_paper_s_profile_runs_on_a_local_folder_of_weights(tmp_path: Path) -
     sha256 = random_yolov9(models / "yolov9c.pt", variant="c")
     outcome = run(
         *("annotate", write_photos(tmp_path / "in", 2), tmp_path / "out", "--profile", "paper", "--device", "cpu"),
-        *("--propose.model", models / "yolov9c.pt", "--propose.sha256", sha256, "--propose.batch_size", "2"),
-        *("--propose.min_score", "1e-6", "--propose.max_proposals", "4", "--caption.max_new_tokens", "4"),
-        *("--caption.model", models / "blip2", "--caption.dtype", "float32", "--select.min_side", "1"),
+        *("--propose.model", models / "yolov9c.pt", "--propose.sha256", sha256, "--propose.batch-size", "2"),
+        *("--propose.min-score", "1e-6", "--propose.max-proposals", "4", "--caption.max-new-tokens", "4"),
+        *("--caption.model", models / "blip2", "--caption.dtype", "float32", "--select.min-side", "1"),
         *("--max-dead", "1"),
     )
     assert outcome.code == 0, outcome

@@ -48,7 +48,7 @@ class Blip2Config(Decoding):
     license: str | None = None
     """Licence of the weights, where you know it and the ledger does not; it goes into the provenance."""
     unfinished: Unfinished = "keep"
-    """What becomes of a caption cut at --caption.max_new_tokens: keep or dead. BLIP-2's own code keeps it as it is,
+    """What becomes of a caption cut at --caption.max-new-tokens: keep or dead. BLIP-2's own code keeps it as it is,
     and the paper names no rule against it."""
     batch_size: int = 32
     """Crops a model call; short batches are padded to a power-of-two share of it."""

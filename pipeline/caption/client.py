@@ -27,7 +27,7 @@ _SAID = ("message", "detail", "error", "msg", "reason", "title")
 """Where servers put their words, in the JSON of an error."""
 _NO_PROXIES = {"http://": None, "https://": None, "all://": None}
 REMEDIES = {
-    401: "name the environment variable of a valid key with --caption.api_key_env",
+    401: "name the environment variable of a valid key with --caption.api-key-env",
     402: "the account has no credit",
     403: "the key may not use this model",
     404: "check --caption.url (it ends in /v1) and --caption.model",

@@ -39,11 +39,11 @@ class Decoding(Watched):
         check_ranges(self, flag="--caption", least=least)
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(
-                f"--caption.min_new_tokens is {self.min_new_tokens}, more than --caption.max_new_tokens "
+                f"--caption.min-new-tokens is {self.min_new_tokens}, more than --caption.max-new-tokens "
                 f"({self.max_new_tokens})"
             )
         if self.repetition_penalty <= 0:
-            raise ValueError(f"--caption.repetition_penalty is {self.repetition_penalty}, but must be above 0")
+            raise ValueError(f"--caption.repetition-penalty is {self.repetition_penalty}, but must be above 0")
 
     def arguments(self) -> dict[str, Any]:
         """Return what `generate` is called with: these settings, and that it returns its logits.
@@ -139,7 +139,7 @@ def captions_of(output: Any, tokenizer: Any, generation_config: Any, *, tags: Ma
     is_end = torch.isin(tokens, torch.as_tensor([] if ends is None else ends, device=tokens.device))
     is_token = torch.cumsum(is_end.int(), dim=1) - is_end.int() == 0
     scores = (torch.where(is_token, logs, 0).sum(dim=1) / is_token.sum(dim=1)).exp()
-    cut = "it is longer than --caption.max_new_tokens"
+    cut = "it is longer than --caption.max-new-tokens"
     return [
         Caption(text=decoded(row, tokenizer, tags).strip(), score=score, unfinished=None if has_end else cut)
         for row, score, has_end in zip(tokens.tolist(), scores.tolist(), is_end.any(dim=1).tolist(), strict=True)

@@ -21,7 +21,7 @@ _FIRST, _MOST = 2, 8
 """Pictures asked about before a run, and how many more where these have not told that the model sees."""
 _REMEDY = (
     "it does not see the pictures. Give it a model that takes images (some servers leave them out without a word), or "
-    "--caption.allow_constant true where one answer is right"
+    "--caption.allow-constant true where one answer is right"
 )
 
 

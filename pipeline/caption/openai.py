@@ -72,7 +72,7 @@ class OpenaiConfig(Watched):
     max_new_tokens: int = 64
     """Longest answer, in tokens, thoughts included."""
     unfinished: Literal["dead", "keep"] = "dead"
-    """What becomes of an answer that the server cut, at --caption.max_new_tokens or by a filter: dead or keep. Chat
+    """What becomes of an answer that the server cut, at --caption.max-new-tokens or by a filter: dead or keep. Chat
     models write whole sentences, so a cut answer breaks off within one."""
     temperature: float | None = 0.0
     """Of the sampling; 0 takes the likeliest token. null for models that let nobody choose it."""
@@ -121,17 +121,17 @@ class OpenaiConfig(Watched):
             raise ValueError(f"--caption.temperature is {self.temperature}, but must be at least 0")
         for name in ("max_requests_per_minute", "request_timeout_s"):
             if (getattr(self, name) or 1) < 0 or getattr(self, name) == 0:
-                raise ValueError(f"--caption.{name} is {getattr(self, name)}, but must be above 0")
+                raise ValueError(f"--caption.{name.replace('_', '-')} is {getattr(self, name)}, but must be above 0")
         if not 1 <= self.min_side <= self.max_side:
             raise ValueError(
-                f"--caption.min_side is {self.min_side} and --caption.max_side {self.max_side}: "
+                f"--caption.min-side is {self.min_side} and --caption.max-side {self.max_side}: "
                 "the first must be at least 1 and not above the second"
             )
         for url in self.urls:
             if not url.startswith(("http://", "https://")):
                 raise ValueError(f"--caption.url {without_userinfo(url)!r}: must start with http:// or https://")
         if self.api_key_env is not None and not self.api_key_env.isidentifier():
-            raise ValueError("--caption.api_key_env takes the name of an environment variable, not the key itself")
+            raise ValueError("--caption.api-key-env takes the name of an environment variable, not the key itself")
 
     @property
     def urls(self) -> list[str]:

@@ -144,8 +144,8 @@ class PatientServer:
                 if (busy_s := busy_s + wait_s) > patience_s:
                     raise ServerGoneError(
                         f"{self._client.name} is too busy for longer than {patience_s:g} s "
-                        f"(--caption.patience_s): {self._client.words(error)}; lower "
-                        "--caption.max_requests_per_minute or --caption.concurrency"
+                        f"(--caption.patience-s): {self._client.words(error)}; lower "
+                        "--caption.max-requests-per-minute or --caption.concurrency"
                     ) from None
                 self._limit.pause(wait_s)
             except openai.APIError as error:
@@ -195,7 +195,7 @@ class PatientServer:
                 if given_up or time.monotonic() - failed_at > patience_s:
                     self._gave_up_at = time.monotonic()
                     raise ServerGoneError(
-                        f"{self._client.name} has not answered for {patience_s:g} s (--caption.patience_s): "
+                        f"{self._client.name} has not answered for {patience_s:g} s (--caption.patience-s): "
                         f"{self._client.words(error)}; once it is back, the same command goes on from here"
                     ) from None
                 if attempt == 1:

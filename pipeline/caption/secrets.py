@@ -18,11 +18,11 @@ def api_key(variable: str | None) -> str | None:
         return None
     key = os.environ.get(variable)
     if key is None:
-        raise ValueError(f"--caption.api_key_env {variable}: no such environment variable is set")
+        raise ValueError(f"--caption.api-key-env {variable}: no such environment variable is set")
     key = key.strip()  # of the line end that a file or a shell has left
     if not (key and key.isascii() and key.isprintable()):
         raise ValueError(
-            f"--caption.api_key_env {variable}: the variable holds no key: it is empty, or has characters that are not "
+            f"--caption.api-key-env {variable}: the variable holds no key: it is empty, or has characters that are not "
             "printable ASCII"
         )
     return key

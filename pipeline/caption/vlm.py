@@ -53,7 +53,7 @@ class VlmConfig(Decoding):
     max_new_tokens: int = 64
     """Longest caption, in tokens."""
     unfinished: Unfinished = "dead"
-    """What becomes of an answer cut at --caption.max_new_tokens: dead or keep. Chat models write whole sentences, so a
+    """What becomes of an answer cut at --caption.max-new-tokens: dead or keep. Chat models write whole sentences, so a
     cut answer breaks off within one."""
     min_side: int = 28
     """Pixels; crops with a shorter side are scaled up to it, since models refuse images smaller than their patches."""
@@ -69,7 +69,7 @@ class VlmConfig(Decoding):
         super().__post_init__()
         if not 1 <= self.min_side <= self.max_side:
             raise ValueError(
-                f"--caption.min_side is {self.min_side} and --caption.max_side {self.max_side}: "
+                f"--caption.min-side is {self.min_side} and --caption.max-side {self.max_side}: "
                 "the first must be at least 1 and not above the second"
             )
 
@@ -110,7 +110,7 @@ class Vlm(CaptionerBase):
         if needs_code and not config.trust_remote_code:
             raise ValueError(
                 f"{_FLAG} {config.model}: it runs Python code of its own. Read it, then give "
-                "--caption.trust_remote_code true (for a hub id with the commit you read as --caption.revision), "
+                "--caption.trust-remote-code true (for a hub id with the commit you read as --caption.revision), "
                 "or let a server run it and use --captioner openai"
             )
         trust = {"trust_remote_code": config.trust_remote_code}
@@ -222,7 +222,7 @@ def _check_trust(config: VlmConfig) -> None:
     pinned = Path(config.model).is_dir() or _COMMIT.fullmatch(config.revision or "")
     if config.trust_remote_code and not pinned:
         raise SettingError(
-            f"--caption.trust_remote_code: {config.model} at {config.revision or 'its newest revision'} can be changed "
+            f"--caption.trust-remote-code: {config.model} at {config.revision or 'its newest revision'} can be changed "
             "by others; read its code, then give --caption.revision the commit you read (40 hex digits)"
         )
 

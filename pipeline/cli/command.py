@@ -132,6 +132,7 @@ def draining_on_signals(drain: job.Drain, console: Console) -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if drain.requested:
+            os.write(2, b"Ended at once: the shards in hand are made again by the same command.\n")
             os._exit(INTERRUPTED)
         drain.request()
         # by another thread: the handler may have interrupted this one while it writes to the same stream

@@ -29,10 +29,15 @@ class FlagParser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the usage and a sentence, and exit with 2; raise instead where `exit_on_error` is off."""
         wrong_type = re.match(r'Parser key "([\w.]+)":\s*Expected a <class \'(\w+)\'>. Got value: (.*)', message)
+        either = re.match(r'Parser key "([\w.]+)":\s*Does not validate against any.*Given value: (\S*)', message, re.S)
         unknown = re.match(r"[Uu]nrecognized arguments: (--?[\w.-]+)", message)
         if wrong_type:
             key, kind, value = wrong_type.groups()
             message = f"{_flag_of(key)} is {value!r}, but must be {_KINDS.get(kind, kind)}"
+        elif either:
+            key, value = either.groups()
+            kinds = [_KINDS.get(kind, kind) for kind in re.findall(r"Expected a <class '(\w+)'>", message)]
+            message = f"{_flag_of(key)} is {value!r}, but must be {' or '.join(k for k in kinds if k != 'NoneType')}"
         elif unknown:
             flag = unknown.group(1)
             message = message.replace(flag, flag.replace("_", "-")) + self._hint(flag)

@@ -199,7 +199,7 @@ def _describe(stage: str, batches: BatchReport, worked: float) -> str:
     if batches.waited_s >= 0.01 * worked:
         text += f" and waiting for its inputs {batches.waited_s / worked:.0%}"
     if batches.unfinished:
-        text += f"; {batches.unfinished:,} answers were cut short (--caption.max_new_tokens, --caption.unfinished)"
+        text += f"; {batches.unfinished:,} answers were cut short (--caption.max-new-tokens, --caption.unfinished)"
     if batches.learned_size < batches.batch_size:
         text += f"; out of memory: batches of {batches.batch_size} were cut to {batches.learned_size}"
     return f"{text}."

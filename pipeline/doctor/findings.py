@@ -11,8 +11,8 @@ _KEPT = 1000
 """Findings of a kind that are kept; more are only counted, so that a ruined data set does not fill the memory."""
 
 _WRITE_AGAIN = (
-    "fetch {shard} again from where it came; or remove {shard}.json and _commit/{shard}.json, and run the same "
-    "`fineclip annotate` again: it writes just this shard"
+    "fetch {shard} again from where it came; or, where it was made, remove {shard}.json and _commit/{shard}.json and "
+    "run the same `fineclip annotate` again: it makes just this shard (missing or cut files need no removing)"
 )
 
 

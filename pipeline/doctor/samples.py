@@ -77,7 +77,7 @@ class SampleCheck:
         # The job's own decoder: what it stored, it can read, and would leave as it is.
         item = SourceItem(key=sample.key, index=0, uri=name, data=sample.image.data)
         num_pixels = record.width * record.height if record is not None else 0
-        # `--read.max_pixels` may have let through an image as large as its record says.
+        # `--read.max-pixels` may have let through an image as large as its record says.
         image = decode(item, DecodeSettings(max_pixels=max(num_pixels, _DECODE.max_pixels)))
         if isinstance(image, Drop):
             self._error("image-decode", sample.key, f"{name} cannot be decoded: {image.message}")

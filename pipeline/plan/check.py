@@ -11,7 +11,7 @@ from pipeline.read.base import SourceFile
 from pipeline.read.spec import canonical
 from pipeline.settings import Configuration, PlanSettings
 from pipeline.store.commit import decided
-from schemas.names import ShardName
+from schemas.names import LEASES_DIR, ShardName
 from schemas.paths import as_path, printable
 
 
@@ -68,7 +68,12 @@ def check_configuration(plan: Plan, configuration: Configuration) -> None:
     ]
     url = plan.storage.url
     has_shards = any(map(ShardName.parse, decided(plan.storage)))
-    remedy = "choose another OUTPUT" if has_shards else "it has no shard yet: delete it, or choose another OUTPUT"
+    if plan.storage.names(LEASES_DIR):
+        remedy = "another job is at work on it: choose another OUTPUT"
+    elif has_shards:
+        remedy = "choose another OUTPUT"
+    else:
+        remedy = "it has no shard yet: delete it if no job is to go on with it, or choose another OUTPUT"
     raise PlanError("\n".join([f"{url} belongs to another configuration; {remedy}:", *lines]))
 
 

@@ -28,7 +28,7 @@ from pipeline.read.base import ListedItem, Source, SourcePart, input_errors
 from pipeline.read.describe import InputSummary
 from pipeline.read.exclusions import GIVEN
 from pipeline.read.spec import canonical
-from pipeline.read.summary import check_boxes, summarise
+from pipeline.read.summary import check_boxes, check_there, summarise
 from pipeline.settings import Configuration, PlanSettings
 from pipeline.store.commit import FinishedFile, attempt_stem, commit
 from pipeline.store.scratch import scratch_token
@@ -257,6 +257,7 @@ def _restrict(part: SourcePart, fresh: set[str]) -> SourcePart | None:
 
 def _summary(spec: str, source: Source, first: Sequence[SourcePart], configuration: Configuration) -> InputSummary:
     (summary,) = input_errors(spec, (summarise(source, source.describe(), first) for _ in range(1)))
+    check_there(spec, summary)
     if configuration.proposer == GIVEN:
         check_boxes(spec, summary)
     return summary

@@ -62,7 +62,7 @@ class Letterboxed:
 def check_side(image_side: int) -> None:
     """Raise ValueError for a square that the models could only take padded further, in a way of their own."""
     if image_side < _STRIDE or image_side % _STRIDE:
-        raise ValueError(f"--propose.image_side is {image_side}, but must be a multiple of {_STRIDE}")
+        raise ValueError(f"--propose.image-side is {image_side}, but must be a multiple of {_STRIDE}")
 
 
 def letterbox(pixels: Pixels, side: int, *, centred: bool = True, fill: tuple[int, int, int] = _GRAY) -> Letterboxed:

@@ -81,7 +81,7 @@ def too_low_resolution(image: DecodedImage, settings: SelectSettings) -> Drop | 
     """Return the drop of an image whose shorter side is below `min_image_side` pixels, or None."""
     if min(image.width, image.height) >= settings.min_image_side:
         return None
-    limit = f"--select.min_image_side {settings.min_image_side}"
+    limit = f"--select.min-image-side {settings.min_image_side}"
     return _drop(Reason.LOW_RESOLUTION, f"{image.width} x {image.height} pixels, shorter side below {limit}")
 
 
@@ -179,10 +179,10 @@ def _judge(ranked: _Ranked, settings: SelectSettings) -> list[Drop | None]:
         if better is not None:
             better_id = ranked.ids[candidates[better]]
             drops[row] = _drop(
-                Reason.OVERLAP, f"IoU {iou:.2f} with region {better_id}, above --select.max_iou {settings.max_iou:g}"
+                Reason.OVERLAP, f"IoU {iou:.2f} with region {better_id}, above --select.max-iou {settings.max_iou:g}"
             )
         elif num_regions == settings.max_regions:
-            drops[row] = _drop(Reason.OVER_LIMIT, f"ranked beyond --select.max_regions {settings.max_regions}")
+            drops[row] = _drop(Reason.OVER_LIMIT, f"ranked beyond --select.max-regions {settings.max_regions}")
         else:
             num_regions += 1
     return drops
@@ -205,10 +205,10 @@ def _judge_alone(ranked: _Ranked, row: int, settings: SelectSettings) -> Drop | 
     box_width, box_height = (box[2:] - box[:2]).tolist()
     if min(box_width, box_height) < settings.min_side or min(box_width, box_height) <= 0:
         return _drop(
-            Reason.SMALL, f"{box_width:g} x {box_height:g} pixels, below --select.min_side {settings.min_side:g}"
+            Reason.SMALL, f"{box_width:g} x {box_height:g} pixels, below --select.min-side {settings.min_side:g}"
         )
     if score < settings.min_score:
-        return _drop(Reason.LOW_SCORE, f"score {score:g}, below --select.min_score {settings.min_score:g}")
+        return _drop(Reason.LOW_SCORE, f"score {score:g}, below --select.min-score {settings.min_score:g}")
     return None
 
 
@@ -232,7 +232,7 @@ def _nms(boxes: Boxes, max_iou: float) -> list[tuple[int | None, float]]:
 def _not_looked_at(count: int, max_proposals: int, *, key: str, proposer: str) -> Candidate:
     """Return the one result of all proposals beyond `max_proposals`, named as a box of four NaN after all others."""
     nothing = np.full(4, np.nan, dtype=np.float32)
-    message = f"{count} proposals ranked beyond --select.max_proposals {max_proposals} were not looked at"
+    message = f"{count} proposals ranked beyond --select.max-proposals {max_proposals} were not looked at"
     return Candidate(
         region_id=region_id(key, nothing, proposer, max_proposals),
         box=None,

@@ -75,7 +75,7 @@ class DecodeSettings:
     def __post_init__(self) -> None:
         for name in ("max_pixels", "max_bytes"):
             if getattr(self, name) < 1:
-                raise ValueError(f"--read.{name} must be at least 1, not {getattr(self, name)}")
+                raise ValueError(f"--read.{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ def decode(item: SourceItem, settings: DecodeSettings, admit: Admit = _at_once) 
     if not item.data:
         return _drop(Reason.EMPTY_FILE, "the file has 0 bytes")
     if len(item.data) > settings.max_bytes:
-        return _drop(Reason.TOO_LARGE, f"{len(item.data)} bytes, above --read.max_bytes {settings.max_bytes}")
+        return _drop(Reason.TOO_LARGE, f"{len(item.data)} bytes, above --read.max-bytes {settings.max_bytes}")
     try:
         stored = _store(item.data, settings.max_pixels, admit)
         if isinstance(stored, _Stored) and not is_clean(item.data):  # some readers do not notice
@@ -149,7 +149,7 @@ def _store(data: bytes, max_pixels: int, admit: Admit) -> _Stored | Drop:
     with Image.open(BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
         if width * height > max_pixels:
-            return _drop(Reason.TOO_LARGE, f"{width} x {height} pixels, above --read.max_pixels {max_pixels}")
+            return _drop(Reason.TOO_LARGE, f"{width} x {height} pixels, above --read.max-pixels {max_pixels}")
         admit(width * height)
         orientation, turn = _load(image)
         if turn is None and _is_plain(image, data):

@@ -12,7 +12,7 @@ from pipeline.sample import Drop, SourceItem
 from schemas.reasons import Reason, Stage
 
 MAX_MEMBER_BYTES = 256 * 2**20
-"""A larger image, caption or annotation is not read into memory (`--read.max_bytes` sets a tighter limit later)."""
+"""A larger image, caption or annotation is not read into memory (`--read.max-bytes` sets a tighter limit later)."""
 
 
 class SampleError(Exception):

@@ -22,6 +22,7 @@ from pipeline.sample import DecodedImage, SourceItem
 from schemas.boxes import misread
 from schemas.paths import printable
 from schemas.reasons import MEANING_OF, STATUS_OF, Reason, Status
+from schemas.text import counted
 
 _MAX_BYTES = 64 * 2**20
 """Of image files read for it."""
@@ -79,6 +80,16 @@ def _doubt(items: Sequence[SourceItem]) -> str | None:
 def _decoded_size(item: SourceItem) -> tuple[int, int] | None:
     decoded = decode(item, DecodeSettings())
     return (decoded.width, decoded.height) if isinstance(decoded, DecodedImage) else None
+
+
+def check_there(spec: str, summary: InputSummary) -> None:
+    """Raise SourceError where all images were looked at, and none of them is there."""
+    num = summary.num_looked_at
+    if 0 < num < NUM_LOOKED_AT and summary.dropped.get(Reason.MISSING.value) == num:
+        raise SourceError(
+            f"{spec}: {counted(num, 'image')} named there, and none found; say where they are, for COCO by "
+            f"{spec.partition('?')[0]}?images=DIR"
+        )
 
 
 def check_boxes(spec: str, summary: InputSummary) -> None:

@@ -37,7 +37,7 @@ def test_the_second_job_of_another_configuration_is_refused(
     )
     first = start(source, output, fault=fault)
     jobs.wait_until(lambda: control.pid, first)
-    second = jobs.run(source, output, "--select.max_iou", "0.5")
+    second = jobs.run(source, output, "--select.max-iou", "0.5")
     assert second.code == 3, second.text
     assert "select.max_iou: 0.7 in OUTPUT, 0.5 now" in second.text
     control.release()

@@ -34,11 +34,11 @@ def test_a_server_gone_for_longer_than_one_waits_ends_the_job_which_goes_on_late
     with FakeCaptionServer(_slowly) as server:
         half_way = threading.Thread(target=_take_away, args=(server, 3.0))
         half_way.start()
-        gone = _annotate(tmp_path / "disturbed", server, "--caption.patience_s", "0.5")
+        gone = _annotate(tmp_path / "disturbed", server, "--caption.patience-s", "0.5")
         half_way.join()
         assert gone.code == 7
         assert "the same command goes on" in " ".join(gone.err.split())
-        assert _annotate(tmp_path / "disturbed", server, "--caption.patience_s", "0.5").code == 0
+        assert _annotate(tmp_path / "disturbed", server, "--caption.patience-s", "0.5").code == 0
     assert [_what(row) for row in read_rows(tmp_path / "disturbed")] == [
         _what(row) for row in read_rows(tmp_path / "undisturbed")
     ]

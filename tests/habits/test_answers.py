@@ -276,7 +276,7 @@ def test_a_model_that_goes_blind_on_the_way_ends_the_job(server: FakeCaptionServ
     outcome = run(*command)
     assert outcome.code == 7
     assert "'ok' to 200 crops in a row" in outcome.err
-    assert run(*command, "--caption.allow_constant", "true").code == 0
+    assert run(*command, "--caption.allow-constant", "true").code == 0
 
 
 def test_a_server_for_each_time_that_the_flag_is_given(server: FakeCaptionServer, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pipeline.read.summary import lines, summarise
 from pipeline.store.storage import open_storage
 from tests.builders import (
     CHEAP,
+    SEARCH,
     annotate,
     image_bytes,
     image_rows,
@@ -267,3 +268,13 @@ def test_boxes_of_tars_are_judged_by_the_images_own_size(tmp_path: Path):
 def test_an_input_that_fails_to_be_described_is_refused(tmp_path: Path):
     with pytest.raises(SourceError, match="no column of image bytes"):
         open_source(parquet(tmp_path, url=["x"])).describe()
+
+
+def test_a_coco_file_whose_images_are_nowhere_is_refused_before_anything_is_written(tmp_path: Path):
+    (tmp_path / "x.json").write_text(
+        json.dumps({"images": [{"id": i, "file_name": f"{i}.jpg"} for i in range(3)], "annotations": []})
+    )
+    outcome = run("annotate", f"coco:{tmp_path}/x.json", tmp_path / "out", *SEARCH)
+    assert outcome.code == 2
+    assert "3 images named there, and none found" in outcome.err and "x.json?images=DIR" in outcome.err
+    assert not list((tmp_path / "out").glob("_plan/*"))

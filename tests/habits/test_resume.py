@@ -123,7 +123,7 @@ def test_a_repair_that_was_stopped_in_between_is_gone_on_with(source: Path, outp
 
 
 def test_a_shard_of_another_data_set_is_refused_and_named(source: Path, output: Path, tmp_path: Path):
-    annotate(source, tmp_path / "other", "--select.min_side", "9")
+    annotate(source, tmp_path / "other", "--select.min-side", "9")
     for suffix in ("tar", "parquet", "json"):
         shutil.copy(tmp_path / "other" / f"train-000001.{suffix}", output)
     for outcome in (status(output), again(source, output)):

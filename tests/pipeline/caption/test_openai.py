@@ -414,7 +414,7 @@ def test_a_server_that_is_not_there_is_told_of_in_seconds() -> None:
     error = _told_at_start(url)
     assert (type(error), error.exit_code) == (ServerGoneError, 7)
     assert f"{url} gave no answer" in str(error) and "nothing listens there" in str(error)
-    assert "--caption.start_s" in str(error)
+    assert "--caption.start-s" in str(error)
 
 
 def test_a_server_that_is_still_starting_is_waited_for(server: FakeCaptionServer) -> None:

@@ -138,5 +138,5 @@ def test_the_readme_names_all_code_and_weights_with_their_licence():
 
 def test_the_readme_says_what_the_ledger_vouches_for_not():
     (row,) = (line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith("| **unknown**"))
-    for said in ("--caption.trust_remote_code", "a server", "--propose.license", "--caption.license"):
+    for said in ("--caption.trust-remote-code", "a server", "--propose.license", "--caption.license"):
         assert said in row

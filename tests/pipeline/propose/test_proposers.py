@@ -59,7 +59,7 @@ def test_planning_with_a_proposer_imports_no_torch(name):
 @pytest.mark.parametrize("name", ["yolov9", "fastsam", "rpn"])
 @pytest.mark.parametrize("side", [0, 100, -32])
 def test_an_input_side_that_the_models_do_not_have_is_refused(name, side):
-    with pytest.raises(ValueError, match=f"--propose.image_side is {side}, but must be a multiple of 32"):
+    with pytest.raises(ValueError, match=f"--propose.image-side is {side}, but must be a multiple of 32"):
         proposer_class(name).config_class(image_side=side)
 
 

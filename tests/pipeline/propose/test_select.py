@@ -91,7 +91,7 @@ def test_a_worse_box_that_overlaps_names_the_better_one():
     best, worse, apart = run([((0, 0, 40, 40), 0.5), ((0, 0, 42, 40), 0.9), ((50, 0, 90, 40), 0.1)])
     assert reasons([best, worse, apart]) == [None, Reason.OVERLAP, None]
     assert best.box == (0, 0, 42, 40)
-    assert worse.drop.message == f"IoU 0.95 with region {best.region_id}, above --select.max_iou 0.7"
+    assert worse.drop.message == f"IoU 0.95 with region {best.region_id}, above --select.max-iou 0.7"
 
 
 def test_labels_do_not_protect_from_overlap():
@@ -126,7 +126,7 @@ def test_proposals_beyond_the_limit_are_one_counted_result():
     assert reasons(looked_at) == [None] * 3
     assert (rest.count, rest.box, rest.proposal_score, rest.label) == (3, None, None, None)
     assert rest.drop.reason is Reason.OVER_LIMIT
-    assert "3 proposals" in rest.drop.message and "--select.max_proposals 3" in rest.drop.message
+    assert "3 proposals" in rest.drop.message and "--select.max-proposals 3" in rest.drop.message
 
 
 def test_equal_boxes_have_ids_of_their_own():
@@ -254,7 +254,7 @@ def image(width: int, height: int) -> DecodedImage:
 def test_images_with_a_short_side_are_filtered(size):
     drop = too_low_resolution(image(*size), SelectSettings())
     assert (drop.reason, drop.stage) == (Reason.LOW_RESOLUTION, Stage.SELECT)
-    assert "--select.min_image_side 32" in drop.message
+    assert "--select.min-image-side 32" in drop.message
     assert too_low_resolution(image(32, 32), SelectSettings()) is None
 
 

@@ -264,7 +264,7 @@ def test_too_many_pixels_are_refused_by_the_header_alone():
     data = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(b""))
     drop = failed(data)
     assert drop.reason is Reason.TOO_LARGE
-    assert "20000 x 20000" in drop.message and "--read.max_pixels" in drop.message
+    assert "20000 x 20000" in drop.message and "--read.max-pixels" in drop.message
     assert failed(data, DecodeSettings(max_pixels=400_000_000)).reason is Reason.TRUNCATED  # now it is decoded
 
 
@@ -274,7 +274,7 @@ def test_the_limits_themselves_are_allowed():
     assert isinstance(decode(item(data), DecodeSettings(max_pixels=pixels, max_bytes=len(data))), DecodedImage)
     assert failed(data, DecodeSettings(max_pixels=pixels - 1)).reason is Reason.TOO_LARGE
     drop = failed(data, DecodeSettings(max_bytes=len(data) - 1))
-    assert drop.reason is Reason.TOO_LARGE and "--read.max_bytes" in drop.message
+    assert drop.reason is Reason.TOO_LARGE and "--read.max-bytes" in drop.message
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])

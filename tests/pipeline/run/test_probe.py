@@ -161,7 +161,7 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], messa
 
 def test_the_command_shows_what_the_job_would_take_and_cost(tmp_path: Path):
     photos = write_photos(tmp_path / "photos", 30)
-    flags = ("--profile", "weightless", "--propose.working_side", "64", "--shard-size", "10")
+    flags = ("--profile", "weightless", "--propose.working-side", "64", "--shard-size", "10")
     outcome = run("plan", photos, tmp_path / "out", *flags, "--probe", "6", "--price-per-hour", "1000")
     assert outcome.code == 0, outcome
     assert max(map(len, outcome.out.splitlines())) <= 80
@@ -201,4 +201,4 @@ def test_only_plan_probes_and_a_finished_data_set_does_not(tmp_path: Path):
     assert run("annotate", photos, tmp_path / "out", *CHEAP).code == 0
     outcome = run("plan", photos, tmp_path / "out", *CHEAP, "--probe", "3")
     assert (outcome.code, "Bottleneck" in outcome.out) == (0, False)
-    assert "0 of 1 units to do." in outcome.out
+    assert "0 of 1 unit to do." in outcome.out
