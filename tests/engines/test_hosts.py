@@ -80,10 +80,11 @@ def test_three_hosts_do_as_much_as_each_other(
 
 
 def test_a_killed_host_loses_its_unit_in_hand_and_nothing_else(
-    start: Start, output: Path, undisturbed: dict[str, str]
+    start: Start, output: Path, gate: Gate, undisturbed: dict[str, str]
 ) -> None:
     """Its lease is another host's, so it is waited for."""
     one, two = start("one", "--lease-timeout-s", "3"), start("two", "--lease-timeout-s", "3")
+    gate.open_for(2, one, two)
     jobs.wait_until(lambda: num_done(output) > 3, one)
     os.kill(driver(one), signal.SIGKILL)
     finish(two)
@@ -93,9 +94,10 @@ def test_a_killed_host_loses_its_unit_in_hand_and_nothing_else(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_drained_host_leaves_the_rest_to_the_others(
-    start: Start, output: Path, undisturbed: dict[str, str], number: signal.Signals
+    start: Start, output: Path, gate: Gate, undisturbed: dict[str, str], number: signal.Signals
 ) -> None:
     one, two = start("one"), start("two")
+    gate.open_for(2, one, two)
     jobs.wait_until(lambda: num_done(output) > 3, one)
     os.kill(driver(one), number)
     assert jobs.finish(one).code == 4
@@ -104,10 +106,11 @@ def test_a_drained_host_leaves_the_rest_to_the_others(
 
 
 def test_a_host_that_is_cut_off_for_long_does_no_harm_when_it_comes_back(
-    start: Start, output: Path, undisturbed: dict[str, str]
+    start: Start, output: Path, gate: Gate, undisturbed: dict[str, str]
 ) -> None:
     """Stopped for longer than its lease: another has done its unit meanwhile."""
     one, two = start("one", "--lease-timeout-s", "2"), start("two", "--lease-timeout-s", "2")
+    gate.open_for(2, one, two)
     jobs.wait_until(lambda: num_done(output) > 3, one)
     stopped = driver(one)
     os.kill(stopped, signal.SIGSTOP)
