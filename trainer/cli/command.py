@@ -12,12 +12,14 @@ from typing import Any
 from rich.console import Console
 
 from trainer.cli.options import parse_evaluate, parse_train
+from trainer.cli.outputs import check_file, check_folder
 from trainer.errors import DONE, INTERRUPTED
 
 
 def train_main(arguments: Sequence[str]) -> int:
     """Run `fineclip train` and return its exit code; errors that a person can act on carry theirs."""
     options = parse_train(arguments)
+    check_folder(options.out, "--out")
     from schemas.dataset import Dataset
     from trainer.loss.gather import rank
     from trainer.run.loop import train
@@ -43,6 +45,7 @@ def train_main(arguments: Sequence[str]) -> int:
 def evaluate_main(arguments: Sequence[str]) -> int:
     """Run `fineclip evaluate` and return its exit code; errors that a person can act on carry theirs."""
     options = parse_evaluate(arguments)
+    check_file(options.out, "--out")
     from schemas.dataset import Dataset
     from trainer.data.index import build_index
     from trainer.evaluate.embed import embed
@@ -74,6 +77,7 @@ def evaluate_main(arguments: Sequence[str]) -> int:
         metrics: dict[str, Any] = {task: dict(EVALUATORS[task].run(embedded, encoder)) for task in options.tasks}
         if rank() == 0:
             written = {"checkpoint": options.checkpoint, "data": options.data, "split": options.split, **metrics}
+            Path(options.out).parent.mkdir(parents=True, exist_ok=True)
             Path(options.out).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
             Console(emoji=False).print_json(data=metrics)
     return DONE

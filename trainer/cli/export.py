@@ -1,23 +1,23 @@
-"""`fineclip export-model CHECKPOINT OUT --format FORMAT [--alpha A]`."""
+"""`fineclip export-model CHECKPOINT OUT --format FORMAT [--alpha A]`: settings in, the exit code out.
 
-import argparse
+Torch is imported once the options are known to be good, as in `command`.
+"""
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
+from trainer.cli.options import parse_export
+from trainer.cli.outputs import check_file, check_folder
 from trainer.errors import DONE
-from trainer.model.export import ExportFormat, export
-from trainer.run.load import load_any
 
 
 def export_main(arguments: Sequence[str]) -> int:
     """Write a checkpoint's model in another form and return the exit code; errors carry theirs."""
-    parser = argparse.ArgumentParser(prog="fineclip export-model", description=export.__doc__)
-    parser.add_argument("checkpoint", help="what `fineclip evaluate` takes")
-    parser.add_argument("out", type=Path, help="file to write, or folder for local-dir")
-    parser.add_argument("--format", choices=get_args(ExportFormat), default="local-dir")
-    parser.add_argument("--alpha", type=float, default=None, help="share of a run's weights, the rest its start's")
-    options = parser.parse_args(list(arguments))
+    options = parse_export(arguments)
+    (check_folder if options.format == "local-dir" else check_file)(options.out, "OUT")
+    from trainer.model.export import export
+    from trainer.run.load import load_any
+
     model = load_any(options.checkpoint, alpha=options.alpha).model
-    export(model.clip.state_dict(), model, options.out, options.format)
+    export(model.clip.state_dict(), model, Path(options.out), options.format)
     return DONE

@@ -6,33 +6,44 @@ The recipe is looked for first, because its values are the defaults that the oth
 import argparse
 import dataclasses
 import inspect
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-import docstring_parser
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import Namespace
 
+from schemas.flags import FlagParser, HelpFormatter, setting_flags
 from trainer.evaluate.settings import TASKS, EvaluateSettings, Task
+from trainer.model.formats import ExportFormat
 from trainer.recipes import RECIPES, TrainRecipe
 from trainer.run.train_settings import TrainSettings
 
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
-
-EXIT_CODES = """\
+_TRAIN_EXIT_CODES = """\
 exit codes:
   0  done, or stopped where --stop-after says
   1  stopped: the loss is not finite, or too many samples cannot be used
   2  wrong usage or unusable input
   3  refused: RUN belongs to other settings or data
-  4  interrupted by a signal, after a checkpoint; the same command goes on from there"""
+  4  interrupted by a signal, after a checkpoint; the same command goes on from there
+  5  RUN cannot be written"""
+_EXIT_CODES = """\
+exit codes:
+  0  done
+  2  wrong usage or unusable input
+  4  interrupted
+  5  the output cannot be written"""
 
 _DATA_FLAGS = {
-    "overlay": "Name of an overlay of DATA, whose columns (other captions, say) replace its own; several may be given.",
-    "filter": "Filter list (.parquet or .jsonl) of images and regions to leave out; may be given several times.",
+    "overlay": (
+        "NAME",
+        "Name of an overlay of DATA, whose columns (other captions, say) replace its own; several may be given.",
+    ),
+    "filter": (
+        "FILE",
+        "Filter list (.parquet or .jsonl) of images and regions to leave out; may be given several times.",
+    ),
 }
-_MAX_HELP_WIDTH = 110
+_ALPHA_HELP = "share of a run's weights, the rest its start's; default: what it was trained with"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +56,16 @@ class TrainOptions:
     settings: TrainSettings
     overlays: tuple[str, ...]
     filters: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What `fineclip export-model` was asked."""
+
+    checkpoint: str
+    out: str
+    format: ExportFormat
+    alpha: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +90,11 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
     """Parse `fineclip train DATA --recipe NAME --out RUN`. Prints help or an error and raises SystemExit."""
     name = _recipe_name(arguments)
     recipe = RECIPES[name]()
-    summaries = "; ".join(f"{n}: {(inspect.getdoc(make) or '').splitlines()[0]}" for n, make in RECIPES.items())
-    parser = _parser("train", "fineclip train DATA --recipe NAME --out RUN [options]", "Train on region-text shards.")
+    summaries = "; ".join(
+        f"{n}: {(inspect.getdoc(make) or '').splitlines()[0].rstrip('.')}" for n, make in RECIPES.items()
+    )
+    usage = "fineclip train DATA --recipe NAME --out RUN [options]"
+    parser = _parser("train", usage, "Train on region-text shards.", _TRAIN_EXIT_CODES)
     parser.add_argument("data", metavar="DATA", help="data set of `fineclip annotate`: a folder or URL")
     parser.add_argument("--recipe", choices=[*RECIPES], default=name, help=summaries)
     parser.add_argument("--out", metavar="RUN", required=True, help="folder of the run; an interrupted one goes on")
@@ -97,7 +121,7 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
 def parse_evaluate(arguments: Sequence[str]) -> EvaluateOptions:
     """Parse `fineclip evaluate CHECKPOINT ...`. Prints help or an error and raises SystemExit."""
     usage = "fineclip evaluate CHECKPOINT --task TASK --data PATH --out FILE.json [options]"
-    parser = _parser("evaluate", usage, "Measure a model on region-text shards.")
+    parser = _parser("evaluate", usage, "Measure a model on region-text shards.", _EXIT_CODES)
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
@@ -116,9 +140,7 @@ def parse_evaluate(arguments: Sequence[str]) -> EvaluateOptions:
     parser.add_argument(
         "--templates", metavar="FILE", default=None, help="sentences with {} for a class name, a line each"
     )
-    parser.add_argument(
-        "--alpha", type=float | None, default=None, help="share of a run's weights, the rest its start's"
-    )
+    parser.add_argument("--alpha", type=float | None, default=None, help=_ALPHA_HELP)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
     _add_repeated(parser)
     _add_flat(parser, EvaluateSettings())
@@ -133,52 +155,52 @@ def parse_evaluate(arguments: Sequence[str]) -> EvaluateOptions:
     return EvaluateOptions(**own, **repeated, settings=_flat(EvaluateSettings, parsed))
 
 
+def parse_export(arguments: Sequence[str]) -> ExportOptions:
+    """Parse `fineclip export-model CHECKPOINT OUT`. Prints help or an error and raises SystemExit."""
+    usage = "fineclip export-model CHECKPOINT OUT [options]"
+    parser = _parser("export-model", usage, "Write a trained model in a form that other tools load.", _EXIT_CODES)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="what `fineclip evaluate` takes")
+    parser.add_argument("out", metavar="OUT", help="file to write, or folder for local-dir")
+    parser.add_argument(
+        "--format",
+        choices=get_args(ExportFormat),
+        default="local-dir",
+        help="local-dir: a folder that open_clip loads as local-dir:OUT; open_clip: a file of weights under its names; "
+        "official: a file under the original EVA-CLIP's names",
+    )
+    parser.add_argument("--alpha", type=float | None, default=None, help=_ALPHA_HELP)
+    parsed = parser.parse_args(list(arguments))
+    return ExportOptions(**{field.name: parsed[field.name] for field in dataclasses.fields(ExportOptions)})
+
+
 def _recipe_name(arguments: Sequence[str]) -> str:
-    early = argparse.ArgumentParser(prog="fineclip train", add_help=False, allow_abbrev=False)
-    early.add_argument("--recipe", choices=[*RECIPES], default=next(iter(RECIPES)))
-    return str(early.parse_known_args(list(arguments))[0].recipe)
+    """Return the recipe that is named, or the first one: what is wrong with the name is for the whole parser to say."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--recipe", nargs="?")
+    name = early.parse_known_args(list(arguments))[0].recipe
+    return name if name in RECIPES else next(iter(RECIPES))
 
 
-def _parser(command: str, usage: str, description: str) -> ArgumentParser:
-    return ArgumentParser(
+def _parser(command: str, usage: str, description: str, exit_codes: str) -> FlagParser:
+    return FlagParser(
         prog=f"fineclip {command}",
         usage=usage,
         description=description,
-        epilog=EXIT_CODES,
-        formatter_class=_Formatter,
+        epilog=exit_codes,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
 
 
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults other than "off" and "none", as wide as the terminal allows and a person can read."""
-
-    def __init__(self, prog: str) -> None:
-        columns = shutil.get_terminal_size().columns
-        super().__init__(prog, max_help_position=30, width=min(columns, _MAX_HELP_WIDTH) - 2)
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        is_off = action.default is None or action.default is False or action.default == []
-        return action.help if is_off else super()._get_help_string(action)
-
-    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
-        return action.dest.upper()
+def _add_repeated(parser: FlagParser) -> None:
+    for name, (metavar, text) in _DATA_FLAGS.items():
+        parser.add_argument(f"--{name}", action="append", default=[], metavar=metavar, help=text)
 
 
-def _add_repeated(parser: ArgumentParser) -> None:
-    for name, text in _DATA_FLAGS.items():
-        parser.add_argument(f"--{name}", action="append", default=[], metavar="NAME", help=text)
-
-
-def _add_flat(parser: ArgumentParser, settings: Any) -> None:
+def _add_flat(parser: FlagParser, settings: Any) -> None:
     """Add a flag for each field of a dataclass's instance: `--batch-size` for `batch_size`, its docstring as help."""
-    kind = type(settings)
-    documented = docstring_parser.parse_from_object(kind).params
-    helps = {entry.arg_name: (entry.description or "").replace("\n", " ").replace("`", "") for entry in documented}
-    hints = inspect.get_annotations(kind, eval_str=True)
-    for field in dataclasses.fields(kind):
-        flag, default = "--" + field.name.replace("_", "-"), getattr(settings, field.name)
-        parser.add_argument(flag, **_kind(hints[field.name]), default=default, help=helps[field.name])
+    for field, flag, hint, text in setting_flags(type(settings)):
+        parser.add_argument(flag, **_kind(hint), default=getattr(settings, field.name), help=text)
 
 
 def _kind(hint: Any) -> Mapping[str, Any]:

@@ -4,5 +4,5 @@ open, eva_weights    open_clip's models, files and the original EVA-CLIP layout;
 towers, backbone     vision towers taken apart; one pass gives global and dense features
 text, text_cache     captions, encoded once or trained
 student              all features of a batch, and the teachers
-export               weights for other libraries
+export, formats      weights for other libraries
 """

@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import safetensors.torch
 import torch
@@ -15,9 +14,8 @@ from torch import Tensor
 
 from trainer.errors import TrainingError
 from trainer.model.eva_weights import State, to_original
+from trainer.model.formats import ExportFormat
 from trainer.model.open import LOCAL_DIR, LoadedModel
-
-ExportFormat = Literal["open_clip", "official", "local-dir"]
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth"}

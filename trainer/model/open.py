@@ -101,7 +101,7 @@ def _create(settings: ModelSettings) -> nn.Module:
     pretrained = settings.pretrained
     from_file = pretrained is not None and Path(pretrained).is_file()
     if pretrained is not None and not from_file and ("/" in pretrained or settings.model.startswith(LOCAL_DIR)):
-        raise TrainingError(f"--pretrained {pretrained}: there is no such file")
+        raise TrainingError(f"weights {pretrained}: there is no such file")
     if pretrained is not None and not from_file:
         check_available(settings.model, pretrained)
     is_timm = "timm_model_name" in _model_config(settings.model).get("vision_cfg", {})
@@ -116,13 +116,13 @@ def _create(settings: ModelSettings) -> nn.Module:
             ),
         )
     except (RuntimeError, FileNotFoundError, ValueError) as error:
-        raise TrainingError(f"--model {settings.model} --pretrained {pretrained}: {error}") from error
+        raise TrainingError(f"model {settings.model} with weights {pretrained}: {error}") from error
 
 
 def _model_config(name: str) -> dict[str, Any]:
     """Return the architecture of a model, as open_clip's JSON files state it. Raises TrainingError."""
     if name.startswith(_HUB):
-        raise TrainingError(f"--model {name}: download the folder and give it as {LOCAL_DIR}FOLDER")
+        raise TrainingError(f"model {name}: download the folder and give it as {LOCAL_DIR}FOLDER")
     if name.startswith(LOCAL_DIR):
         path = Path(name.removeprefix(LOCAL_DIR)) / _CONFIG
         try:
@@ -131,7 +131,7 @@ def _model_config(name: str) -> dict[str, Any]:
             raise TrainingError(f"{path}: not the configuration of an open_clip model: {error}") from error
     config = open_clip.get_model_config(name)
     if config is None:
-        raise TrainingError(f"--model {name}: no such model; open_clip.list_models() names them, and {LOCAL_DIR}FOLDER")
+        raise TrainingError(f"model {name}: no such model; open_clip.list_models() names them, and {LOCAL_DIR}FOLDER")
     return cast(dict[str, Any], config)
 
 

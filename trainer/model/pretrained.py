@@ -25,8 +25,8 @@ def check_available(model: str, tag: str) -> None:
     if known and known.get("quick_gelu", False) != has_quick_gelu:
         other = model.removesuffix("-quickgelu") if has_quick_gelu else f"{model}-quickgelu"
         raise TrainingError(
-            f"--model {model} --pretrained {tag}: these weights were trained {'without' if has_quick_gelu else 'with'} "
-            f"QuickGELU, so their features would be wrong: give --model {other} --pretrained {tag}"
+            f"model {model} with weights {tag}: these weights were trained {'without' if has_quick_gelu else 'with'} "
+            f"QuickGELU, so their features would be wrong: give --model {other} (to evaluate, {other}:{tag})"
         )
     repository, file_name = os.path.split(known.get("hf_hub", ""))
     if repository:
@@ -46,6 +46,6 @@ def check_available(model: str, tag: str) -> None:
         return  # somebody answers, and will say what is wrong
     except OSError as error:
         raise TrainingError(
-            f"--model {model} --pretrained {tag}: its weights are not on this machine and cannot be downloaded from "
-            f"here ({error}). Download {url} elsewhere and give it by --pretrained FILE"
+            f"model {model} with weights {tag}: they are not on this machine and cannot be downloaded from "
+            f"here ({error}). Download {url} elsewhere and give it by --pretrained FILE (to evaluate, {model}:FILE)"
         ) from error

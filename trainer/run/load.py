@@ -10,6 +10,8 @@ from trainer.model.export import CONFIG, average_weights
 from trainer.model.open import LOCAL_DIR, LoadedModel, load_model, load_weights
 from trainer.run.checkpoints import BEST, LAST, load_checkpoint
 
+_GIVE = "give a run's folder or checkpoint, an open_clip folder, or MODEL:TAG or MODEL:FILE of open_clip"
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedCheckpoint:
@@ -34,9 +36,13 @@ def load_any(
         path = next((path / file for file in (BEST, LAST) if (path / file).exists()), path / LAST)
     if path.suffix == ".pt" and ":" not in name:
         return _of_run(path, image_size, alpha)
+    if path.is_file():
+        raise TrainingError(f"CHECKPOINT {name}: is no checkpoint (.pt); {_GIVE}")
     model, _, pretrained = name.partition(":")
     if model == LOCAL_DIR.rstrip(":"):
         model, pretrained = name, ""
+    elif "/" in model:
+        raise TrainingError(f"CHECKPOINT {name}: there is no such file or folder; {_GIVE}")
     return _fresh(ModelSettings(model=model, pretrained=pretrained or None), image_size, alpha)
 
 

@@ -57,7 +57,6 @@ def train(
     the loss is not finite or too many samples are unusable.
     """
     stop = stop or StopRequest()
-    out.mkdir(parents=True, exist_ok=True)
     # More threads than cores do not share them: they wait for each other, many times longer.
     torch.set_num_threads(settings.threads or default_threads(settings.workers))
     index = build_index(dataset, "train")
@@ -132,6 +131,7 @@ class TrainLoop:
         """Train until the end, until `stop_after`, or until any process is asked to stop."""
         settings = self._settings
         last_step = min(self._num_steps, settings.stop_after or self._num_steps)
+        self._out.mkdir(parents=True, exist_ok=True)  # not before: what is refused leaves no folder
         with TrainLog(
             self._out,
             rank=rank(),

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import open_clip
@@ -157,7 +158,7 @@ def test_flags_override_a_recipe():
         (["data", "--out", "run", "--epochs", "0"], "out of range"),
         (["data", "--out", "run", "--official-quirks", "1", "--max-regions", "null"], "max-regions"),
         (["data", "--out", "run", "--log-every", "0"], "1 or more"),
-        (["data"], "out"),
+        (["data"], "--out"),
     ],
 )
 def test_wrong_usage_exits_2(arguments, message, capsys):
@@ -165,6 +166,82 @@ def test_wrong_usage_exits_2(arguments, message, capsys):
         parse_train(arguments)
     assert exited.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs", "x"], "--epochs is 'x', but must be a whole number\n"),
+        (["--stop-after", "x"], "--stop-after is 'x', but must be a whole number\n"),
+        (["--max-area-px", "x"], "--max-area-px is 'x', but must be a number\n"),
+        (["--image-size", "x"], "--image-size is 'x', but must be a whole number or a list such as [1,2]\n"),
+        (["--flip", "x"], "--flip is 'x', but must be true or false\n"),
+        (
+            ["--teacher", "frosen"],
+            "--teacher is 'frosen', but must be one of live, detached, ema, frozen; did you mean",
+        ),
+        (["--recipe", "mnii"], "did you mean mini?"),
+        (["--recipe=mnii"], "did you mean mini?"),
+        (["--stop-afer", "3"], "unrecognized arguments: --stop-afer 3; did you mean --stop-after?\n"),
+        (["--stop_afer", "3"], "unrecognized arguments: --stop-afer 3; did you mean --stop-after?\n"),
+        (["--zzz"], "unrecognized arguments: --zzz\n"),
+        (["--recipe"], "argument --recipe: expected one argument"),
+    ],
+)
+def test_wrong_flags_of_train_are_told_in_a_sentence(arguments, message, capsys):
+    with pytest.raises(SystemExit) as exited:
+        parse_train(["data", "--out", "run", *arguments])
+    assert exited.value.code == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "usage: fineclip train DATA" in err and "Parser key" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("run --task regions --data d --out o --alfa 1", "did you mean --alpha?"),
+        ("run --task zero-shot --data d --out o", "did you mean zeroshot?"),
+        ("run --task regions --data d --out o --alpha x", "--alpha is 'x', but must be a number\n"),
+        ("", "the following arguments are required: CHECKPOINT, --task, --data, --out\n"),
+    ],
+)
+def test_wrong_flags_of_evaluate_are_told_in_a_sentence(arguments, message, capsys):
+    assert _exit_code(evaluate_main, arguments.split()) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("run out --fromat official", "did you mean --format?"),
+        ("run out --format oficial", "did you mean official?"),
+        ("run", "the following arguments are required: OUT\n"),
+    ],
+)
+def test_wrong_flags_of_export_are_told_in_a_sentence(arguments, message, capsys):
+    assert _exit_code(export_main, arguments.split()) == 2
+    assert message in capsys.readouterr().err
+
+
+def _exit_code(command: Callable[[list[str]], int], arguments: list[str]) -> object:
+    with pytest.raises(SystemExit) as exited:
+        command(arguments)
+    return exited.value.code
+
+
+def test_required_flags_are_named_as_they_are_written(capsys):
+    with pytest.raises(SystemExit):
+        parse_train([])
+    assert "the following arguments are required: DATA, --out\n" in capsys.readouterr().err
+
+
+def test_help_speaks_to_users(capsys):
+    for command in (train_main, evaluate_main, export_main):
+        assert _exit_code(command, ["--help"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert not re.search(r"\.;|Raises|state`", text)
+        assert "exit codes: 0 done" in text and "5 " in text
 
 
 def test_help_names_every_flag_with_its_default(capsys):
@@ -293,6 +370,69 @@ def test_exit_codes(arguments, code, message, folder, run_folder, tmp_path, caps
     device = [] if "cuda" in arguments else ["--device", "cpu"]
     assert train_main([known.get(a, a) for a in arguments] + extra + same + device) == code
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("below", [[], ["run"]])
+def test_a_file_in_the_way_of_what_is_written_is_exit_code_5(below, run_folder, folder, tmp_path, capsys):
+    file = tmp_path / "taken"
+    file.write_text("mine")
+    out = str(file.joinpath(*below))
+    assert train_main([folder, "--out", out, "--recipe", "mini"]) == 5
+    told = f"--out {out}: a file is in the way ({file}): choose another --out"
+    assert told in capsys.readouterr().err
+    assert export_main([str(run_folder), out]) == 5
+    assert f"OUT {out}: a file is in the way ({file}): choose another OUT" in capsys.readouterr().err
+    assert file.read_text() == "mine"
+
+
+def test_a_folder_in_the_way_of_a_file_is_exit_code_5(run_folder, folder, tmp_path, capsys):
+    assert evaluate_main([str(run_folder), "--task", "regions", "--data", folder, "--out", str(tmp_path)]) == 5
+    assert f"--out {tmp_path}: a folder is in the way: name a file" in capsys.readouterr().err
+    assert export_main([str(run_folder), str(tmp_path), "--format", "open_clip"]) == 5
+    assert f"OUT {tmp_path}: a folder is in the way: name a file" in capsys.readouterr().err
+
+
+def test_what_may_not_be_written_is_told_before_the_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert train_main(["nowhere", "--out", str(tmp_path / "run"), "--recipe", "mini"]) == 5
+    assert f"--out {tmp_path}/run: permission denied: choose" in capsys.readouterr().err
+    assert evaluate_main(["nowhere", "--task", "regions", "--data", "d", "--out", str(tmp_path / "m.json")]) == 5
+    assert f"--out {tmp_path}/m.json: permission denied: choose" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--model", "no-such"], ["--overlay", "blip2"], ["--image-size", "33"], ["--eval-data", "nowhere"]],
+    ids=["model", "overlay", "size", "eval data"],
+)
+def test_a_refused_command_leaves_no_folder(flags, folder, tmp_path):
+    flags = [*flags, *(["--eval-every", "1"] if "--eval-data" in flags else [])]
+    assert train_main([folder, "--out", str(tmp_path / "RUN"), "--recipe", "mini", "--device", "cpu", *flags]) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_metrics_may_go_to_a_folder_that_is_not_there(run_folder, folder, tmp_path):
+    out = tmp_path / "new" / "metrics.json"
+    flags = ["--task", "retrieval", "--data", folder, "--split", "val", "--workers", "0", "--device", "cpu"]
+    assert evaluate_main([str(run_folder), *flags, "--out", str(out)]) == 0
+    assert json.loads(out.read_text())["split"] == "val"
+
+
+@pytest.mark.parametrize("name", ["mk.py", "MODEL:TAG", "runs/a", "no-such"])
+def test_evaluate_speaks_of_what_was_given(name, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("mk.py").write_text("print()")
+    assert evaluate_main([name, "--task", "retrieval", "--data", folder, "--out", "x.json", "--device", "cpu"]) == 2
+    err = " ".join(capsys.readouterr().err.split())
+    assert name.partition(":")[0] in err and "--model" not in err and "--pretrained" not in err
+
+
+def test_evaluate_says_that_a_file_is_no_checkpoint(folder, tmp_path, capsys):
+    (tmp_path / "mk.py").write_text("print()")
+    for name, message in (("mk.py", "is no checkpoint (.pt)"), ("gone/run", "there is no such file or folder")):
+        flags = ["--task", "retrieval", "--data", folder, "--out", str(tmp_path / "x.json"), "--device", "cpu"]
+        assert evaluate_main([str(tmp_path / name), *flags]) == 2
+        assert f"CHECKPOINT {tmp_path / name}: {message}" in " ".join(capsys.readouterr().err.split())
 
 
 def test_evaluate_names_what_it_cannot_load(folder, tmp_path, capsys):
