@@ -330,7 +330,7 @@ def test_a_key_in_two_tars_is_reported(tmp_path: Path):
     for name in ("a.tar", "b.tar"):
         write_tar(tmp_path / "source" / name, [members("same"), members(name[0])])
     outcome = annotate(tmp_path / "source", tmp_path / "out")
-    assert "1 keys lie in more than one shard, such as same" in outcome.out
+    assert "1 key lies in more than one shard, such as same" in outcome.out
     assert json.loads((tmp_path / "out" / "dataset.json").read_text())["repeated_keys"] == ["same"]
 
 

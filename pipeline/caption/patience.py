@@ -107,7 +107,7 @@ class PatientServer:
                     raise WorkError(f"{self._client.name} refuses a test image: {words}") from None
                 wait_s = max(back_off_s("start", attempt), retry_after_s(error) or 0)
                 patient = isinstance(error, openai.RateLimitError) or retry_after_s(error) is not None
-                flag, limit_s = ("patience_s", self._patience_s) if patient else ("start_s", start_s)
+                flag, limit_s = ("patience-s", self._patience_s) if patient else ("start-s", start_s)
                 if time.monotonic() - began + wait_s > limit_s:
                     raise ServerGoneError(
                         f"{self._client.name} gave no answer to a test image within {limit_s:g} s "

@@ -51,7 +51,7 @@ class Bar:
         images = progress.totals.images.inputs + progress.num_images_in_hand
         if self._images_before is None:
             self._images_before = images
-            if not progress.totals.num_shards:
+            if not progress.totals.num_shards and not self._names_workers:
                 inputs(self._console, progress.plan)
         rate = (images - self._images_before) / max(time.monotonic() - self._started, 1e-9)
         units, planned = progress.plan.num_units, progress.plan.num_images

@@ -257,7 +257,8 @@ def _restrict(part: SourcePart, fresh: set[str]) -> SourcePart | None:
 
 def _summary(spec: str, source: Source, first: Sequence[SourcePart], configuration: Configuration) -> InputSummary:
     (summary,) = input_errors(spec, (summarise(source, source.describe(), first) for _ in range(1)))
-    check_there(spec, summary)
+    if first[0].items is not None:
+        check_there(spec, summary)
     if configuration.proposer == GIVEN:
         check_boxes(spec, summary)
     return summary

@@ -260,7 +260,7 @@ def test_a_server_whose_model_sees_no_pictures_ends_the_job_at_its_start(
         *("--captioner", "openai", "--caption.url", server.url),
     )
     assert outcome.code == (7 if text else 2)
-    assert ("allow_constant" in outcome.err) == bool(text), outcome
+    assert ("allow-constant" in outcome.err) == bool(text), outcome
     assert not [*(tmp_path / "out").glob("*.tar")]
 
 

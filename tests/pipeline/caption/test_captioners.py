@@ -11,7 +11,7 @@ def test_a_name_gives_its_class():
 
 @pytest.mark.parametrize("name", CAPTIONERS)
 def test_a_batch_of_nothing_is_refused_by_its_flag(name):
-    with pytest.raises(ValueError, match=r"--caption\.batch_size is 0, but must be at least 1"):
+    with pytest.raises(ValueError, match=r"--caption\.batch-size is 0, but must be at least 1"):
         captioner_class(name).config_class(batch_size=0)
 
 

@@ -66,7 +66,7 @@ CROPS = [crop(number) for number in range(200)]
 @pytest.mark.parametrize("text", ["ok", "", "I cannot see any image.", "a a a a a"])
 def test_one_answer_to_many_different_crops_ends_the_run(text: str) -> None:
     assert len(judged(FakeModel(says(text)), CROPS[:199])) == 199
-    with pytest.raises(ConstantCaptionsError, match=r"200 crops .*allow_constant") as raised:
+    with pytest.raises(ConstantCaptionsError, match=r"200 crops .*allow-constant") as raised:
         judged(FakeModel(says(text)), CROPS)
     assert raised.value.exit_code == 7
 

@@ -200,5 +200,5 @@ def test_provenance_names_no_weights():
 
 
 def test_settings_are_checked():
-    with pytest.raises(ValueError, match="batch_size is 0"):
+    with pytest.raises(ValueError, match="batch-size is 0"):
         RuleConfig(batch_size=0)

@@ -130,7 +130,7 @@ def test_a_large_image_is_done_in_parts(
 
 @pytest.mark.parametrize("name", ["points_per_side", "points_per_batch"])
 def test_settings_are_checked(name: str) -> None:
-    with pytest.raises(ValueError, match=f"--propose.{name} is 0"):
+    with pytest.raises(ValueError, match=f"--propose.{name.replace('_', '-')} is 0"):
         SamConfig(**{name: 0})
 
 

@@ -272,7 +272,7 @@ def test_images_with_a_short_side_are_filtered(size):
     ],
 )
 def test_settings_name_the_flag(name, value):
-    with pytest.raises(ValueError, match=f"--select.{name}"):
+    with pytest.raises(ValueError, match=f"--select.{name.replace('_', '-')}"):
         SelectSettings(**{name: value})
 
 

@@ -122,5 +122,5 @@ def test_an_opencv_without_contrib_is_refused_with_the_remedy(monkeypatch):
 
 @pytest.mark.parametrize("settings", [{"working_side": 3}, {"max_proposals": 0}])
 def test_settings_are_checked(settings):
-    with pytest.raises(ValueError, match=f"--propose.{next(iter(settings))} is"):
+    with pytest.raises(ValueError, match=f"--propose.{next(iter(settings)).replace('_', '-')} is"):
         SelectiveSearchConfig(**settings)

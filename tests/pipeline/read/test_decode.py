@@ -315,5 +315,5 @@ def test_an_item_that_failed_before_gives_its_failure():
 
 @pytest.mark.parametrize("name", ["max_pixels", "max_bytes"])
 def test_settings_name_the_flag(name):
-    with pytest.raises(ValueError, match=f"--read.{name}"):
+    with pytest.raises(ValueError, match=f"--read.{name.replace('_', '-')}"):
         DecodeSettings(**{name: 0})

@@ -62,7 +62,7 @@ def test_a_shard_takes_twelve_requests_of_its_worker_and_three_of_the_driver(
     polled = [request for request in of_shard if request.startswith("GET /bucket/out/_leases/")]
     deletes = [request for request in server.asked if request == "POST /bucket"]
     drain = [request for request in server.asked if request.endswith(".drain") and request.startswith("GET")]
-    assert (len(deletes), len(drain)) == (4 + 1, 4), "one a shard; and one of the plan"
+    assert (len(deletes), len(drain)) == (4 + 1 + 1, 4), "one a shard; one of the plan, one of the run"
     worker_and_driver = Counter(of_shard) - Counter(polled)
     assert sum(worker_and_driver.values()) + 2 == 12 + 3, worker_and_driver
     assert sha256s(in_bucket()) == wanted
