@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.read.formats import FORMATS
-from pipeline.read.mend import is_clean, mend
+from pipeline.read.mend import has_end, is_clean, mend
 from pipeline.sample import DecodedImage, Drop, GivenRegion, Pixels, SourceItem, drop_of
 from schemas.hashes import sha256
 from schemas.reasons import Reason, Stage
@@ -114,7 +114,7 @@ def decode(item: SourceItem, settings: DecodeSettings, admit: Admit = _at_once) 
         return _drop(Reason.TOO_LARGE, f"{len(item.data)} bytes, above --read.max-bytes {settings.max_bytes}")
     try:
         stored = _store(item.data, settings.max_pixels, admit)
-        if isinstance(stored, _Stored) and not is_clean(item.data):  # some readers do not notice
+        if isinstance(stored, _Stored) and not is_clean(item.data, stored.pixels):  # some readers do not notice
             missing = _drop(Reason.TRUNCATED, "the file ends before its pixels do, or they have a wrong checksum")
             stored = _store_mended(item.data, settings.max_pixels, admit) or missing
     except _DECODE_ERRORS as error:
@@ -130,7 +130,10 @@ def _store_mended(data: bytes, max_pixels: int, admit: Admit) -> _Stored | Drop 
     for mended in mend(data, max_pixels):
         with suppress(*_DECODE_ERRORS):
             stored = _store(mended, max_pixels, admit)
-            return stored if isinstance(stored, Drop) else replace(stored, reencoded=True)
+            if isinstance(stored, Drop):
+                return stored
+            if is_clean(mended, stored.pixels):
+                return replace(stored, reencoded=True)
     return None
 
 
@@ -236,7 +239,7 @@ def _is_truncated(data: bytes, error: BaseException) -> bool:
     """Return True where the data ends early: Pillow says so, a WebP is too short, or a JPEG has no end mark."""
     if data[:4] == b"RIFF":
         return len(data) < 8 + int.from_bytes(data[4:8], "little")
-    if data[:2] == b"\xff\xd8" and not is_clean(data):
+    if data[:2] == b"\xff\xd8" and not has_end(data):
         return True
     return isinstance(error, EOFError) or "truncated" in str(error).lower()
 

@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from hashlib import sha256
 from io import BytesIO
 
+import numpy as np
 from PIL import Image
+
+from pipeline.sample import Pixels
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NEEDED = {b"IHDR", b"PLTE", b"tRNS"}
@@ -25,10 +28,14 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """Of an interlaced PNG: first column and row, steps of columns and rows."""
 
+_INTERLACED_AT = 28
+"""Where a PNG says whether it is interlaced."""
+
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _SOS = 0xDA
 _COMMENT = 0xFE
-_FRAMES = {0xC0, 0xC1, 0xC2}
+_PROGRESSIVE = 0xC2
+_FRAMES = {0xC0, 0xC1, _PROGRESSIVE}
 """Markers of frames: sequential, extended, progressive."""
 _NEEDED_APPS = {0xE0, 0xEE}
 """Application segments that tell what the colours are: JFIF's and Adobe's."""
@@ -36,14 +43,27 @@ _SHORTEST_APP = 14
 """Bytes of such a segment that says so."""
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """What ends a scan: neither a stuffed byte nor a restart."""
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_RESTARTS = 0xDD
+"""The marker of the segment that says how many units lie between two restarts."""
+_FILLED_UP = (128, 64)
+"""What readers show where a JPEG's data is missing: gray, darker where it has four channels."""
+_GRAY_TOLERANCE = 3
+"""By which it differs once it was encoded again."""
+_LONGEST_ZEROS = 8
+"""As many zero bytes hardly end a scan."""
 _FILLERS = (b"\x55\xaa\x33" * 64, b"\xaa\x55\xcc" * 64)
 
 
-def is_clean(data: bytes) -> bool:
-    """Return False for a PNG with a wrong checksum, a PNG or JPEG without its end: readers differ on what they show."""
+def is_clean(data: bytes, pixels: Pixels) -> bool:
+    """Return False for a PNG or JPEG on whose `pixels` readers differ, or that holds too little for them.
+
+    That is a PNG with a wrong checksum or without its end, a JPEG without its end, and either where data is missing
+    before a sound end, which readers fill up without a word. `pixels` are what was read: `[H, W, 3]` uint8 RGB, in any
+    orientation. They tell where a closer look is due, which takes as long as reading them or longer.
+    """
     if data.startswith(_SOI):
-        end = data.rfind(_EOI)  # others may follow, as behind the first picture of several; a preview's comes before
-        return end == len(data) - len(_EOI) or end > max((stop for *_, stop in _header(data)), default=0)
+        return has_end(data) and not _lacks_scans(data) and (not _may_be_filled_up(data, pixels) or _is_whole(data))
     if not data.startswith(_PNG):
         return True
     ends = False
@@ -51,7 +71,88 @@ def is_clean(data: bytes) -> bool:
         if not is_whole:
             return False
         ends = kind == b"IEND"
-    return ends
+    return ends and (not _may_lack_rows(data, pixels) or _holds_all_rows(data))
+
+
+def has_end(data: bytes) -> bool:
+    """Say whether a JPEG has an end mark behind its header."""
+    end = data.rfind(_EOI)  # others may follow, as behind the first picture of several; a preview's comes before
+    return end == len(data) - len(_EOI) or end > max((stop for *_, stop in _header(data)), default=0)
+
+
+def _may_be_filled_up(data: bytes, pixels: Pixels) -> bool:
+    """Say whether the end of a JPEG may be missing: its last pixels are gray then, or its last bytes zeros.
+
+    Where a progressive one is cut, its last byte is not filled up with ones.
+    """
+    corners = pixels[[0, 0, -1, -1], [0, -1, 0, -1]].astype(np.int16)
+    if any((abs(corners - gray) <= _GRAY_TOLERANCE).all(axis=1).any() for gray in _FILLED_UP):
+        return True
+    end = _end_of_scans(data)
+    return not any(data[max(end - _LONGEST_ZEROS, 0) : end]) or (_is_progressive(data) and data[end - 1] % 2 == 0)
+
+
+def _is_whole(data: bytes) -> bool:
+    scans = data[: _end_of_scans(data)]
+    without_zeros = scans.rstrip(b"\0")
+    body = without_zeros if len(scans) - len(without_zeros) >= _LONGEST_ZEROS else scans
+    return _with_end(body, max_pixels=None) is not None
+
+
+def _is_progressive(data: bytes) -> bool:
+    return any(marker == _PROGRESSIVE for marker, *_ in _header(data))
+
+
+def _lacks_scans(data: bytes) -> bool:
+    """Say whether a progressive JPEG lacks scans, or one with restarts some of these."""
+    if _is_progressive(data) and not _has_all_scans(data):
+        return True
+    interval, frame = 0, b""
+    for marker, start, end in _segments(data):
+        segment = data[start + 4 : end]
+        if marker == _RESTARTS:
+            interval = int.from_bytes(segment[:2], "big")
+        elif marker in _FRAMES:
+            frame = segment
+        elif marker == _SOS and interval and frame and segment:
+            following = _MARKER.search(data, end)
+            scan = data[end : following.start() if following else None]
+            if len(_RESTART.findall(scan)) < -(-_num_units(frame, segment) // interval) - 1:
+                return True
+    return False
+
+
+def _num_units(frame: bytes, scan: bytes) -> int:
+    """Return how many units a scan codes: blocks of one component, or what holds some blocks of each of several."""
+    height, width = struct.unpack_from(">HH", frame, 1)
+    factors = {frame[at]: divmod(frame[at + 1], 16) for at in range(6, len(frame) - 1, 3)}
+    right, down = (max(factor[axis] for factor in factors.values()) for axis in (0, 1))
+    if scan[0] > 1:
+        return -(-width // (8 * right)) * -(-height // (8 * down))
+    own_right, own_down = factors.get(scan[1], (right, down))
+    return -(-width * own_right // (8 * right)) * -(-height * own_down // (8 * down))
+
+
+def _end_of_scans(data: bytes) -> int:
+    """Return where the pixels of a JPEG end: behind its last scan, at its end mark or what is no segment."""
+    end = len(data)
+    for marker, _, stop in _segments(data):
+        if marker == _SOS:
+            following = _MARKER.search(data, stop)
+            end = following.start() if following else len(data)
+    return end
+
+
+def _may_lack_rows(data: bytes, pixels: Pixels) -> bool:
+    """Say whether the last rows of a PNG may be missing: they have one colour then, but in an interlaced one."""
+    edges = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
+    return data[_INTERLACED_AT] != 0 or any((edge == edge[0]).all() for edge in edges)
+
+
+def _holds_all_rows(data: bytes) -> bool:
+    chunks = list(_chunks(data))
+    pixels = b"".join(body for kind, body, _ in chunks if kind == b"IDAT")
+    return bool(_completed(pixels, chunks[0][1], max_pixels=None))
 
 
 def mend(data: bytes, max_pixels: int) -> Iterator[bytes]:
@@ -99,10 +200,10 @@ def _checksum(data: bytes) -> bytes:
     return struct.pack(">I", zlib.crc32(data))
 
 
-def _completed(packed: bytes, header: bytes, max_pixels: int) -> bytes:
+def _completed(packed: bytes, header: bytes, max_pixels: int | None) -> bytes:
     """Return a PNG's pixels as a whole zlib stream; nothing where some are missing or wrong."""
     width, height, depth, colours, _, _, interlaced = struct.unpack(">IIBBBBB", header)
-    if width * height > max_pixels or colours not in _CHANNELS:
+    if (max_pixels is not None and width * height > max_pixels) or colours not in _CHANNELS:
         return b""
     size = 0
     for x, y, right, down in _PASSES if interlaced else ((0, 0, 1, 1),):
@@ -113,9 +214,9 @@ def _completed(packed: bytes, header: bytes, max_pixels: int) -> bytes:
         pixels = stream.decompress(packed, size + 1)
     except zlib.error:
         return b""
-    if stream.eof:
-        return packed
-    return zlib.compress(pixels[:size]) if len(pixels) >= size else b""
+    if len(pixels) < size:
+        return b""
+    return packed if stream.eof else zlib.compress(pixels[:size])
 
 
 def _mended_jpegs(data: bytes, max_pixels: int) -> Iterator[bytes]:
@@ -154,6 +255,11 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
+        if marker == 0xFF:  # markers may be preceded by any number of these
+            position += 1
+            continue
+        if marker == _EOI[1]:
+            return
         end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
         yield marker, position, end
         position = end
@@ -169,13 +275,17 @@ def _ended(data: bytes, max_pixels: int) -> bytes | None:
 
     They are all there if whatever follows in place of the missing bytes changes none of them.
     """
-    body = data.rstrip(b"\0")
+    return _with_end(data.rstrip(b"\0"), max_pixels)
+
+
+def _with_end(body: bytes, max_pixels: int | None) -> bytes | None:
+    """Return the JPEG with the end mark that it lacks, where whatever follows it changes none of its pixels."""
     body += b"\0" if body.endswith(b"\xff") else b""  # a stuffed byte
     if body.endswith(_EOI) or not _has_all_scans(body):
         return None
     try:
         with Image.open(BytesIO(body + _EOI), formats=("JPEG",)) as image:
-            if image.width * image.height > max_pixels:
+            if max_pixels is not None and image.width * image.height > max_pixels:
                 return None
         pixels = [_pixels(body + filler + _EOI) for filler in (b"", *_FILLERS)]
     except (OSError, SyntaxError, ValueError, struct.error):

@@ -256,3 +256,65 @@ def test_kinds_that_are_read_well_stay_so(name):
         expected = np.asarray(first.convert("RGB"))
     tolerance = 0 if ok(data).suffix == "png" else 12
     assert np.abs(ok(data).pixels.astype(int) - expected).max() <= tolerance
+
+
+TAILS = {
+    "end": b"\xff\xd9",
+    "noise": bytes(range(1, 200)) * 5 + b"\xff\xd9",
+    "page": b"<html>503 Service \xff\xd9 unavailable</html>",
+    "zeros": bytes(900) + b"\xff\xd9",
+}
+LARGE_NOISE = np.random.default_rng(1).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+LARGE_JPEGS: dict[str, bytes] = {
+    "baseline": encoded("JPEG", LARGE_NOISE),
+    "turned": encoded("JPEG", LARGE_NOISE, exif=b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"),
+    "progressive": encoded("JPEG", LARGE_NOISE, progressive=True),
+    "restarts": encoded("JPEG", LARGE_NOISE, restart_marker_rows=1),
+    "gray": encoded("JPEG", LARGE_NOISE, "L"),
+    "cmyk": encoded("JPEG", LARGE_NOISE, "CMYK"),
+}
+
+
+@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("part", [0.1, 0.35, 0.6])
+@pytest.mark.parametrize("name", LARGE_JPEGS)
+def test_a_jpeg_that_lacks_pixels_is_truncated_whatever_end_mark_follows(name, part, tail):
+    whole = LARGE_JPEGS[name]
+    assert isinstance(ok(whole), DecodedImage)
+    drop = decoded(whole[: int(len(whole) * part)] + TAILS[tail])
+    assert isinstance(drop, Drop) and drop.reason is Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("missing", [1, 2, 5])
+def test_a_jpeg_that_lacks_restarts_is_truncated(missing):
+    whole = LARGE_JPEGS["restarts"]
+    marks = [at for at in range(len(whole) - 1) if whole[at] == 0xFF and 0xD0 <= whole[at + 1] <= 0xD7]
+    drop = decoded(whole[: marks[2]] + whole[marks[2 + missing] :])
+    assert isinstance(drop, Drop) and drop.reason is Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"mode": "L"}])
+def test_a_gray_jpeg_is_ok(options):
+    image = ok(encoded("JPEG", np.full((48, 64, 3), 128, np.uint8), **options))
+    assert np.abs(image.pixels.astype(int) - 128).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1"])
+@pytest.mark.parametrize("rows", [0, 1, 24, 47])
+def test_a_png_that_lacks_rows_in_a_sound_file_is_truncated(mode, rows):
+    whole = encoded("PNG", NOISE, mode)
+    raw = zlib.decompress(b"".join(body for kind, body in chunks(whole) if kind == b"IDAT"))
+    pixels = zlib.compress(raw[: len(raw) // 48 * rows])
+    before = [chunk(*parts) for parts in chunks(whole) if parts[0] not in (b"IDAT", b"IEND")]
+    drop = decoded(whole[:8] + b"".join(before) + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
+    assert isinstance(drop, Drop) and drop.reason is Reason.TRUNCATED
+
+
+def test_an_interlaced_png_that_lacks_rows_is_truncated():
+    whole = interlaced()
+    raw = zlib.decompress(next(body for kind, body in chunks(whole) if kind == b"IDAT"))
+    header = next(body for kind, body in chunks(whole) if kind == b"IHDR")
+    for part in (0.3, 0.6, 0.9):
+        pixels = chunk(b"IDAT", zlib.compress(raw[: int(len(raw) * part)]))
+        drop = decoded(whole[:8] + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b""))
+        assert isinstance(drop, Drop) and drop.reason is Reason.TRUNCATED
