@@ -15,9 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
 
+import cv2
 import msgspec
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from pipeline.read.formats import FORMATS
 from pipeline.read.mend import has_end, is_clean, mend
@@ -58,6 +59,11 @@ _TURN_OF_ORIENTATION = {
 }
 """EXIF orientation -> what brings the raw pixels upright."""
 
+_PNG_DEPTH_AT = 24
+"""Where a PNG says how many bits a channel has: its header is the first chunk."""
+_TIFF_TONES = 262
+"""The tag that says which end of a gray TIFF's range is white."""
+_WHITE_IS_ZERO = 0
 _EXIF_ORIENTATION = 0x0112
 _LONGEST_JPEG_SIDE = 65_500
 """What libjpeg writes and reads, though the format could say 65,535."""
@@ -159,7 +165,7 @@ def _store(data: bytes, max_pixels: int, admit: Admit) -> _Stored | Drop:
             suffix = _SUFFIX_OF_KEPT[str(image.format)]
             pixels = np.array(image)
             return _Stored(data=data, suffix=suffix, reencoded=False, pixels=pixels, orientation=orientation)
-        rgb = _as_rgb(image)
+        rgb = _as_rgb(image, data)
         suffix = "png" if image.format == "PNG" or max(rgb.size) > _LONGEST_JPEG_SIDE else "jpg"
         stored = _encode(rgb if turn is None else rgb.transpose(turn), suffix, _rgb_profile(image))
     with Image.open(BytesIO(stored)) as reread:
@@ -194,16 +200,22 @@ def _is_plain(image: Image.Image, data: bytes) -> bool:
         return False
     if getattr(image, "n_frames", 1) != 1:
         return False
-    # Pillow reduces a 16-bit PNG to 8 bits without a word. Byte 24 is the bit depth: the header is the first chunk.
-    return image.format != "PNG" or data[24] == 8
+    # Pillow reduces a 16-bit PNG to 8 bits without a word.
+    return image.format != "PNG" or data[_PNG_DEPTH_AT] == 8
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def _as_rgb(image: Image.Image, data: bytes) -> Image.Image:
     """Return the loaded image as 8-bit RGB, over white. Raises ValueError for modes without a fixed range."""
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         return _from_16_bit(image).convert("RGB")
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode} (32 bits a channel) have no fixed range to bring to 8 bits")
+    if image.format == "PNG" and "transparency" in image.info:
+        depth = data[_PNG_DEPTH_AT]
+        if image.mode == "RGB" and depth == 16:
+            return _over_white_16_bit(image, data)
+        if image.mode == "L" and depth < 8:  # Pillow brings the pixels to 8 bits, the transparent value not
+            image.info["transparency"] = image.info["transparency"] % 2**depth * 255 // (2**depth - 1)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
@@ -215,7 +227,19 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     gray16 = np.asarray(image)
     gray = (gray16 >> 8).astype(np.uint8)
     gray[gray16 == image.info.get("transparency", -1)] = 255
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_TIFF_TONES) == _WHITE_IS_ZERO:
+        gray = 255 - gray  # Pillow does so for 8 bits only
     return Image.fromarray(gray)
+
+
+def _over_white_16_bit(image: Image.Image, data: bytes) -> Image.Image:
+    """Return a 16-bit RGB PNG, of which Pillow gives the upper bytes, with its one transparent colour white."""
+    bgr16 = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if bgr16 is None or bgr16.dtype != np.uint16 or bgr16.shape[:2] != (image.height, image.width):
+        raise ValueError("16-bit RGB with a transparent colour that cannot be told from the others")
+    rgb = np.array(image)
+    rgb[(bgr16[..., 2::-1] == np.array(image.info["transparency"])).all(axis=2)] = 255
+    return Image.fromarray(rgb)
 
 
 def _rgb_profile(image: Image.Image) -> bytes | None:

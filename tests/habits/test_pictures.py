@@ -318,3 +318,59 @@ def test_an_interlaced_png_that_lacks_rows_is_truncated():
         pixels = chunk(b"IDAT", zlib.compress(raw[: int(len(raw) * part)]))
         drop = decoded(whole[:8] + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b""))
         assert isinstance(drop, Drop) and drop.reason is Reason.TRUNCATED
+
+
+def png_of(rows: bytes, depth: int, colours: int, width: int, height: int, clear: bytes) -> bytes:
+    """A PNG with one transparent value; `rows` are packed, without filters' bytes."""
+    stride = len(rows) // height
+    raw = b"".join(b"\0" + rows[at : at + stride] for at in range(0, len(rows), stride))
+    header = struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, 0)
+    parts = (b"IHDR", header), (b"tRNS", clear), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")
+    return PNG[:8] + b"".join(chunk(*part) for part in parts)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+@pytest.mark.parametrize("clear", [0, 1])
+def test_the_transparent_tone_of_a_gray_png_of_few_bits_is_white(depth, clear):
+    values = np.arange(64 * 48).reshape(48, 64) % 2**depth
+    bits = (values[..., None] >> np.arange(depth)[::-1]) & 1
+    data = png_of(np.packbits(bits.reshape(48, -1), axis=1).tobytes(), depth, 0, 64, 48, struct.pack(">H", clear))
+    expected = np.where(values == clear, 255, values * 255 // (2**depth - 1))
+    np.testing.assert_array_equal(ok(data).pixels, np.repeat(expected[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("clear", [(0x1234, 0x5678, 0x9ABC), (0, 0, 0), (7, 8, 9), (0xFFFF, 0, 1)])
+def test_the_transparent_colour_of_a_16_bit_png_is_white_and_no_other(clear):
+    pixels = np.random.default_rng(2).integers(0, 2**16, (48, 64, 3)).astype(np.uint16)
+    pixels[5:9, 7:30] = clear
+    pixels[20:25, 7:30] = np.array(clear) ^ (0, 1, 0)  # equal in its upper bytes
+    expected = (pixels >> 8).astype(np.uint8)
+    expected[5:9, 7:30] = 255
+    data = png_of(pixels.astype(">u2").tobytes(), 16, 2, 64, 48, struct.pack(">HHH", *clear))
+    np.testing.assert_array_equal(ok(data).pixels, expected)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("white_is_zero", [True, False])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_gray_tiff_has_its_white_at_the_end_that_it_says(depth, white_is_zero, compression):
+    tones = np.repeat(np.linspace(0, 2**depth - 1, 64)[None], 48, axis=0).astype(np.uint16 if depth == 16 else np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(tones).save(buffer, "TIFF", compression=compression, tiffinfo={262: 0 if white_is_zero else 1})
+    with Image.open(io.BytesIO(buffer.getvalue())) as written:
+        stored = written.tag_v2[262]
+        raw = tones if depth == 16 else np.asarray(written)
+    assert (stored == 0) == white_is_zero
+    expected = (raw >> 8 if depth == 16 else raw).astype(int)
+    expected = 255 - expected if white_is_zero and depth == 16 else expected
+    assert np.abs(ok(buffer.getvalue()).pixels - expected[..., None]).max() <= 2
+
+
+@pytest.mark.parametrize("most", [255, 256, 1023, 4095, 65535])
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_pgm_of_any_range_is_read(most, plain):
+    tones = np.repeat(np.linspace(0, most, 64)[None], 48, axis=0).round().astype(int)
+    text = " ".join(map(str, tones.ravel())).encode()
+    body = text if plain else tones.astype(">u2" if most > 255 else np.uint8).tobytes()
+    image = ok(b"P%d\n64 48\n%d\n" % (2 if plain else 5, most) + body)
+    assert np.abs(image.pixels - (tones * 255 / most)[..., None]).max() <= 3
