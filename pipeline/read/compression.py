@@ -41,6 +41,9 @@ _DECOMPRESSORS: dict[bytes, Callable[[], _Decompressor]] = {
     b"\x28\xb5\x2f\xfd": lambda: zstandard.ZstdDecompressor().decompressobj(),
 }
 """By the bytes that a stream begins with."""
+_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
+_SKIPPABLE_HEAD = 8
+"""Bytes of such a frame that say what it is and how many follow."""
 _ERRORS = (zlib.error, OSError, ValueError, EOFError, lzma.LZMAError, zstandard.ZstdError)
 _LONGEST = max(map(len, _DECOMPRESSORS))
 _ANY_MAGIC = re.compile(b"|".join(map(re.escape, _DECOMPRESSORS)))
@@ -61,8 +64,18 @@ class Break:
 
 def is_compressed(file: BinaryIO) -> bool:
     """Return True for a file that begins as a compressed stream does."""
-    file.seek(0)
+    file.seek(_behind_skippable(file, 0))
     return _decompressor(file.read(_LONGEST)) is not None
+
+
+def _behind_skippable(file: BinaryIO, position: int) -> int:
+    """Return where the first frame from `position` on begins that is no skippable one of Zstandard."""
+    while True:
+        file.seek(position)
+        head = file.read(_SKIPPABLE_HEAD)
+        if len(head) < _SKIPPABLE_HEAD or _SKIPPABLE.match(head) is None:
+            return position
+        position += _SKIPPABLE_HEAD + int.from_bytes(head[4:], "little")
 
 
 def _decompressor(data: bytes) -> Callable[[], _Decompressor] | None:
@@ -79,7 +92,10 @@ def decompress(packed: BinaryIO, plain: BinaryIO) -> list[Break]:
     breaks: list[Break] = []
     position = 0
     while position < size and not _only_zeros(packed, position):
-        start, begin = position, plain.tell()
+        position = start = min(_behind_skippable(packed, position), size)
+        begin = plain.tell()
+        if start == size:
+            break
         packed.seek(start)
         make = _decompressor(packed.read(_LONGEST))
         problem = "no stream begins there"

@@ -3,8 +3,12 @@
 A suffix says what a file is taken for; what it is, its first bytes say (`decode`).
 """
 
+import struct
 from collections import Counter
 from collections.abc import Iterable
+from io import BytesIO
+
+from PIL import Image
 
 FORMAT_OF_SUFFIX = {
     ".jpg": "JPEG",
@@ -71,6 +75,15 @@ def suffix_of(name: str) -> str:
 def is_image(name: str) -> bool:
     """Return True for a name with the suffix of a picture that is read."""
     return suffix_of(name) in FORMAT_OF_SUFFIX
+
+
+def looks_like_picture(head: bytes) -> bool:
+    """Return True for the first bytes of a picture that is read, whatever it is called."""
+    try:
+        Image.open(BytesIO(head), formats=FORMATS).close()
+    except (OSError, SyntaxError, ValueError, TypeError, RuntimeError, OverflowError, struct.error):
+        return False
+    return True
 
 
 def count_not_read(names: Iterable[str]) -> dict[str, int]:

@@ -124,7 +124,7 @@ def _lacks_scans(data: bytes) -> bool:
 
 def _num_units(frame: bytes, scan: bytes) -> int:
     """Return how many units a scan codes: blocks of one component, or what holds some blocks of each of several."""
-    height, width = struct.unpack_from(">HH", frame, 1)
+    height, width = (int.from_bytes(frame[at : at + 2], "big") for at in (1, 3))
     factors = {frame[at]: divmod(frame[at + 1], 16) for at in range(6, len(frame) - 1, 3)}
     right, down = (max(factor[axis] for factor in factors.values()) for axis in (0, 1))
     if scan[0] > 1:

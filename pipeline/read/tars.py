@@ -17,11 +17,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Self, cast
 
 import msgspec
 
 from pipeline.read.compression import CHUNK, Break, decompress, is_compressed
+from pipeline.read.formats import looks_like_picture
 from pipeline.read.items import SampleError, check_size, read_range, unreadable_is_missing
 from pipeline.read.location import Location
 from schemas.reasons import Reason
@@ -44,6 +45,8 @@ _CHECKSUM = re.compile(rb"[ 0-7]{6}[ 0-7\0]{2}")
 _CHECKSUM_AT = 148
 _MAGIC = re.compile(rb"ustar")
 _MAGIC_AT = 257
+_GNU_MAGIC = b"ustar  \0"
+_PREFIX_AT, _PREFIX_END = 345, 500
 _NAME_BYTES = 100
 _ZEROS = "zeros where a header belongs"
 _EXTENDED = re.compile(rb"\d+ [\w.]+=")
@@ -123,6 +126,12 @@ class OpenTar:
         if len(data) != entry.size:
             raise SampleError(Reason.TRUNCATED, f"{entry.name}: {len(data)} of {entry.size} bytes are there")
         return data
+
+    def looks_like_picture(self, entry: TarEntry) -> bool:
+        """Say whether a whole file's first bytes are a picture's, whatever its name."""
+        if entry.problem is not None or not entry.size:
+            return False
+        return looks_like_picture(read_range(self.file, entry.offset, min(entry.size, CHUNK), name=entry.name))
 
 
 @contextmanager
@@ -249,8 +258,14 @@ class _Stretch:
                 self._archive, self._lost, self._resumed = zeros, None, None
                 return zeros
             if not at_end:
+                joined = self._find_behind_end(zeros)
                 problem = "behind the end of an archive, and no whole one: what was deleted stays deleted"
-                self.gaps.append(Gap(start=zeros, stop=self._stop, problem=problem, num_lost=0, reason=Reason.STALE))
+                problem = problem if joined is None else "between two archives, and of none of them"
+                stop = self._stop if joined is None else joined
+                self.gaps.append(Gap(start=zeros, stop=stop, problem=problem, num_lost=0, reason=Reason.STALE))
+                if joined is not None:
+                    self._archive, self._lost, self._resumed = joined, None, None
+                return joined
             return None
         return self._go_on(position, zeros, last, hollow=hollow)
 
@@ -319,9 +334,25 @@ class _Stretch:
         else:
             # behind nothing but zeros begins no member's content
             self._lost = None if resumed == zeros and zeros - position >= len(END) else position
-        self.gaps.append(Gap(start=start, stop=stop, problem=problem, num_lost=max(stop, position) - start))
+        # no more than is there, whatever size the header of a cut file says; where it is cut in its padding, that
+        lost = stop - start or min(position - stop, BLOCK)
+        self.gaps.append(Gap(start=start, stop=stop, problem=problem, num_lost=lost))
         self._resumed = resumed
         return resumed if resumed is not None and resumed < self._stop else None
+
+    def _find_behind_end(self, end: int) -> int | None:
+        """Return where an archive begins that was joined to the one that ends at `end`, with stray bytes between them.
+
+        What was deleted lies on the grid of the archive that it was in, and ends where that one was filled up.
+        """
+        stop = min(end + _RECORD + BLOCK, self._stop)
+        found = _find_header(self._file, end, stop, grid=self._archive % BLOCK, reach=self._stop)
+        if found is None or (found - self._archive) % BLOCK:
+            return found
+        position = max(after for *_, after in _headers(self._file, found, self._stop))
+        zeros = _end_of_zeros(self._file, position, self._stop)
+        fits = zeros == _padded(found, position) and (found - self._archive) % _RECORD
+        return found if fits and (zeros == self._stop or _is_header(self._file, zeros, self._stop)) else None
 
     def _find_joined(self, last: TarEntry, position: int) -> int | None:
         """Return where an archive begins that was joined on where the last file was cut: within it, by its header."""
@@ -349,7 +380,24 @@ def _padded(archive: int, position: int, record: int = _RECORD) -> int:
 
 def _tarfile(file: BinaryIO) -> tarfile.TarFile:
     """Return the tar that begins where `file` is positioned."""
-    return tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="backslashreplace")
+    return tarfile.open(fileobj=file, mode="r:", tarinfo=_Info, encoding="utf-8", errors="backslashreplace")
+
+
+class _Info(tarfile.TarInfo):
+    """A header. GNU tar keeps times, in incremental archives, where others keep the beginning of a long name."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Return the header in a block, as tarfile does."""
+        info = super().frombuf(buf, encoding, errors)
+        if _is_gnu(buf) and info.type not in tarfile.GNU_TYPES:
+            prefix = bytes(buf[_PREFIX_AT:_PREFIX_END]).partition(b"\0")[0].decode(encoding, errors)
+            info.name = info.name.removeprefix(f"{prefix}/") if prefix else info.name
+        return info
+
+
+def _is_gnu(block: bytes | bytearray) -> bool:
+    return block[_MAGIC_AT : _MAGIC_AT + len(_GNU_MAGIC)] == _GNU_MAGIC
 
 
 def _headers(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[TarEntry | None, tarfile.TarInfo | None, int]]:
@@ -377,7 +425,8 @@ def _parse_plain(block: bytes) -> tuple[str, int] | None:
 
     What tarfile makes of them, in a third of the time.
     """
-    if block[156:157] not in (b"0", b"\0") or block[345:346] != b"\0":
+    has_prefix = block[_PREFIX_AT : _PREFIX_AT + 1] != b"\0" and not _is_gnu(block)
+    if block[156:157] not in (b"0", b"\0") or has_prefix:
         return None
     try:
         checksum = int(block[148:156].rstrip(b" \0"), 8)
@@ -408,8 +457,8 @@ def _is_header(file: BinaryIO, start: int, stop: int) -> bool:
     return start < stop and next(_headers(file, start, stop), None) is not None
 
 
-def _find_header(file: BinaryIO, start: int, stop: int, *, grid: int) -> int | None:
-    """Return where the first header from `start` on begins.
+def _find_header(file: BinaryIO, start: int, stop: int, *, grid: int, reach: int | None = None) -> int | None:
+    """Return where the first header from `start` on begins, which lies before `stop`; what it is of, before `reach`.
 
     Headers lie on a grid of blocks, which another tar may have shifted: those of today's formats are found anywhere.
     """
@@ -420,7 +469,7 @@ def _find_header(file: BinaryIO, start: int, stop: int, *, grid: int) -> int | N
         found = {at for at in on_grid if data[at] and _CHECKSUM.match(data, at + _CHECKSUM_AT)}
         found |= {match.start() - _MAGIC_AT for match in _MAGIC.finditer(data, _MAGIC_AT)}
         for at in sorted(found):
-            if _is_header(file, begin + at, stop):
+            if _is_header(file, begin + at, stop if reach is None else reach):
                 return begin + at
     return None
 

@@ -1,7 +1,8 @@
 """WebDataset tars, img2dataset's output among them: the files of a sample share a name, in any order.
 
 A member's name splits at the first dot of its last path component: `cats/0001.seg.png` is the `seg.png` of the sample
-`cats/0001`. Members without a name or a suffix (`README`, `._a.jpg`) belong to no sample.
+`cats/0001`. Members without a name or a suffix (`README`, `._a.jpg`) belong to no sample; those of them that hold a
+picture are rows that say so.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +10,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+import msgspec
 import pyarrow as pa
 
 from pipeline.read.base import SourceError, SourceFile, SourcePart
@@ -88,13 +90,16 @@ class WebDataset:
 
         A remote tar is fetched whole to look into it, a large compressed one unpacked: these are left for the work.
         """
+        empty: list[str] = []
         for tar in self._tars(self._location.files()):
             if not self._location.is_local or (tar.size > _MAX_UNPACKED and not tar.uri.lower().endswith(".tar")):
                 return Description(is_quick=False, notes=(_NOT_LOOKED_AT,))
             with suppress(SampleError), open_tar(self._location, tar.uri) as opened:
                 if samples := group_samples(opened.entries)[:NUM_LOOKED_AT]:
-                    return self._describe(tar.uri, opened, samples)
-        return Description()
+                    return _with_empty(self._describe(tar.uri, opened, samples), empty)
+                if not opened.entries and not opened.gaps:
+                    empty.append(tar.uri)
+        return _with_empty(Description(), empty)
 
     def _describe(self, tar_uri: str, tar: OpenTar, samples: Sequence[TarRow]) -> Description:
         records = [record for sample in samples if (record := _record(tar, sample)) is not None]
@@ -193,6 +198,13 @@ class WebDataset:
         return len(rows)
 
 
+def _with_empty(description: Description, empty: Sequence[str]) -> Description:
+    """Return the description with a note of the tars that hold nothing."""
+    more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+    notes_ = (f"{empty[0]}{more}: a tar without files",) if empty else ()
+    return msgspec.structs.replace(description, notes=(*description.notes, *notes_))
+
+
 def group_samples(entries: Iterable[TarEntry]) -> list[TarRow]:
     """Return the samples in the order of their first members.
 
@@ -201,16 +213,34 @@ def group_samples(entries: Iterable[TarEntry]) -> list[TarRow]:
     samples: list[TarRow] = []
     latest: dict[str, TarRow] = {}
     for entry in entries:
-        folder, slash, base = entry.name.rpartition("/")
-        stem, _, suffix = base.partition(".")
-        if not stem or not suffix:
+        name, suffix = _split(entry.name)
+        if not suffix:
             continue
-        name = f"{folder}{slash}{stem}"
         if name not in latest or suffix in latest[name].files:
             latest[name] = TarRow(name=name)
             samples.append(latest[name])
         latest[name].files[suffix] = entry
     return samples
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return what a member's sample is called, and the member's suffix; two times "" where it is of no sample."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, suffix = base.partition(".")
+    return (f"{folder}{slash}{stem}", suffix) if stem and suffix else ("", "")
+
+
+def _without_sample(tar: OpenTar, samples: Sequence[TarRow]) -> Iterator[TarRow]:
+    """Yield a row for each picture whose name makes it part of no sample."""
+    taken = {sample.name for sample in samples}
+    for entry in tar.entries:
+        if not _split(entry.name)[1] and tar.looks_like_picture(entry):
+            message = f"{entry.name}: a picture whose name has nothing before or behind its first dot: rename it"
+            name = entry.name
+            while name in taken:
+                name += "."
+            taken.add(name)
+            yield TarRow(name=name, error=SampleError(Reason.NO_IMAGE, message))
 
 
 def _rows(tar: OpenTar | SampleError, uri: str, sidecar: Sidecar) -> list[TarRow]:
@@ -221,6 +251,7 @@ def _rows(tar: OpenTar | SampleError, uri: str, sidecar: Sidecar) -> list[TarRow
     if tar.gaps:
         samples = [sample for sample in samples if not _is_lost(sample)]
     rows = [row for sample in samples for row in _told_apart(sample)]
+    rows += _without_sample(tar, samples)
     losses = _losses(tar, uri, sidecar, missing=sidecar.missing(sample.name for sample in samples))
     number = 0
     for row in losses:

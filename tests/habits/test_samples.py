@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.read import open_source
 from pipeline.read.keys import as_key
 from schemas.reasons import STATUS_OF, Reason, Status
 from tests.builders import annotate, check_balance, image_rows, jpeg, read_markers, run, write_tar
@@ -147,3 +148,29 @@ def test_a_key_stands_for_one_thing_when_a_tar_has_several_gaps(tmp_path):
     assert reasons(found) == [None] * 9 + [Reason.TRUNCATED] * 3
     assert [item.key for item in found[9:]] == ["x-truncated", "x-truncated-2", "x-truncated-3"]
     assert [item.bytes_lost for item in found[9:]] == [512 + 3072] * 3
+
+
+@pytest.mark.parametrize("name", ["a/1", "1", ".jpg", "x/.h.jpg", ".hidden", "x/.a.b.png", "good0", "t."])
+def test_a_picture_whose_name_makes_no_sample_has_a_row(tmp_path, name):
+    (tmp_path / "x.tar").write_bytes(tar_bytes([("good0.jpg", jpeg(0)), (name, jpeg(1))]))
+    good, other = read_all(str(tmp_path / "x.tar"))
+    assert (good.key, good.drop) == ("good0", None)
+    assert other.key != "good0"
+    assert other.drop is not None and other.drop.reason is Reason.NO_IMAGE
+    assert name.rstrip(".") in other.drop.message and "rename" in other.drop.message
+
+
+@pytest.mark.parametrize("data", [b"", b"a text", b"\0\5\x16\7" + bytes(90), b"BM", b"P6", b"{}"])
+@pytest.mark.parametrize("name", ["README", "._a.jpg", ".DS_Store", "x/LICENSE"])
+def test_a_file_that_is_no_picture_and_of_no_sample_has_none(tmp_path, name, data):
+    (tmp_path / "x.tar").write_bytes(tar_bytes([("a.jpg", JPEG), (name, data)]))
+    assert [item.key for item in read_all(str(tmp_path / "x.tar"))] == ["a"]
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_tar_without_files_is_told(tmp_path, others):
+    (tmp_path / "a.tar").write_bytes(bytes(10_240))
+    for number in range(others):
+        (tmp_path / f"b{number}.tar").write_bytes(tar_bytes([("a.jpg", JPEG)]))
+    described = open_source(str(tmp_path)).describe()
+    assert described.notes == ("a.tar: a tar without files",)

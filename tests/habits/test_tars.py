@@ -560,7 +560,7 @@ def test_each_sample_that_the_sidecar_knows_has_a_row(tmp_path, how):
     pq.write_table(pa.Table.from_pylist(rows), source / "00000.parquet")
     spec = f"{source}/{{00000..00000}}.tar" if how == "gone" else str(source)
     if how == "gone":
-        (source / "00001.tar").write_bytes(build([("other.jpg", jpeg(0))])[0])
+        (source / "00001.tar").write_bytes(build([BOXES, ("other.jpg", jpeg(0))])[0])
         spec = f"{source}/{{00000..00001}}.tar"
     outcome = run("annotate", spec, tmp_path / "out", "--proposer", "manual", "--captioner", "rule")
     assert outcome.code == 1, outcome  # too many dead, not a plan that does not add up
@@ -593,3 +593,82 @@ def test_remote_tars_are_read_alike(tmp_path, monkeypatch):
     local = read_all(str(tmp_path / "x.tar"))
     monkeypatch.setattr(Location, "is_local", False)
     assert read_all(str(tmp_path / "x.tar")) == local
+
+
+@pytest.mark.parametrize("stray", [b"\n", b"\r\n", bytes(3) + b"x", b"x" * 511, b"x" * 512, b"x" * 1024, b"x" * 9999])
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_whole_tar_behind_stray_bytes_is_read(format_, stray):
+    first, ours = photos(2, 20, format_, "a")
+    second, others = photos(3, 20, format_, "b")
+    third, rest = photos(4, 5, format_, "c")
+    entries, gaps = walked(first + stray + second + third)
+    assert whole(entries) == [m.name for m in (*ours, *others, *rest)]
+    (gap,) = gaps
+    assert gap.start <= len(first) + 3 and gap.stop == len(first) + len(stray)  # zeros might have been a file's
+    assert gap.reason is (Reason.TRUNCATED if stray.startswith(b"\0") else Reason.STALE)
+
+
+@pytest.mark.parametrize("cut", [0.2, 0.5, 0.9])
+def test_a_cut_tar_behind_stray_bytes_is_read_as_far_as_it_goes(cut):
+    first, ours = photos(2, 20, prefix="a")
+    second, others = photos(3, 20, prefix="b")
+    left = int(len(second) * cut)
+    entries, gaps = walked(first + b"\n" + second[:left])
+    assert whole(entries) == [m.name for m in ours] + [m.name for m in others if m.end <= left]
+    assert [gap.reason for gap in gaps] == [Reason.STALE, Reason.TRUNCATED]
+
+
+@pytest.mark.parametrize("size", [10**5, 10**9, 8**11 - 1])
+def test_no_more_bytes_are_lost_than_there_are(size):
+    data, members = photos(10, 6)
+    damaged = bytearray(data)
+    damaged[members[4].start : members[4].data] = header(members[4].name, size)
+    entries, gaps = walked(bytes(damaged))
+    assert {m.name for m in members} - {members[4].name, members[5].name} <= set(whole(entries))
+    assert sum(gap.num_lost for gap in gaps) <= members[6].start - members[4].start
+
+
+@pytest.mark.parametrize("size", [3000, 10**9])
+def test_a_lone_cut_file_loses_what_there_is(size):
+    data = header("a.jpg", size) + b"x" * 2000
+    (gap,) = walked(data)[1]
+    assert gap.num_lost == len(data)
+
+
+@pytest.mark.parametrize("where", ["first", "between", "last", "all"])
+@pytest.mark.parametrize("size", [0, 4, 70_000])
+def test_what_zstandard_says_to_skip_is_skipped(tmp_path, where, size):
+    first, ours = photos(11, 5, prefix="a")
+    second, others = photos(12, 5, prefix="b")
+    skip = b"\x5a\x2a\x4d\x18" + size.to_bytes(4, "little") + random.Random(0).randbytes(size)
+    parts = {name: skip if where in (name, "all") else b"" for name in ("first", "between", "last")}
+    pack = zstandard.ZstdCompressor().compress
+    (tmp_path / "x.tar.zst").write_bytes(parts["first"] + pack(first) + parts["between"] + pack(second) + parts["last"])
+    found = read_all(str(tmp_path / "x.tar.zst"))
+    assert [item.drop for item in found] == [None] * 10
+    assert [f"{item.key}.jpg" for item in found] == [m.name for m in (*ours, *others) if m.name.endswith(".jpg")]
+
+
+@pytest.mark.parametrize("long_name", [False, True])
+@pytest.mark.parametrize("folder_first", [False, True])
+def test_names_in_incremental_tars_are_theirs(long_name, folder_first):
+    buffer = io.BytesIO()
+    names = [f"{'d' * 120 if long_name and number == 1 else 'd'}/{number}.jpg" for number in range(3)]
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        if folder_first:
+            folder = tarfile.TarInfo("d/")
+            folder.type = b"D"
+            folder.size = 4
+            tar.addfile(folder, io.BytesIO(b"Y0\0\0"))
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            tar.addfile(info, io.BytesIO(b"abc"))
+    data = bytearray(buffer.getvalue())
+    for at in range(0, len(data), BLOCK):
+        if data[at + 257 : at + 265] == b"ustar  \0":
+            data[at + 345 : at + 369] = b"13727410000\x0013727410001\0"
+            data[at : at + BLOCK] = checked(bytes(data[at : at + BLOCK]))
+    entries, gaps = walked(bytes(data))
+    assert [entry.name for entry in entries if entry.name.endswith(".jpg")] == names
+    assert gaps == []
