@@ -41,6 +41,7 @@ _DECODE_ERRORS = (
     IndexError,
     KeyError,
     TypeError,
+    AssertionError,  # Pillow's, for a palette that is not there
     OverflowError,
     MemoryError,  # a header that asks for more than there is
     struct.error,

@@ -28,6 +28,7 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """Of an interlaced PNG: first column and row, steps of columns and rows."""
 
+_HEADER = struct.Struct(">IIBBBBB")
 _INTERLACED_AT = 28
 """Where a PNG says whether it is interlaced."""
 
@@ -52,6 +53,7 @@ _GRAY_TOLERANCE = 3
 """By which it differs once it was encoded again."""
 _LONGEST_ZEROS = 8
 """As many zero bytes hardly end a scan."""
+_ZEROS_BEFORE_MARKER = bytes(_LONGEST_ZEROS) + b"\xff"
 _FILLERS = (b"\x55\xaa\x33" * 64, b"\xaa\x55\xcc" * 64)
 
 
@@ -88,8 +90,9 @@ def _may_be_filled_up(data: bytes, pixels: Pixels) -> bool:
     corners = pixels[[0, 0, -1, -1], [0, -1, 0, -1]].astype(np.int16)
     if any((abs(corners - gray) <= _GRAY_TOLERANCE).all(axis=1).any() for gray in _FILLED_UP):
         return True
-    end = _end_of_scans(data)
-    return not any(data[max(end - _LONGEST_ZEROS, 0) : end]) or (_is_progressive(data) and data[end - 1] % 2 == 0)
+    if _ZEROS_BEFORE_MARKER in data and data.startswith(bytes(_LONGEST_ZEROS), _end_of_scans(data) - _LONGEST_ZEROS):
+        return True
+    return _is_progressive(data) and data[_end_of_scans(data) - 1] % 2 == 0
 
 
 def _is_whole(data: bytes) -> bool:
@@ -107,6 +110,8 @@ def _lacks_scans(data: bytes) -> bool:
     """Say whether a progressive JPEG lacks scans, or one with restarts some of these."""
     if _is_progressive(data) and not _has_all_scans(data):
         return True
+    if all(marker != _RESTARTS for marker, *_ in _header(data)):
+        return False
     interval, frame = 0, b""
     for marker, start, end in _segments(data):
         segment = data[start + 4 : end]
@@ -126,7 +131,7 @@ def _num_units(frame: bytes, scan: bytes) -> int:
     """Return how many units a scan codes: blocks of one component, or what holds some blocks of each of several."""
     height, width = (int.from_bytes(frame[at : at + 2], "big") for at in (1, 3))
     factors = {frame[at]: divmod(frame[at + 1], 16) for at in range(6, len(frame) - 1, 3)}
-    right, down = (max(factor[axis] for factor in factors.values()) for axis in (0, 1))
+    right, down = (max(1, *(factor[axis] for factor in factors.values())) for axis in (0, 1))
     if scan[0] > 1:
         return -(-width // (8 * right)) * -(-height // (8 * down))
     own_right, own_down = factors.get(scan[1], (right, down))
@@ -202,7 +207,9 @@ def _checksum(data: bytes) -> bytes:
 
 def _completed(packed: bytes, header: bytes, max_pixels: int | None) -> bytes:
     """Return a PNG's pixels as a whole zlib stream; nothing where some are missing or wrong."""
-    width, height, depth, colours, _, _, interlaced = struct.unpack(">IIBBBBB", header)
+    if len(header) != _HEADER.size:
+        return b""
+    width, height, depth, colours, _, _, interlaced = _HEADER.unpack(header)
     if (max_pixels is not None and width * height > max_pixels) or colours not in _CHANNELS:
         return b""
     size = 0

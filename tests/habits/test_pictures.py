@@ -374,3 +374,20 @@ def test_a_pgm_of_any_range_is_read(most, plain):
     body = text if plain else tones.astype(">u2" if most > 255 else np.uint8).tobytes()
     image = ok(b"P%d\n64 48\n%d\n" % (2 if plain else 5, most) + body)
     assert np.abs(image.pixels - (tones * 255 / most)[..., None]).max() <= 3
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_a_png_of_a_palette_that_is_not_there_dies(depth):
+    header = struct.pack(">IIBBBBB", 64, 48, depth, 3, 0, 0, 0)
+    pixels = zlib.compress(bytes(48 * (1 + 8 * depth)))
+    data = PNG[:8] + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    drop = decoded(data)
+    assert isinstance(drop, Drop) and drop.reason is Reason.DECODE
+
+
+@pytest.mark.parametrize("length", [0, 5, 12, 14])
+def test_a_png_whose_header_has_another_length_dies(length):
+    begin, *rest = chunks(PNG)
+    header = (begin[1] + b"\0")[:length]
+    drop = decoded(PNG[:8] + b"".join(chunk(*part) for part in ((b"IHDR", header), *rest))[:-3])
+    assert isinstance(drop, Drop)

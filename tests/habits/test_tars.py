@@ -560,7 +560,7 @@ def test_each_sample_that_the_sidecar_knows_has_a_row(tmp_path, how):
     pq.write_table(pa.Table.from_pylist(rows), source / "00000.parquet")
     spec = f"{source}/{{00000..00000}}.tar" if how == "gone" else str(source)
     if how == "gone":
-        (source / "00001.tar").write_bytes(build([BOXES, ("other.jpg", jpeg(0))])[0])
+        (source / "00001.tar").write_bytes(build([("other.jpg", jpeg(0))])[0])
         spec = f"{source}/{{00000..00001}}.tar"
     outcome = run("annotate", spec, tmp_path / "out", "--proposer", "manual", "--captioner", "rule")
     assert outcome.code == 1, outcome  # too many dead, not a plan that does not add up
