@@ -299,7 +299,10 @@ def _truth(value: Any) -> bool | None:
     """Return what 0, 1, true, false, or such a word, means; None for anything else."""
     if isinstance(value, str):
         value = _TRUTHS.get(value.strip().lower(), value)
-    return value if isinstance(value, bool) else {0.0: False, 1.0: True}.get(number(value))
+    if isinstance(value, bool):
+        return value
+    said = number(value)
+    return bool(said) if said in (0, 1) else None
 
 
 def _numbers(value: Any) -> tuple[float, ...] | None:

@@ -183,12 +183,15 @@ def test_annotations_of_an_id_of_two_images_are_given_to_neither(tmp_path, other
 
 def test_boxes_beyond_all_numbers_are_judged_without_a_warning(tmp_path):
     boxes = [[1e308, 1e308, 1e308, 1e308], [1e39, 0, 5, 5], [-1e308, 0, 5, 5]]
-    write(tmp_path, [GOOD, *(GOOD | {"id": place, "bbox": box} for place, box in enumerate(boxes))])
+    odd = [GOOD | {"id": place, "bbox": box} for place, box in enumerate(boxes)]
+    write(tmp_path, [GOOD, *odd], images=[{"id": 1, "file_name": "a.jpg"}])
+    write_files(tmp_path, {"a.jpg": jpeg(0)})
     outcome = annotate(
         f"coco:{tmp_path}/x.json", tmp_path / "out", flags=["--proposer", "manual", "--captioner", "rule"]
     )
     assert "Warning" not in outcome.out + outcome.err
-    assert [row["status"] for row in read_rows(tmp_path / "out") if row["region_id"]].count("ok") == 1
+    found = {row["source_id"]: row["status"] for row in read_rows(tmp_path / "out") if row["region_id"]}
+    assert found == {"900": "ok", "0": "dead", "1": "dead", "2": "dead"}
 
 
 # Two files, each with a numbering of its own
