@@ -95,7 +95,9 @@ class CocoFile(msgspec.Struct, frozen=True, kw_only=True):
 
     images: list[CocoImage]
     categories: dict[str, str]
-    """Name by id."""
+    """Name by id; the first, where an id has two."""
+    disputed: dict[str, str]
+    """Ids of categories of two names, each with a sentence: no label can be told from such an id."""
     licenses: dict[str, str]
     """Address, else name, by id."""
     info: dict[str, Any]
@@ -111,14 +113,15 @@ class CocoFile(msgspec.Struct, frozen=True, kw_only=True):
                 continue
             segments = entry.segments_info if isinstance(entry.segments_info, list) else None
             if segments is None:
-                yield _annotation(position, entry, self.categories)
+                yield _annotation(position, entry, self.categories, self.disputed)
             for segment in segments or ():
                 known = segment if isinstance(segment, dict) else {}
                 part = _entry(_Annotation, known | {"image_id": entry.image_id})
-                yield _annotation(position, part, self.categories)
+                yield _annotation(position, part, self.categories, self.disputed)
 
 
 _NOTHING = msgspec.Raw(b"null")
+_TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 _NO_SEGMENTATION = (b"null", b"[]", b"{}")
 
 
@@ -160,12 +163,13 @@ def read_coco(data: bytes) -> CocoFile:
         raise CocoError(f"not a COCO file with 'images' and 'annotations': {error}") from error
     if not file.images:
         raise CocoError("its 'images' are empty; nothing to read")
-    categories = {key: text(entry.get("name")) for key, entry in _by_id(file.categories)}
+    categories, disputed = _categories(file.categories)
     licenses = {key: text(entry.get("url")) or text(entry.get("name")) for key, entry in _by_id(file.licenses)}
     info = _value(file.info)
     return CocoFile(
         images=[_image(position, piece) for position, piece in enumerate(file.images)],
-        categories={key: name for key, name in categories.items() if name is not None},
+        categories=categories,
+        disputed=disputed,
         licenses={key: name or key for key, name in licenses.items()},
         info=info if isinstance(info, dict) else {},
         num_annotations=len(file.annotations),
@@ -187,6 +191,17 @@ def _by_id(piece: msgspec.Raw) -> Iterator[tuple[str, dict[str, Any]]]:
         key = id_text(entry.get("id")) if isinstance(entry, dict) else None
         if key is not None:
             yield key, entry
+
+
+def _categories(piece: msgspec.Raw) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the names by id, and a sentence for each id that has more than one."""
+    names: dict[str, str] = {}
+    disputed: dict[str, str] = {}
+    for key, entry in _by_id(piece):
+        name = text(entry.get("name"))
+        if name is not None and names.setdefault(key, name) != name:
+            disputed.setdefault(key, f"category_id {key} is both {shown(names[key])} and {shown(name)}")
+    return names, disputed
 
 
 def _decode(piece: msgspec.Raw, kind: type[Any]) -> Any:
@@ -232,11 +247,13 @@ def _image(position: int, piece: msgspec.Raw) -> CocoImage:
 
 
 def _unusable(position: int, why: str) -> CocoAnnotation:
-    annotation = _annotation(position, _Annotation(), {})
+    annotation = _annotation(position, _Annotation(), {}, {})
     return msgspec.structs.replace(annotation, problem=f"annotations[{position}]: {why}")
 
 
-def _annotation(position: int, entry: _Annotation, categories: dict[str, str]) -> CocoAnnotation:
+def _annotation(
+    position: int, entry: _Annotation, categories: dict[str, str], disputed: dict[str, str]
+) -> CocoAnnotation:
     outlined = entry.bbox is None and bytes(entry.segmentation) not in _NO_SEGMENTATION
     annotation = CocoAnnotation(
         position=position,
@@ -245,7 +262,7 @@ def _annotation(position: int, entry: _Annotation, categories: dict[str, str]) -
         category_id=id_text(entry.category_id),
         box=_xyxy(entry.bbox),
         score=number(entry.score),
-        is_crowd=None if entry.iscrowd is None else entry.iscrowd is True or number(entry.iscrowd) == 1,
+        is_crowd=_truth(entry.iscrowd),
         caption=entry.caption,
         segmentation=entry.segmentation,
         is_region=entry.bbox is not None or outlined or entry.caption is None,
@@ -253,13 +270,15 @@ def _annotation(position: int, entry: _Annotation, categories: dict[str, str]) -
     )
     if outlined:
         annotation = msgspec.structs.replace(annotation, box=_bounds(annotation))
-    problems = _problems(annotation, entry, categories)
+    problems = _problems(annotation, entry, categories, disputed)
     if problems:
         annotation = msgspec.structs.replace(annotation, problem=f"annotations[{position}]: {'; '.join(problems)}")
     return annotation
 
 
-def _problems(annotation: CocoAnnotation, entry: _Annotation, categories: dict[str, str]) -> list[str]:
+def _problems(
+    annotation: CocoAnnotation, entry: _Annotation, categories: dict[str, str], disputed: dict[str, str]
+) -> list[str]:
     """Return what is wrong with an annotation as it was written."""
     problems = []
     if annotation.is_region and annotation.box is None:
@@ -269,7 +288,21 @@ def _problems(annotation: CocoAnnotation, entry: _Annotation, categories: dict[s
         problems.append(f"score {shown(entry.score)} is no number")
     if categories and entry.category_id is not None and annotation.category_id not in categories:
         problems.append(f"category_id {shown(entry.category_id)} is none of 'categories'")
+    if annotation.category_id in disputed and annotation.is_region:
+        problems.append(disputed[annotation.category_id or ""])
+    if annotation.is_crowd is None and entry.iscrowd not in (None, ""):
+        problems.append(f"iscrowd {shown(entry.iscrowd)} is neither 0 nor 1")
     return problems
+
+
+def _truth(value: Any) -> bool | None:
+    """Return what 0, 1, true, false, or such a word, means; None for anything else."""
+    if isinstance(value, str):
+        value = _TRUTHS.get(value.strip().lower(), value)
+    if isinstance(value, bool):
+        return value
+    said = number(value)
+    return bool(said) if said in (0, 1) else None
 
 
 def _numbers(value: Any) -> tuple[float, ...] | None:

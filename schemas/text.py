@@ -16,6 +16,11 @@ SURROGATE = "\ufdd1"
 """Stands for a lone surrogate where a strict reader would not take it; `mended` knows it."""
 _NO_TEXT = re.compile(f"[\0\ud800-\udfff{_UNDECODABLE}{SURROGATE}]")
 
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_CONTROL = re.compile("[\\x00-\\x08\\x0e-\\x1f]")
+_FEWEST_UTF16 = 6
+"""Bytes of a text that is taken for UTF-16 without its mark."""
+
 
 def says_something(text: str) -> bool:
     """Return whether `text` has a letter or a digit of any script.
@@ -34,9 +39,25 @@ def decode_utf8(data: bytes) -> str:
     return text.removeprefix("\ufeff")
 
 
+def decode_text(data: bytes) -> str:
+    """Return `data` as `decode_utf8` does, or as UTF-16 where its byte-order mark says so.
+
+    Raises UnicodeDecodeError where the mark is that of UTF-16 and the rest is not.
+    """
+    return data.decode("utf-16") if data.startswith(_UTF16_MARKS) else decode_utf8(data)
+
+
 def was_not_utf8(text: str) -> bool:
-    """Return whether `decode_utf8` met bytes in `text` that are not UTF-8."""
-    return _UNDECODABLE in text
+    """Return whether `decode_utf8` met bytes in `text` that are not UTF-8, or UTF-16 without its byte-order mark.
+
+    In UTF-16 every second byte of most scripts is the same low one: 0 in Latin, 3 in Greek, 4 in Cyrillic.
+    """
+    if _UNDECODABLE in text:
+        return True
+    if len(text) < _FEWEST_UTF16 or len(text) % 2 or not _CONTROL.search(text):
+        return False
+    halves = (text[::2], text[1::2])
+    return any(len(_CONTROL.findall(half)) * 10 >= len(half) * 8 for half in halves)
 
 
 def mended(text: str) -> str:

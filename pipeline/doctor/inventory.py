@@ -85,7 +85,7 @@ def _read_index(folder: Folder, findings: Findings) -> _DatasetJson | None:
         return msgspec.json.decode(content, type=_DatasetJson)
     except DatasetError as error:
         findings.error("schema-version", str(error), remedy="read it with the release of fineclip that wrote it")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         findings.error("index", f"{DATASET_JSON} is damaged: {error}", remedy=_FINALISE)
     return None
 

@@ -18,12 +18,29 @@ from pipeline.read.location import Location
 from pipeline.read.parquet_files import DamagedParquetError, find_name, open_parquet, plain
 from schemas.loose_json import LooseJsonError, decode_json, text
 from schemas.reasons import Reason
-from schemas.text import decode_utf8
+from schemas.text import decode_text
 
-_FILE_NAMES = ("file_name", "file", "filename", "filepath", "file_path", "image", "image_path", "image_name", "path")
+_FILE_NAMES = (
+    "file_name",
+    "file",
+    "filename",
+    "filepath",
+    "file_path",
+    "image",
+    "image_path",
+    "image_name",
+    "image_file_name",
+    "image_filename",
+    "image_file",
+    "image_filepath",
+    "image_file_path",
+    "img",
+    "img_path",
+    "img_name",
+    "img_file_name",
+    "path",
+)
 _DELIMITERS = ",\t;|"
-_MAX_LINES = 1000
-"""Lines of one quoted field: beyond, the quotation mark was none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +68,13 @@ def read_table(location: Location, known: Collection[str] = ()) -> list[Row]:
     try:
         if name.lower().endswith(".parquet"):
             return list(_parquet_rows(location, name))
-        content = decode_utf8(read_file(location, name))
+        content = decode_text(read_file(location, name))
         if name.lower().endswith((".jsonl", ".ndjson")):
             return list(_line_rows(content, where))
         if name.lower().endswith(".json"):
             return list(_json_rows(decode_json(content.encode("utf-8", "surrogatepass")), where))
         return _delimited_rows(content, where, known)
-    except (SampleError, LooseJsonError, DamagedParquetError, csv.Error) as error:
+    except (SampleError, LooseJsonError, DamagedParquetError, UnicodeError, csv.Error) as error:
         raise SourceError(f"{where}: cannot be read as a table of captions: {error}") from error
 
 
@@ -73,7 +90,7 @@ def _parquet_rows(location: Location, name: str) -> Iterator[Row]:
 
 
 def _line_rows(content: str, where: str) -> Iterator[Row]:
-    """Yield the rows of JSON lines; the first object says which fields hold what."""
+    """Yield the rows of JSON lines."""
     lines = [(number, line) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
     yield from _object_rows(((f"line {number}", _line_value(line)) for number, line in lines), where)
 
@@ -99,13 +116,27 @@ def _json_rows(value: Any, where: str) -> Iterator[Row]:
 
 
 def _object_rows(entries: Iterable[tuple[str, Any]], where: str) -> Iterator[Row]:
-    columns: tuple[str, tuple[str, ...]] | None = None
-    for place, entry in entries:
-        if not isinstance(entry, Mapping):
+    """Yield the rows of objects, each read by the fields that it has itself: exporters leave out what is null.
+
+    Raises NoCaptionsError where all objects together have no field of files, or none of captions.
+    """
+    found = list(entries)
+    names = dict.fromkeys(name for _, entry in found if isinstance(entry, Mapping) for name in entry)
+    if names:
+        _columns(list(names), where)
+    for place, entry in found:
+        if isinstance(entry, Mapping):
+            there = [name for name, value in entry.items() if value is not None]
+            yield _row(_file_of(entry), [entry[name] for name in caption_columns(there)], place)
+        else:
             yield Row(file=None, where=place, problem=f"{place} is no JSON object")
-            continue
-        columns = columns or _columns(list(entry), where)
-        yield _row(text(entry.get(columns[0])), [entry.get(name) for name in columns[1]], place)
+
+
+def _file_of(entry: Mapping[str, Any]) -> str | None:
+    by_name: dict[str, str | None] = {}
+    for name, value in entry.items():
+        by_name.setdefault(name.strip().lower(), text(value))
+    return next((by_name[name] for name in _FILE_NAMES if by_name.get(name)), None)
 
 
 def _columns(names: list[str], where: str) -> tuple[str, tuple[str, ...]]:
@@ -137,7 +168,7 @@ def _delimited_rows(content: str, where: str, known: Collection[str]) -> list[Ro
     file_column, captions = _columns(header, where)
     places = [header.index(name) for name in (file_column, *captions)]
     rows = []
-    for number, fields in _records(content, delimiter, len(header), known):
+    for number, fields in _records(content, delimiter, header, places[0], known):
         place = f"line {number}"
         wrong = len(fields) > len(header) or len(fields) <= max(places)
         if wrong:
@@ -163,50 +194,59 @@ def _dialect(first_line: str, where: str) -> tuple[str, list[str]]:
     raise AssertionError("a lone column is either of files or of captions")
 
 
-def _records(content: str, delimiter: str, width: int, known: Collection[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield (last line, fields) of each record after the header."""
+def _records(
+    content: str, delimiter: str, header: list[str], file_place: int, known: Collection[str]
+) -> list[tuple[int, list[str]]]:
+    """Return (last line, fields) of each record after the header, as the csv module reads it where it can.
+
+    A quoted field may hold lines that are whole records naming a known image: they are text, as long as that image has
+    a record of its own; otherwise the quotation mark was a lone one, and the image would be robbed of its caption.
+    """
     lines = list(io.StringIO(content, newline=""))
+    records = list(_split(lines, delimiter, len(header), frozenset()))
+    named = {fields[file_place].strip() for _, fields in records if len(fields) > file_place}
+    robbed = frozenset(known) - named
+    if len(records) == len(lines) - 1 or not robbed:
+        return records
+    return list(_split(lines, delimiter, len(header), robbed))
+
+
+def _split(lines: list[str], delimiter: str, width: int, robbed: Collection[str]) -> Iterator[tuple[int, list[str]]]:
     start = 1
     while start < len(lines):
-        stop, fields = _record(lines, start, delimiter, width, known)
+        stop, fields = _record(lines, start, delimiter, width, robbed)
         if fields:
             yield stop, fields
         start = stop
 
 
-def _record(lines: list[str], start: int, delimiter: str, width: int, known: Collection[str]) -> tuple[int, list[str]]:
-    """Return the line after the record at `start`, and its fields: quoted as far as that makes a whole record.
-
-    A quoted field may go on for lines, but not over one that is a whole record of its own naming a known image.
-    """
-    if '"' not in lines[start]:
-        return start + 1, _fields([lines[start]], delimiter, quoted=False) or []
-    for stop in range(start + 1, min(start + _MAX_LINES, len(lines)) + 1):
-        if stop > start + 1 and _is_record(lines[stop - 1], delimiter, width, known):
-            break
-        fields = _fields(lines[start:stop], delimiter, quoted=True)
-        if fields is not None:
-            if len(fields) == width:
-                return stop, fields
-            break
-    return start + 1, _fields([lines[start]], delimiter, quoted=False) or []
+def _record(lines: list[str], start: int, delimiter: str, width: int, robbed: Collection[str]) -> tuple[int, list[str]]:
+    """Return the line after the record at `start`, and its fields: quoted where that makes a whole record."""
+    if '"' in lines[start]:
+        reader = csv.reader((lines[number] for number in range(start, len(lines))), delimiter=delimiter, strict=True)
+        try:
+            fields = next(reader)
+        except csv.Error:
+            fields = []
+        stop = start + reader.line_num
+        robs = (_is_record(line, delimiter, width, robbed) for line in lines[start + 1 : stop])
+        if len(fields) == width and not any(robs):
+            return stop, fields
+    return start + 1, _unquoted(lines[start], delimiter)
 
 
-def _is_record(line: str, delimiter: str, width: int, known: Collection[str]) -> bool:
-    fields = _fields([line], delimiter, quoted=False) or []
-    return len(fields) == width and any(entry.strip() in known for entry in fields)
+def _is_record(line: str, delimiter: str, width: int, robbed: Collection[str]) -> bool:
+    if not robbed:
+        return False
+    fields = _unquoted(line, delimiter)
+    return len(fields) == width and any(entry.strip() in robbed for entry in fields)
 
 
-def _fields(lines: list[str], delimiter: str, *, quoted: bool) -> list[str] | None:
-    """Return the fields of one record, or None where its quotation marks do not fit."""
+def _unquoted(line: str, delimiter: str) -> list[str]:
     try:
-        if quoted:
-            records = list(csv.reader(lines, delimiter=delimiter, strict=True))
-        else:
-            records = list(csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE))
+        return next(csv.reader([line], delimiter=delimiter, quoting=csv.QUOTE_NONE), [])
     except csv.Error:
-        return None
-    return records[0] if len(records) == 1 else None
+        return []
 
 
 @dataclass(kw_only=True)
@@ -218,23 +258,28 @@ class Matched:
     lost: list[Row] = field(default_factory=list)
 
 
-def match_rows(rows: Iterable[Row], uris: Collection[str], name: str, folder: str = "") -> Matched:
+def match_rows(rows: Iterable[Row], uris: Collection[str], name: str, folder: str = "", root: str = "") -> Matched:
     """Return what the rows of the table `name` say of each image, in the order of the rows.
 
-    A row is matched by its path within `folder`, else by its file name alone where only one image has it. A row that
+    Files of rows are relative to `root`, where the table lies in `folder`. A name alone is also that of the one image
+    below `folder` that has it; a name with folders is also that of the one image whose whole path ends so. A row that
     matches none is returned under its own path: its image is missing.
     """
-    by_name: dict[str, str | None] = {}
+    by_name: dict[str, list[str]] = {}
     for uri in uris:
-        base = PurePosixPath(uri).name
-        by_name[base] = uri if base not in by_name else None
+        if uri.startswith(f"{folder}/" if folder else ""):
+            by_name.setdefault(PurePosixPath(uri).name, []).append(uri)
     matched = Matched()
     for row in rows:
         if row.file is None:
             matched.lost.append(row)
             continue
-        path = str(PurePosixPath(folder) / PurePosixPath(row.file.strip()))
-        uri = path if path in uris else by_name.get(PurePosixPath(path).name) or path
+        uri = row.file
+        if uri not in uris:
+            written = uri.removeprefix(f"{folder}/") if folder else uri
+            alike = by_name.get(PurePosixPath(uri).name, ())
+            found = [other for other in alike if f"{root}/{other}".endswith(f"/{written}")]
+            uri = found[0] if len(found) == 1 else uri
         reader = matched.readers.setdefault(uri, CaptionReader())
         if row.problem is not None:
             reader.lose(SampleError(Reason.BAD_RECORD, f"{name}: {row.problem}"))

@@ -7,7 +7,7 @@ lengths of the image's size; polygons are not drawn. Boxes stay as written: they
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -47,25 +47,37 @@ class _Images:
 
     def __init__(self, coco: CocoFile, uri_of: Callable[[CocoImage], str]) -> None:
         self.by_uri: dict[str, _Image] = {}
-        self._by_id: dict[str, _Image] = {}
+        self.ids: dict[str, str] = {}
+        """The uri of each id, the first of it."""
+        self.shared: dict[str, str] = {}
+        """Ids of two files or more, each with a sentence: what is of such an id is of no image."""
         self._sizes: dict[str, tuple[float | None, float | None]] = {}
         self.problems: list[tuple[str, str]] = []
         """(name, problem) of what no image can be made of."""
         for position, entry in enumerate(coco.images):
-            taken = self._by_id.get(entry.id or "")
-            name = f"images {position}"
             if entry.problem is not None or entry.id is None:
-                self.problems.append((name, str(entry.problem)))
-            elif taken is not None and uri_of(taken.entry) != uri_of(entry):
-                self.problems.append((name, f"images[{position}]: id {entry.id} is that of {taken.entry.file_name}"))
-            else:
-                image = self.by_uri.setdefault(uri_of(entry), _Image(entry=entry))
-                self._by_id[entry.id] = image
-                self._sizes[entry.id] = (entry.width, entry.height)
+                self.problems.append((f"images {position}", str(entry.problem)))
+                continue
+            uri = uri_of(entry)
+            image = self.by_uri.setdefault(uri, _Image(entry=entry))
+            first = self.by_uri[self.ids.setdefault(entry.id, uri)]
+            if first is not image:
+                self._share(entry.id, first, image)
+            self._sizes[entry.id] = (entry.width, entry.height)
+
+    def _share(self, image_id: str, first: _Image, other: _Image) -> None:
+        sentence = f"image id {image_id} is that of {first.entry.file_name} and of {other.entry.file_name}"
+        self.shared.setdefault(image_id, sentence)
+        for image in (first, other):
+            image.lost.append(f"{self.shared[image_id]}: its annotations are withheld")
+
+    def named(self, image_id: str) -> _Image | None:
+        """Return the image of an id; None where there is none, or more than one."""
+        return None if image_id in self.shared else self.by_uri.get(self.ids.get(image_id, ""))
 
     def of(self, annotation: CocoAnnotation) -> _Image | None:
         """Return the image an annotation is of."""
-        return self._by_id.get(annotation.image_id or "")
+        return self.named(annotation.image_id or "")
 
     def frame_problem(self, annotation: CocoAnnotation, image: _Image) -> str | None:
         """Say where the annotation's entry states another size than the first of its file name."""
@@ -134,14 +146,14 @@ class Coco:
         coco = _load(self._json)
         images = _Images(coco, self._uri)
         strays: dict[str, list[CocoAnnotation]] = {}
+        shared = images.shared
         _add_annotations(coco, images, strays)
         if self._captions is not None:
             captions = _load(self._captions)
-            elsewhere: dict[str, list[CocoAnnotation]] = {}
-            _add_annotations(captions, images, elsewhere, captions_only=True)
-            own = {entry.id for entry in captions.images}
-            strays |= {key: found for key, found in elsewhere.items() if key not in own}
-        dead = [*images.problems, *map(_stray, strays.items())]
+            joined, others = _joined(_Images(captions, self._uri), images, str(self._captions))
+            _add_captions(captions, joined, strays)
+            shared = shared | others
+        dead = [*images.problems, *(_stray(named, found, shared) for named, found in strays.items())]
         where = self._json.name or ""
         items = _items(coco, images)
         for name, problem in dead:
@@ -167,9 +179,58 @@ def _load(location: Location) -> CocoFile:
     return coco
 
 
-def _add_annotations(
-    coco: CocoFile, images: _Images, strays: dict[str, list[CocoAnnotation]], *, captions_only: bool = False
+def _joined(captions: _Images, images: _Images, where: str) -> tuple[dict[str, _Image | None], dict[str, str]]:
+    """Return the image of each id of a captions file, None where only that file has it; and its ids of two files.
+
+    Files are joined by file names, as each may number its images for itself. Raises SourceError, naming the first,
+    where they number alike and call one id by two names: nobody can tell which image such a caption is of.
+    """
+    joined: dict[str, _Image | None] = {}
+    unlike: list[tuple[str, str, str]] = []
+    agreed: set[bool] = set()
+    for image_id, uri in captions.ids.items():
+        of_name, of_id = images.by_uri.get(uri), images.named(image_id)
+        if of_name is None and of_id is not None and _base(images.ids[image_id]) == _base(uri):
+            of_name = of_id  # one file has folders in its names
+        elif of_name is None and of_id is not None:
+            unlike.append((image_id, uri, images.ids[image_id]))
+        elif of_name is not None and image_id not in images.shared:
+            agreed.add(of_name is of_id)
+        joined[image_id] = of_name
+    if unlike and False not in agreed:
+        image_id, uri, other = unlike[0]
+        raise SourceError(
+            f"{where}: image id {image_id} is {uri} here and {other} in INPUT, and no file name tells which captions "
+            f"are of which image ({len(unlike):,} such); give its images the file names of INPUT, or ids of their own"
+        )
+    if agreed == {True}:  # then an id that only INPUT lists is its image's there, too
+        joined |= {image_id: images.named(image_id) for image_id in images.ids if image_id not in joined}
+    shared = captions.shared | {key: said for key, said in images.shared.items() if key not in captions.ids}
+    return {key: image for key, image in joined.items() if key not in shared}, shared
+
+
+def _base(uri: str) -> str:
+    return uri.rpartition("/")[2]
+
+
+def _add_captions(
+    captions: CocoFile, joined: Mapping[str, _Image | None], strays: dict[str, list[CocoAnnotation]]
 ) -> None:
+    """Give each image its captions of a file of captions; what that says of images it alone has is left out."""
+    for annotation in captions.annotations():
+        named = annotation.image_id or f"annotation {annotation.position}"
+        image = joined.get(named)
+        if named not in joined:
+            strays.setdefault(named, []).append(annotation)
+        elif image is None:
+            continue
+        elif not annotation.is_region:
+            image.captions.append((*_order(annotation.id), annotation))
+        elif annotation.problem is not None:
+            image.lost.append(annotation.problem)
+
+
+def _add_annotations(coco: CocoFile, images: _Images, strays: dict[str, list[CocoAnnotation]]) -> None:
     """Give each image its annotations; those of no image go to `strays`, by the image id they name."""
     for annotation in coco.annotations():
         image = images.of(annotation)
@@ -178,11 +239,9 @@ def _add_annotations(
             strays.setdefault(named, []).append(annotation)
         elif not annotation.is_region:
             image.captions.append((*_order(annotation.id), annotation))
-        elif not captions_only:
+        else:
             problem = annotation.problem or images.frame_problem(annotation, image)
             image.regions.append(_region(annotation, coco, image.entry, problem))
-        elif annotation.problem is not None:
-            image.lost.append(annotation.problem)
 
 
 def _order(annotation_id: str | None) -> tuple[bool, int, str]:
@@ -208,15 +267,16 @@ def _region(annotation: CocoAnnotation, coco: CocoFile, image: CocoImage, proble
     )
 
 
-def _stray(stray: tuple[str, list[CocoAnnotation]]) -> tuple[str, str]:
-    """Return the name and the problem of annotations of an image that is not there."""
-    image_id, annotations = stray
+def _stray(image_id: str, annotations: list[CocoAnnotation], shared: Mapping[str, str]) -> tuple[str, str]:
+    """Return the name and the problem of annotations of an image that is not there, or of one of several."""
     first = annotations[0]
     if first.problem is not None and first.image_id is None:
         return image_id, first.problem
     if first.image_id is None:
         return image_id, f"annotations[{first.position}]: it names no image"
     many = f"{len(annotations)} annotations name" if len(annotations) > 1 else f"annotations[{first.position}] names"
+    if image_id in shared:
+        return f"image {image_id}", f"{many} image id {image_id}, and {shared[image_id]}"
     return f"image {image_id}", f"{many} image id {image_id}, which 'images' lacks"
 
 

@@ -42,10 +42,14 @@ class _Tables:
     """By uri of the image."""
     lost: list[tuple[str, str, str]] = field(default_factory=list)
     """(table, row, problem) of rows that name no image."""
+    read: list[str] = field(default_factory=list)
+    unread: list[tuple[str, str]] = field(default_factory=list)
+    """(table, why) of tables by Hugging Face's names that hold something else."""
 
     def add(self, matched: Matched, name: str) -> None:
         for uri, reader in matched.readers.items():
             self.readers.setdefault(uri, reader)
+        self.read.append(name)
         self.lost += [(name, row.where, f"{name}: {row.problem}") for row in matched.lost]
 
 
@@ -92,7 +96,9 @@ class ImageFolder:
         read = {file.uri for file in self.files()}
         texts = {uri for found in self._sidecars(listed, images).values() for uri in found} & read
         captions = [f"{counted(len(texts), 'file')} of text beside the images"] if texts else []
-        captions += [str(self._captions)] if self._captions is not None else sorted(filter(_is_metadata, read))
+        tables = self._tables(listed, images)
+        read -= {uri for uri, _ in tables.unread}
+        captions += [str(self._captions)] if self._captions is not None else sorted(tables.read)
         stems = set(map(without_extension, images))
         records = [uri for stem, uri in _records(read).items() if stem in stems]
         boxes = (f"`regions` of {len(records):,} .json files beside the images",)
@@ -103,6 +109,7 @@ class ImageFolder:
             captions=tuple(captions),
             boxes=boxes if self._gives_boxes(records) else (),
             unread=unread_files(rest),
+            notes=tuple(why for _, why in tables.unread),
         )
 
     def _gives_boxes(self, records: Iterable[str]) -> bool:
@@ -150,30 +157,42 @@ class ImageFolder:
         """
         tables = _Tables()
         if self._captions is not None:
-            rows = self._resolved(read_table(self._captions, uris))
+            rows = self._resolved(read_table(self._captions, uris), uris)
             check_allowed({row.file for row in rows if row.file}, self._location, str(self._captions))
-            matched = match_rows(rows, uris, str(self._captions.name))
+            matched = match_rows(rows, uris, str(self._captions.name), root=self._location.root)
             check_matched(rows, matched, uris, str(self._captions))
             tables.add(matched, str(self._captions.name))
             return tables
         for uri in (file.uri for file in listed if _is_metadata(file.uri)):
             folder = uri.rpartition("/")[0]
             try:
-                rows = self._resolved(read_table(Location(root=self._location.root, name=uri), uris), folder)
-            except NoCaptionsError:
+                rows = self._resolved(read_table(Location(root=self._location.root, name=uri), uris), uris, folder)
+            except NoCaptionsError as error:
+                tables.unread.append((uri, f"{error}, and is not read"))
                 continue
             except SourceError as error:
                 raise SourceError(
                     f"{error}; mend it, take it away, or name the table to read: ?captions=FILE"
                 ) from error
-            matched = match_rows(rows, uris, uri)
+            matched = match_rows(rows, uris, uri, folder, self._location.root)
             if uris & matched.readers.keys():
                 tables.add(matched, uri)
+            else:
+                tables.unread.append((uri, f"{self._location.url(uri)}: names no image of the folder; it is not read"))
         return tables
 
-    def _resolved(self, rows: Iterable[Row], folder: str = "") -> list[Row]:
-        """Return the rows with the uris of the files that they name, relative to `folder` where they are relative."""
-        return [replace(row, file=self._names.uri(row.file.strip(), folder)) if row.file else row for row in rows]
+    def _resolved(self, rows: Iterable[Row], uris: set[str], folder: str = "") -> list[Row]:
+        """Return the rows with the uris of the files that they name, relative to `folder` where they are relative.
+
+        Blanks around a name are the table's, unless a file has them.
+        """
+        found = []
+        for row in rows:
+            uri = None if row.file is None else self._names.uri(row.file, folder)
+            if row.file is not None and uri not in uris and row.file != row.file.strip():
+                uri = self._names.uri(row.file.strip(), folder)
+            found.append(replace(row, file=uri))
+        return found
 
     def _sidecars(self, listed: Sequence[SourceFile], images: set[str]) -> dict[str, list[str]]:
         """Return the text files of each image, by uri, in the order in which they count."""

@@ -74,7 +74,9 @@ def _doubt(items: Sequence[SourceItem]) -> str | None:
             boxes += [region.box for region in item.given]
             sizes += [size] * len(item.given)
     widths, heights = np.array(sizes, np.float32).reshape(-1, 2).T
-    return misread(np.array(boxes, np.float32).reshape(-1, 4), widths, heights)
+    with np.errstate(over="ignore"):  # 1e308 of an annotation is beyond float32, and as far outside as infinity
+        corners = np.array(boxes, np.float32).reshape(-1, 4)
+    return misread(corners, widths, heights)
 
 
 def _decoded_size(item: SourceItem) -> tuple[int, int] | None:

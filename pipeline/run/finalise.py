@@ -103,7 +103,7 @@ def _repeats_known(storage: Storage, state: str) -> dict[str, Any] | None:
     """Return what `dataset.json` says of repeated keys, if it was made from these shards; None if not, or damaged."""
     try:
         current = msgspec.json.decode(_read(storage, DATASET_JSON) or b"", type=_Repeats)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     found = {"num_repeated_keys": current.num_repeated_keys, "repeated_keys": current.repeated_keys}
     return found if current.shards_sha256 == state else None

@@ -9,6 +9,7 @@ from pipeline.plan.plan import Plan
 from pipeline.store.storage import Storage, in_parallel
 from schemas.names import TRAIN, ShardName, shard_of_marker
 from schemas.records import Counts, RecordError, ShardMarker, decode_shard_marker
+from schemas.text import counted
 
 
 @dataclass(kw_only=True)
@@ -89,9 +90,16 @@ class Markers:
         """Return, for each shard whose files are not what its marker says, a sentence; from the listing of `refresh`.
 
         Presence and size are looked at; `fineclip doctor` compares the bytes. Raises PlanError, naming it, for a shard
-        of another data set.
+        of another data set, or that the plan does not have.
         """
         found = dict(self._unreadable)
+        for shard in sorted({*found, *self._markers}):
+            if shard.index >= plan.num_units or shard not in plan.shards(shard.index):
+                raise PlanError(
+                    f"{self._storage.url}/{shard.marker} is not in the plan, which has "
+                    f"{counted(plan.num_units, 'unit')} from 0 on: a copy of a shard, "
+                    "or one of another data set; take its files away"
+                )
         for shard, marker in self:
             if marker.fingerprint != plan.fingerprint:
                 raise PlanError(

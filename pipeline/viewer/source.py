@@ -95,7 +95,7 @@ def _shards_there(folder: Folder, sizes: Mapping[str, int] | None) -> list[Shard
     """Return the shards of which any file is listed, or which `dataset.json` names where that can be read."""
     stems = {name.rpartition(".")[0] for name in sizes or () if name.endswith((".tar", ".parquet", ".json"))}
     (content,) = folder.read([DATASET_JSON])
-    with suppress(msgspec.DecodeError, UnicodeDecodeError):
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         stems.update(msgspec.json.decode(content or b"", type=DatasetIndex).shards)
     return sorted(shard for shard in map(ShardName.parse, stems) if shard is not None)
 

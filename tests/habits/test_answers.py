@@ -31,6 +31,13 @@ TAGS = [
     ("[THINK]", "[/THINK]"),
     ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<thought_process>", "</thought_process>"),
+    ("<reasoning_content>", "</reasoning_content>"),
+    ("<thinking_steps>", "</thinking_steps>"),
+    ("<Chain_Reasoning_Trace>", "</Chain_Reasoning_Trace>"),
+    ("<cot>", "</cot>"),
+    ("<|thinking|>", "<|/thinking|>"),
+    ("<|think|>", "<|/think|>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<unused94>thought", "<unused95>"),
     ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
@@ -88,6 +95,28 @@ def test_an_answer_in_a_tag_of_its_own_is_unwrapped(said: str) -> None:
     ],
 )
 def test_words_about_thinking_are_no_thoughts(text: str) -> None:
+    assert normalised(text) == text
+
+
+@pytest.mark.parametrize("between", ["", "assistantcommentaryI look again.", "assistantanalysisSo: a dog."])
+@pytest.mark.parametrize("opening", ["analysis", "commentary", ""])
+def test_channels_whose_tokens_a_server_took_out_are_thoughts(opening: str, between: str) -> None:
+    for final in ("assistantfinal", "assistantfinalmessage"):
+        assert normalised(f"{opening}{THOUGHT}{between}{final}{ANSWER}") == ANSWER
+        assert normalised(f"{opening}{THOUGHT}\n{between}{final}\n{ANSWER}") == ANSWER
+    assert not opening or isinstance(finished(Caption(text=f"{opening}{THOUGHT}{between}", score=0.9)), Drop)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "analysis of a graph on a screen",
+        "Analysis: A bar chart.",
+        "commentary box at a stadium",
+        "An assistant, final form",
+    ],
+)
+def test_captions_that_begin_like_a_channel_are_captions(text: str) -> None:
     assert normalised(text) == text
 
 

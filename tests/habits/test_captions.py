@@ -11,9 +11,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from pipeline.read import open_source
 from pipeline.read.base import SourceError
 from pipeline.read.caption_tables import read_table
-from pipeline.read.captions import is_labels
+from pipeline.read.captions import is_labels, tidy_caption
 from pipeline.read.location import Location
 from pipeline.sample import SourceItem
 from schemas.reasons import Reason
@@ -152,6 +153,106 @@ def test_metadata_without_captions_or_of_other_files_is_not_read(tmp_path):
     assert [(item.uri, item.caption) for item in read_all(folder_of(tmp_path, files))] == [("a.jpg", None)]
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"file_name": "a.jpg"}, {"file_name": "b.jpg", "text": WORDS}],
+        [{"file_name": "a.jpg", "text": None}, {"file_name": "b.jpg", "text": WORDS}],
+        [{"file_name": "a.jpg", "text": ""}, {"file_name": "b.jpg", "caption": WORDS}],
+        [{"file_name": "a.jpg", "id": 7}, {"image": "b.jpg", "Caption": WORDS}],
+        [{"image_file_name": "a.jpg", "label": 3}, {"image_file_name": "b.jpg", "label": 3, "text": WORDS}],
+        [{"id": 7}, {"image_path": "b.jpg", "text_2": None, "text_1": WORDS}],
+        [{"image_file_name": "b.jpg", "text": None, "prompt": WORDS}],
+        [{"image": None, "img_path": "b.jpg", "prompt": WORDS}],
+    ],
+)
+@pytest.mark.parametrize("query", ["", "?captions=metadata.jsonl"])
+def test_each_row_of_json_lines_is_read_by_the_columns_it_has(tmp_path, query, rows):
+    files = {"a.jpg": JPEG, "b.jpg": JPEG, "metadata.jsonl": metadata("jsonl", rows)}
+    found = {item.uri: item.caption for item in read_all(folder_of(tmp_path, files) + query)}
+    assert (found["a.jpg"], found["b.jpg"]) == (None, WORDS)
+
+
+@pytest.mark.parametrize("column", ["image_file_name", "image", "filename", "image_filename", "img_path"])
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_files_are_named_in_columns_of_several_names(tmp_path, column, kind):
+    files = {"a.jpg": JPEG, f"metadata.{kind}": metadata(kind, [{column: "a.jpg", "text": WORDS}])}
+    assert only(read_all(folder_of(tmp_path, files))).caption == WORDS
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b'{"file_name": "a.jpg", "label": 3}\n', "must name a column of files"),
+        (b'{"picture": "a.jpg", "text": "x"}\n', "must name a column of files"),
+        (b'{"file_name": "z.jpg", "text": "x"}\n', "names no image of the folder; it is not read"),
+    ],
+)
+def test_metadata_that_is_not_read_is_named_and_not_claimed(tmp_path, content, why):
+    source = open_source(folder_of(tmp_path, {"a.jpg": JPEG, "metadata.jsonl": content}))
+    described = source.describe()
+    assert described.captions == ()
+    assert [unread.name for unread in described.unread] == [".jsonl"]
+    (note,) = described.notes
+    assert "metadata.jsonl: " in note and why in note
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+@pytest.mark.parametrize("query", ["", "?captions=metadata.{}"])
+def test_tables_in_utf_16_are_read_where_their_mark_says_so(tmp_path, encoding, kind, query):
+    rows = [{"file_name": "a.jpg", "text": "ein Hund im Café"}, {"file_name": "b.jpg", "text": "房间"}]
+    content = metadata(kind, rows).decode()
+    mark = "" if encoding == "utf-16" else "\ufeff"
+    files = {"a.jpg": JPEG, "b.jpg": JPEG, f"metadata.{kind}": (mark + content).encode(encoding)}
+    found = read_all(folder_of(tmp_path, files) + query.format(kind))
+    assert [item.caption for item in found] == ["ein Hund im Café", "房间"]
+
+
+@pytest.mark.parametrize("cut", [-1, -3])
+def test_a_table_that_is_utf_16_by_its_mark_alone_is_refused(tmp_path, cut):
+    files = {"a.jpg": JPEG, "metadata.csv": "file_name,text\na.jpg,x".encode("utf-16")[:cut]}
+    with pytest.raises(SourceError, match=r"metadata\.csv: cannot be read as a table of captions"):
+        read_all(folder_of(tmp_path, files))
+
+
+@pytest.mark.parametrize(
+    ("files", "table", "rows"),
+    [
+        (["train/a.jpg", "test/b.jpg"], "train/metadata.jsonl", ["a.jpg", "b.jpg"]),
+        (["train/a.jpg", "test/b.jpg"], "metadata.jsonl", ["train/a.jpg", "train/b.jpg"]),
+        (["train/a.jpg", "test/b.jpg"], "t.jsonl", ["train/a.jpg", "train/b.jpg"]),
+        (["train/a.jpg", "test/b.jpg"], "t.jsonl", ["./train/a.jpg", "train\\b.jpg"]),
+        (["train/a.jpg", "x/rain/b.jpg"], "t.jsonl", ["a.jpg", "train/b.jpg"]),
+        (["train/a.jpg", "b.jpg"], "t.jsonl", ["a.jpg", "train/b.jpg"]),
+    ],
+)
+def test_a_name_with_a_folder_is_no_file_of_another(tmp_path, files, table, rows):
+    lines = metadata("jsonl", [{"file_name": name, "text": f"it is {name}"} for name in rows])
+    query = "" if "metadata" in table else f"?captions={table}"
+    found = {
+        item.uri: item for item in read_all(folder_of(tmp_path, dict.fromkeys(files, JPEG) | {table: lines}) + query)
+    }
+    assert [found[name].caption for name in files] == [f"it is {rows[0]}", None]
+    (missing,) = (item for uri, item in found.items() if uri not in files)
+    assert missing.drop and missing.drop.reason is Reason.MISSING
+
+
+@pytest.mark.parametrize("named", ["b.jpg", "deep/b.jpg", "x/deep/b.jpg", "photos/x/deep/b.jpg"])
+def test_a_name_is_found_where_only_one_path_ends_so(tmp_path, named):
+    files = {"a.jpg": JPEG, "x/deep/b.jpg": JPEG, "t.csv": f"file_name,text\n{named},{WORDS}\n"}
+    assert [item.caption for item in read_all(f"{folder_of(tmp_path, files)}?captions=t.csv")] == [None, WORDS]
+
+
+@pytest.mark.parametrize("name", [" o .jpg", "o .jpg", " o.jpg", "\u00a0o.jpg", "o.jpg"])
+@pytest.mark.parametrize("query", ["", "?captions=metadata.jsonl"])
+def test_blanks_around_a_name_are_its_own_where_a_file_has_them(tmp_path, name, query):
+    rows = [{"file_name": name, "text": WORDS}, {"file_name": " a.jpg ", "text": "an a"}]
+    files = {name: JPEG, "a.jpg": JPEG, "metadata.jsonl": metadata("jsonl", rows)}
+    found = {item.uri: item.caption for item in read_all(folder_of(tmp_path, files) + query)}
+    assert found == {name: WORDS, "a.jpg": "an a"}
+
+
 def test_bad_lines_of_metadata_are_rows_of_their_own(tmp_path):
     lines = [
         b'{"file_name": "a.jpg", "text": "one"}',
@@ -240,6 +341,26 @@ def test_a_lone_quotation_mark_robs_no_image(tmp_path, delimiter, line_end, capt
     files = dict.fromkeys(names, JPEG) | {"t.tsv": line_end.join([*lines, ""])}
     found = read_all(f"{folder_of(tmp_path, files)}?captions=t.tsv")
     assert [item.caption or "" for item in found] == [c if c.strip('"') else "" for c in captions]
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "things in it:\nb.jpg,two\nend",
+        "b.jpg,two\nb.jpg,two",
+        "\nb.jpg,two\n",
+        'says ""\nb.jpg,two\n"" and more',
+        "line\n" * 1500,
+        "b.jpg,two\n" * 1500,
+        "c.jpg\n\n\nb.jpg,",
+    ],
+)
+def test_what_stands_in_a_quoted_field_is_text_as_to_the_csv_module(tmp_path, field, line_end):
+    table = f'file_name,text\na.jpg,"{field}"\nb.jpg,the real b\n'.replace("\n", line_end)
+    (_, wanted), _ = list(csv.reader(io.StringIO(table, newline="")))[1:]
+    found = read_all(f"{folder_of(tmp_path, {'a.jpg': JPEG, 'b.jpg': JPEG, 't.csv': table})}?captions=t.csv")
+    assert [item.captions for item in found] == [(tidy_caption(wanted),), ("the real b",)]
 
 
 def test_a_field_has_any_length(tmp_path):

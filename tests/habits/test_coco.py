@@ -59,6 +59,9 @@ ODD = {
     "a category that is none": {"category_id": [1]},
     "a score that is none": {"score": "high"},
     "a score list": {"score": [0.5]},
+    "a crowd of two": {"iscrowd": 2},
+    "a crowd in words": {"iscrowd": "perhaps"},
+    "a crowd of lists": {"iscrowd": [1]},
 }
 
 
@@ -133,7 +136,6 @@ def test_without_categories_regions_have_no_label(tmp_path, categories):
         ({"id": 2, "file_name": ["b.jpg"]}, "file_name is ['b.jpg']"),
         ({"id": 2, "file_name": "b\0.jpg"}, "holds what no name can hold"),
         ({"id": 2, "file_name": "b\ud800.jpg"}, "holds what no name can hold"),
-        ({"id": 1, "file_name": "b.jpg"}, "id 1 is that of a.jpg"),
         (None, "it is None, not an object"),
         ("b.jpg", "it is 'b.jpg', not an object"),
     ],
@@ -144,6 +146,106 @@ def test_an_image_entry_that_cannot_be_used_is_a_dead_row(tmp_path, entry, words
     assert (len(good.given), good.drop) == (1, None)
     assert reasons([bad]) == [Reason.BAD_RECORD]
     assert bad.drop and "images[1]: " in bad.drop.message and words in bad.drop.message
+
+
+@pytest.mark.parametrize(
+    ("said", "means"),
+    [
+        (1, True), (True, True), ("1", True), ("true", True), ("True ", True), ("yes", True), (1.0, True),
+        (0, False), (False, False), ("0", False), ("FALSE", False), ("no", False), (None, None), ("", None),
+    ],
+)  # fmt: skip
+def test_a_crowd_is_one_however_it_is_said(tmp_path, said, means):
+    (region,) = regions(tmp_path, [GOOD | {"iscrowd": said}])
+    assert (region.is_crowd, region.problem) == (means, None)
+
+
+def test_a_category_of_two_names_labels_nothing(tmp_path):
+    names = [(1, "cat"), ("1", "dog"), (2, "bus"), (2, "bus")]
+    categories = [{"id": category, "name": name} for category, name in names]
+    cat, bus = regions(tmp_path, [GOOD, GOOD | {"category_id": 2}], categories=categories)
+    assert cat.problem == "annotations[0]: category_id 1 is both 'cat' and 'dog'"
+    assert (bus.label, bus.problem) == ("bus", None)
+
+
+@pytest.mark.parametrize("other", [1, "1", 1.0])
+def test_annotations_of_an_id_of_two_images_are_given_to_neither(tmp_path, other):
+    images = [{"id": 1, "file_name": "a.jpg"}, {"id": other, "file_name": "b.jpg"}, {"id": 2, "file_name": "c.jpg"}]
+    write_files(tmp_path, {"b.jpg": JPEG, "c.jpg": JPEG})
+    spec = write(tmp_path, [GOOD, GOOD | {"id": 2}, GOOD | {"id": 3, "image_id": 2}], images=images)
+    a, b, c, dead = read_all(spec)
+    assert [len(item.given) for item in (a, b, c)] == [0, 0, 1]
+    for item in (a, b):
+        assert item.note == "image id 1 is that of a.jpg and of b.jpg: its annotations are withheld"
+    assert dead.drop and dead.drop.reason is Reason.BAD_RECORD
+    assert "2 annotations name image id 1, and image id 1 is that of a.jpg and of b.jpg" in dead.drop.message
+
+
+def test_boxes_beyond_all_numbers_are_judged_without_a_warning(tmp_path):
+    boxes = [[1e308, 1e308, 1e308, 1e308], [1e39, 0, 5, 5], [-1e308, 0, 5, 5]]
+    odd = [GOOD | {"id": place, "bbox": box} for place, box in enumerate(boxes)]
+    write(tmp_path, [GOOD, *odd], images=[{"id": 1, "file_name": "a.jpg"}])
+    write_files(tmp_path, {"a.jpg": jpeg(0)})
+    outcome = annotate(
+        f"coco:{tmp_path}/x.json", tmp_path / "out", flags=["--proposer", "manual", "--captioner", "rule"]
+    )
+    assert "Warning" not in outcome.out + outcome.err
+    found = {row["source_id"]: row["status"] for row in read_rows(tmp_path / "out") if row["region_id"]}
+    assert found == {"900": "ok", "0": "dead", "1": "dead", "2": "dead"}
+
+
+# Two files, each with a numbering of its own
+
+
+def two_files(tmp_path: Path, named: dict[Any, str], captioned: dict[Any, str]) -> str:
+    """Write an instances file of images by id, and a captions file that calls each of its images by its name."""
+    files = dict.fromkeys(named.values(), JPEG)
+    images = [{"id": image_id, "file_name": name} for image_id, name in named.items()]
+    write_files(tmp_path, files)
+    spec = write(tmp_path, [], images=images)
+    content = {
+        "images": [{"id": image_id, "file_name": name} for image_id, name in captioned.items()],
+        "annotations": [{"image_id": image_id, "caption": f"it is {name}"} for image_id, name in captioned.items()],
+    }
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    return f"{spec}?captions=c.json"
+
+
+@pytest.mark.parametrize(
+    ("named", "captioned"),
+    [
+        ({1: "a.jpg", 2: "b.jpg"}, {1: "a.jpg", 2: "b.jpg"}),
+        ({1: "a.jpg", 2: "b.jpg"}, {1: "b.jpg", 2: "a.jpg"}),
+        ({1: "a.jpg", 2: "b.jpg", 3: "c.jpg"}, {2: "c.jpg", 3: "a.jpg", 1: "z.jpg"}),
+        ({1: "a.jpg", 2: "b.jpg"}, {"x": "b.jpg", "y": "a.jpg", "1": "z.jpg"}),
+        ({1: "a.jpg", 2: "b.jpg"}, {1: "./b.jpg", 2: "./a.jpg"}),
+    ],
+)
+def test_captions_are_joined_by_file_name_whatever_the_ids(tmp_path, named, captioned):
+    said = {name.removeprefix("./"): (f"it is {name}",) for name in captioned.values()}
+    found = {item.uri: item.captions for item in read_all(two_files(tmp_path, named, captioned))}
+    assert found == {name: said.get(name, ()) for name in named.values()}
+
+
+def test_names_with_folders_in_one_file_only_are_the_same_where_the_ids_are(tmp_path):
+    items = read_all(two_files(tmp_path, {1: "t/a.jpg", 2: "t/b.jpg"}, {1: "a.jpg", 2: "b.jpg"}))
+    assert [item.caption for item in items] == ["it is a.jpg", "it is b.jpg"]
+
+
+@pytest.mark.parametrize("captioned", [{1: "x.jpg", 2: "y.jpg"}, {1: "a.jpg", 2: "y.jpg"}, {2: "y.jpg", 7: "z.jpg"}])
+def test_ids_that_agree_where_names_do_not_are_refused(tmp_path, captioned):
+    with pytest.raises(SourceError, match=r"c\.json: image id \d is [xy]\.jpg here and [ab]\.jpg in INPUT"):
+        read_all(two_files(tmp_path, {1: "a.jpg", 2: "b.jpg"}, captioned))
+
+
+def test_captions_of_an_id_of_two_images_are_given_to_neither(tmp_path):
+    spec = two_files(tmp_path, {1: "a.jpg", 2: "b.jpg"}, {1: "a.jpg", 2: "b.jpg"})
+    content = json.loads((tmp_path / "c.json").read_bytes())
+    content["images"][1]["id"] = 1
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    *items, first = read_all(spec)
+    assert [item.captions for item in items] == [(), ("it is b.jpg",)], "id 2 is only INPUT's"
+    assert first.drop and "image id 1 is that of a.jpg and of b.jpg" in first.drop.message
 
 
 @pytest.mark.parametrize(

@@ -354,3 +354,36 @@ def test_the_dead_are_named_with_source_and_reason(tmp_path: Path):
     of_one = status(tmp_path / "out", "--dead", "--reason", "invalid_box").out.splitlines()
     assert [line.split("\t")[1] for line in of_one] == ["invalid_box"]
     assert status(tmp_path / "out", "--reason", "nonsense").code == 2
+
+
+@pytest.mark.parametrize("number", [2, 7, 1_000_000])
+@pytest.mark.parametrize("marker", ["a copy", "{", "{}"])
+def test_a_shard_that_the_plan_does_not_have_is_named_and_nothing_is_done(
+    source: Path, output: Path, number: int, marker: str
+):
+    for suffix in ("tar", "parquet", "json"):
+        shutil.copy(output / f"train-000000.{suffix}", output / f"train-{number:06d}.{suffix}")
+    if marker != "a copy":
+        (output / f"train-{number:06d}.json").write_text(marker)
+    before = digests(output)
+    for told in (status(output), again(source, output)):
+        assert told.code == 3, told
+        assert f"train-{number:06d}.json is not in the plan, which has 2 units" in told.err
+        assert "complete" not in told.out
+    assert digests(output) == before
+
+
+@pytest.mark.parametrize("damage", ['{"x":' + "[" * 50_000, "[" * 50_000 + "]" * 50_000, "{", "", "\udc80"])
+def test_a_damaged_dataset_json_is_written_anew(source: Path, output: Path, damage: str):
+    before = (output / "dataset.json").read_bytes()
+    (output / "dataset.json").write_bytes(damage.encode("utf-8", "surrogateescape"))
+    outcome = again(source, output)
+    assert (outcome.code, "Traceback" in outcome.err) == (0, False), outcome
+    assert (output / "dataset.json").read_bytes() == before
+
+
+def test_a_deeply_nested_dataset_json_is_a_sentence_to_whoever_reads_it(output: Path):
+    (output / "dataset.json").write_text('{"x":' + "[" * 50_000)
+    outcome = run("doctor", output)
+    assert outcome.code not in (0, 99) and "dataset.json" in outcome.out + outcome.err
+    assert "Traceback" not in outcome.out + outcome.err

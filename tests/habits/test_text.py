@@ -172,3 +172,22 @@ def test_a_file_whose_every_string_is_odd_is_refused_with_a_sentence(tmp_path: P
     write_files(tmp_path, {"x.json": content, "a.jpg": JPEG})
     outcome = run("annotate", f"coco:{tmp_path}/x.json", tmp_path / "out", *CHEAP)
     assert outcome.code == 2 and "none of its 'images' can be used" in outcome.err
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "text", ["one dog", "a\r\nb\r\n", "ein Hund im Café", "Πα ξένος", "собака в снегу", "dog", "42 7"]
+)
+def test_utf_16_beside_a_picture_or_in_a_tar_is_an_encoding_that_is_not_read(tmp_path, encoding, text):
+    data = text.encode(encoding)
+    write_files(tmp_path / "photos", {"a.jpg": JPEG, "a.txt": data})
+    write_tar(tmp_path / "t" / "0.tar", [[("a.jpg", JPEG), ("a.txt", data)]])
+    for source in ("photos", "t"):
+        assert reasons(read_all(str(tmp_path / source))) == [Reason.CAPTION_ENCODING]
+
+
+@pytest.mark.parametrize(
+    "text", ["cat\0dogs", "\0cats\0", "\x1b[0mcat", "\0\0", "a\tb\tc\td\t", "房间里有", "x\x01y z\x01"]
+)
+def test_a_control_character_or_two_are_no_utf_16(text):
+    assert not was_not_utf8(decode_utf8(text.encode()))

@@ -87,7 +87,7 @@ def test_a_file_without_permission_is_missing(photos, monkeypatch):
     [
         ("c.csv", 'filename,caption\na.PNG,"a cat, asleep"\n./sub/a.jpg,a bird\n'),
         ("c.tsv", "\ufeffImage\tid\tText\r\na.PNG\t1\ta cat, asleep\r\nsub/a.jpg\t2\ta bird\r\n"),
-        ("c.csv", "path|title\nimages/a.PNG|a cat, asleep\na.PNG|a second caption\nsub/a.jpg|a bird\n"),
+        ("c.csv", "path|title\nmy photos ü/a.PNG|a cat, asleep\na.PNG|a second caption\nsub/a.jpg|a bird\n"),
     ],
 )
 def test_captions_come_from_a_table(photos, name, table):
