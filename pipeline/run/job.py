@@ -4,6 +4,7 @@ It only ever trusts the markers: an engine that loses a unit, a worker that dies
 work that the next pass, or the next job, finds and does.
 """
 
+import contextlib
 import itertools
 import secrets
 import threading
@@ -37,6 +38,8 @@ from schemas.names import LEASES_DIR, PROPOSALS_DIR, RUN_DIR
 _POLL_S = 0.5
 _NUM_DEAD_SHOWN = 3
 _MAX_FRUITLESS_PASSES = 3
+_LINGER_S = 30.0
+"""For which an engine may go on when all units are done: one that lost touch with a worker waits for ever."""
 _ERROR_OF: dict[Ending, type[Exception]] = {
     Ending.INPUT: SourceError,
     Ending.STORAGE: StorageError,
@@ -68,6 +71,10 @@ class JobResult:
     """What was found damaged when the job began, and was made again."""
     first_dead: tuple[DeadItem, ...]
     """The first images and regions that are dead."""
+
+
+class _EngineLingersError(Exception):
+    """All units are done, and the engine has not ended."""
 
 
 class Drain:
@@ -219,17 +226,21 @@ class Job:
         engine = load_engine(self._settings.run.engine)
         options = engine.check_options(self._engine_options, self._settings.run)
         self._storage.replace(token_file(self.run_id), b"seen\n")
-        engine.run_units(units, self._settings, options, self._wait)
+        with contextlib.suppress(_EngineLingersError):
+            engine.run_units(units, self._settings, options, self._wait)
 
     def _wait(self, thread: threading.Thread) -> None:
         """Hand a drain on to the workers, show the progress, and wait half a second for the engine's thread.
 
-        Raises InterruptedRunError where nothing has moved for too long.
+        Raises InterruptedRunError where nothing has moved for too long, and _EngineLingersError where there is nothing
+        left to wait for.
         """
         if self._drain.requested and not self.drained:
             self.drained = True
             retried(lambda: self._storage.replace(drain_file(self.run_id), b""))
         self._watch.show("finishing what is in hand" if self.drained else "")
+        if self._watch.done_for_s > _LINGER_S:
+            raise _EngineLingersError
         limit = self._settings.run.stall_timeout_s
         if self._watch.still_for_s > limit:
             raise InterruptedRunError(

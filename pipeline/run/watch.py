@@ -41,6 +41,7 @@ class Watch:
         self._next_at = 0.0
         self._seen: tuple[int, int, int] | None = None
         self._moved_at: float | None = None
+        self._done_at: float | None = None
 
     def show(self, note: str = "") -> None:
         """Look and tell, if it is time to."""
@@ -51,6 +52,10 @@ class Watch:
             held = in_hand(storage, self._plan.leases)
             seen = (self._markers.totals.num_shards, held.num_samples, len(storage.names(RUN_DIR)))
             self._note_movement(seen, num_held=held.num_units)
+            if todo or held.num_units:
+                self._done_at = None
+            elif self._done_at is None:
+                self._done_at = time.monotonic()
             self._tell(
                 Progress(
                     plan=self._plan,
@@ -71,6 +76,11 @@ class Watch:
         A lease's renewal is no movement: a worker that hangs renews too.
         """
         return 0.0 if self._moved_at is None else time.monotonic() - self._moved_at
+
+    @property
+    def done_for_s(self) -> float:
+        """Seconds since every unit was done and no worker held one; 0 while there is work."""
+        return 0.0 if self._done_at is None else time.monotonic() - self._done_at
 
     def _note_movement(self, seen: tuple[int, int, int], *, num_held: int) -> None:
         if self._moved_at is None and num_held == 0:

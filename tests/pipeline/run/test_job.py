@@ -18,7 +18,7 @@ from pipeline.errors import EngineError, InterruptedRunError
 from pipeline.plan import make
 from pipeline.plan.check import PlanError
 from pipeline.read.read import read_items
-from pipeline.run import job, lease
+from pipeline.run import beam_engine, job, lease
 from pipeline.run.job import Drain, JobResult, Progress
 from pipeline.run.log import Ending
 from pipeline.run.worker import Worker
@@ -455,3 +455,25 @@ def test_a_job_on_an_object_store(
     assert annotate([tars], url).num_units_run == 0
     assert Dataset.open(url).shards == tuple(ShardName("train", index) for index in range(3))
     assert list(open_storage(url).scratch.iterdir()) == []
+
+
+def test_an_engine_that_never_ends_is_left_once_all_units_are_done(
+    tars: Path, output: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beam waits for ever for a worker process that it lost touch with."""
+    monkeypatch.setattr(job, "_LINGER_S", 0.2)
+    let_go = threading.Event()
+    run_units = beam_engine.run_units
+
+    def lingering(units: Any, settings: Any, options: Any, wait: Any) -> None:
+        run_units(units, settings, options, wait)
+        thread = threading.Thread(target=let_go.wait, args=(60,))
+        thread.start()
+        while thread.is_alive():
+            wait(thread)
+
+    monkeypatch.setattr(beam_engine, "run_units", lingering)
+    assert not annotate([tars], output).drained
+    assert not let_go.is_set()
+    let_go.set()
+    assert digests(output) == undisturbed
