@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
 
-import cv2
 import msgspec
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
@@ -235,6 +234,8 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
 
 def _over_white_16_bit(image: Image.Image, data: bytes) -> Image.Image:
     """Return a 16-bit RGB PNG, of which Pillow gives the upper bytes, with its one transparent colour white."""
+    import cv2  # doctor decodes without the pipeline's extra: what shards store has 8 bits
+
     bgr16 = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if bgr16 is None or bgr16.dtype != np.uint16 or bgr16.shape[:2] != (image.height, image.width):
         raise ValueError("16-bit RGB with a transparent colour that cannot be told from the others")

@@ -185,7 +185,8 @@ def test_an_average_follows_the_student_and_a_frozen_teacher_does_not(folder, tm
 def test_half_precision_is_close_to_full(folder, tmp_path, precision):
     full = weights_after_a_step(folder, RECIPE, 100, str(tmp_path))
     half = weights_after_a_step(folder, change(RECIPE, precision=precision), 2, str(tmp_path))
-    assert torch.allclose(half["loss"], full["loss"], rtol=0.05)
+    # The first loss is 1 - cos, near 0: eight bits of a feature are an absolute error there.
+    assert torch.allclose(half["loss"], full["loss"], rtol=0.05, atol=5e-4)
     assert half["visual.proj"].dtype == torch.float32
 
 
