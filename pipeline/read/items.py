@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from math import inf
 from typing import BinaryIO
 
-from pipeline.read.keys import as_key
 from pipeline.read.local_files import UNREADABLE
 from pipeline.read.location import Location, NotAllowedError
 from pipeline.sample import Drop, SourceItem
@@ -31,14 +30,6 @@ class SampleError(Exception):
 def failed_item(key: str, index: int, uri: str, error: SampleError, bytes_lost: int = 0) -> SourceItem:
     """Return the item that stands in place of a sample that cannot be used."""
     return SourceItem(key=key, index=index, uri=uri, data=None, drop=error.drop, bytes_lost=bytes_lost)
-
-
-def failed_unit(uri: str, stem: str, index: int, error: SampleError) -> SourceItem:
-    """Return the one item that stands for what a file lost: all of it (`missing`), or its end (`truncated`).
-
-    `stem` is the file's path without suffix; `index` is the position after the file's last sample.
-    """
-    return failed_item(as_key(f"{stem}-{error.reason}"), index, uri, error)
 
 
 def read_file(location: Location, uri: str) -> bytes:

@@ -74,11 +74,6 @@ def spellings(name: str) -> list[str]:
     return names
 
 
-def one_name(uri: str) -> str:
-    """Return what two spellings of the name of one file have in common: composed accents, `/`, no `./`."""
-    return posixpath.normpath(unicodedata.normalize("NFC", uri).replace("\\", "/"))
-
-
 def check_allowed(uris: Collection[str], location: Location, where: str) -> None:
     """Raise SourceError, with the flag and the count, where none of the `uris` that a file names may be read."""
     refused = [uri for uri in uris if not location.allows(uri)]
