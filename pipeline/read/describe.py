@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from pipeline.read.formats import suffix_of
+from pipeline.read.formats import NOT_READ, suffix_of
 
 BOXES_FROM = (
     "a COCO file (coco:FILE.json?images=FOLDER), and from `regions` in the .json members of WebDataset tars (shards of "
@@ -81,7 +81,11 @@ def unread_files(uris: Iterable[str]) -> tuple[Unread, ...]:
     """Return the kinds, by suffix, of the files that are not read, most frequent first."""
     counts = Counter(suffix_of(uri) for uri in uris)
     return tuple(
-        Unread(name=suffix or "files without suffix", like=like(suffix), count=count)
+        Unread(
+            name=suffix or "files without suffix",
+            like="images" if suffix in NOT_READ else like(suffix),
+            count=count,
+        )
         for suffix, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     )
 

@@ -4,8 +4,6 @@ A suffix says what a file is taken for; what it is, its first bytes say (`decode
 """
 
 import struct
-from collections import Counter
-from collections.abc import Iterable
 from io import BytesIO
 
 from PIL import Image
@@ -84,9 +82,3 @@ def looks_like_picture(head: bytes) -> bool:
     except (OSError, SyntaxError, ValueError, TypeError, RuntimeError, OverflowError, struct.error):
         return False
     return True
-
-
-def count_not_read(names: Iterable[str]) -> dict[str, int]:
-    """Return how many of the files hold pictures that are not read, by suffix, most frequent first."""
-    counts = Counter(suffix for suffix in map(suffix_of, names) if suffix in NOT_READ)
-    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
