@@ -14,10 +14,10 @@ _NUM_DISTINCT = 300
 _WORDS = ("cat", "dog", "tree", "red car", "person")
 
 
-def make_tars(folder: Path, num_images: int, per_tar: int) -> None:
-    """Write `num_images` samples (image, caption, JSON with 2 to 4 regions, 3 on average) in tars of `per_tar`."""
+def make_tars(folder: Path, num_images: int, per_tar: int, regions: tuple[int, int] = (2, 4)) -> None:
+    """Write `num_images` samples (image, caption, JSON with `regions`, fewest to most) in tars of `per_tar`."""
     folder.mkdir(parents=True)
-    pool = [_sample(np.random.default_rng(seed)) for seed in range(_NUM_DISTINCT)]
+    pool = [_sample(np.random.default_rng(seed), regions) for seed in range(_NUM_DISTINCT)]
     for start in range(0, num_images, per_tar):
         with (folder / f"{start // per_tar:05d}.tar").open("wb") as tar:
             for index in range(start, min(start + per_tar, num_images)):
@@ -26,13 +26,13 @@ def make_tars(folder: Path, num_images: int, per_tar: int) -> None:
             tar.write(END)
 
 
-def _sample(rng: np.random.Generator) -> dict[str, bytes]:
+def _sample(rng: np.random.Generator, num_regions: tuple[int, int]) -> dict[str, bytes]:
     """Return the members of a sample by suffix: a smooth image of 64 to 96 pixels a side, as photographs are."""
     width, height = rng.integers(64, 97, size=2).tolist()
     coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
     image = BytesIO()
     coarse.resize((width, height), Image.Resampling.BICUBIC).save(image, "JPEG", quality=85)
-    regions = [_region(rng, width, height) for _ in range(rng.integers(2, 5))]
+    regions = [_region(rng, width, height) for _ in range(rng.integers(num_regions[0], num_regions[1] + 1))]
     record = {"width": width, "height": height, "regions": regions}
     caption = f"A {_WORDS[rng.integers(len(_WORDS))]} beside a {_WORDS[rng.integers(len(_WORDS))]}."
     return {"jpg": image.getvalue(), "txt": caption.encode(), "json": json.dumps(record).encode()}
