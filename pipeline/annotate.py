@@ -134,7 +134,7 @@ class Annotator:
         """The caption step, in all units so far."""
         return CaptionStep(
             captioner=_loaded(self.captioner),
-            crop=self.configuration.crop,
+            view=self.configuration.view,
             prepares_ahead=self._prepares_ahead,
             golden_answers=self.golden_answers.get("captioner"),
             health=self.health[Stage.CAPTION],

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pipeline.backends import check_ranges
 from pipeline.caption import captioner_class
-from pipeline.caption.crop import CropSettings
+from pipeline.caption.view import ViewSettings, check_asked, check_masks
 from pipeline.models.licenses import Licensed
 from pipeline.propose import proposer_class
 from pipeline.propose.select import SelectSettings
@@ -24,17 +24,18 @@ class CaptionConfiguration:
     """Name of the captioner."""
     caption: Any
     """The captioner's own config dataclass."""
-    crop: CropSettings = field(default_factory=CropSettings)
+    view: ViewSettings = field(default_factory=ViewSettings)
 
     def __post_init__(self) -> None:
         check_ranges(self.caption, flag="--caption")
+        check_asked(self.view, self.caption)
 
     def as_json(self) -> dict[str, Any]:
         """Return what is fingerprinted, as JSON values: settings, weights, algorithm and schema versions."""
         return {
             "schema_version": SCHEMA_VERSION,
             "captioner": self.identity("captioner"),
-            "crop": dataclasses.asdict(self.crop),
+            "view": self.view.as_json(),
         }
 
     def identity(self, kind: Literal["proposer", "captioner"]) -> dict[str, Any]:
@@ -71,6 +72,7 @@ class Configuration(CaptionConfiguration):
         if not 0 <= self.val_fraction < 1:
             raise ValueError(f"--val-fraction is {self.val_fraction}, but must be at least 0 and below 1")
         check_ranges(self.propose, flag="--propose")
+        check_masks(self.view, given=getattr(self.propose, "masks", False))
         super().__post_init__()
 
     @property
@@ -87,7 +89,7 @@ class Configuration(CaptionConfiguration):
             "captioner": self.identity("captioner"),
             "read": self.read.limits(),
             "select": dataclasses.asdict(self.select),
-            "crop": dataclasses.asdict(self.crop),
+            "view": self.view.as_json(),
             "val_fraction": self.val_fraction,
             "drop_empty": self.drop_empty,
             **self.read.excluded.as_json(proposer=self.proposer),

@@ -14,6 +14,8 @@ generation  decoding and scores, for `blip2` and `vlm`
 client      a server, its errors in words, proxies, for `openai`
 patience    retries, rate limit and waiting, for `openai`
 secrets     keys and passwords, for `openai`
+view        what a captioner sees of a region: the crop, context, the whole image with a box, or the mask
+crop        windows of an image
 pixels      crops sent to a device, or scaled
 step        the step of the flow: crops in batches over images, answers to captions
 judge       what becomes of an answer, and whether the model sees pictures at all

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.caption.base import Captioner, PreparingCaptioner, UnevenCaptioner
-from pipeline.caption.crop import CropSettings, crops_of
 from pipeline.caption.judge import Judge
+from pipeline.caption.view import ViewSettings, crops_of
 from pipeline.clock import StageClock
 from pipeline.models.batches import Batcher, Health
-from pipeline.sample import Caption, Crop, Drop, Sample
+from pipeline.sample import Caption, Crop, Drop, RegionCaption, Sample
 from schemas.reasons import Stage
 
 _WINDOW = 256
@@ -26,7 +26,7 @@ class CaptionStep:
     """Gives the regions of samples their captions; made once a worker, for all its units."""
 
     captioner: Captioner
-    crop: CropSettings
+    view: ViewSettings
     prepares_ahead: bool
     """Whether the captioner's CPU part may run ahead of the model on another thread."""
     golden_answers: str | None = None
@@ -53,7 +53,12 @@ class CaptionStep:
         """Give each region its caption, in batches over images; a sample goes on when its last region has one."""
 
         def cut(sample: Sample) -> Iterator[Crop]:
-            yield from clock.timed("crop", crops_of(sample, self.crop))
+            for seen in clock.timed("crop", crops_of(sample, self.view)) if sample.regions else ():
+                if isinstance(seen, Crop):
+                    yield seen
+                else:
+                    region_id, drop = seen
+                    sample.captions[region_id] = RegionCaption(drop=drop)
             if sample.image is not None:
                 sample.image = sample.image.released()
 
@@ -64,9 +69,10 @@ class CaptionStep:
         return clock.timed("caption", captioning.run_groups(samples, cut, take, window=_WINDOW))
 
     def provenance(self, config: Any) -> dict[str, Any]:
-        """Return what determines the captions, with the terms that the captioner stands under."""
+        """Return what determines the captions, with what was seen and the terms that the captioner stands under."""
         terms = [dataclasses.asdict(entry) for entry in self.captioner.licenses(config)]
-        return self.captioner.provenance() | {"licenses": terms, "golden_answers": self.golden_answers}
+        seen = {"view": self.view.as_json(), "licenses": terms, "golden_answers": self.golden_answers}
+        return self.captioner.provenance() | seen
 
     @functools.cached_property
     def _judge(self) -> Judge:

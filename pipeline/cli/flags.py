@@ -2,16 +2,18 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from pipeline.caption import CAPTIONERS, captioner_class
+from pipeline.caption.view import ViewSettings
 from pipeline.propose import PROPOSERS, proposer_class
 from schemas import flags
 from schemas.flags import flag_of, setting_flags
 
-GROUPS = ("read", "select", "crop", "propose", "caption")
+GROUPS = ("read", "select", "propose", "caption")
 """Groups of settings, whose flags are `--GROUP.NAME`."""
 _CHOOSES = {"propose": "--proposer", "caption": "--captioner"}
 
@@ -63,3 +65,14 @@ def add_flat(parser: ArgumentParser, settings: type[Any], only: Sequence[str] | 
             parser.add_argument(flag, action="store_true", help=text)
         else:
             parser.add_argument(flag, type=hint, default=field.default, help=text)
+
+
+def add_view(parser: ArgumentParser) -> None:
+    """Add the settings of what a captioner sees, which all captioners have, to those of the one that was chosen."""
+    for field, flag, hint, text in setting_flags(ViewSettings):
+        parser.add_argument(f"--caption.{flag[2:].replace('-', '_')}", type=hint, default=field.default, help=text)
+
+
+def take_view(parsed: Namespace) -> ViewSettings:
+    """Take what `add_view` added out of what was parsed: the captioner's own class has no such settings."""
+    return ViewSettings(**{field.name: parsed.caption.pop(field.name) for field in fields(ViewSettings)})

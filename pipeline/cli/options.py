@@ -16,8 +16,7 @@ import yaml
 from jsonargparse import Namespace
 
 from pipeline.caption import CAPTIONERS, captioner_class
-from pipeline.caption.crop import CropSettings
-from pipeline.cli.flags import GROUPS, FlagParser, HelpFormatter, add_flat, as_keys
+from pipeline.cli.flags import GROUPS, FlagParser, HelpFormatter, add_flat, add_view, as_keys, take_view
 from pipeline.cli.profiles import DEFAULT_PROFILE, PROFILES
 from pipeline.errors import EXIT_CODES
 from pipeline.propose import PROPOSERS, proposer_class
@@ -70,7 +69,7 @@ def parse(command: str, description: str, arguments: Sequence[str]) -> Options:
     parser = _parser(command, description, names)
     parsed = parser.parse_args(list(arguments))
     try:
-        return _options(parser.instantiate(parsed), names, engine_options)
+        return _options(parser, parsed, names, engine_options)
     except ValueError as error:
         parser.error(str(error))
         raise AssertionError("unreachable") from error
@@ -86,7 +85,7 @@ def from_settings(inputs: Sequence[str], output: str, settings: Mapping[str, Any
         parsed = parser.parse_object({**settings, "paths": [*inputs, output]})
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
-    return _options(parser.instantiate(parsed), names, engine_options=())
+    return _options(parser, parsed, names, engine_options=())
 
 
 def joined(arguments: Sequence[str], flag: str) -> list[str]:
@@ -184,9 +183,10 @@ def _parser(command: str, description: str, names: dict[str, str]) -> FlagParser
         add_flat(parser, ProbeSettings)
     add_flat(parser, Configuration, only=("val_fraction", "drop_empty"))
     proposer, captioner = proposer_class(names["proposer"]), captioner_class(names["captioner"])
-    classes = (ReadFlags, SelectSettings, CropSettings, proposer.config_class, captioner.config_class)
+    classes = (ReadFlags, SelectSettings, proposer.config_class, captioner.config_class)
     for group, settings in zip(GROUPS, classes, strict=True):
         parser.add_class_arguments(settings, group, skip={"allow"})
+    add_view(parser)
     parser.add_argument("--read.allow", action=_Append, default=[], metavar="DIR", help=_ALLOW_HELP)
     parser.set_defaults(profile_defaults(names))
     return parser
@@ -206,7 +206,7 @@ def _add_choices(parser: FlagParser, names: dict[str, str]) -> None:
 def profile_defaults(names: dict[str, str]) -> dict[str, Any]:
     """Return the profile's settings, without those that suit a backend which another one stands in for."""
     profile = PROFILES[names["profile"]]
-    suits = {name: "captioner" if name.startswith(("caption.", "crop.")) else "proposer" for name in profile.defaults}
+    suits = {name: "captioner" if name.startswith("caption.") else "proposer" for name in profile.defaults}
     return {
         name: value for name, value in profile.defaults.items() if names[suits[name]] == getattr(profile, suits[name])
     }
@@ -222,7 +222,9 @@ class _Append(argparse.Action):
         namespace[self.dest] = [*(namespace.get(self.dest) or []), values]
 
 
-def _options(settings: Namespace, names: dict[str, str], engine_options: Sequence[str]) -> Options:
+def _options(parser: FlagParser, parsed: Namespace, names: dict[str, str], engine_options: Sequence[str]) -> Options:
+    view = take_view(parsed)
+    settings = parser.instantiate(parsed)
     *inputs, output = settings.paths or [""]
     if not inputs:
         raise ValueError("give at least one INPUT, and OUTPUT last")
@@ -238,7 +240,7 @@ def _options(settings: Namespace, names: dict[str, str], engine_options: Sequenc
         caption=settings.caption,
         read=ReadSettings(**dataclasses.asdict(settings.read), excluded=excluded),
         select=settings.select,
-        crop=settings.crop,
+        view=view,
         val_fraction=settings.val_fraction,
         drop_empty=settings.drop_empty,
     )
