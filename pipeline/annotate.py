@@ -18,6 +18,7 @@ from pipeline.clock import StageClock
 from pipeline.models.batches import Batcher, Health
 from pipeline.models.device import leaves_cpu_free
 from pipeline.plan.plan import Plan
+from pipeline.propose import proposers
 from pipeline.propose.base import PreparingProposer, Proposer
 from pipeline.propose.select import select, too_low_resolution
 from pipeline.read.read import decoded_ahead, read_items
@@ -156,7 +157,9 @@ class Annotator:
         """Return what determines the proposals, with the terms that the proposer stands under."""
         proposer = _loaded(self.proposer)
         terms = [dataclasses.asdict(entry) for entry in proposer.licenses(self.configuration.propose)]
-        return proposer.provenance() | {"licenses": terms, "golden_answers": self.golden_answers.get("proposer")}
+        answered = {"licenses": terms, "golden_answers": self.golden_answers.get("proposer")}
+        package = proposers.package(proposer.name)
+        return proposer.provenance() | answered | ({"package": package} if package else {})
 
 
 def _propose(samples: Iterator[Sample], proposing: Batcher[Sample, Proposals], clock: StageClock) -> Iterator[Sample]:

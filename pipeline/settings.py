@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline.backends import check_ranges
-from pipeline.caption import captioner_class
+from pipeline.caption import captioners
 from pipeline.caption.view import ViewSettings, check_asked, check_masks
 from pipeline.models.licenses import Licensed
-from pipeline.propose import proposer_class
+from pipeline.propose import proposers
 from pipeline.propose.select import SelectSettings
 from pipeline.read.exclusions import ReadSettings
+from pipeline.registry import Registry
 from schemas.hashes import fingerprint
 from schemas.names import SCHEMA_REVISION, SCHEMA_VERSION, TRAIN, VAL
 
@@ -41,11 +42,11 @@ class CaptionConfiguration:
     def identity(self, kind: Literal["proposer", "captioner"]) -> dict[str, Any]:
         """Return a model's part of the configuration, its weights by hash or commit."""
         assert kind == "captioner", "boxes are given: there is no proposer"
-        return _identity(captioner_class(self.captioner), self.caption)
+        return _identity(captioners, self.captioner, self.caption)
 
     def licenses(self) -> tuple[Licensed, ...]:
         """Return the terms of the models' code and weights."""
-        terms: tuple[Licensed, ...] = captioner_class(self.captioner).licenses(self.caption)
+        terms: tuple[Licensed, ...] = captioners.load(self.captioner).licenses(self.caption)
         return terms
 
     def fingerprint(self) -> str:
@@ -98,12 +99,12 @@ class Configuration(CaptionConfiguration):
     def identity(self, kind: Literal["proposer", "captioner"]) -> dict[str, Any]:
         """Return a model's part of the configuration, its weights by hash or commit."""
         if kind == "proposer":
-            return _identity(proposer_class(self.proposer), self.propose)
+            return _identity(proposers, self.proposer, self.propose)
         return super().identity(kind)
 
     def licenses(self) -> tuple[Licensed, ...]:
         """Return the terms of the models' code and weights."""
-        return (*proposer_class(self.proposer).licenses(self.propose), *super().licenses())
+        return (*proposers.load(self.proposer).licenses(self.propose), *super().licenses())
 
 
 def splits_of(val_fraction: float) -> tuple[str, ...]:
@@ -111,10 +112,12 @@ def splits_of(val_fraction: float) -> tuple[str, ...]:
     return (TRAIN, VAL) if val_fraction > 0 else (TRAIN,)
 
 
-def _identity(backend: type[Any], config: Any) -> dict[str, Any]:
+def _identity(registry: Registry, name: str, config: Any) -> dict[str, Any]:
     """Return what tells this backend's output from another's; weights are named by hash or commit, not by path."""
+    backend, package = registry.load(name), registry.package(name)
     settings = dataclasses.asdict(config) | backend.weights(config)
-    return {"name": backend.name, "version": backend.version, "settings": settings}
+    identity = {"name": backend.name, "version": backend.version, "settings": settings}
+    return identity | ({"package": package} if package else {})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Captioners: crops in, sentences out. A backend is one file here and one line in `CAPTIONERS`.
+"""Captioners: crops in, sentences out. A backend is one file here and one line in `CAPTIONERS`; or another package's.
 
 base        the protocol
 blip2       BLIP-2 by transformers
@@ -24,9 +24,10 @@ repetition  whether a text is that of a model that got stuck
 thoughts    what chat models think before they answer
 """
 
+import dataclasses
 from typing import Any
 
-from pipeline.backends import load_backend
+from pipeline.registry import Registry
 
 CAPTIONERS: dict[str, str] = {
     "blip2": "pipeline.caption.blip2:Blip2",
@@ -35,12 +36,24 @@ CAPTIONERS: dict[str, str] = {
     "rule": "pipeline.caption.rule:Rule",
     "vlm": "pipeline.caption.vlm:Vlm",
 }
-"""Name of each captioner and where its class is, "module:Class"."""
+"""Name of each captioner of ours and where its class is, "module:Class"."""
+
+
+def _settings_of_all() -> frozenset[str]:
+    from pipeline.caption.view import ViewSettings
+
+    return frozenset(field.name for field in dataclasses.fields(ViewSettings))
+
+
+captioners = Registry(
+    kind="captioner", own=CAPTIONERS, group="fineclip.captioners", method="caption", taken=_settings_of_all
+)
+"""All that are installed."""
 
 
 def captioner_class(name: str) -> type[Any]:
     """Import and return the captioner class called `name`: it is built as `cls(config, device=device)`.
 
-    Raises ValueError, listing the known names, for any other name.
+    Raises ValueError, listing the known names, for any other name; and as `Registry.load` does.
     """
-    return load_backend(CAPTIONERS, "captioner", name)
+    return captioners.load(name)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.caption import captioners
 from pipeline.caption.base import Captioner, PreparingCaptioner, UnevenCaptioner
 from pipeline.caption.judge import Judge
 from pipeline.caption.view import ViewSettings, crops_of
@@ -72,7 +73,8 @@ class CaptionStep:
         """Return what determines the captions, with what was seen and the terms that the captioner stands under."""
         terms = [dataclasses.asdict(entry) for entry in self.captioner.licenses(config)]
         seen = {"view": self.view.as_json(), "licenses": terms, "golden_answers": self.golden_answers}
-        return self.captioner.provenance() | seen
+        package = captioners.package(self.captioner.name)
+        return self.captioner.provenance() | seen | ({"package": package} if package else {})
 
     @functools.cached_property
     def _judge(self) -> Judge:

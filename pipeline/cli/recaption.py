@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 
 from rich.console import Console
 
-from pipeline.caption import CAPTIONERS, captioner_class
+from pipeline.caption import captioner_class, captioners
 from pipeline.cli import progress
 from pipeline.cli.command import draining_on_signals, ending
 from pipeline.cli.counts import print_counts
@@ -110,8 +110,8 @@ def _parser(names: dict[str, str]) -> FlagParser:
     parser.add_argument(
         "--profile", choices=[*PROFILES], metavar="NAME", help="Take the captioner of a profile, with its settings."
     )
-    described = f"What describes the regions: {', '.join(CAPTIONERS)}. Its own settings are the --caption ones."
-    parser.add_argument("--captioner", choices=[*CAPTIONERS], metavar="NAME", help=described)
+    described = f"What describes the regions: {captioners.listed}. Its own settings are the --caption ones."
+    parser.add_argument("--captioner", choices=captioners.names, metavar="NAME", help=described)
     add_flat(parser, RunSettings, only=[field.name for field in fields(RunSettings) if field.name not in _OF_PROPOSERS])
     parser.add_class_arguments(captioner_class(names["captioner"]).config_class, "caption")
     add_view(parser)

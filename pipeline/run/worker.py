@@ -255,7 +255,14 @@ def load_models(
 def _check_weights(configuration: CaptionConfiguration, planned: Mapping[str, Any], stage: Stage) -> None:
     """Raise WorkError unless the model of a stage is, with its settings and weights, the one that was planned."""
     kind: Literal["proposer", "captioner"] = "proposer" if stage is Stage.PROPOSE else "captioner"
-    if canonical_json(configuration.identity(kind)) != canonical_json(planned[kind]):
+    found = configuration.identity(kind)
+    if found.get("package") != planned[kind].get("package"):
+        here, there = (" ".join(one.get("package", {}).values()) or "ours" for one in (found, planned[kind]))
+        raise WorkError(
+            f"the {kind} {found['name']} is of another package here ({here}) than the job was planned with ({there}): "
+            "install the same one on every machine"
+        )
+    if canonical_json(found) != canonical_json(planned[kind]):
         raise WorkError(
             f"the {kind}'s weights found here are not those that the job was planned with: give a revision that is a "
             "commit, and the same files to every machine"
