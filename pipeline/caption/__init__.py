@@ -2,7 +2,7 @@
 
 base        the protocol
 blip2       BLIP-2 by transformers
-vlm         any chat model that sees, by transformers
+vlm         any model that sees and is asked, by transformers
 openai      any server that speaks OpenAI's chat completions
 clip_rule   the concept of a pool nearest to the region under a CLIP, in a template: RegionCLIP's rule
 rule        sentences made from colours, size and position; no weights
@@ -21,6 +21,7 @@ step        the step of the flow: crops in batches over images, answers to capti
 judge       what becomes of an answer, and whether the model sees pictures at all
 normalise   what a captioner returned, tidied or refused
 repetition  whether a text is that of a model that got stuck
+locations   tokens that say places in an answer, for `vlm`
 thoughts    what chat models think before they answer
 """
 

@@ -15,6 +15,10 @@ Unfinished = Literal["dead", "keep"]
 Dtype = Literal["float32", "float16", "bfloat16", "int8"]
 
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+_FORCED_END = "forced_eos_token_id"
+"""What ends a caption at its limit, so that a cut one would look whole."""
+_PARTS = ("language_model", "text_decoder")
+"""What of a model may generate, with settings of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +84,7 @@ def load_model(kind: Any, path: Path, *, dtype: Dtype, device: str, **arguments:
     """Return the model in `path` as `kind` (a class of transformers), on the device, in eval mode.
 
     int8 holds the matrices in 8 bits, by bitsandbytes, and runs in float16. Settings for sampling that come with the
-    model are forgotten, as captions are not sampled.
+    model are forgotten, as captions are not sampled, and so is an end that is forced at the limit of tokens.
     """
     import transformers
 
@@ -92,9 +96,9 @@ def load_model(kind: Any, path: Path, *, dtype: Dtype, device: str, **arguments:
     model = kind.from_pretrained(path, dtype=torch_dtype(dtype), local_files_only=True, **arguments)
     if dtype != "int8":  # which `from_pretrained` has put there, and which cannot be moved
         model = model.to(device)
-    for part in (model, getattr(model, "language_model", None)):
+    for part in (model, *(getattr(model, name, None) for name in _PARTS)):
         settings = getattr(part, "generation_config", None)
-        for name in _SAMPLING if settings is not None else ():
+        for name in (*_SAMPLING, _FORCED_END) if settings is not None else ():
             setattr(settings, name, None)
     return model.eval()
 
@@ -149,4 +153,6 @@ def captions_of(output: Any, tokenizer: Any, generation_config: Any, *, tags: Ma
 def decoded(row: list[int], tokenizer: Any, tags: Mapping[int, str]) -> str:
     """Return the text of some tokens without the special ones, but for those in `tags`."""
     parts = [(tag, [*tokens]) for tag, tokens in itertools.groupby(row, key=tags.get)]
-    return "".join(tag or tokenizer.decode(tokens, skip_special_tokens=True) for tag, tokens in parts)
+    return "".join(
+        tag * len(tokens) if tag else tokenizer.decode(tokens, skip_special_tokens=True) for tag, tokens in parts
+    )
