@@ -45,6 +45,8 @@ OPENAI = ["openai>=3"]
 """The client of `--captioner openai`, which speaks to any OpenAI-compatible server."""
 ULTRALYTICS = ["ultralytics-opencv-headless>=8.4"]
 """AGPL-3.0. Imported by `--propose.engine ultralytics` alone."""
+SEGMENT_ANYTHING = ["segment-anything>=1.0"]
+"""`--propose.engine segment-anything`: Meta's own code, Apache-2.0, pure Python on torch and torchvision."""
 DATAFLOW = ["apache-beam[gcp]==2.77.0"]
 """`-- --runner=DataflowRunner`: Google's clients, some 340 MB."""
 RAY = ["ray>=2.60"]
@@ -91,9 +93,10 @@ setup(
         "openai": OPENAI,
         "ultralytics": ULTRALYTICS,
         "ray": RAY,
+        "segment-anything": SEGMENT_ANYTHING,
         "dataflow": DATAFLOW,
         "viewer": VIEWER,
-        "dev": DEV + OPENAI + RAY,
+        "dev": DEV + OPENAI + RAY + SEGMENT_ANYTHING,
     },
     entry_points={"console_scripts": ["fineclip=fineclip:run"]},
 )

@@ -11,7 +11,8 @@ ultralytics        Ultralytics' side of it, and of FastSAM
 libreyolo          libreyolo's
 fastsam            FastSAM's masks and their boxes
 rpn                the region proposal network of torchvision's Faster R-CNN
-sam                Segment Anything's automatic masks and their boxes
+sam                Segment Anything's automatic masks and their boxes, SAM 2's and EdgeTAM's too
+segment_anything   Segment Anything by the package of its authors
 selective_search   OpenCV's selective search with a score of our own; no weights
 """
 
