@@ -34,6 +34,8 @@ _WRONG_UNION = re.compile(
     r"Subtypes:.*?Errors:(?P<expected>.*)\n\s*Given value type: .*?\n\s*Given value: (?P<value>.*)",
     re.DOTALL,
 )
+_UNKNOWN_SETTING = re.compile(r"(?:Group '([\w.]+)' does not accept o|O)ption '(.+?)'(?: is not accepted)?")
+_WRONG_CHOICE = re.compile(r'Parser key "(?P<key>[\w.]+)": \'(?P<value>.*)\' not among choices \[(?P<names>.*)\]')
 
 
 class FlagParser(ArgumentParser):
@@ -49,8 +51,11 @@ class FlagParser(ArgumentParser):
 
     def hint(self, flag: str) -> str:
         """Return what to add to the error of an unknown flag: which one was meant."""
-        known = {option.replace("_", "-") for action in self._actions for option in action.option_strings}
-        return _meant(flag.replace("_", "-"), known)
+        return _meant(flag.replace("_", "-"), self.known())
+
+    def known(self) -> set[str]:
+        """Return all flags, as they are written."""
+        return {option.replace("_", "-") for action in self._actions for option in action.option_strings}
 
     def _in_words(self, message: str) -> str:
         """Return what jsonargparse or argparse complains of as a sentence that names flags as they are written."""
@@ -60,6 +65,13 @@ class FlagParser(ArgumentParser):
         if unknown := re.match(r"[Uu]nrecognized arguments: (--?[\w.-]+)", message):
             flag = unknown[1]
             return message.replace(flag, flag.replace("_", "-")) + self.hint(flag)
+        if unknown := _UNKNOWN_SETTING.match(message):
+            flag = flag_of(".".join(filter(None, unknown.groups())))
+            return f"{flag}: there is no such setting{self.hint(flag)}"
+        if choice := _WRONG_CHOICE.match(message):
+            names = re.findall(r"[\w-]+", choice["names"])
+            must_be = f"must be one of {', '.join(names)}{_meant(choice['value'], names)}"
+            return f"{flag_of(choice['key'])} is {choice['value']!r}, but {must_be}"
         if choice := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
             return message + _meant(choice[1], re.findall(r"[\w-]+", choice[2]))
         if missing := re.match(r"(the following arguments are required: )(.*)", message):

@@ -15,6 +15,7 @@ from tests.builders import (
     CHEAP,
     annotate,
     data_files,
+    jpeg,
     members,
     read_markers,
     run,
@@ -100,6 +101,9 @@ WRONG = {
     "photos out --bogus 3": "unrecognized arguments: --bogus",
     "photos out --sheld-size 3": "did you mean --shard-size?",
     "photos out --select.max-region 3": "did you mean --select.max-regions?",
+    "photos out --proposer yolov9 --propose.sha265 x": "did you mean --propose.sha256?\n",
+    "photos out --propose.sha265 x": "did you mean --propose.sha256? (a setting of yolov9,",
+    "photos out --selects.min-side 3": "did you mean --select.min-side?",
     "photos out --propose.model x": "(a setting of yolov9, fastsam, rpn, sam: choose one with --proposer)",
     "photos out --shard-size many": "--shard-size is 'many', but must be a whole number",
     "photos out --shard-size 0": "--shard-size is 0, but must be at least 1",
@@ -154,6 +158,42 @@ def test_files_of_somebody_else_are_not_overwritten(photos: Path, tmp_path: Path
     assert [path.name for path in output.iterdir()] == [name]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (CHEAP, "takes the boxes that come with the images"),
+        (("--profile", "weightless", "--", "--runer=FlinkRunner"), "did you mean --runner?"),
+    ],
+)
+def test_a_refused_command_leaves_nothing_behind(
+    photos: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+):
+    for record in photos.glob("*.json"):
+        record.unlink()
+    outcome = run("annotate", photos, tmp_path / "new" / "out", *arguments)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_refused_command_leaves_a_folder_that_was_there(tmp_path: Path):
+    photos = write_files(tmp_path / "photos", {"a.jpg": jpeg(0)})
+    (tmp_path / "out").mkdir()
+    assert run("plan", photos, tmp_path / "out", *CHEAP).code == 2
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc here")
+@pytest.mark.parametrize("command", ["annotate", "plan"])
+def test_an_output_where_no_folder_can_be_made_is_told_at_once(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, command: str
+):
+    monkeypatch.setattr("schemas.store_errors.time.sleep", None)
+    outcome = run(command, photos, "/proc/xx", *CHEAP[2:], "--proposer", "selective_search")
+    assert outcome.code == 5
+    assert "/proc/xx: no folder can be made there: choose another OUTPUT" in outcome.err
+
+
 def test_an_unknown_subcommand_is_exit_code_2():
     outcome = run("anotate")
     assert outcome.code == 2
@@ -162,8 +202,11 @@ def test_an_unknown_subcommand_is_exit_code_2():
 
 
 CONFIGS = {
-    "bogus: 3": "'bogus' is not accepted",
-    "select: {max_region: 3}": "'max_region'",
+    "bogus: 3": "--bogus: there is no such setting",
+    "sheld_size: 3": "--sheld-size: there is no such setting; did you mean --shard-size?",
+    "select: {max_region: 3}": "--select.max-region: there is no such setting; did you mean --select.max-regions?",
+    "propose: {sha265: x}": "did you mean --propose.sha256?",
+    "select: 3": "select is 3, but must hold settings, as in {'min_image_side': 32}",
     "shard_size: many": "many",
     "[1, 2]": "holds no settings",
     "a: [": "while parsing",

@@ -35,8 +35,8 @@ def materialize_main(arguments: Sequence[str]) -> int:
         check_output([options.data], options.output)
     except ValueError as error:
         parser.error(str(error))
-    with progress.Bar(Console(emoji=False, stderr=True)) as bar:
-        totals, num_units_run = materialize(options.data, options.overlay, options.output, watch=bar.show)
+    with progress.working(Console(emoji=False, stderr=True)) as show:
+        totals, num_units_run = materialize(options.data, options.overlay, options.output, watch=show)
     console = Console(emoji=False)
     print_counts(console, totals)
     if num_units_run == 0:

@@ -70,7 +70,7 @@ def parse(command: str, description: str, arguments: Sequence[str]) -> Options:
     parser = _parser(command, description, names)
     parsed = parser.parse_args(list(arguments))
     try:
-        return _options(parser.instantiate(parsed), names, engine_options)
+        return _options(parser.settings(parsed), names, engine_options)
     except ValueError as error:
         parser.error(str(error))
         raise AssertionError("unreachable") from error
@@ -86,7 +86,7 @@ def from_settings(inputs: Sequence[str], output: str, settings: Mapping[str, Any
         parsed = parser.parse_object({**settings, "paths": [*inputs, output]})
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
-    return _options(parser.instantiate(parsed), names, engine_options=())
+    return _options(parser.settings(parsed), names, engine_options=())
 
 
 def joined(arguments: Sequence[str], flag: str) -> list[str]:

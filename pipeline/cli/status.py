@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from pipeline.cli import progress
 from pipeline.cli.counts import dead_line, print_counts, size_of
-from pipeline.cli.progress import Bar
 from pipeline.errors import EXIT_CODES
 from pipeline.overlay.markers import OverlayMarkers
 from pipeline.overlay.plan import BaseShard
@@ -83,8 +83,8 @@ def status_main(arguments: Sequence[str]) -> int:
 
 def _watch(plan: Plan, markers: Markers) -> None:
     """Show a bar until every unit is done, whoever does them."""
-    with Bar(Console(emoji=False, stderr=True), names_workers=True) as bar:
-        watch = Watch(plan, markers, bar.show)
+    with progress.working(Console(emoji=False, stderr=True), names_workers=True) as show:
+        watch = Watch(plan, markers, show)
         watch.show()
         while units_to_do(plan, markers):
             time.sleep(plan.storage.poll_s)

@@ -34,8 +34,8 @@ def doctor_main(arguments: Sequence[str]) -> int:
         threads=options.threads,
     )
     try:
-        with report.ReadingBar(Console(emoji=False, stderr=True)) as bar:
-            diagnosis = examine(options.data, checks, bar)
+        with report.reading(Console(emoji=False, stderr=True)) as watcher:
+            diagnosis = examine(options.data, checks, watcher)
         report.show(Console(emoji=False, highlight=False), diagnosis)
         if options.json is not None:
             report.write_json(options.json, diagnosis)
