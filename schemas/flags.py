@@ -5,7 +5,6 @@ It alone in `schemas` needs jsonargparse, and only commands import it.
 
 import argparse
 import dataclasses
-import difflib
 import inspect
 import re
 import shutil
@@ -15,6 +14,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import docstring_parser
 from jsonargparse import ArgumentParser, set_parsing_settings
+
+from schemas.plain_flags import meant
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -51,7 +52,7 @@ class FlagParser(ArgumentParser):
 
     def hint(self, flag: str) -> str:
         """Return what to add to the error of an unknown flag: which one was meant."""
-        return _meant(flag.replace("_", "-"), self.known())
+        return meant(flag.replace("_", "-"), self.known())
 
     def known(self) -> set[str]:
         """Return all flags, as they are written."""
@@ -70,10 +71,10 @@ class FlagParser(ArgumentParser):
             return f"{flag}: there is no such setting{self.hint(flag)}"
         if choice := _WRONG_CHOICE.match(message):
             names = re.findall(r"[\w-]+", choice["names"])
-            must_be = f"must be one of {', '.join(names)}{_meant(choice['value'], names)}"
+            must_be = f"must be one of {', '.join(names)}{meant(choice['value'], names)}"
             return f"{flag_of(choice['key'])} is {choice['value']!r}, but {must_be}"
         if choice := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
-            return message + _meant(choice[1], re.findall(r"[\w-]+", choice[2]))
+            return message + meant(choice[1], re.findall(r"[\w-]+", choice[2]))
         if missing := re.match(r"(the following arguments are required: )(.*)", message):
             return missing[1] + ", ".join(map(self._as_written, missing[2].split(", ")))
         return message
@@ -92,14 +93,9 @@ def _must_be(expected: str, value: str) -> str | None:
     """Return in words what the parser expected; None where it is of a kind that has none."""
     if choices := re.search(r"Literal\[(.*?)\]", expected):
         names = re.findall(r"'([^']*)'", choices[1])
-        return f"must be one of {', '.join(names)}{_meant(value, names)}"
+        return f"must be one of {', '.join(names)}{meant(value, names)}"
     kinds = [kind for kind in re.findall(r"Expected a <class '(\w+)'>", expected) if kind != "NoneType"]
     return f"must be {' or '.join(_KINDS.get(kind, kind) for kind in kinds)}" if kinds else None
-
-
-def _meant(given: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(given, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def flag_of(key: str) -> str:

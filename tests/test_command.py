@@ -13,6 +13,7 @@ import yaml
 import fineclip
 from tests.builders import (
     CHEAP,
+    SEARCH,
     annotate,
     data_files,
     jpeg,
@@ -288,6 +289,37 @@ def test_status_of_nothing_says_so(tmp_path: Path, exists: bool):
     assert list(tmp_path.glob("out/*")) == []
 
 
+LIGHT = {
+    "status out --ded": "unrecognized arguments: --ded; did you mean --dead?",
+    "status out other": "unrecognized arguments: other: too many are given",
+    "status out --reason decod": "did you mean decode?",
+    "status ": "OUTPUT is empty",
+    "view out --prot 3": "did you mean --port?",
+    "view out --port x": "--port is 'x', but must be a whole number",
+    "view file.txt": "file.txt: a file, no folder",
+    "sheet out s.html --limit 2.5": "--limit is '2.5', but must be a whole number",
+    "sheet file.txt s.html": "file.txt: a file, no folder",
+    "doctor out --max-repeted 1": "did you mean --max-repeated?",
+    "doctor out --sample x": "invalid whole number value: 'x'",
+    "doctor out --json nowhere/found.json": "--json nowhere/found.json: there is no folder nowhere",
+    "doctor file.txt": "file.txt: a file, no folder",
+    "materialize out new --overlay a --over b": "did you mean --overlay?",
+    "score out --filtr x": "did you mean --filter?",
+    "train-mini detecter --run x": "did you mean detector?",
+}
+
+
+@pytest.mark.parametrize("arguments", LIGHT)
+def test_wrong_usage_of_the_light_commands_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file.txt").write_text("no data set")
+    outcome = run(*arguments.split(" "))
+    assert outcome.code == 2, outcome
+    assert LIGHT[arguments] in outcome.err
+
+
 @pytest.mark.parametrize("arguments", [(), ("a", "b"), ("--bogus",)])
 def test_status_takes_one_folder(arguments: tuple[str, ...]):
     outcome = run("status", *arguments)
@@ -397,6 +429,29 @@ def test_help_imports_neither_beam_nor_numpy():
         "import sys, fineclip; fineclip.main(['--help']); print({'apache_beam', 'numpy', 'pipeline'} & {*sys.modules})"
     )
     assert python(code).stdout.splitlines()[-1] == "set()"
+
+
+def shell(command: str, **options: object) -> "subprocess.CompletedProcess[str]":
+    program = f"{sys.executable} -m pipeline"
+    line = command.replace("fineclip", program)
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=ROOT, **options)  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.mark.parametrize("command", ["status {out} --dead", "status {out}", "annotate --help", "--help"])
+def test_a_reader_that_closes_the_pipe_is_no_error(tmp_path: Path, command: str):
+    source = write_files(tmp_path / "photos", {f"{number:05d}.jpg": b"no picture" for number in range(800)})
+    assert run("annotate", source, tmp_path / "out", *SEARCH).code == 1
+    ended = shell(f"fineclip {command.format(out=tmp_path / 'out')} | head -c 1; exit ${{PIPESTATUS[0]}}")
+    assert ended.stderr == ""
+    assert ended.returncode in (0, 141), "not 1, which means that too much is dead"
+
+
+def test_no_place_to_write_to_is_a_sentence():
+    closed = shell("fineclip --help >&-")
+    assert (closed.returncode, closed.stderr) == (0, "")
+    full = shell("fineclip --help > /dev/full")
+    assert full.returncode == 5
+    assert full.stderr == "fineclip: No space left on device: free space, then run the same command again\n"
 
 
 def test_a_missing_package_is_named_with_the_extra_that_holds_it():
