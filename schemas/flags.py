@@ -66,6 +66,8 @@ class FlagParser(ArgumentParser):
         if unknown := re.match(r"[Uu]nrecognized arguments: (--?[\w.-]+)", message):
             flag = unknown[1]
             return message.replace(flag, flag.replace("_", "-")) + self.hint(flag)
+        if re.match("[Uu]nrecognized arguments: [^-]", message):
+            return f"{message} (one too many, or apart from the others)"
         if unknown := _UNKNOWN_SETTING.match(message):
             flag = flag_of(".".join(filter(None, unknown.groups())))
             return f"{flag}: there is no such setting{self.hint(flag)}"

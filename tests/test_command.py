@@ -99,6 +99,8 @@ def test_help_shows_the_settings_of_the_chosen_proposer(proposer: str):
 WRONG = {
     "": "give at least one INPUT, and OUTPUT last",
     "photos": "give at least one INPUT, and OUTPUT last",
+    "photos --limit 3 out": "unrecognized arguments: out (one too many, or apart from the others)",
+    "photos out -- more": "more: is no option of Beam's; INPUT and OUTPUT stand before the `--`",
     "photos out --bogus 3": "unrecognized arguments: --bogus",
     "photos out --sheld-size 3": "did you mean --shard-size?",
     "photos out --select.max-region 3": "did you mean --select.max-regions?",

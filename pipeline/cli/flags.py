@@ -49,7 +49,8 @@ class FlagParser(flags.FlagParser):
                 default = self.get_defaults()[group]
                 name, value = next(iter(vars(default).items()))
                 raise ValueError(f"{group} is {parsed[group]!r}, but must hold settings, as in {{{name!r}: {value!r}}}")
-        return self.instantiate(parsed)
+        settings: Namespace = self.instantiate(parsed)
+        return settings
 
 
 def as_keys(arguments: Sequence[str]) -> list[str]:
