@@ -47,9 +47,7 @@ SUBCOMMANDS = {
     "status": _Subcommand("pipeline.cli.status:status_main", "", "count what a data set holds now"),
     "view": _Subcommand("pipeline.viewer.command:view_main", "viewer", "look at boxes and captions in the browser"),
     "sheet": _Subcommand("pipeline.viewer.command:sheet_main", "viewer", "write a contact sheet, one HTML file"),
-    "doctor": _Subcommand(
-        "pipeline.doctor.command:doctor_main", "viewer", "check that a data set is whole and will train"
-    ),
+    "doctor": _Subcommand("pipeline.doctor.command:doctor_main", "", "check that a data set is whole and will train"),
 }
 
 

@@ -40,11 +40,12 @@ def test_a_plain_installation_counts(plain: Path, data: Path, tmp_path: Path) ->
     counted = ask(plain, tmp_path, "status", data)
     assert counted.returncode == 0, counted.stderr
     assert "complete" in counted.stdout
+    assert ask(plain, tmp_path, "doctor", data).stdout.startswith("healthy: 1 shard")
 
 
 @pytest.mark.parametrize(
     ("command", "extra"),
-    [("annotate", "pipeline"), ("train --recipe mini --out RUN", "trainer"), ("view", "viewer"), ("doctor", "viewer")],
+    [("annotate", "pipeline"), ("train --recipe mini --out RUN", "trainer"), ("view", "viewer")],
 )
 def test_a_missing_extra_is_named_once(plain: Path, data: Path, tmp_path: Path, command: str, extra: str) -> None:
     ended = ask(plain, tmp_path, *command.split(), data)

@@ -95,12 +95,13 @@ def test_the_viewer_runs(url, modules):
     assert process.returncode == 0
 
 
-def test_the_base_alone_counts(tmp_path):
+def test_the_base_alone_counts_and_checks(tmp_path):
     assert run("annotate", write_photos(tmp_path / "photos", 2), tmp_path / "out", *CHEAP).code == 0
-    counted = command(modules_of("SCHEMAS", "COMMAND"), "status", tmp_path / "out")
-    ran = subprocess.run(counted, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert ran.returncode == 0, ran.stderr
-    assert "complete" in ran.stdout
+    for name, told in (("status", "complete"), ("doctor", "healthy")):
+        asked = command(modules_of("SCHEMAS", "COMMAND"), name, tmp_path / "out")
+        ran = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=ROOT)
+        assert ran.returncode == 0, ran.stderr
+        assert told in ran.stdout
 
 
 def test_what_is_missing_is_noticed(modules):
