@@ -22,7 +22,7 @@ from pipeline.run.worker import Worker, WorkerSettings, drain_file, load_models,
 from pipeline.settings import CaptionConfiguration, RunSettings
 from pipeline.store.commit import LostFileError, roll_forward, sweep, withdraw
 from pipeline.store.scratch import sweep_scratch
-from pipeline.store.storage import at_work, open_storage, retried
+from pipeline.store.storage import at_work, open_storage, retried, storage_errors
 from pipeline.write.shards import BalanceError, UnitReport
 from schemas.folder import DatasetError, Folder
 from schemas.names import COMMIT_DIR, LEASES_DIR
@@ -114,8 +114,9 @@ def recaption(
     if run.permissive_only:
         check_permissive(configuration.licenses())
     storage, folder = open_storage(data), Folder(data)
-    with at_work(storage):
+    with storage_errors(storage.url):
         markers = find_shards(folder, folder.sizes())
+    with at_work(storage):
         plan = plan_overlay(storage, overlay, markers, tool=TOOL, configuration=configuration.as_json())
         settings = RecaptionSettings(plan=plan, configuration=configuration, run=run, run_id=new_run_id())
         done = OverlayMarkers(storage, overlay, plan.bases)
