@@ -9,12 +9,11 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 SCHEMAS = ["msgspec>=0.20", "numpy>=2", "pyarrow>=20", "fsspec[http]>=2025.5"]
-# zstandard reads .tar.zst: plans name sources, so `status`, `doctor` and `view` import the readers too
-COMMAND = ["jsonargparse[signatures]>=4.40", "rich>=14", "zstandard>=0.18"]
+# pillow and zstandard (.tar.zst): plans name sources, so `status`, `doctor` and `view` import the readers too
+COMMAND = ["jsonargparse[signatures]>=4.40", "pillow>=11", "rich>=14", "zstandard>=0.18"]
 PIPELINE = [
     "apache-beam==2.77.0",
     "filelock>=3.15",
-    "pillow>=11",
     "platformdirs>=4",
     "prometheus-client>=0.22",  # --metrics-port; Apache-2.0, without dependencies
     "pycocotools>=2.0.8",
@@ -28,11 +27,10 @@ PIPELINE = [
     "scipy>=1.7",
     "open_clip_torch>=3.2",
 ]
-VIEWER = ["duckdb>=1.4", "pillow>=11", "starlette>=0.46", "uvicorn>=0.34"]
+VIEWER = ["duckdb>=1.4", "starlette>=0.46", "uvicorn>=0.34"]
 TRAINER = [
     "accelerate>=1.10",
     "open_clip_torch>=3.2",
-    "pillow>=11",
     "safetensors>=0.6",
     "tensorboard>=2.20",
     "timm>=1.0.20",

@@ -105,6 +105,8 @@ class Folder:
             return None
         except (FileNotFoundError, NotADirectoryError) as error:
             raise DatasetError(f"{self.url}: no such folder; give the OUTPUT of `fineclip annotate`") from error
+        if [entry["name"] for entry in entries if entry["type"] == "file"] == [self._root]:
+            raise DatasetError(f"{self.url}: a file, no folder; give the OUTPUT of `fineclip annotate`")
         return {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in entries if entry["type"] != "directory"}
 
     def size(self, name: str) -> int | None:

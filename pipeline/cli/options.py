@@ -229,8 +229,9 @@ class _Append(argparse.Action):
 
 
 def _options(parser: FlagParser, parsed: Namespace, names: dict[str, str], engine_options: Sequence[str]) -> Options:
+    parser.check_groups(parsed)
     view = take_view(parsed)
-    settings = parser.instantiate(parsed)
+    settings = parser.settings(parsed)
     *inputs, output = settings.paths or [""]
     if not inputs:
         raise ValueError("give at least one INPUT, and OUTPUT last")

@@ -43,7 +43,7 @@ def recaption_main(arguments: Sequence[str]) -> int:
         options = _parse(arguments)
         if options.run.permissive_only:
             check_permissive(options.configuration.licenses())
-        with progress.Bar(console) as bar:
+        with progress.working(console) as show:
             result = recaption(
                 options.data,
                 options.overlay,
@@ -51,7 +51,7 @@ def recaption_main(arguments: Sequence[str]) -> int:
                 run=options.run,
                 engine_options=options.engine_options,
                 drain=drain,
-                watch=bar.show,
+                watch=show,
             )
     _closing(Console(emoji=False), result, options)
     keys = f"rows with status 'dead' in the tables *.{options.overlay}.parquet the keys"
@@ -79,8 +79,9 @@ def _parse(arguments: Sequence[str]) -> _Options:
     if parsed.captioner is None and parsed.profile is None:
         parser.error("name the captioner by --captioner NAME, or by a --profile")
     try:
+        parser.check_groups(parsed)
         view = take_view(parsed)
-        settings = parser.instantiate(parsed)
+        settings = parser.settings(parsed)
         configuration = CaptionConfiguration(captioner=names["captioner"], caption=settings.caption, view=view)
         run = flat(RunSettings, settings)
     except ValueError as error:

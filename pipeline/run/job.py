@@ -31,7 +31,7 @@ from pipeline.run.worker import WorkerSettings, drain_file, token_file
 from pipeline.settings import Configuration, PlanSettings, RunSettings
 from pipeline.store.commit import sweep
 from pipeline.store.scratch import sweep_scratch
-from pipeline.store.storage import Storage, StorageError, in_parallel, open_storage, retried, storage_errors
+from pipeline.store.storage import Storage, StorageError, at_work, in_parallel, open_storage, retried
 from pipeline.write.shards import BalanceError
 from schemas.names import LEASES_DIR, PROPOSALS_DIR, RUN_DIR
 
@@ -115,8 +115,9 @@ def annotate(
     if run.permissive_only:
         check_permissive(configuration.licenses())
     storage = open_storage(output)
-    with storage_errors(storage.url):
-        storage.check()
+    with at_work(storage):
+        if load_plan(storage) is None:  # what the engine refuses leaves no plan
+            load_engine(run.engine).check_options(engine_options, run)
         planned = retried(
             lambda: _plan(storage, inputs, configuration, plan, append=append, trust_inputs=run.trust_inputs)
         )

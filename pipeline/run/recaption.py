@@ -25,7 +25,7 @@ from pipeline.run.worker import Worker, WorkerSettings, drain_file, load_models,
 from pipeline.settings import CaptionConfiguration, RunSettings
 from pipeline.store.commit import LostFileError, roll_forward, sweep, withdraw
 from pipeline.store.scratch import sweep_scratch
-from pipeline.store.storage import open_storage, retried, storage_errors
+from pipeline.store.storage import at_work, open_storage, retried, storage_errors
 from pipeline.write.shards import BalanceError, UnitReport
 from schemas.dataset import Dataset
 from schemas.folder import DatasetError, Folder
@@ -123,7 +123,7 @@ def recaption(
         markers = find_shards(folder, folder.sizes())
         if configuration.view.view == "alpha":
             check_masks(configuration.view, given=_has_masks(Dataset(folder, markers=markers)))
-        storage.check()
+    with at_work(storage):
         plan = plan_overlay(storage, overlay, markers, tool=TOOL, configuration=configuration.as_json())
         settings = RecaptionSettings(plan=plan, configuration=configuration, run=run, run_id=new_run_id())
         done = OverlayMarkers(storage, overlay, plan.bases)

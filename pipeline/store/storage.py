@@ -10,6 +10,7 @@ Names are relative to OUTPUT, with `/` between folders. What each operation prom
 Locally these are fsync, hard link and rename; on an object store an upload, a conditional put and a copy.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import BinaryIO, Protocol, TypeVar
 
 from pipeline.store.local import LocalStorage
 from pipeline.store.objects import ObjectStorage
+from schemas.names import ATTEMPTS_DIR, LEASES_DIR, PROPOSALS_DIR
 from schemas.paths import open_fs
 from schemas.store_errors import StorageError, retried, storage_errors
 
@@ -25,6 +27,7 @@ __all__ = [
     "ObjectStorage",
     "Storage",
     "StorageError",
+    "at_work",
     "in_parallel",
     "open_storage",
     "retried",
@@ -116,6 +119,26 @@ def open_storage(url: str) -> Storage:
             f"mixing their files; choose an OUTPUT that is local or on one of {', '.join(sorted(_CONDITIONAL_PUT))}"
         )
     return ObjectStorage(url)
+
+
+@contextlib.contextmanager
+def at_work(storage: Storage) -> Iterator[None]:
+    """Check OUTPUT, turn its OSErrors into StorageErrors, and leave no empty folder behind that was made meanwhile.
+
+    So a command that is refused leaves nothing. What another job puts into a folder keeps it.
+    """
+    root = Path(storage.url)
+    made = [folder for folder in (root, *root.parents) if not folder.exists()] if storage.is_local else []
+    try:
+        with storage_errors(storage.url):
+            storage.check()
+            yield
+    finally:
+        for name in (ATTEMPTS_DIR, LEASES_DIR, PROPOSALS_DIR):
+            storage.remove_folder(name)
+        for folder in made:
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
 
 
 def in_parallel(storage: Storage, function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:

@@ -19,6 +19,7 @@ from pipeline.viewer.selection import parse
 from pipeline.viewer.server import build
 from pipeline.viewer.session import Session
 from pipeline.viewer.sheet import make_sheet
+from schemas.plain_flags import PlainParser
 from schemas.store_errors import StorageError
 
 DONE = 0
@@ -78,8 +79,8 @@ def sheet_main(arguments: Sequence[str]) -> int:
     return DONE
 
 
-def _parser(name: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"fineclip {name}", description=description, allow_abbrev=False)
+def _parser(name: str, description: str) -> PlainParser:
+    parser = PlainParser(f"fineclip {name}", description)
     parser.add_argument("data", metavar="DATA", help=_DATA_HELP)
     parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="may be given several times")
     parser.add_argument("--filter", action="append", default=[], metavar="FILE", help="a filter list; several may be")
@@ -103,6 +104,8 @@ def _view(options: argparse.Namespace) -> None:
             _say(f"through {name}: open its address for port {listener.getsockname()[1]}, followed by {token}/")
         sys.stdout.write(f"{url}\n")
         sys.stdout.flush()
+        if sys.stderr.isatty():
+            _say("open this address in a browser; Ctrl-C ends the viewer")
         if options.open:
             webbrowser.open(url)
         config = uvicorn.Config(

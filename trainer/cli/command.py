@@ -1,7 +1,7 @@
 """The subcommands `train` and `evaluate`: settings in, the exit code out.
 
 What they do needs torch, which takes seconds to import and may not be installed: it is imported once the options are
-known to be good, so that `--help` and wrong usage need neither.
+known to be good and what they name is there, so that `--help`, wrong usage and wrong paths need neither.
 """
 
 import json
@@ -11,16 +11,20 @@ from typing import Any
 
 from rich.console import Console
 
+from schemas.dataset import Dataset
 from trainer.cli.options import parse_evaluate, parse_train
 from trainer.cli.outputs import check_file, check_folder
 from trainer.errors import DONE, INTERRUPTED
+from trainer.run.files import find_checkpoint
 
 
 def train_main(arguments: Sequence[str]) -> int:
     """Run `fineclip train` and return its exit code; errors that a person can act on carry theirs."""
     options = parse_train(arguments)
     check_folder(options.out, "--out")
-    from schemas.dataset import Dataset
+    dataset = Dataset.open(options.data, overlays=options.overlays, filters=options.filters)
+    if options.settings.eval_data is not None:
+        Dataset.open(options.settings.eval_data)
     from trainer.loss.gather import rank
     from trainer.run.loop import train
     from trainer.run.processes import joined_processes
@@ -28,7 +32,6 @@ def train_main(arguments: Sequence[str]) -> int:
 
     with joined_processes(options.settings.device) as device, stopping_on_signals() as stop:
         console = Console(emoji=False, stderr=True, quiet=rank() != 0)
-        dataset = Dataset.open(options.data, overlays=options.overlays, filters=options.filters)
         result = train(
             dataset, Path(options.out), options.recipe, options.settings, device=device, console=console, stop=stop
         )
@@ -46,7 +49,8 @@ def evaluate_main(arguments: Sequence[str]) -> int:
     """Run `fineclip evaluate` and return its exit code; errors that a person can act on carry theirs."""
     options = parse_evaluate(arguments)
     check_file(options.out, "--out")
-    from schemas.dataset import Dataset
+    find_checkpoint(options.checkpoint)
+    dataset = Dataset.open(options.data, overlays=options.overlays, filters=options.filters)
     from trainer.data.index import build_index
     from trainer.evaluate.embed import embed
     from trainer.evaluate.tasks import EVALUATORS
@@ -59,7 +63,6 @@ def evaluate_main(arguments: Sequence[str]) -> int:
     with joined_processes(options.device) as device:
         loaded = load_any(options.checkpoint, image_size=options.image_size, alpha=options.alpha)
         templates = DEFAULT_TEMPLATES if options.templates is None else read_templates(options.templates)
-        dataset = Dataset.open(options.data, overlays=options.overlays, filters=options.filters)
         index = build_index(dataset, options.split)
         for task in options.tasks:
             EVALUATORS[task].check(index)

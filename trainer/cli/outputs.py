@@ -1,6 +1,7 @@
 """Where a command writes, looked at before hours of work: what is in the way is said first."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from schemas.store_errors import StorageError
@@ -28,3 +29,7 @@ def _check_parent(folder: Path, where: str, named: str) -> None:
         raise StorageError(f"{where}: a file is in the way ({nearest}): choose another {named}")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise StorageError(f"{where}: permission denied: choose another {named}")
+    try:  # rights are not all: file systems may be read-only, full, or none that files are made on
+        Path(tempfile.mkdtemp(prefix=".fineclip-", dir=nearest)).rmdir()
+    except OSError as error:
+        raise StorageError(f"{where}: {error.strerror}: choose another {named}") from error
