@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.caption import captioners
-from pipeline.caption.base import Captioner, PreparingCaptioner, UnevenCaptioner
+from pipeline.caption.base import Captioner, PreparingCaptioner, RestartingCaptioner, UnevenCaptioner
 from pipeline.caption.judge import Judge
 from pipeline.caption.view import ViewSettings, crops_of
 from pipeline.clock import StageClock
@@ -67,7 +67,9 @@ class CaptionStep:
             sample.captions[crop.region_id] = self._judge.region_caption(sample.key, crop, outcome)
             captioning.report.unfinished += isinstance(outcome, Caption) and outcome.unfinished is not None
 
-        return clock.timed("caption", captioning.run_groups(samples, cut, take, window=_WINDOW))
+        yield from clock.timed("caption", captioning.run_groups(samples, cut, take, window=_WINDOW))
+        if isinstance(self.captioner, RestartingCaptioner):
+            captioning.report.restarts += self.captioner.new_restarts()
 
     def provenance(self, config: Any) -> dict[str, Any]:
         """Return what determines the captions, with what was seen and the terms that the captioner stands under."""
