@@ -205,4 +205,5 @@ def _completion(asked: Asked) -> str:
 
 
 if __name__ == "__main__":
-    FakeCaptionServer(port=int(sys.argv[1])).start()
+    delay_s = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+    FakeCaptionServer(lambda asked: time.sleep(delay_s), port=int(sys.argv[1])).start()
