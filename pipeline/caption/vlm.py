@@ -17,6 +17,7 @@ from pipeline.caption.generation import (
     Decoding,
     Dtype,
     Unfinished,
+    answers_of,
     captions_of,
     check_dtype,
     libraries,
@@ -211,8 +212,8 @@ class Vlm(CaptionerBase):
         import torch
 
         with torch.inference_mode():
-            output = self._model.generate(**prepared.inputs, **self.config.arguments())
-            captions = captions_of(output, self._processor.tokenizer, self._generation, tags=self._tags)
+            tokens, logs = answers_of(self._model, self._model, prepared.inputs, self.config)
+            captions = captions_of(tokens, logs, self._processor.tokenizer, self._generation, tags=self._tags)
         return [
             replace(caption, text=without_locations(caption.text, self._processor, prompt=self.prompt or ""))
             for caption in captions[: prepared.num_crops]  # the others pad the batch
