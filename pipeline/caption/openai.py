@@ -259,13 +259,9 @@ class Openai(CaptionerBase):
 
     def _data_url(self, pixels: Pixels) -> str:
         """Return a crop as it is sent."""
-        from PIL import Image
-
-        image = Image.fromarray(scaled(pixels, min_side=self.config.min_side, max_side=self.config.max_side))
-        encoded = io.BytesIO()
-        options = {"quality": self.config.jpeg_quality, "subsampling": 0} if self.config.image_format == "jpeg" else {}
-        image.save(encoded, self.config.image_format, **options)
-        return f"data:image/{self.config.image_format};base64,{base64.b64encode(encoded.getvalue()).decode()}"
+        config = self.config
+        fitting = scaled(pixels, min_side=config.min_side, max_side=config.max_side)
+        return data_url(fitting, config.image_format, quality=config.jpeg_quality)
 
     def _choice(self, client: "Client", image_url: str, prompt: str | None) -> "Choice":
         """Send a request and return what the model says. Raises openai's errors, as for what is no completion.
@@ -339,6 +335,16 @@ class Openai(CaptionerBase):
             command = redacted(words_of(self._managed.command))
             said["server"] = {"command": command, "version": self._server_version}
         return said
+
+
+def data_url(pixels: Pixels, image_format: Literal["jpeg", "png"], *, quality: int) -> str:
+    """Return a picture as a URL that holds it; JPEG at `quality`, with all of its colours."""
+    from PIL import Image
+
+    encoded = io.BytesIO()
+    options = {"quality": quality, "subsampling": 0} if image_format == "jpeg" else {}
+    Image.fromarray(pixels).save(encoded, image_format, **options)
+    return f"data:image/{image_format};base64,{base64.b64encode(encoded.getvalue()).decode()}"
 
 
 def _drop(message: str) -> Drop:
