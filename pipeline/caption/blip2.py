@@ -173,9 +173,8 @@ class Blip2(CaptionerBase):
         import torch
 
         with torch.inference_mode():
-            decoder = self._model.language_model
-            tokens, logs = answers_of(self._model, decoder, prepared.inputs, self.config)
-            tokenizer, settings = self._processor.tokenizer, decoder.generation_config
+            tokens, logs = answers_of(self._model, prepared.inputs, self.config)
+            tokenizer, settings = self._processor.tokenizer, self._model.language_model.generation_config
             captions = captions_of(tokens, logs, tokenizer, settings, tags=self._tags)
         return captions[: prepared.num_crops]  # the others pad the batch
 

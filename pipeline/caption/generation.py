@@ -119,11 +119,11 @@ def thought_tags(tokenizer: Any) -> dict[int, str]:
     return {number: token.content for number, token in added if token.special and is_tag(token.content)}
 
 
-def answers_of(model: Any, decoder: Any, inputs: Mapping[str, Any], decoding: Decoding) -> "tuple[Tensor, Tensor]":
+def answers_of(model: Any, inputs: Mapping[str, Any], decoding: Decoding) -> "tuple[Tensor, Tensor]":
     """Return the new tokens of `generate`, `[B, T]` int64, and the log probabilities of them, `[B, T]` float32.
 
-    The probabilities are by the raw logits of `decoder`, the part of `model` whose steps choose the tokens. In a greedy
-    search each step's logits are given up for the chosen token's: kept, they take as much as B x T x vocabulary floats.
+    The probabilities are by the raw logits. In a greedy search each step's are given up for the chosen token's: kept,
+    they take as much as B x T x vocabulary floats.
     """
     if decoding.num_beams > 1:
         output = model.generate(**inputs, **decoding.arguments())
@@ -132,11 +132,13 @@ def answers_of(model: Any, decoder: Any, inputs: Mapping[str, Any], decoding: De
         tokens = output.sequences[:, -length:]
         return tokens, _logs_of_beams(output.logits[:length], tokens, rows[:, :length])
     chosen = _ChosenLogs()
-    hook = decoder.register_forward_hook(chosen.keep)
+    parts = [part for part in (model, *(getattr(model, name, None) for name in _PARTS)) if part is not None]
+    hooks = [part.register_forward_hook(chosen.keep) for part in parts]  # one of them has the logits
     try:
         output = model.generate(**inputs, **decoding.arguments(), stopping_criteria=[chosen])
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
     return output.sequences[:, -len(chosen.steps) :], chosen.logs()
 
 
@@ -150,9 +152,10 @@ class _ChosenLogs:
         self.steps: list[Tensor] = []
         self._logits: Tensor | None = None
 
-    def keep(self, decoder: Any, inputs: Any, output: Any) -> None:
-        """Take the logits of a step, as a forward hook."""
-        self._logits = output.logits[:, -1]
+    def keep(self, part: Any, inputs: Any, output: Any) -> None:
+        """Take the logits of a step, as a forward hook of the part of the model that has them."""
+        if getattr(output, "logits", None) is not None:
+            self._logits = output.logits[:, -1]
 
     def __call__(self, input_ids: "Tensor", scores: Any, **_: Any) -> "Tensor":
         import torch

@@ -190,7 +190,7 @@ def test_a_caption_is_unfinished_unless_an_end_is_in_it(
     for one in (short, long):
         prepared = one.prepare(_crops(4), [None] * 4)
         with torch.inference_mode():
-            rows, _ = answers_of(one._model, one._model.language_model, prepared.inputs, one.config)
+            rows, _ = answers_of(one._model, prepared.inputs, one.config)
         end = one._model.language_model.generation_config.eos_token_id
         has_end = [end in row for row in rows.tolist()]
         assert [caption.unfinished is None for caption in one.generate(prepared)] == has_end
@@ -216,14 +216,13 @@ def test_a_model_in_halves_is_in_halves_throughout(folder: Path, dtype: str) -> 
 def test_greedy_search_gives_each_step_s_logits_up(folder: Path) -> None:
     captioner = Blip2(_config(folder))
     prepared = captioner.prepare(_crops(4), [None] * 4)
-    decoder = captioner._model.language_model
     with torch.inference_mode():
-        tokens, logs = answers_of(captioner._model, decoder, prepared.inputs, captioner.config)
+        tokens, logs = answers_of(captioner._model, prepared.inputs, captioner.config)
         plain = captioner._model.generate(**prepared.inputs, **captioner.config.arguments() | {"output_logits": True})
     assert tokens.tolist() == plain.sequences[:, -len(plain.logits) :].tolist()
     kept = torch.stack([step.log_softmax(-1) for step in plain.logits], dim=1).gather(2, tokens[..., None])[..., 0]
     assert torch.allclose(logs, kept, atol=1e-5)
-    assert not decoder._forward_hooks
+    assert not captioner._model.language_model._forward_hooks
 
 
 def test_missing_weights_say_which_flag_takes_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
