@@ -52,6 +52,7 @@ RAY = ["ray>=2.60"]
 DEV = [
     "axe-playwright-python>=0.1.8",  # carries axe-core, the rules of accessibility that the browser tests hold
     "datasets>=4",
+    "fastapi>=0.115",  # what `transformers serve` wants, a real server to test against
     "hypothesis>=6.100",
     "moto[server]>=5.1",  # an S3 to test against, which knows conditional puts
     "mypy>=1.15",
@@ -62,6 +63,7 @@ DEV = [
     "pre-commit>=4",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
+    "python-multipart>=0.0.20",  # as fastapi
     "ruff>=0.12",
     "s3fs>=2026.6",
     "types-PyYAML>=6",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.caption import captioners
-from pipeline.caption.base import Captioner, PreparingCaptioner, UnevenCaptioner
+from pipeline.caption.base import Captioner, PreparingCaptioner, RestartingCaptioner, UnevenCaptioner
 from pipeline.caption.judge import Judge
 from pipeline.caption.view import ViewSettings, crops_of
 from pipeline.clock import StageClock
@@ -18,8 +18,9 @@ from pipeline.models.batches import Batcher, Health
 from pipeline.sample import Caption, Crop, Drop, RegionCaption, Sample
 from schemas.reasons import Stage
 
-_WINDOW = 256
-"""Samples that may follow a batch's first crop: where regions are rare, a batch goes to the captioner unfilled."""
+_LEAST_WINDOW, _WINDOW_A_PLACE = 256, 4
+"""Samples that may follow a batch's first crop: where regions are rare, a batch goes to the captioner unfilled. So many
+at least, and so many for each of a batch's places."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,10 @@ class CaptionStep:
             sample.captions[crop.region_id] = self._judge.region_caption(sample.key, crop, outcome)
             captioning.report.unfinished += isinstance(outcome, Caption) and outcome.unfinished is not None
 
-        return clock.timed("caption", captioning.run_groups(samples, cut, take, window=_WINDOW))
+        window = max(_LEAST_WINDOW, _WINDOW_A_PLACE * self.captioner.batch_size)
+        yield from clock.timed("caption", captioning.run_groups(samples, cut, take, window=window))
+        if isinstance(self.captioner, RestartingCaptioner):
+            captioning.report.restarts += self.captioner.new_restarts()
 
     def provenance(self, config: Any) -> dict[str, Any]:
         """Return what determines the captions, with what was seen and the terms that the captioner stands under."""

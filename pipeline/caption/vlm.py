@@ -17,6 +17,7 @@ from pipeline.caption.generation import (
     Decoding,
     Dtype,
     Unfinished,
+    answers_of,
     captions_of,
     check_dtype,
     libraries,
@@ -72,7 +73,7 @@ class VlmConfig(Decoding):
     """Pixels; crops with a longer side are scaled down to it."""
     license: str | None = None
     """Licence of the weights, where you know it and the ledger does not; it goes into the provenance."""
-    batch_size: int = 8
+    batch_size: int = 64
     """Crops of up to 448 x 448 pixels a model call, fewer of larger ones; short batches are padded to a power-of-two
     share of it as far as that leaves room."""
 
@@ -211,8 +212,8 @@ class Vlm(CaptionerBase):
         import torch
 
         with torch.inference_mode():
-            output = self._model.generate(**prepared.inputs, **self.config.arguments())
-            captions = captions_of(output, self._processor.tokenizer, self._generation, tags=self._tags)
+            tokens, logs = answers_of(self._model, prepared.inputs, self.config)
+            captions = captions_of(tokens, logs, self._processor.tokenizer, self._generation, tags=self._tags)
         return [
             replace(caption, text=without_locations(caption.text, self._processor, prompt=self.prompt or ""))
             for caption in captions[: prepared.num_crops]  # the others pad the batch

@@ -193,6 +193,9 @@ def _describe(stage: str, batches: BatchReport, worked: float) -> str:
         text += f" and waiting for its inputs {batches.waited_s / worked:.0%}"
     if batches.unfinished:
         text += f"; {batches.unfinished:,} answers were cut short (--caption.max-new-tokens, --caption.unfinished)"
+    if batches.restarts:
+        times = "once" if batches.restarts == 1 else f"{batches.restarts:,} times"
+        text += f"; the server of --caption.serve was started again {times}"
     if batches.learned_size < batches.batch_size:
         text += f"; out of memory: batches of {batches.batch_size} were cut to {batches.learned_size}"
     return f"{text}."

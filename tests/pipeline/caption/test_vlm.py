@@ -99,7 +99,7 @@ def test_a_score_counts_the_tokens_up_to_the_end(model: str, request: pytest.Fix
     captioner = Vlm(_config(request.getfixturevalue(model)))
     prepared = captioner.prepare(_crops(2), [captioner.prompt] * 2)
     with torch.inference_mode():
-        output = captioner._model.generate(**prepared.inputs, **captioner.config.arguments())
+        output = captioner._model.generate(**prepared.inputs, **captioner.config.arguments() | {"output_logits": True})
     logs = torch.stack([logits.log_softmax(-1).max(-1).values for logits in output.logits], dim=1)
     second = output.sequences[0, -6:][1].item()
     captioner._model.generation_config.eos_token_id = [second]  # now the first caption has two tokens
