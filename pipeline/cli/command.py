@@ -18,6 +18,7 @@ from pipeline.plan.check import check_plan
 from pipeline.plan.make import make_plan
 from pipeline.plan.plan import load_plan
 from pipeline.read import open_source
+from pipeline.read.remote import looked_up_once
 from pipeline.run import job
 from pipeline.run.probe import forecast, probe, workload
 from pipeline.run.status import Markers, units_to_do
@@ -82,7 +83,7 @@ def plan_main(arguments: Sequence[str]) -> int:
     options = parse("plan", "Cut the inputs into shards and show what annotate would do.", arguments)
     _check_models(options)
     storage = open_storage(options.output)
-    with storage_errors(storage.url):
+    with storage_errors(storage.url), looked_up_once():
         plan = load_plan(storage)
         if plan is None:
             plan = make_plan(storage, options.inputs, options.configuration, options.plan)

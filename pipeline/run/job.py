@@ -19,6 +19,7 @@ from pipeline.models.licenses import check_permissive
 from pipeline.plan.check import check_plan
 from pipeline.plan.make import extend_plan, make_plan
 from pipeline.plan.plan import Plan, load_plan
+from pipeline.read.remote import looked_up_once
 from pipeline.run import lease
 from pipeline.run.dead import DeadItem, dead_items
 from pipeline.run.engines import load_engine
@@ -155,11 +156,12 @@ def _plan(
     trust_inputs: bool,
 ) -> Plan:
     planned = load_plan(storage)
-    if planned is None:
-        return make_plan(storage, inputs, configuration, settings)
-    if append:
-        return extend_plan(planned, inputs, configuration, settings, trust_inputs=trust_inputs)
-    check_plan(planned, inputs, configuration, settings, trust_inputs=trust_inputs)
+    with looked_up_once():
+        if planned is None:
+            return make_plan(storage, inputs, configuration, settings)
+        if append:
+            return extend_plan(planned, inputs, configuration, settings, trust_inputs=trust_inputs)
+        check_plan(planned, inputs, configuration, settings, trust_inputs=trust_inputs)
     return planned
 
 

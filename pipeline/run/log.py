@@ -26,7 +26,7 @@ class Ending(StrEnum):
     INPUT = "input"
     """The source could not be read."""
     STORAGE = "storage"
-    """OUTPUT could not be read or written."""
+    """OUTPUT could not be read or written, or an INPUT's store failed."""
     UNBALANCED = "unbalanced"
     """Its counts do not add up."""
     SERVER = "server"

@@ -11,7 +11,7 @@ from pipeline.annotate import Annotator
 from pipeline.caption import captioner_class
 from pipeline.caption.base import Captioner
 from pipeline.caption.judge import check_sees
-from pipeline.errors import BrokenModelError, SourceError, UnseenOutputError, WorkError
+from pipeline.errors import BrokenModelError, InputError, SourceError, UnseenOutputError, WorkError
 from pipeline.golden.answers import KeptAnswers, check_models
 from pipeline.models.batches import Health
 from pipeline.models.device import Device, enter_thread
@@ -141,6 +141,8 @@ class Worker:
         try:
             with storage_errors(self._storage.url):
                 return retried(lambda: self._under_lease(unit, work))
+        except InputError as error:
+            return Ending.STORAGE, str(error), None
         except SourceError as error:
             return Ending.INPUT, str(error), None
         except OSError as error:
