@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from schemas.paths import is_url
+
 _Result = TypeVar("_Result")
 
 _TRIES = 3
@@ -65,6 +67,15 @@ def in_words(error: Exception, where: str, *, reads: bool = False) -> StorageErr
     if _UNREACHABLE.search(names):
         remedy = "check the address and the network, then run the same command again; finished shards are kept"
     return StorageError(f"{where}: {told}; {remedy}", may_pass=True)
+
+
+def check_here(path: str, named: str) -> None:
+    """Raise StorageError for a URL where only a local path can be written; `named` is how it is given: `--out`."""
+    if is_url(path):
+        raise StorageError(
+            f"{named} {path}: is written on this machine, and not to a store; name a path here, and copy it there when it "
+            "is done"
+        )
 
 
 def _status(error: Exception) -> int:

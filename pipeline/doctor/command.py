@@ -11,7 +11,7 @@ from pipeline.doctor import report
 from pipeline.doctor.examine import Checks, examine
 from pipeline.doctor.findings import Level
 from pipeline.doctor.loading import LoaderShape
-from schemas.store_errors import StorageError
+from schemas.store_errors import StorageError, check_here
 
 HEALTHY, ILL = 0, 1
 _EPILOG = (
@@ -22,6 +22,8 @@ _EPILOG = (
 def doctor_main(arguments: Sequence[str]) -> int:
     """Run `fineclip doctor` and return its exit code. Raises errors that carry theirs."""
     options = _parser().parse_args(arguments)
+    if options.json is not None:
+        check_here(options.json, "--json")
     given = {name: getattr(options, name) for name in ("world_size", "workers", "batch_size")}
     given = {name: value for name, value in given.items() if value is not None}
     checks = Checks(
@@ -38,7 +40,7 @@ def doctor_main(arguments: Sequence[str]) -> int:
             diagnosis = examine(options.data, checks, bar)
         report.show(Console(emoji=False, highlight=False), diagnosis)
         if options.json is not None:
-            report.write_json(options.json, diagnosis)
+            report.write_json(Path(options.json), diagnosis)
     except StorageError:
         raise
     except OSError as error:
@@ -69,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     threads = "shards read at a time (default: %(default)s)"
     parser.add_argument("--threads", type=count, default=defaults.threads, metavar="N", help=threads)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings there too")
+    parser.add_argument("--json", metavar="FILE", help="write the findings there too")
     training = parser.add_argument_group(
         "training", "With any of these, the shards are checked against loaders that give whole shards to workers."
     )

@@ -178,7 +178,9 @@ class Location:
         they are to be missed when read, and noticed when they appear.
         """
         found = self._local_files() if self.is_local else once(("files", self), lambda: list(self._remote_files()))
-        visible = {file.uri: file for file in found if not any(part.startswith(".") for part in file.uri.split("/"))}
+        # stores show a folder as an empty object, whose name ends in a slash, where a tool has made one
+        named = (file for file in found if file.uri and not file.uri.endswith("/"))
+        visible = {file.uri: file for file in named if not any(part.startswith(".") for part in file.uri.split("/"))}
         return [visible[uri] for uri in sorted(visible)]
 
     def find(self, uris: Collection[str]) -> list[SourceFile]:
@@ -312,7 +314,10 @@ def _remote_kind(path: str) -> str | None:
     fs, remote_path = url_to_fs(path)
     try:
         with input_store(path):
-            return str(fs.info(remote_path)["type"])
+            info = fs.info(remote_path)
+            # some tools leave an empty object of the folder's name beside what is in it
+            hides = info["type"] == "file" and info.get("size") == 0 and not is_web(path) and fs.isdir(f"{remote_path}/")
+            return "directory" if hides else str(info["type"])
     except FileNotFoundError:
         return None
 

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -82,6 +83,7 @@ class Worker:
         self._annotators: dict[tuple[Stage, ...], Annotator] = {}
         self._working = threading.Lock()
         self._num_broken = 0
+        self._drain_look_at = 0.0
         with contextlib.suppress(OSError):  # what killed attempts left on this machine; a job can do without
             sweep_scratch(self._storage.scratch)
 
@@ -161,6 +163,7 @@ class Worker:
         """
         self._num_broken = self._num_broken + 1 if isinstance(error, BrokenModelError) else _BROKEN_UNITS
         if self._num_broken >= _BROKEN_UNITS:
+            self._drain_look_at = 0.0
             with contextlib.suppress(OSError):  # the error itself is what matters
                 self._storage.replace(drain_file(self._settings.run_id), b"")
 
@@ -176,15 +179,19 @@ class Worker:
             if not held:
                 return Ending.LEASED, "", None
             if self._is_done(unit):  # asked under the lease: its last holder may have just finished
-                return Ending.DONE, "", None
+                return Ending.THERE, "", None
             report = work(held)
         self._num_broken = 0
         return Ending.DONE, "", report
 
     def _is_drained(self) -> bool:
+        """Look for the request to end; on a store not more often than all looks are: a unit more may be begun."""
+        if not self._storage.is_local and time.monotonic() < self._drain_look_at:
+            return False
         try:
             self._storage.read(drain_file(self._settings.run_id))  # one request; `size` may take two where none is
         except FileNotFoundError:
+            self._drain_look_at = time.monotonic() + self._storage.poll_s
             return False
         return True
 

@@ -72,7 +72,7 @@ class ObjectStorage:
             if self._creates(name, b"first") and self._creates(name, b"second"):
                 raise StorageError(
                     f"{self.url}: the store replaces an object that was to be created only if it is absent "
-                    "(If-None-Match), so two jobs could mix their files; choose an OUTPUT that is local, or on a store "
+                    "(If-None-Match, ifGenerationMatch), so two jobs could mix their files; choose an OUTPUT that is local, or on a store "
                     "that has conditional puts"
                 )
         finally:
