@@ -105,7 +105,8 @@ class Folder:
             return None
         except (FileNotFoundError, NotADirectoryError) as error:
             raise DatasetError(f"{self.url}: no such folder; give the OUTPUT of `fineclip annotate`") from error
-        return {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in entries if entry["type"] != "directory"}
+        named = ((entry["name"].rsplit("/", 1)[-1], entry) for entry in entries if entry["type"] != "directory")
+        return {name: entry["size"] for name, entry in named if name}  # stores may show the folder itself, as ""
 
     def size(self, name: str) -> int | None:
         """Return a file's size in bytes, or None when it is not there."""

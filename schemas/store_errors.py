@@ -73,8 +73,8 @@ def check_here(path: str, named: str) -> None:
     """Raise StorageError for a URL where only a local path can be written; `named` is how it is given: `--out`."""
     if is_url(path):
         raise StorageError(
-            f"{named} {path}: is written on this machine, and not to a store; name a path here, and copy it there when it "
-            "is done"
+            f"{named} {path}: is written on this machine, and not to a store; name a path here, and copy it there "
+            "when it is done"
         )
 
 

@@ -316,7 +316,9 @@ def _remote_kind(path: str) -> str | None:
         with input_store(path):
             info = fs.info(remote_path)
             # some tools leave an empty object of the folder's name beside what is in it
-            hides = info["type"] == "file" and info.get("size") == 0 and not is_web(path) and fs.isdir(f"{remote_path}/")
+            hides = (
+                info["type"] == "file" and info.get("size") == 0 and not is_web(path) and fs.isdir(f"{remote_path}/")
+            )
             return "directory" if hides else str(info["type"])
     except FileNotFoundError:
         return None

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from fsspec.core import url_to_fs
@@ -101,17 +102,16 @@ def copied(url: str) -> BinaryIO:
     Raises FileNotFoundError, and InputError when the store fails or the file is replaced meanwhile.
     """
     fs, path = url_to_fs(url)
-    copy = tempfile.NamedTemporaryFile(prefix="fineclip-")  # noqa: SIM115
-    try:
+    with contextlib.ExitStack() as stack:
         if s3.is_s3(fs):
+            copy = stack.enter_context(tempfile.TemporaryFile())
             _copy_ranges(fs, path, copy.fileno(), url)
-        else:
-            with input_store(url):
-                fs.get_file(path, copy.name)
-    except BaseException:
-        copy.close()
-        raise
-    return cast(BinaryIO, copy)
+            stack.pop_all()
+            return cast(BinaryIO, copy)
+        named = stack.enter_context(tempfile.NamedTemporaryFile(prefix="fineclip-"))
+        with input_store(url):
+            fs.get_file(path, named.name)
+        return Path(named.name).open("rb")
 
 
 def _copy_ranges(fs: Any, path: str, descriptor: int, url: str) -> None:

@@ -21,6 +21,7 @@ def list_after(fs: Any, folder: str, after: str) -> dict[str, int]:
         page = fs.call_s3("list_objects_v2", **asked)
         found |= {entry["Key"][len(prefix) :]: entry["Size"] for entry in page.get("Contents", [])}
         if not page.get("IsTruncated"):
+            found.pop("", None)  # an empty object that stands for the folder
             return found
         asked["ContinuationToken"] = page["NextContinuationToken"]
 

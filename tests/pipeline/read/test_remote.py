@@ -197,3 +197,19 @@ def test_a_store_that_fails_while_images_are_read_is_no_dead_image(
     server.trouble = lambda request: None
     done = run("annotate", url, tmp_path / "out", *FOUND)
     assert done.code == 0, done
+
+
+def test_objects_that_stand_for_folders_are_no_files(server: S3Server, tmp_path: Path) -> None:  # noqa: F811
+    """Consoles make `photos/`, other tools an empty `photos`; either hid the pictures or was listed among them."""
+    fs = fsspec.filesystem("s3")
+    photos = write_files(tmp_path / "photos", {"a.jpg": jpeg(1), "sub/b.jpg": jpeg(2)})
+    put(photos, "photos")
+    put(photos, "twin")
+    for key in ("photos/", "photos/sub/", "photos/none/", "twin"):
+        fs.call_s3("put_object", Bucket=BUCKET, Key=key, Body=b"")
+    forget_s3fs()
+    for name in ("photos", "photos/", "twin", "twin/"):
+        location = Location.of(f"s3://{BUCKET}/{name}")
+        assert [file.uri for file in location.files()] == ["a.jpg", "sub/b.jpg"], name
+    fs.pipe_file(f"{BUCKET}/empty.jpg", b"")
+    assert Location.of(f"s3://{BUCKET}/empty.jpg").name == "empty.jpg"
