@@ -18,6 +18,7 @@ from pipeline.plan.check import check_plan
 from pipeline.plan.make import make_plan
 from pipeline.plan.plan import load_plan
 from pipeline.read import open_source
+from pipeline.read.remote import looked_up_once
 from pipeline.run import job
 from pipeline.run.probe import forecast, probe, workload
 from pipeline.run.status import Markers, units_to_do
@@ -88,7 +89,7 @@ def plan_main(arguments: Sequence[str]) -> int:
     options = parse("plan", "Cut the inputs into shards and show what annotate would do.", arguments)
     check_models(options)
     storage = open_storage(options.output)
-    with at_work(storage):
+    with at_work(storage), looked_up_once():
         plan = load_plan(storage)
         if plan is None:
             plan = make_plan(storage, options.inputs, options.configuration, options.plan)

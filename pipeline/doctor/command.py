@@ -12,7 +12,7 @@ from pipeline.doctor.examine import Checks, examine
 from pipeline.doctor.findings import Level
 from pipeline.doctor.loading import LoaderShape
 from schemas.plain_flags import PlainParser
-from schemas.store_errors import StorageError
+from schemas.store_errors import StorageError, check_here
 
 HEALTHY, ILL = 0, 1
 _DESCRIPTION = """\
@@ -29,8 +29,10 @@ def doctor_main(arguments: Sequence[str]) -> int:
     """Run `fineclip doctor` and return its exit code. Raises errors that carry theirs."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.json is not None and not options.json.parent.is_dir():
-        parser.error(f"--json {options.json}: there is no folder {options.json.parent}; make it, or write elsewhere")
+    if options.json is not None:
+        check_here(options.json, "--json")
+        if not Path(options.json).parent.is_dir():
+            parser.error(f"--json {options.json}: there is no folder {Path(options.json).parent}; make it first")
     given = {name: getattr(options, name) for name in ("world_size", "workers", "batch_size")}
     given = {name: value for name, value in given.items() if value is not None}
     checks = Checks(
@@ -47,7 +49,7 @@ def doctor_main(arguments: Sequence[str]) -> int:
             diagnosis = examine(options.data, checks, watcher)
         report.show(Console(emoji=False, highlight=False), diagnosis)
         if options.json is not None:
-            report.write_json(options.json, diagnosis)
+            report.write_json(Path(options.json), diagnosis)
     except StorageError:
         raise
     except OSError as error:
@@ -72,7 +74,7 @@ def _parser() -> PlainParser:
     )
     threads = "shards read at a time (default: %(default)s)"
     parser.add_argument("--threads", type=count, default=defaults.threads, metavar="N", help=threads)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings there too")
+    parser.add_argument("--json", metavar="FILE", help="write the findings there too")
     training = parser.add_argument_group(
         "training", "With any of these, the shards are checked against loaders that give whole shards to workers."
     )

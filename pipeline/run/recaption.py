@@ -137,13 +137,14 @@ def recaption(
         retried(job.clean_up)
         if not done.totals.balanced:
             raise BalanceError(f"{storage.url}: overlay {overlay}: regions: {done.totals.regions} do not balance")
+        sums = retried(job.log.sums)
         return JobResult(
             plan=plan,
             totals=done.totals,
             drained=job.drained,
             num_units_run=num_units_run,
-            seconds=job.log.seconds(),
-            batches=job.log.batches(),
+            seconds=sums.seconds,
+            batches=sums.batches,
             wall_s=time.monotonic() - started,
             dataset={},
             mended=(),

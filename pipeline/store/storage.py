@@ -13,6 +13,8 @@ Locally these are fsync, hard link and rename; on an object store an upload, a c
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
@@ -28,6 +30,8 @@ __all__ = [
     "Storage",
     "StorageError",
     "at_work",
+    "discard",
+    "discards_gathered",
     "in_parallel",
     "open_storage",
     "retried",
@@ -41,6 +45,8 @@ _CONDITIONAL_PUT = {"s3", "gs", "memory"}
 """Stores whose put can be told to fail where the object exists; fsspec's default looks first, and then writes."""
 _REQUESTS = 16
 """Requests in flight at once where many objects are read."""
+_gathered: ContextVar[list[str] | None] = ContextVar("gathered", default=None)
+"""What this thread is to remove with something else."""
 
 
 class Storage(Protocol):
@@ -148,3 +154,26 @@ def in_parallel(storage: Storage, function: Callable[[_Item], _Result], items: I
         return
     with ThreadPoolExecutor(_REQUESTS) as pool:
         yield from pool.map(function, items)
+
+
+@contextmanager
+def discards_gathered() -> Iterator[list[str]]:
+    """Yield a list that takes what `discard` is given within, for whoever ends the body to remove.
+
+    So a store is asked once instead of twice. What is never removed so is swept up when the job ends.
+    """
+    names: list[str] = []
+    token = _gathered.set(names)
+    try:
+        yield names
+    finally:
+        _gathered.reset(token)
+
+
+def discard(storage: Storage, *names: str) -> None:
+    """Remove files of OUTPUT that nobody looks for any more: at once, or on a store together with others."""
+    gathered = _gathered.get()
+    if gathered is None or storage.is_local:
+        storage.remove(*names)
+    else:
+        gathered.extend(names)

@@ -20,7 +20,7 @@ from pipeline.viewer.server import build
 from pipeline.viewer.session import Session
 from pipeline.viewer.sheet import make_sheet
 from schemas.plain_flags import PlainParser
-from schemas.store_errors import StorageError
+from schemas.store_errors import StorageError, check_here
 
 DONE = 0
 _DATA_HELP = "a data set made by `fineclip annotate`: a folder, or a URL that fsspec reads"
@@ -49,6 +49,8 @@ def view_main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= _MAX_PORT:
         parser.error(f"--port is {options.port}, but ports are from 1 to {_MAX_PORT} (0 takes any that is free)")
+    if options.marks is not None:
+        check_here(options.marks, "--marks")
     with _store_errors():
         _view(options)
     return DONE
@@ -64,6 +66,7 @@ def sheet_main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if not 1 <= options.limit <= _MAX_SHEET:
         parser.error(f"--limit is from 1 to {_MAX_SHEET}")
+    check_here(options.output, "OUT.html")
     output = Path(options.output)
     if output.suffix.lower() not in _HTML:
         parser.error(f"{output}: a sheet is an HTML file; name it {output.with_suffix('.html')}")

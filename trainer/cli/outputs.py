@@ -4,16 +4,18 @@ import os
 import tempfile
 from pathlib import Path
 
-from schemas.store_errors import StorageError
+from schemas.store_errors import StorageError, check_here
 
 
 def check_folder(path: str, named: str) -> None:
     """Raise StorageError unless the folder `path` may be written, or made; `named` is how it is given: `--out`."""
+    check_here(path, named)
     _check_parent(Path(path), f"{named} {path}", named)
 
 
 def check_file(path: str, named: str) -> None:
     """Raise StorageError unless the file `path` may be written, in a folder that is there or can be made."""
+    check_here(path, named)
     file = Path(path)
     if file.is_dir():
         raise StorageError(f"{named} {path}: a folder is in the way: name a file")
