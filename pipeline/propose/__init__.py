@@ -11,6 +11,8 @@ ultralytics        Ultralytics' side of it, and of FastSAM
 libreyolo          libreyolo's
 fastsam            FastSAM's masks and their boxes
 rpn                the region proposal network of torchvision's Faster R-CNN
+detr               detectors of transformers: RF-DETR, D-FINE, RT-DETR and others
+pretrained         what proposers share whose model is one of transformers'
 sam                Segment Anything's automatic masks and their boxes
 selective_search   OpenCV's selective search with a score of our own; no weights
 """
@@ -24,6 +26,7 @@ PROPOSERS: dict[str, str] = {
     "yolov9": "pipeline.propose.yolov9:Yolov9",
     "fastsam": "pipeline.propose.fastsam:FastSam",
     "rpn": "pipeline.propose.rpn:Rpn",
+    "detr": "pipeline.propose.detr:Detr",
     "sam": "pipeline.propose.sam:Sam",
     "selective_search": "pipeline.propose.selective_search:SelectiveSearch",
 }
