@@ -71,6 +71,12 @@ class Configuration(CaptionConfiguration):
         if not 0 <= self.val_fraction < 1:
             raise ValueError(f"--val-fraction is {self.val_fraction}, but must be at least 0 and below 1")
         check_ranges(self.propose, flag="--propose")
+        needs_labels = getattr(captioner_class(self.captioner), "needs_labels", False)
+        if needs_labels and not getattr(proposer_class(self.proposer), "gives_labels", True):
+            raise ValueError(
+                f"--captioner {self.captioner} says the label of a region, and --proposer {self.proposer} gives none; "
+                "take a proposer that does, such as detr, grounding, yolov9 or manual, or another captioner"
+            )
         super().__post_init__()
 
     @property

@@ -116,8 +116,13 @@ def random_detector(folder: Path, architecture: str) -> None:
     """Write a detector and its processor: their boxes and scores differ from image to image."""
     torch.manual_seed(0)
     model, processor = DETECTORS[architecture]()
-    for module in model.modules():  # as they are initialised, all queries and all images look alike
-        if isinstance(module, torch.nn.Linear) and module.weight.std() < 0.2:
-            torch.nn.init.normal_(module.weight, std=0.2)
+    spread_weights(model)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def spread_weights(model: torch.nn.Module) -> None:
+    """Make matrices larger: as they are initialised, all queries and all images look alike."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear) and module.weight.std() < 0.2:
+            torch.nn.init.normal_(module.weight, std=0.2)

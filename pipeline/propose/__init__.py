@@ -12,8 +12,12 @@ libreyolo          libreyolo's
 fastsam            FastSAM's masks and their boxes
 rpn                the region proposal network of torchvision's Faster R-CNN
 detr               detectors of transformers: RF-DETR, D-FINE, RT-DETR and others
+grounding          detectors of transformers that are asked by text: Grounding DINO, OWLv2, OmDet-Turbo
+phrases            what such detectors are asked for: noun phrases by a rule, files of phrases
+spans              texts for those that find phrases in a text, and which phrases they found
 pretrained         what proposers share whose model is one of transformers'
 sam                Segment Anything's automatic masks and their boxes
+sam3               Segment Anything 3: phrases in, boxes and masks out
 selective_search   OpenCV's selective search with a score of our own; no weights
 """
 
@@ -27,7 +31,9 @@ PROPOSERS: dict[str, str] = {
     "fastsam": "pipeline.propose.fastsam:FastSam",
     "rpn": "pipeline.propose.rpn:Rpn",
     "detr": "pipeline.propose.detr:Detr",
+    "grounding": "pipeline.propose.grounding:Grounding",
     "sam": "pipeline.propose.sam:Sam",
+    "sam3": "pipeline.propose.sam3:Sam3",
     "selective_search": "pipeline.propose.selective_search:SelectiveSearch",
 }
 """Name of each proposer and where its class is, "module:Class"."""

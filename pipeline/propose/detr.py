@@ -14,7 +14,15 @@ from pipeline.backends import require
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import TRANSFORMERS, Licensed, model_license
 from pipeline.models.weights import ModelFiles
-from pipeline.propose.pretrained import INSTALL, Dtype, Inputs, PretrainedProposer, find_files
+from pipeline.propose.pretrained import (
+    INSTALL,
+    Dtype,
+    Inputs,
+    PretrainedProposer,
+    check_answer,
+    find_files,
+    frames,
+)
 from pipeline.sample import Proposals
 from schemas.boxes import as_boxes
 
@@ -29,7 +37,7 @@ _NO_NAME = re.compile(r"LABEL_\d+|N/A|")
 class DetrConfig:
     """Settings of `detr`; the image's size and the rest of the input are the model's own."""
 
-    model: str = "Roboflow/rf-detr-medium"
+    model: str = "ustc-community/dfine-medium-obj2coco"
     """A hub id (docs/models.md has a table), or a local folder in the hub's layout."""
     revision: str | None = None
     """The hub's branch, tag or commit; its newest when not given."""
@@ -66,20 +74,15 @@ class Detr(PretrainedProposer):
         super().__init__(config, files=files, model_class=models, processor=processor, device=device)
         names = self._model.config.id2label.items()
         self._names = {index: None if _NO_NAME.fullmatch(name) else name for index, name in names}
-        self._arguments = {*inspect.signature(self._model.forward).parameters}
         post_process = inspect.signature(processor.post_process_object_detection).parameters
         self._limit = {"top_k": config.max_proposals} if "top_k" in post_process else {}
 
     def look(self, alike: Sequence[Inputs], batch: dict[str, "Tensor"]) -> Iterator[Proposals]:
         """Yield what the model's own post-processing keeps of each image."""
-        output = self._model(**{name: tensor for name, tensor in batch.items() if name in self._arguments})
-        output.logits, output.pred_boxes = output.logits.float(), output.pred_boxes.float()
-        if output.logits[: len(alike)].isnan().any():  # no score is above a threshold then, and nothing would be told
-            raise ValueError("the model's answer holds NaN")
-        sizes = [one.frame for one in alike]
-        sizes += sizes[-1:] * (len(output.logits) - len(sizes))
+        output = self._model(**batch)
+        check_answer(output, ("logits", "pred_boxes"), len(alike))
         results = self._processor.post_process_object_detection(
-            output, threshold=self.config.min_score, target_sizes=sizes, **self._limit
+            output, threshold=self.config.min_score, target_sizes=frames(alike, len(output.logits)), **self._limit
         )
         for result in results[: len(alike)]:
             yield Proposals(

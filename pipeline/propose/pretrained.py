@@ -4,10 +4,12 @@ Each image goes through the processor alone, and images whose inputs have one sh
 is padded to the largest of a batch, so its batch mates change nothing.
 """
 
+import inspect
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,7 +21,7 @@ from pipeline.models.device import Device
 from pipeline.models.state_dict import WeightsError
 from pipeline.models.weights import ModelFiles, WeightsNotFoundError, find_model
 from pipeline.propose.order import best_first
-from pipeline.sample import DecodedImage, Pixels, Proposals
+from pipeline.sample import DecodedImage, Drop, Pixels, Proposals
 from schemas.boxes import Boxes, clip, is_valid
 
 if TYPE_CHECKING:  # planning must not import torch
@@ -37,19 +39,21 @@ _WIDEST = 8
 _CANVAS = (124, 116, 104)
 """ImageNet's mean as a colour, which is about 0 once normalised."""
 _FARTHEST = 10
-"""Image sides by which a box may reach beyond its image. Models do by some, and broken ones by any number."""
+"""Of the longer side, by which a box may reach beyond its image. Models do by some, and broken ones by any number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """One image as a model takes it."""
+    """One image as a model takes it, with what it is asked about it."""
 
     tensors: Mapping[str, "Tensor"]
-    """What the processor made of it, by the name of the model's argument: `[1, ...]`, pinned if it goes to a GPU."""
+    """What the processor made of it, by the name of the model's argument; pinned if they go to a GPU."""
     frame: tuple[int, int]
     """What the model's boxes are shares of, height and width in pixels: the image, or the canvas it lies on."""
     size: tuple[int, int]
     """Of the image: height and width in pixels."""
+    question: Any = None
+    """What is asked; None where a model cannot be asked."""
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -98,48 +102,64 @@ class PretrainedProposer(BackendBase):
         self._device = device.resolve()
         self._processor = processor
         self._model = load(model_class, files, dtype=config.dtype).to(self._device)
+        self._arguments = {*inspect.signature(self._model.forward).parameters}
 
-    def propose(self, images: Sequence[DecodedImage]) -> list[Proposals]:
-        """Return the proposals of each image in its own frame, best first."""
+    def propose(self, images: Sequence[DecodedImage]) -> list[Proposals | Drop]:
+        """Return the proposals of each image in its own frame, best first, or why it has none."""
         return self.detect(self.prepare(images))
 
-    def prepare(self, images: Sequence[DecodedImage]) -> list[Inputs]:
-        """Return the inputs that the model's own processor makes of each image alone, on the CPU."""
+    def prepare(self, images: Sequence[DecodedImage]) -> list[tuple[Inputs, ...] | Drop]:
+        """Return the inputs of each image on the CPU, one a question; or the drop of an image that gives none."""
+        return [self._inputs(image) for image in images]
+
+    def _inputs(self, image: DecodedImage) -> tuple[Inputs, ...] | Drop:
+        questions = self.questions(image)
+        if isinstance(questions, Drop):
+            return questions
+        pixels = on_canvas(image.pixels)
+        picture = Image.fromarray(np.ascontiguousarray(pixels))
+        frame, size = (pixels.shape[0], pixels.shape[1]), (image.pixels.shape[0], image.pixels.shape[1])
+        return tuple(
+            Inputs(tensors=self._pinned(self.read(picture, question)), frame=frame, size=size, question=question)
+            for question in questions
+        )
+
+    def _pinned(self, tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
+        """Return the tensors that the model has arguments for, pinned if they go to a GPU."""
         on_gpu = self._device.startswith("cuda")
-        prepared = []
-        for image in images:
-            pixels = on_canvas(image.pixels)
-            tensors = self.read(Image.fromarray(np.ascontiguousarray(pixels)), image)
-            if on_gpu:
-                tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
-            frame = (pixels.shape[0], pixels.shape[1])
-            prepared.append(Inputs(tensors=tensors, frame=frame, size=(image.pixels.shape[0], image.pixels.shape[1])))
-        return prepared
+        known = {name: tensor for name, tensor in tensors.items() if name in self._arguments}
+        return {name: tensor.pin_memory() if on_gpu else tensor for name, tensor in known.items()}
 
-    def read(self, picture: Image.Image, image: DecodedImage) -> dict[str, "Tensor"]:
-        """Return what the processor makes of a picture, which is `image` on its canvas."""
-        return dict(self._processor(images=picture, return_tensors="pt"))
+    def questions(self, image: DecodedImage) -> Sequence[Any] | Drop:
+        """Return what the model is asked about an image, a call each; or why there is nothing to ask."""
+        return (None,)
 
-    def detect(self, prepared: Sequence[Inputs]) -> list[Proposals]:
+    def read(self, picture: Image.Image, question: Any) -> Mapping[str, "Tensor"]:
+        """Return what the processor makes of a picture, and of what is asked about it."""
+        inputs: Mapping[str, Tensor] = self._processor(images=picture, return_tensors="pt")
+        return inputs
+
+    def detect(self, prepared: Sequence[tuple[Inputs, ...] | Drop]) -> list[Proposals | Drop]:
         """Return what `propose` does for the images of `prepare`.
 
         Raises ValueError where the model's answer holds NaN, or boxes far outside of their images.
         """
         import torch
 
-        rows_of: dict[Any, list[int]] = defaultdict(list)
-        for row, one in enumerate(prepared):
-            rows_of[one.shape].append(row)
-        found: list[Proposals | None] = [None] * len(prepared)
+        by_shape: dict[Any, list[Inputs]] = defaultdict(list)
+        for one in itertools.chain.from_iterable(inputs for inputs in prepared if not isinstance(inputs, Drop)):
+            by_shape[one.shape].append(one)
+        found: dict[int, Proposals] = {}
         with torch.inference_mode():
-            for rows in rows_of.values():
-                alike = [prepared[row] for row in rows]
-                for row, proposals in zip(rows, self.look(alike, self._stacked(alike)), strict=True):
-                    found[row] = proposals
+            for alike in by_shape.values():
+                for start in range(0, len(alike), self.batch_size):
+                    part = alike[start : start + self.batch_size]
+                    answers = self.look(part, self._stacked(part))
+                    found |= {id(one): answer for one, answer in zip(part, answers, strict=True)}
+        most = self.config.max_proposals
         return [
-            finished(one, of_one, self.config.max_proposals)
-            for one, of_one in zip(prepared, found, strict=True)
-            if of_one is not None
+            inputs if isinstance(inputs, Drop) else finished(inputs[0], [found[id(one)] for one in inputs], most)
+            for inputs in prepared
         ]
 
     def _stacked(self, alike: Sequence[Inputs]) -> dict[str, "Tensor"]:
@@ -157,6 +177,23 @@ class PretrainedProposer(BackendBase):
     def look(self, alike: Sequence[Inputs], batch: dict[str, "Tensor"]) -> Iterator[Proposals]:
         """Run the model on a batch; yield the proposals of each image, boxes in pixels of its frame."""
         raise NotImplementedError
+
+
+def frames(alike: Sequence[Inputs], count: int) -> list[tuple[int, int]]:
+    """Return the frame of each, the last repeated for what pads their batch to `count`."""
+    return [one.frame for one in alike] + [alike[-1].frame] * (count - len(alike))
+
+
+def check_answer(output: Any, names: Sequence[str], count: int) -> None:
+    """Make the named tensors of a model's output float32.
+
+    Raises ValueError for NaN in the first `count` rows: its score is above no threshold, so nothing would be told.
+    """
+    for name in names:
+        values = getattr(output, name).float()
+        setattr(output, name, values)
+        if values[:count].isnan().any():
+            raise ValueError("the model's answer holds NaN")
 
 
 def load(model_class: Any, files: ModelFiles, *, dtype: Dtype) -> Any:
@@ -199,23 +236,20 @@ def on_canvas(pixels: Pixels) -> Pixels:
     return canvas
 
 
-def finished(inputs: Inputs, found: Proposals, max_proposals: int) -> Proposals:
-    """Return the best `max_proposals`, best first, boxes clipped to the image; those without a part in it stay.
+def finished(inputs: Inputs, found: Sequence[Proposals], most: int) -> Proposals:
+    """Return the best proposals of an image, at most `most`, of all that was asked about it.
 
-    Raises ValueError for boxes or scores that are not finite, and for boxes far outside of the frame.
+    Boxes are clipped to the image; those without a part in it stay as they are, for `select` to say so. Raises
+    ValueError for boxes or scores that are not finite, and for boxes far outside of the frame.
     """
-    height, width = inputs.frame
-    farthest = _FARTHEST * np.array([width, height, width, height])
-    if not (np.isfinite(found.scores).all() and np.isfinite(found.boxes).all()):
+    boxes: Boxes = np.concatenate([one.boxes for one in found])
+    scores = np.concatenate([one.scores for one in found])
+    labels = tuple(itertools.chain.from_iterable(one.labels for one in found))
+    masks = tuple(itertools.chain.from_iterable(one.masks or () for one in found))
+    if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
         raise ValueError("the model's answer holds NaN or infinity")
-    if (np.abs(found.boxes) > farthest).any():
+    if (np.abs(boxes) > _FARTHEST * max(inputs.frame)).any():
         raise ValueError(f"the model's boxes reach {_FARTHEST} image sides beyond the image and more")
-    clipped: Boxes = clip(found.boxes, inputs.size[1], inputs.size[0])
-    ordered = best_first(replace(found, boxes=np.where(is_valid(clipped)[:, None], clipped, found.boxes)))
-    return replace(
-        ordered,
-        boxes=ordered.boxes[:max_proposals],
-        scores=ordered.scores[:max_proposals],
-        labels=ordered.labels[:max_proposals],
-        masks=None if ordered.masks is None else ordered.masks[:max_proposals],
-    )
+    clipped = clip(boxes, inputs.size[1], inputs.size[0])
+    boxes = np.where(is_valid(clipped)[:, None], clipped, boxes)
+    return best_first(Proposals(boxes=boxes, scores=scores, labels=labels, masks=masks or None)).first(most)
