@@ -89,7 +89,7 @@ def test_labels_are_words_of_the_caption(grounding: Grounding, make_image: MakeI
     assert not any(label.lower().startswith(("a ", "the ")) for label in labels)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 60), (60, 1), (33, 2000)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 60), (60, 1), (20, 400)])
 def test_tiny_images_and_strips_do_no_harm(grounding: Grounding, make_image: MakeImage, size: tuple[int, int]) -> None:
     (found,) = grounding.propose([captioned(make_image(np.zeros((*size, 3), np.uint8)), "cat")])
     assert np.isfinite(_proposals(found).boxes).all()
