@@ -54,6 +54,10 @@ class BackendBase:
     """The setting that names the weights; the provenance has it without the path."""
     not_output: ClassVar[tuple[str, ...]] = ()
     """Settings that decide no output: the provenance leaves their values out, and `weights` should."""
+    gives_labels: ClassVar[bool] = True
+    """Whether a proposer says what its regions are."""
+    needs_labels: ClassVar[bool] = False
+    """Whether a captioner has nothing to say of a region without a label."""
 
     def __init__(
         self, config: Any, *, files: ModelFiles | None = None, libraries: Mapping[str, str] | None = None

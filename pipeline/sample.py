@@ -144,6 +144,16 @@ class Proposals:
         shapes = (self.boxes.shape[1:], self.scores.shape, {*lengths})
         assert shapes == ((4,), (count,), {count}), shapes
 
+    def first(self, count: int) -> "Proposals":
+        """Return the first `count` of them."""
+        return Proposals(
+            boxes=self.boxes[:count],
+            scores=self.scores[:count],
+            labels=self.labels[:count],
+            masks=self.masks and self.masks[:count],
+            given=self.given and self.given[:count],
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:

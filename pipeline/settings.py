@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline.backends import check_ranges
-from pipeline.caption import captioners
+from pipeline.caption import captioner_class, captioners
 from pipeline.caption.view import ViewSettings, check_asked, check_masks
 from pipeline.models.licenses import Licensed
-from pipeline.propose import proposers
+from pipeline.propose import proposer_class, proposers
 from pipeline.propose.select import SelectSettings
 from pipeline.read.exclusions import ReadSettings
 from pipeline.registry import Registry
@@ -74,6 +74,12 @@ class Configuration(CaptionConfiguration):
             raise ValueError(f"--val-fraction is {self.val_fraction}, but must be at least 0 and below 1")
         check_ranges(self.propose, flag="--propose")
         check_masks(self.view, given=getattr(self.propose, "masks", False))
+        needs_labels = getattr(captioner_class(self.captioner), "needs_labels", False)
+        if needs_labels and not getattr(proposer_class(self.proposer), "gives_labels", True):
+            raise ValueError(
+                f"--captioner {self.captioner} says the label of a region, and --proposer {self.proposer} gives none; "
+                "take a proposer that does, such as detr, grounding, yolov9 or manual, or another captioner"
+            )
         super().__post_init__()
 
     @property

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     NOT_DOWNLOADED = "not_downloaded"
     LOW_RESOLUTION = "low_resolution"
     NO_REGIONS = "no_regions"
+    NO_PHRASES = "no_phrases"
     SMALL = "small"
     LOW_SCORE = "low_score"
     OVERLAP = "overlap"
@@ -73,6 +74,7 @@ MEANING_OF: dict[Reason, str] = {
     Reason.NOT_DOWNLOADED: "the source has no image here: the program that made it says that its download failed",
     Reason.LOW_RESOLUTION: "the image's shorter side is below --select.min-image-side",
     Reason.NO_REGIONS: "no region was left in the image, and --drop-empty was given",
+    Reason.NO_PHRASES: "the image has no caption that names anything which the proposer could look for",
     Reason.SMALL: "a side of the box is below --select.min-side",
     Reason.LOW_SCORE: "the proposal's score is below --select.min-score",
     Reason.OVERLAP: "a better box of the same image covers this one (IoU above --select.max-iou)",
@@ -110,6 +112,7 @@ _FILTERED = {
     Reason.NOT_DOWNLOADED,
     Reason.LOW_RESOLUTION,
     Reason.NO_REGIONS,
+    Reason.NO_PHRASES,
     Reason.SMALL,
     Reason.LOW_SCORE,
     Reason.OVERLAP,

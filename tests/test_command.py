@@ -83,6 +83,14 @@ def test_the_paper_s_models_say_what_they_would_cost_without_a_gpu(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_permissive_profile_wants_a_gpu_too(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pipeline.cli.command.num_gpus", lambda: 0)
+    outcome = run("annotate", photos, tmp_path / "out", "--profile", "permissive")
+    assert outcome.code == 2
+    assert re.search(r"[\d,]+ s per region", " ".join(outcome.err.split()))
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_weights_the_flag_that_takes_a_path_is_named(photos: Path, tmp_path: Path):
     outcome = run("annotate", photos, tmp_path / "out", "--device", "cpu")
     assert outcome.code == 2

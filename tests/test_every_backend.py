@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.caption import CAPTIONERS
-from pipeline.propose import PROPOSERS
+from pipeline.caption import CAPTIONERS, captioner_class
+from pipeline.propose import PROPOSERS, proposer_class
 from schemas.dataset import Dataset
 from tests.builders import check_balance, run
 from tests.caption_server import FakeCaptionServer
 from tests.random_captioners import random_qwen2_vl
+from tests.random_detectors import DETECTORS, random_detector
+from tests.random_grounders import GROUNDERS, random_grounder, random_sam3
 from tests.random_models import random_fastsam, random_rpn, random_sam
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -29,6 +31,9 @@ def proposers(tmp_path_factory: pytest.TempPathFactory) -> Flags:
     rpn = "fasterrcnn_mobilenet_v3_large_320_fpn"
     random_rpn(folder / "rpn.pth", model=rpn)
     random_sam(folder / "sam")
+    random_sam3(folder / "sam3")
+    random_detector(folder / "detr", "rf_detr")
+    random_grounder(folder / "grounding", "grounding-dino")
     few = ("--propose.max-proposals", "3")
     return {
         "manual": (),
@@ -46,6 +51,10 @@ def proposers(tmp_path_factory: pytest.TempPathFactory) -> Flags:
             *("--propose.model", str(folder / "sam"), "--propose.points-per-side", "2", "--propose.min-score", "0"),
             *("--propose.min-stability", "0", *few),
         ),
+        **{
+            name: ("--propose.model", str(folder / name), "--propose.min-score", "0", *few)
+            for name in ("detr", "grounding", "sam3")
+        },
     }
 
 
@@ -57,6 +66,7 @@ def captioners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flags]:
     server.start()
     yield {
         "rule": (),
+        "label": (),
         "blip2": ("--caption.model", "mini", "--caption.dtype", "float32", "--caption.max-new-tokens", "12"),
         "vlm": (
             "--caption.model",
@@ -74,8 +84,15 @@ def captioners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flags]:
     server.stop()
 
 
-@pytest.mark.parametrize("captioner", CAPTIONERS)
-@pytest.mark.parametrize("proposer", PROPOSERS)
+_PAIRS = [
+    (proposer, captioner)
+    for proposer in PROPOSERS
+    for captioner in CAPTIONERS
+    if proposer_class(proposer).gives_labels or not captioner_class(captioner).needs_labels
+]
+
+
+@pytest.mark.parametrize(("proposer", "captioner"), _PAIRS)
 def test_every_proposer_works_with_every_captioner(
     proposer: str, captioner: str, proposers: Flags, captioners: Flags, tmp_path: Path
 ) -> None:
@@ -92,5 +109,22 @@ def test_every_proposer_works_with_every_captioner(
     assert marker.regions.ok + marker.regions.num_dead + marker.regions.num_filtered == marker.regions.inputs
     names = (marker.provenance["proposer"]["name"], marker.provenance["captioner"]["name"])
     assert names == (proposer, captioner)
-    dead = {*marker.regions.dead} - {"repeated_caption", "empty_caption"}  # what random weights may say
+    # What random weights may say, and boxes of no width; the classes of a random detector have names or none.
+    dead = {*marker.regions.dead} - {"repeated_caption", "empty_caption", "invalid_box"}
     assert not dead
+
+
+@pytest.mark.parametrize("architecture", [*DETECTORS, *GROUNDERS])
+def test_every_architecture_that_transformers_opens_works(architecture: str, tmp_path: Path) -> None:
+    proposer = "detr" if architecture in DETECTORS else "grounding"
+    (random_detector if architecture in DETECTORS else random_grounder)(tmp_path / "model", architecture)
+    outcome = run(
+        *("annotate", "scenes:2?split=test", tmp_path / "out", "--device", "cpu", "--proposer", proposer),
+        *("--propose.model", tmp_path / "model", "--propose.min-score", "0", "--propose.max-proposals", "3"),
+        *("--captioner", "rule", "--select.min-side", "1", "--max-dead", "1"),
+    )
+    assert outcome.code == 0, outcome
+    check_balance(tmp_path / "out")
+    marker = next(iter(Dataset.open(tmp_path / "out").markers.values()))
+    assert marker.regions.inputs > 0
+    assert marker.provenance["proposer"]["golden_answers"] is not None

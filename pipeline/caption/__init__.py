@@ -5,6 +5,7 @@ blip2       BLIP-2 by transformers
 vlm         any model that sees and is asked, by transformers
 openai      any server that speaks OpenAI's chat completions
 clip_rule   the concept of a pool nearest to the region under a CLIP, in a template: RegionCLIP's rule
+label       the label that the proposer gives; no weights
 rule        sentences made from colours, size and position; no weights
 
 clip        a CLIP by open_clip, for `clip_rule`
@@ -33,6 +34,7 @@ from pipeline.registry import Registry
 CAPTIONERS: dict[str, str] = {
     "blip2": "pipeline.caption.blip2:Blip2",
     "clip_rule": "pipeline.caption.clip_rule:ClipRule",
+    "label": "pipeline.caption.label:Label",
     "openai": "pipeline.caption.openai:Openai",
     "rule": "pipeline.caption.rule:Rule",
     "vlm": "pipeline.caption.vlm:Vlm",

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from pipeline.cli import metrics, progress, report
 from pipeline.cli.options import Options, parse
-from pipeline.cli.profiles import PAPER, PROFILES, WITHOUT_A_GPU
+from pipeline.cli.profiles import PROFILES, WITHOUT_A_GPU
 from pipeline.models.device import DeviceError, num_gpus
 from pipeline.models.licenses import check_permissive
 from pipeline.plan.check import check_plan
@@ -115,16 +115,17 @@ def plan_main(arguments: Sequence[str]) -> int:
 def check_models(options: Options) -> None:
     """Raise what a backend lacks or may not be used for, before anything is written.
 
-    The paper's models on a machine without a GPU are refused with what they would cost.
+    Profiles that want a GPU are refused on a machine without one, with what they would cost.
     """
     if options.run.permissive_only:
         check_permissive(options.configuration.licenses())
-    paper = PROFILES[PAPER]
-    ours = (options.configuration.proposer, options.configuration.captioner) == (paper.proposer, paper.captioner)
-    if options.profile == PAPER and ours and options.run.device == "auto" and num_gpus() == 0:
+    own = PROFILES[options.profile]
+    is_own = (options.configuration.proposer, options.configuration.captioner) == (own.proposer, own.captioner)
+    wants_gpu = options.profile in WITHOUT_A_GPU and is_own
+    if wants_gpu and options.run.device == "auto" and num_gpus() == 0:
         for spec in options.inputs:
             open_source(spec)  # an input that is not there is told before what its models would cost
-        raise DeviceError(WITHOUT_A_GPU)
+        raise DeviceError(WITHOUT_A_GPU[options.profile])
     options.configuration.fingerprint()  # finds the models, or says which is missing
 
 

@@ -234,14 +234,17 @@ def check_models(
 
 
 def ask_proposer(proposer: Proposer) -> Answers:
-    """Return the best boxes of each golden picture. Raises WorkError where the proposer fails on one."""
+    """Return the best boxes of each golden picture, none of a filtered one. Raises WorkError where one is dead."""
     batcher: Batcher[DecodedImage, Proposals] = Batcher(
         proposer.propose, name=proposer.name, stage=Stage.PROPOSE, batch_size=proposer.batch_size
     )
-    boxes = {}
+    boxes: dict[str, list[GoldenBox]] = {}
     for image, outcome in batcher.run(golden_images()):
         if isinstance(outcome, Drop):
-            raise WorkError(f"{proposer.name} cannot answer the golden set: {outcome.message}")
+            if STATUS_OF[outcome.reason] is Status.DEAD:
+                raise WorkError(f"{proposer.name} cannot answer the golden set: {outcome.message}")
+            boxes[image.key] = []
+            continue
         rows = zip(outcome.boxes.tolist(), outcome.scores.tolist(), outcome.labels, strict=True)
         found = [GoldenBox(tuple(round(edge, 1) for edge in box), round(score, 3), label) for box, score, label in rows]
         boxes[image.key] = sorted(found, key=lambda one: (-one.score, one.box))[:_MAX_BOXES]

@@ -154,7 +154,7 @@ def check_pickled(files: ModelFiles, trusted: str | None, *, flag: str, hash_fla
 def _from_hub(name: str, flag: str, revision: str | None) -> Path:
     """Return the folder of the hub's model, fetched where the cache has not all of it. Raises WeightsNotFoundError."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
         ignored = [*_OTHER_FORMATS, *_TWINS]
@@ -168,10 +168,16 @@ def _from_hub(name: str, flag: str, revision: str | None) -> Path:
         files = [file.filename for file in snapshot_download(name, revision=revision, dry_run=True)]
         ignored = [*_OTHER_FORMATS, *(pickled for pickled, same in _TWINS.items() if fnmatch.filter(files, same))]
         path = Path(snapshot_download(name, revision=revision, ignore_patterns=ignored))
+    except (GatedRepoError, RepositoryNotFoundError) as error:
+        raise WeightsNotFoundError(
+            f"{flag} {name}: the hub knows no such model, or shows it to nobody who has not accepted its terms: look "
+            "at its page there, then log in with `hf auth login`"
+        ) from error
     except OSError as error:
         raise WeightsNotFoundError(
             f"{flag} {name}: not in the local cache, or not all of it, and the hub cannot be reached "
-            f"({type(error).__name__}); download it elsewhere and give {flag} the path of its folder"
+            f"({type(error).__name__}); download it elsewhere (`hf download {name} --local-dir FOLDER`) and give "
+            f"{flag} the path of its folder"
         ) from error
     if not _has_weights(path):
         raise WeightsNotFoundError(

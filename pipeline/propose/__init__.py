@@ -11,8 +11,14 @@ ultralytics        Ultralytics' side of it, and of FastSAM
 libreyolo          libreyolo's
 fastsam            FastSAM's masks and their boxes
 rpn                the region proposal network of torchvision's Faster R-CNN
+detr               detectors of transformers: RF-DETR, D-FINE, RT-DETR and others
+grounding          detectors of transformers that are asked by text: Grounding DINO, OWLv2, OmDet-Turbo
+phrases            what such detectors are asked for: noun phrases by a rule, files of phrases
+spans              texts for those that find phrases in a text, and which phrases they found
+pretrained         what proposers share whose model is one of transformers'
 sam                Segment Anything's automatic masks and their boxes, SAM 2's and EdgeTAM's too
 segment_anything   Segment Anything by the package of its authors
+sam3               Segment Anything 3: phrases in, boxes and masks out
 selective_search   OpenCV's selective search with a score of our own; no weights
 """
 
@@ -25,7 +31,10 @@ PROPOSERS: dict[str, str] = {
     "yolov9": "pipeline.propose.yolov9:Yolov9",
     "fastsam": "pipeline.propose.fastsam:FastSam",
     "rpn": "pipeline.propose.rpn:Rpn",
+    "detr": "pipeline.propose.detr:Detr",
+    "grounding": "pipeline.propose.grounding:Grounding",
     "sam": "pipeline.propose.sam:Sam",
+    "sam3": "pipeline.propose.sam3:Sam3",
     "selective_search": "pipeline.propose.selective_search:SelectiveSearch",
 }
 """Name of each proposer of ours and where its class is, "module:Class"."""

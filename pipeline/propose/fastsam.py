@@ -62,6 +62,7 @@ class FastSam(SquaredProposer):
     name: ClassVar[str] = "fastsam"
     version: ClassVar[int] = 1
     config_class: ClassVar[type[FastSamConfig]] = FastSamConfig
+    gives_labels: ClassVar[bool] = False
 
     def __init__(self, config: FastSamConfig, *, device: Device = CPU) -> None:
         """Load the weights. Raises WeightsNotFoundError, and ImportError where a library is missing."""

@@ -74,6 +74,7 @@ class Rpn(SquaredProposer):
     name: ClassVar[str] = "rpn"
     version: ClassVar[int] = 1
     config_class: ClassVar[type[RpnConfig]] = RpnConfig
+    gives_labels: ClassVar[bool] = False
     files_setting: ClassVar[str] = "weights"
 
     def __init__(self, config: RpnConfig, *, device: Device = CPU) -> None:

@@ -150,6 +150,7 @@ class Sam(BackendBase):
     name: ClassVar[str] = "sam"
     version: ClassVar[int] = 1
     config_class: ClassVar[type[SamConfig]] = SamConfig
+    gives_labels: ClassVar[bool] = False
 
     def __init__(self, config: SamConfig, *, device: Device = CPU) -> None:
         """Load weights and processor.

@@ -51,6 +51,7 @@ class SelectiveSearch(BackendBase):
     name: ClassVar[str] = "selective_search"
     version: ClassVar[int] = 1
     config_class: ClassVar[type[SelectiveSearchConfig]] = SelectiveSearchConfig
+    gives_labels: ClassVar[bool] = False
 
     def __init__(self, config: SelectiveSearchConfig, *, device: Device = CPU) -> None:
         if not hasattr(getattr(cv2, "ximgproc", None), "segmentation"):

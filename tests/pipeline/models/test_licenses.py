@@ -9,6 +9,7 @@ from pipeline.caption.blip2 import Blip2, Blip2Config
 from pipeline.caption.clip_rule import ClipRule, ClipRuleConfig
 from pipeline.caption.openai import Openai, OpenaiConfig
 from pipeline.caption.vlm import Vlm, VlmConfig
+from pipeline.cli.profiles import PROFILES
 from pipeline.models.licenses import (
     BITSANDBYTES,
     LIBREYOLO,
@@ -19,8 +20,10 @@ from pipeline.models.licenses import (
     model_license,
 )
 from pipeline.propose import PROPOSERS, proposer_class
+from pipeline.propose.detr import Detr, DetrConfig
 from pipeline.propose.rpn import Rpn, RpnConfig
 from pipeline.propose.sam import Sam, SamConfig
+from pipeline.propose.sam3 import Sam3, Sam3Config
 from pipeline.propose.yolov9 import Yolov9, Yolov9Config
 from tests.builders import run, write_tars
 
@@ -106,6 +109,25 @@ def test_the_minis_are_permissive_and_the_paper_s_models_are_not():
         check_permissive((*Yolov9.licenses(Yolov9Config()), *Blip2.licenses(Blip2Config())))
     for refused in ("ultralytics (code): AGPL-3.0", "yolov9c.pt (weights)", "Salesforce/blip2-opt-6.7b-coco (weights)"):
         assert refused in str(raised.value)
+
+
+def test_the_permissive_profile_s_models_are_permissive():
+    profile = PROFILES["permissive"]
+    detector = DetrConfig(model=profile.defaults["propose.model"])
+    captioner = VlmConfig(model=profile.defaults["caption.model"])
+    assert (profile.proposer, profile.captioner) == (Detr.name, Vlm.name)
+    check_permissive((*Detr.licenses(detector), *Vlm.licenses(captioner)))
+
+
+@pytest.mark.parametrize("config", [DetrConfig(model="Roboflow/rf-detr-xlarge"), DetrConfig(model="nobody/knows")])
+def test_detectors_that_restrict_or_are_not_known_are_refused(config: DetrConfig):
+    with pytest.raises(LicenseError, match=config.model):
+        check_permissive(Detr.licenses(config))
+
+
+def test_gated_weights_are_named():
+    with pytest.raises(LicenseError, match=r"facebook/sam3 \(weights\): SAM License"):
+        check_permissive(Sam3.licenses(Sam3Config()))
 
 
 @pytest.mark.parametrize("name", [*PROPOSERS, *CAPTIONERS])

@@ -9,7 +9,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from pipeline.models.weights import (
     ModelFiles,
@@ -218,4 +218,30 @@ def test_a_download_that_was_broken_off_is_taken_up_again(hub: Callable[..., _Fa
 def test_a_repository_without_weights_is_no_model(hub: Callable[..., _FakeHub]) -> None:
     hub("README.md", "config.json", "flax_model.msgpack")
     with pytest.raises(WeightsNotFoundError, match=r"--model acme/model: .* no weights .*\.safetensors"):
+        _hub()
+
+
+@pytest.mark.parametrize("kind", [GatedRepoError, RepositoryNotFoundError])
+def test_a_model_that_the_hub_does_not_show_is_told_from_one_that_cannot_be_reached(
+    snapshot: Path, monkeypatch: pytest.MonkeyPatch, kind: type[RepositoryNotFoundError]
+) -> None:
+    def refuse(name: str, *, local_files_only: bool = False, **_: Any) -> str:
+        if local_files_only:
+            raise LocalEntryNotFoundError("nothing is here")
+        response: Any = SimpleNamespace(headers={}, request=None)
+        raise kind("no", response=response)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(WeightsNotFoundError, match=r"--model acme/model: .*accepted its terms.*hf auth login"):
+        _hub()
+
+
+def test_a_model_that_cannot_be_reached_comes_with_the_command_that_downloads_it(
+    snapshot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str, *, local_files_only: bool = False, **_: Any) -> str:
+        raise LocalEntryNotFoundError("nothing is here") if local_files_only else OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(WeightsNotFoundError, match=r"`hf download acme/model --local-dir FOLDER`"):
         _hub()

@@ -21,49 +21,17 @@ from pipeline.propose.sam import Sam
 from pipeline.propose.yolov9 import Yolov9
 from pipeline.sample import DecodedImage, Pixels, Proposals
 from schemas.boxes import as_boxes
+from tests.pipeline.propose.painted import SIZES, box_in, coverage, painted
 
 MakeImage = Callable[..., DecodedImage]
 ModelProposer = Yolov9 | FastSam | Rpn | Sam
 # pycocotools' decode is older than numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-_PAINT, _GROUND = (255, 0, 0), (0, 0, 0)
-SIZES = [
-    (33, 33),
-    (41, 33),
-    (301, 997),  # portrait
-    (1601, 211),  # panorama
-    (3000, 2000),
-    (1999, 3000),
-    (3000, 401),
-]
-
-
-def _coverage(pixels: np.ndarray) -> np.ndarray:
-    """Return how much of each pixel of `[h, w, 3]` in 0..255 is painted: paddings are about as red as green."""
-    return (pixels[..., 0].astype(np.float64) - pixels[..., 1]).clip(0, 255) / 255
-
-
-def _edges(profile: np.ndarray) -> tuple[float, float]:
-    """Return where the painted part of a row begins and ends, to a small part of a pixel, however it was resized."""
-    inside = np.flatnonzero(profile > 0.5)
-    first, end = max(0, inside[0] - 3), inside[-1] + 4
-    window = profile[first:end]
-    length = window.sum()
-    centre = (window * (np.arange(len(window)) + first + 0.5)).sum() / length
-    return centre - length / 2, centre + length / 2
-
-
-def _box_in(pixels: np.ndarray) -> list[float]:
-    """Return the painted rectangle of `[h, w, 3]` in 0..255, xyxy in its pixels."""
-    coverage = _coverage(pixels)
-    row, column = (int(np.median(np.nonzero(coverage > 0.5)[axis])) for axis in (0, 1))
-    (x0, x1), (y0, y1) = _edges(coverage[row]), _edges(coverage[:, column])
-    return [x0, y0, x1, y1]
 
 
 def _rectangles(squares: torch.Tensor) -> list[list[float]]:
     """The rectangle of each of `[P, S, S, 3]` squares; of those without one, which pad the batch and come last, any."""
-    found = [_box_in(square) for square in squares.numpy() if _coverage(square).any()]
+    found = [box_in(square) for square in squares.numpy() if coverage(square).any()]
     return found + [[0.0, 0.0, 1.0, 1.0]] * (len(squares) - len(found))
 
 
@@ -81,7 +49,7 @@ class FakeFastSam:
     """Gives the painted pixels of each square as its mask."""
 
     def detect(self, squares: torch.Tensor) -> list[tuple[torch.Tensor, list[float]]]:
-        masks = [torch.from_numpy(_coverage(square) > 0.5).byte()[None] for square in squares.numpy()]
+        masks = [torch.from_numpy(coverage(square) > 0.5).byte()[None] for square in squares.numpy()]
         return [(mask, [0.5]) for mask in masks]
 
 
@@ -113,7 +81,7 @@ class FakeSam:
     ) -> SimpleNamespace:
         assert input_labels.shape == input_points.shape[:-1]
         pixels = (image_embeddings[0].permute(1, 2, 0).numpy() * self.std + self.mean) * 255
-        x0, y0, x1, y1 = _box_in(pixels)
+        x0, y0, x1, y1 = box_in(pixels)
         centres = (torch.arange(len(pixels) // 4) + 0.5) * 4
         across, down = torch.minimum(centres - x0, x1 - centres), torch.minimum(centres - y0, y1 - centres)
         logits = 100 * torch.minimum(across[None, :], down[:, None]).float()
@@ -136,19 +104,9 @@ def with_fake(model_proposer: ModelProposer, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def _painted(width: int, height: int, side: int) -> tuple[Pixels, list[int]]:
-    """Return an image and the rectangle on it, whose edges lie where pixels of the model's input meet.
-
-    A mask cannot be finer than the input: an edge elsewhere would test the resolution, not the mapping.
-    """
+    """Return an image and the rectangle on it, for a model that takes squares of `side` with the aspect kept."""
     scale = side / max(width, height)
-    edges = []
-    for length, (begin, end) in ((width, (0.23, 0.71)), (height, (0.31, 0.77))):
-        inner = round(length * scale)
-        edges.append([round(round(inner * part) * length / inner) for part in (begin, end)])
-    (x0, x1), (y0, y1) = edges
-    pixels = np.full((height, width, 3), _GROUND, dtype=np.uint8)
-    pixels[y0:y1, x0:x1] = _PAINT
-    return pixels, [x0, y0, x1, y1]
+    return painted((width, height), (round(width * scale), round(height * scale)))
 
 
 def _side(proposer: ModelProposer) -> int:
@@ -162,9 +120,9 @@ def _mask(rle: str | None, width: int, height: int) -> np.ndarray:
 
 def test_known_boxes_come_back_to_a_pixel(with_fake: ModelProposer, make_image: MakeImage) -> None:
     """All sizes in one batch: each is among very different neighbours."""
-    painted = [_painted(*size, _side(with_fake)) for size in SIZES]
-    found = with_fake.propose([make_image(pixels) for pixels, _ in painted])
-    for size, (_, box), proposals in zip(SIZES, painted, found, strict=True):
+    pictures = [_painted(*size, _side(with_fake)) for size in SIZES]
+    found = with_fake.propose([make_image(pixels) for pixels, _ in pictures])
+    for size, (_, box), proposals in zip(SIZES, pictures, found, strict=True):
         np.testing.assert_allclose(proposals.boxes[0], box, atol=1, err_msg=str(size))
 
 
