@@ -41,6 +41,7 @@ def cut_off(host: Host) -> None:
     host.join()
 
 
+@pytest.mark.survives("plain drivers, 2 hosts", "a host cut off for 30 s")
 def test_a_plain_driver_that_is_cut_off_from_the_store_goes_on(
     source: Path,
     output: Path,
@@ -94,6 +95,7 @@ def cluster(
     """Ray with its head here, without work, and a node on each host; the options with which a job goes there."""
     del gate  # whose PYTHONPATH the nodes inherit
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # a token of an earlier run here would be asked for
     address, nodes = hosts
     port = free_port()
     ray = str(Path(sys.executable).with_name("ray"))
@@ -108,6 +110,7 @@ def cluster(
         yield ["--engine", "ray", "--", "--address", f"{address}:{port}", "--num-workers", "2"]
 
 
+@pytest.mark.survives("Ray, 2 nodes", "a node cut off for 30 s")
 def test_a_node_of_ray_that_is_cut_off_goes_on(
     source: Path,
     output: Path,
