@@ -9,14 +9,11 @@ worker processes, of the largest one.
 """
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.processes import Ended, run
 from benchmarks.report import Row, report
 from benchmarks.tars import make_tars
 
@@ -26,40 +23,9 @@ _GROWTH_GOAL = 1.1
 _NOTHING_TO_DO_GOAL_S = 5.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    """One run of the command."""
-
-    wall_s: float
-    cpu_s: float
-    """User and system time, worker processes included."""
-    peak_mib: float
-    output: str
-    """What it printed."""
-
-
-def _annotate(source: Path, output: Path, *flags: str) -> _Run:
+def _annotate(source: Path, output: Path, *flags: str) -> Ended:
     """Run `fineclip annotate` to its end. Raises SystemExit, with what it printed, if it fails."""
-    command: list[str | Path] = [
-        Path(sys.executable).with_name("fineclip"),
-        "annotate",
-        source,
-        output,
-        *_BACKENDS,
-        *flags,
-    ]
-    with tempfile.TemporaryFile("w+") as printed:
-        started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall_s = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        printed.seek(0)
-        text = printed.read()
-    if process.returncode != 0:
-        raise SystemExit(f"fineclip annotate ended with exit code {process.returncode}:\n{text}")
-    cpu_s = usage.ru_utime + usage.ru_stime
-    return _Run(wall_s=wall_s, cpu_s=cpu_s, peak_mib=usage.ru_maxrss / 1024, output=text)
+    return run(Path(sys.executable).with_name("fineclip"), "annotate", source, output, *_BACKENDS, *flags)
 
 
 def main() -> None:
@@ -80,10 +46,10 @@ def main() -> None:
     _report(by_size, again, parallel, middle)
 
 
-def _report(by_size: dict[int, _Run], again: _Run, parallel: _Run, middle: int) -> None:
+def _report(by_size: dict[int, Ended], again: Ended, parallel: Ended, middle: int) -> None:
     smallest, largest = min(by_size), max(by_size)
     growth = by_size[largest].peak_mib / by_size[smallest].peak_mib
-    rows = [_row(f"{size:,} images", run, size) for size, run in by_size.items()]
+    rows = [_row(f"{size:,} images", ended, size) for size, ended in by_size.items()]
     rows.append(_row(f"{middle:,} images, --workers 2", parallel, middle))
     rows.append(Row(name=f"{largest:,} images again", seconds=[again.wall_s], note="nothing to do"))
     extra = {
@@ -96,9 +62,9 @@ def _report(by_size: dict[int, _Run], again: _Run, parallel: _Run, middle: int) 
     report(f"Scale: fineclip annotate, manual + rule, {smallest:,} to {largest:,} images", rows, extra)
 
 
-def _row(name: str, run: _Run, num_images: int) -> Row:
-    note = f"{num_images / run.wall_s:,.0f} images/s, {run.cpu_s:.1f} s CPU, peak {run.peak_mib:.0f} MiB"
-    return Row(name=name, seconds=[run.wall_s], note=note)
+def _row(name: str, ended: Ended, num_images: int) -> Row:
+    note = f"{num_images / ended.wall_s:,.0f} images/s, {ended.cpu_s:.1f} s CPU, peak {ended.peak_mib:.0f} MiB"
+    return Row(name=name, seconds=[ended.wall_s], note=note)
 
 
 if __name__ == "__main__":

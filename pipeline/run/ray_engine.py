@@ -147,7 +147,10 @@ def _cluster(options: RayOptions) -> Iterator[None]:
                 **resources,
             )
         except (RayError, ConnectionError, RuntimeError, ValueError) as error:
-            raise EngineError(f"--address {options.address}: Ray cannot be joined: {error}") from error
+            raise EngineError(
+                f"--address {options.address}: Ray cannot be joined: {error}. A head on whose machine there is "
+                "~/.ray/auth_token asks for it: copy the file here and set RAY_AUTH_MODE=token, on its nodes too"
+            ) from error
         try:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -230,4 +230,6 @@ class Session:
         rows = self.marks.rows() if self.marks else []
         columns = {name: [getattr(row, name) for row in rows] for name in FILTER_SCHEMA.names}
         columns["region_id"] = [row.region_id or "" for row in rows]
-        self._database.replace_table("marks", pa.table(columns, schema=FILTER_SCHEMA))
+        # of none, Arrow need not look at Python's values, for which it imports pandas: half a second
+        table = pa.table(columns, schema=FILTER_SCHEMA) if rows else pa.Table.from_batches([], FILTER_SCHEMA)
+        self._database.replace_table("marks", table)

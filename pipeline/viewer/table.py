@@ -26,6 +26,15 @@ _MEMORY_A_ROW = 100
 _MEMORY_A_HELD_ROW = 1000
 """Where the rows themselves are in memory."""
 _PLACES = 100_000
+_SQL = {
+    "bool": "BOOLEAN",
+    "string": "VARCHAR",
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "uint64": "UBIGINT",
+    "float": "FLOAT",
+}
+"""DuckDB's names of Arrow's types."""
 
 
 class DamagedTableError(DatasetError):
@@ -70,6 +79,9 @@ class Database:
     def replace_table(self, name: str, rows: pa.Table | pa.RecordBatchReader) -> None:
         """Make the table `name` hold `rows`, in their order."""
         with self.lock, self._connection.cursor() as cursor:
+            if isinstance(rows, pa.Table) and not rows.num_rows:  # to register any imports pandas: half a second
+                cursor.execute(f"CREATE OR REPLACE TABLE {name} AS {_no_rows(rows.schema)}")
+                return
             cursor.register("incoming", rows)
             cursor.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM incoming")
             cursor.unregister("incoming")
@@ -155,9 +167,8 @@ class RegionTable:
     def _select(self, shards: Sequence[str]) -> str:
         columns = ", ".join(COLUMNS)
         if not shards:
-            types = {"string": "VARCHAR", "int32": "INTEGER", "uint64": "UBIGINT", "float": "FLOAT"}
-            empty = ", ".join(f"NULL::{types[str(REGION_SCHEMA.field(name).type)]} AS {name}" for name in COLUMNS)
-            return f"SELECT {empty}, NULL::BIGINT AS row WHERE false"
+            fields = [REGION_SCHEMA.field(name) for name in COLUMNS]
+            return _no_rows(pa.schema([*fields, pa.field("row", pa.int64())]))
         paths = ", ".join(_quoted(_not_a_pattern(self._path(shard))) for shard in shards)
         # A folder called `label=cat` is no column.
         options = "file_row_number = true, hive_partitioning = false"
@@ -196,6 +207,11 @@ class RegionTable:
                 self._shards.remove(shard)
                 continue
             yield from rows.append_column("row", pa.array(np.arange(len(rows)))).to_batches()
+
+
+def _no_rows(schema: pa.Schema) -> str:
+    """Return SQL that gives the columns of `schema`, and no row."""
+    return f"SELECT {', '.join(f'NULL::{_SQL[str(field.type)]} AS {field.name}' for field in schema)} WHERE false"
 
 
 def _quoted(text: str) -> str:

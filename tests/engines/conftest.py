@@ -3,17 +3,52 @@
 import os
 import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline.run import job
 from tests.builders import configuration, digests, write_tars
+from tests.engines import slurm as real_slurm
 from tests.engines.services import MARK, check_none_left
+from tests.engines.table import Table
 from tests.faults import jobs
 
 NUM_UNITS = 30
+_TABLE = Table()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marker by which a test says what it shows."""
+    config.addinivalue_line("markers", "survives(engine, fault): shows that a job on the engine survives the fault")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note in the table what was survived."""
+    report = yield
+    if report.when == "call" and report.passed:
+        for marker in item.iter_markers("survives"):
+            engine, fault = marker.args
+            _TABLE.faults.setdefault(engine, []).append(fault)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table, where there is one."""
+    if len(_TABLE.jobs) > 1:
+        terminalreporter.section("engines: whole jobs, against two local workers")
+        for line in _TABLE.lines():
+            terminalreporter.write_line(line)
+        load = " ".join(f"{each:.1f}" for each in os.getloadavg())
+        terminalreporter.write_line(f"{NUM_UNITS} tars of 5 images, half a second and more each; load average {load}")
+
+
+@pytest.fixture(scope="session")
+def table() -> Table:
+    """Where tests note what a whole job cost."""
+    return _TABLE
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +78,20 @@ def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(MARK, value)
     yield
     check_none_left(value)
+
+
+@pytest.fixture(scope="session")
+def slurm_programs() -> None:
+    """Slurm is installed."""
+    real_slurm.install()
+
+
+@pytest.fixture
+def slurm(slurm_programs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of a running Slurm's files."""
+    del slurm_programs
+    with real_slurm.cluster(tmp_path / "slurm", monkeypatch):
+        yield tmp_path / "slurm"
 
 
 class Gate:

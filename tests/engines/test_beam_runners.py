@@ -13,11 +13,15 @@ import pytest
 from tests.builders import digests
 from tests.engines.conftest import NUM_UNITS, Gate
 from tests.engines.services import free_port, service, spread, units_by
+from tests.engines.table import LOCAL, Table
 from tests.faults import jobs
 from tests.faults.fault_points import Fault
 
 PRISM = "github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0"
-engines = pytest.mark.engines
+engines, survives = pytest.mark.engines, pytest.mark.survives
+_LOOPBACK = "Beam's job service, the driver as its worker"
+_POOL = "Beam's job service, a pool of workers"
+_PRISM = "Prism, the driver as its worker"
 Pool = tuple[subprocess.Popen[bytes], list[str]]
 """The pool's process, and the options that use it."""
 
@@ -50,21 +54,39 @@ def test_the_job_service_with_the_driver_as_its_worker(
 
 
 @engines
-@pytest.mark.parametrize("flags", [(), ("--two-pools",)])
-def test_external_workers(
-    source: Path,
-    output: Path,
-    job_service: list[str],
-    pool: Pool,
-    undisturbed: dict[str, str],
-    flags: tuple[str, ...],
+def test_what_the_job_service_costs(
+    source: Path, output: Path, job_service: list[str], undisturbed: dict[str, str], gate: Gate, table: Table
 ) -> None:
-    ended = jobs.run(source, output, *flags, *job_service, *pool[1])
+    with table.measure(_LOOPBACK, output):
+        started = jobs.start(source, output, *job_service, "--environment_type=LOOPBACK")
+        gate.open_for(1, started)
+        ended = jobs.finish(started)
     assert ended.code == 0, ended.text
     assert digests(output) == undisturbed
 
 
 @engines
+@pytest.mark.parametrize("flags", [(), ("--two-pools",)])
+def test_external_workers(
+    source: Path,
+    output: Path,
+    gate: Gate,
+    table: Table,
+    job_service: list[str],
+    pool: Pool,
+    undisturbed: dict[str, str],
+    flags: tuple[str, ...],
+) -> None:
+    with table.measure(", ".join([_POOL, *flags]), output):
+        started = jobs.start(source, output, *flags, *job_service, *pool[1])
+        gate.open_for(1, started)
+        ended = jobs.finish(started)
+    assert ended.code == 0, ended.text
+    assert digests(output) == undisturbed
+
+
+@engines
+@survives(_POOL, "a dead worker: code 7, resumed")
 def test_a_killed_external_worker_ends_the_job_which_goes_on_elsewhere(
     source: Path,
     output: Path,
@@ -85,6 +107,7 @@ def test_a_killed_external_worker_ends_the_job_which_goes_on_elsewhere(
 
 
 @engines
+@survives(_POOL, "TERM, INT: drained")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_external_workers(
     source: Path,
@@ -118,13 +141,19 @@ def prism(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @engines
-def test_prism(source: Path, output: Path, prism: list[str], undisturbed: dict[str, str]) -> None:
-    ended = jobs.run(source, output, *prism)
+def test_prism(
+    source: Path, output: Path, prism: list[str], undisturbed: dict[str, str], gate: Gate, table: Table
+) -> None:
+    with table.measure(_PRISM, output):
+        started = jobs.start(source, output, *prism)
+        gate.open_for(1, started)
+        ended = jobs.finish(started)
     assert ended.code == 0, ended.text
     assert digests(output) == undisturbed
 
 
 @engines
+@survives(_PRISM, "TERM, INT to the group: drained; a dead driver: resumed")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_prism_ends_with_its_driver(
     source: Path, output: Path, prism: list[str], undisturbed: dict[str, str], number: signal.Signals
@@ -143,12 +172,13 @@ def test_prism_ends_with_its_driver(
 
 @engines
 def test_two_local_workers_do_as_much_as_each_other(
-    source: Path, output: Path, gate: Gate, undisturbed: dict[str, str]
+    source: Path, output: Path, gate: Gate, undisturbed: dict[str, str], table: Table
 ) -> None:
     """Beam hashes the units: without turns at what is left, one of two may get 16 of 24."""
-    started = jobs.start(source, output, "--workers", "2")
-    gate.open_for(2, started)
-    ended = jobs.finish(started)
+    with table.measure(LOCAL, output):
+        started = jobs.start(source, output, "--workers", "2")
+        gate.open_for(2, started)
+        ended = jobs.finish(started)
     assert ended.code == 0, ended.text
     assert digests(output) == undisturbed
     counts = units_by(output)

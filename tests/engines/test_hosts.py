@@ -12,6 +12,7 @@ import pytest
 from tests.builders import digests
 from tests.engines.conftest import NUM_UNITS, Gate
 from tests.engines.services import spread, units_by
+from tests.engines.table import Table
 from tests.faults import jobs
 
 pytestmark = [
@@ -21,6 +22,8 @@ pytestmark = [
         reason="NOT TESTED: drivers on hosts. Namespaces are made by `unshare`, as root",
     ),
 ]
+_HOSTS = "plain drivers, 2 hosts"
+survives = pytest.mark.survives
 Start = Callable[..., subprocess.Popen[str]]
 
 
@@ -67,18 +70,21 @@ def finish(*processes: subprocess.Popen[str]) -> None:
         assert ended.code == 0, ended.text
 
 
-def test_three_hosts_do_as_much_as_each_other(
-    start: Start, output: Path, gate: Gate, undisturbed: dict[str, str]
+@pytest.mark.parametrize("num_hosts", [2, 3])
+def test_hosts_do_as_much_as_each_other(
+    start: Start, output: Path, gate: Gate, undisturbed: dict[str, str], table: Table, num_hosts: int
 ) -> None:
-    drivers = [start(f"host{number}") for number in range(3)]
-    gate.open_for(3, *drivers)
-    finish(*drivers)
+    with table.measure(f"plain drivers, {num_hosts} hosts", output):
+        drivers = [start(f"host{number}") for number in range(num_hosts)]
+        gate.open_for(num_hosts, *drivers)
+        finish(*drivers)
     assert digests(output) == undisturbed
     counts = units_by(output)
     assert sum(counts.values()) == NUM_UNITS, f"each unit once: {counts}"
     assert spread([*counts.values()]) <= 1.2, counts
 
 
+@survives(_HOSTS, "a dead host")
 def test_a_killed_host_loses_its_unit_in_hand_and_nothing_else(
     start: Start, output: Path, gate: Gate, undisturbed: dict[str, str]
 ) -> None:
@@ -92,6 +98,7 @@ def test_a_killed_host_loses_its_unit_in_hand_and_nothing_else(
     assert digests(output) == undisturbed
 
 
+@survives(_HOSTS, "TERM, INT: drained")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_drained_host_leaves_the_rest_to_the_others(
     start: Start, output: Path, gate: Gate, undisturbed: dict[str, str], number: signal.Signals
@@ -105,6 +112,7 @@ def test_a_drained_host_leaves_the_rest_to_the_others(
     assert digests(output) == undisturbed
 
 
+@survives(_HOSTS, "a host stopped for longer than its lease")
 def test_a_host_that_is_cut_off_for_long_does_no_harm_when_it_comes_back(
     start: Start, output: Path, gate: Gate, undisturbed: dict[str, str]
 ) -> None:
@@ -120,6 +128,7 @@ def test_a_host_that_is_cut_off_for_long_does_no_harm_when_it_comes_back(
     assert digests(output) == undisturbed
 
 
+@survives(_HOSTS, "equal host names")
 def test_two_hosts_of_one_name_do_not_take_each_others_leases(
     start: Start, output: Path, undisturbed: dict[str, str]
 ) -> None:

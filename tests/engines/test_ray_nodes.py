@@ -10,11 +10,14 @@ from ray.cluster_utils import Cluster
 from tests.builders import digests
 from tests.engines.conftest import NUM_UNITS, Gate
 from tests.engines.services import spread, units_by
+from tests.engines.table import Table
 from tests.faults import jobs
 
 Nodes = tuple[list[Any], list[str]]
 """Ray's own cluster and its two nodes; the options that go there."""
 pytestmark = pytest.mark.engines
+_NODES = "Ray, 2 nodes"
+survives = pytest.mark.survives
 
 _SMALL = {"num_cpus": 1, "object_store_memory": 80_000_000}
 
@@ -33,12 +36,25 @@ def cluster(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
         cluster.shutdown()
 
 
-def test_two_nodes_do_as_much_as_each_other(
-    source: Path, output: Path, gate: Gate, cluster: Nodes, undisturbed: dict[str, str]
+def test_two_workers_on_this_machine(
+    source: Path, output: Path, gate: Gate, undisturbed: dict[str, str], table: Table
 ) -> None:
-    started = jobs.start(source, output, *cluster[1])
-    gate.open_for(2, started)
-    ended = jobs.finish(started)
+    with table.measure("Ray, on this machine, 2 workers", output):
+        started = jobs.start(source, output, "--engine", "ray", "--workers", "2")
+        gate.open_for(2, started)
+        ended = jobs.finish(started)
+    assert ended.code == 0, ended.text
+    assert digests(output) == undisturbed
+    assert sum(units_by(output).values()) == NUM_UNITS, "each unit once"
+
+
+def test_two_nodes_do_as_much_as_each_other(
+    source: Path, output: Path, gate: Gate, cluster: Nodes, undisturbed: dict[str, str], table: Table
+) -> None:
+    with table.measure(_NODES, output):
+        started = jobs.start(source, output, *cluster[1])
+        gate.open_for(2, started)
+        ended = jobs.finish(started)
     assert ended.code == 0, ended.text
     assert digests(output) == undisturbed
     counts = units_by(output)
@@ -46,6 +62,7 @@ def test_two_nodes_do_as_much_as_each_other(
     assert spread([*counts.values()]) <= 1.2, counts
 
 
+@survives(_NODES, "a dead node")
 def test_the_death_of_a_node_costs_its_unit_in_hand(
     source: Path, output: Path, gate: Gate, cluster: Nodes, undisturbed: dict[str, str]
 ) -> None:
@@ -59,6 +76,7 @@ def test_the_death_of_a_node_costs_its_unit_in_hand(
     assert digests(output) == undisturbed
 
 
+@survives(_NODES, "TERM, INT: drained")
 @pytest.mark.parametrize("number", [15, 2])
 def test_a_signal_drains_the_cluster(
     source: Path,

@@ -19,6 +19,7 @@ import pytest
 from tests.builders import digests
 from tests.engines.conftest import NUM_UNITS, Gate
 from tests.engines.services import free_port, service, spread, units_by
+from tests.engines.table import Table
 from tests.faults import jobs
 
 _MISSING = [name for name in ("pyspark", "beam_pyspark_runner") if importlib.util.find_spec(name) is None]
@@ -29,6 +30,7 @@ pytestmark = [
         reason=f"NOT TESTED: Spark. Install Java, pyspark and beam-pyspark-runner; see {Path(__file__).name}",
     ),
 ]
+_SPARK = "Spark 3.5.9, a master and 2 workers"
 _RUNNER = "--runner=beam_pyspark_runner.pyspark_runner.PySparkRunner"
 
 
@@ -67,12 +69,18 @@ def _start(source: Path, output: Path) -> subprocess.Popen[str]:
 
 
 def test_two_workers_do_as_much_as_each_other(
-    source: Path, output: Path, gate: Gate, workers: list[subprocess.Popen[bytes]], undisturbed: dict[str, str]
+    source: Path,
+    output: Path,
+    gate: Gate,
+    workers: list[subprocess.Popen[bytes]],
+    undisturbed: dict[str, str],
+    table: Table,
 ) -> None:
     del workers
-    started = _start(source, output)
-    gate.open_for(2, started)
-    ended = jobs.finish(started)
+    with table.measure(_SPARK, output):
+        started = _start(source, output)
+        gate.open_for(2, started)
+        ended = jobs.finish(started)
     assert ended.code == 0, ended.text
     assert digests(output) == undisturbed
     counts = units_by(output)
@@ -80,6 +88,7 @@ def test_two_workers_do_as_much_as_each_other(
     assert spread([*counts.values()]) <= 1.2, counts
 
 
+@pytest.mark.survives(_SPARK, "a dead worker")
 def test_the_death_of_a_worker_costs_its_unit_in_hand(
     source: Path, output: Path, gate: Gate, workers: list[subprocess.Popen[bytes]], undisturbed: dict[str, str]
 ) -> None:

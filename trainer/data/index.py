@@ -19,6 +19,8 @@ from trainer.errors import TrainingError
 
 _IMAGE_COLUMNS = ("image_caption", "image_text_hash", "tar_offset", "tar_size", "width", "height")
 _REGION_COLUMNS = ("region_id", "x0", "y0", "x1", "y1", "label", "caption", "text_hash")
+_KEPT_OF_IMAGES = ["key", "image_caption", "tar_offset", "tar_size", "width", "height"]
+_KEPT_OF_REGIONS = ["caption", "label"]
 _COLUMNS = ("key", "status", *_IMAGE_COLUMNS, *_REGION_COLUMNS)
 _ROUNDING = 1e-3
 """Pixels that float32 may put a box outside its image by."""
@@ -83,7 +85,10 @@ def build_index(dataset: Dataset, split: str) -> SampleIndex:
     if not any(len(rows.images) for rows in tables):
         raise TrainingError(f"no usable image in the {split} shards of this data set: {_why_none(dataset, shards)}")
     images, regions = (pa.concat_tables(part) for part in zip(*((t.images, t.regions) for t in tables), strict=True))
-    counts = np.concatenate([rows.counts for rows in tables])
+    counts, boxes, image_text_ids, region_text_ids = (
+        np.concatenate(part)
+        for part in zip(*((t.counts, t.boxes, t.image_text_ids, t.region_text_ids) for t in tables), strict=True)
+    )
     return SampleIndex(
         shards=shards,
         shard=np.repeat(np.arange(len(shards), dtype=np.int32), [len(rows.images) for rows in tables]),
@@ -92,22 +97,29 @@ def build_index(dataset: Dataset, split: str) -> SampleIndex:
         sizes=np.stack([images[name].to_numpy() for name in ("width", "height")], axis=1),
         keys=images["key"],
         image_captions=images["image_caption"],
-        image_text_ids=_hash_ids(images["image_text_hash"]),
+        image_text_ids=image_text_ids,
         has_caption=pc.is_valid(images["image_caption"]).to_numpy(),
         region_start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        boxes=_boxes(regions),
+        boxes=boxes,
         region_captions=regions["caption"],
-        region_text_ids=_hash_ids(regions["text_hash"]),
+        region_text_ids=region_text_ids,
         labels=regions["label"],
     )
 
 
 @dataclass(frozen=True)
 class _ShardRows:
+    """A shard's rows, cut to what the index keeps: the other columns of ten million regions are gigabytes."""
+
     images: pa.Table
+    """`_KEPT_OF_IMAGES`."""
     regions: pa.Table
+    """`_KEPT_OF_REGIONS`."""
     counts: Ints
     """Regions of each image."""
+    boxes: Boxes
+    image_text_ids: Ints
+    region_text_ids: Ints
 
     @classmethod
     def read(cls, dataset: Dataset, shard: ShardName) -> "_ShardRows":
@@ -122,7 +134,14 @@ class _ShardRows:
             raise DatasetError(f"{shard}.parquet: a region's row does not follow its image's; write the shard again")
         _check(images, regions, shard)
         counts = np.bincount(owner[~is_image], minlength=len(images)).astype(np.int64)
-        return cls(images, regions, counts)
+        return cls(
+            images.select(_KEPT_OF_IMAGES),
+            regions.select(_KEPT_OF_REGIONS),
+            counts,
+            _boxes(regions),
+            _hash_ids(images["image_text_hash"]),
+            _hash_ids(regions["text_hash"]),
+        )
 
 
 def _check(images: pa.Table, regions: pa.Table, shard: ShardName) -> None:

@@ -78,12 +78,12 @@ def _hang_up(environ: dict[str, Any]) -> NoReturn:
 
 
 @contextmanager
-def serve() -> Iterator[S3Server]:
+def serve(host: str = "127.0.0.1") -> Iterator[S3Server]:
     """Run a server with an empty bucket."""
     server = S3Server()
-    http = make_server("127.0.0.1", 0, server, threaded=True, request_handler=_Silent)
+    http = make_server(host, 0, server, threaded=True, request_handler=_Silent)
     http.handle_error = lambda *_: None  # type: ignore[method-assign]  # of connections that were reset on purpose
-    server.url = f"http://127.0.0.1:{http.server_port}"
+    server.url = f"http://{host}:{http.server_port}"
     thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
