@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 
 from schemas.boxes import Boxes, is_valid
 from schemas.dataset import Dataset, DatasetError
+from schemas.hashes import text_hash
 from schemas.names import ShardName
 from schemas.reasons import Status
 from trainer.errors import TrainingError
 
-_IMAGE_COLUMNS = ("image_caption", "image_text_hash", "tar_offset", "tar_size", "width", "height")
+_IMAGE_COLUMNS = ("image_caption", "image_captions", "image_text_hash", "tar_offset", "tar_size", "width", "height")
 _REGION_COLUMNS = ("region_id", "x0", "y0", "x1", "y1", "label", "caption", "text_hash")
 _COLUMNS = ("key", "status", *_IMAGE_COLUMNS, *_REGION_COLUMNS)
 _ROUNDING = 1e-3
@@ -28,7 +29,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class SampleIndex:
-    """I images and their R regions. Images stand in the order of shards and tars, regions in that of their images."""
+    """I images, their C captions and R regions. Images stand in the order of shards and tars, the others in theirs."""
 
     shards: tuple[ShardName, ...]
     shard: npt.NDArray[np.int32]
@@ -41,12 +42,12 @@ class SampleIndex:
     """`[I, 2]`: (width, height) of the stored image."""
     keys: pa.ChunkedArray
     """`[I]`."""
+    caption_start: Ints
+    """`[I + 1]`: image i's captions are rows `caption_start[i]` up to `caption_start[i + 1]`; it may have none."""
     image_captions: pa.ChunkedArray
-    """`[I]`, null where an image has none."""
+    """`[C]`: all that the source gives an image, the one that `image_caption` names first."""
     image_text_ids: Ints
-    """`[I]`: equal for captions equal after normalisation; meaningless without a caption."""
-    has_caption: npt.NDArray[np.bool_]
-    """`[I]`."""
+    """`[C]`: equal for captions equal after normalisation."""
     region_start: Ints
     """`[I + 1]`: image i's regions are rows `region_start[i]` up to `region_start[i + 1]`."""
     boxes: Boxes
@@ -61,6 +62,11 @@ class SampleIndex:
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.shard)
+
+    @property
+    def has_caption(self) -> npt.NDArray[np.bool_]:
+        """`[I]`: which images have a caption."""
+        return np.diff(self.caption_start) > 0
 
     @property
     def num_regions(self) -> int:
@@ -84,6 +90,7 @@ def build_index(dataset: Dataset, split: str) -> SampleIndex:
         raise TrainingError(f"no usable image in the {split} shards of this data set: {_why_none(dataset, shards)}")
     images, regions = (pa.concat_tables(part) for part in zip(*((t.images, t.regions) for t in tables), strict=True))
     counts = np.concatenate([rows.counts for rows in tables])
+    caption_start, image_captions, image_text_ids = _captions(images)
     return SampleIndex(
         shards=shards,
         shard=np.repeat(np.arange(len(shards), dtype=np.int32), [len(rows.images) for rows in tables]),
@@ -91,9 +98,9 @@ def build_index(dataset: Dataset, split: str) -> SampleIndex:
         tar_size=images["tar_size"].to_numpy().astype(np.int64),
         sizes=np.stack([images[name].to_numpy() for name in ("width", "height")], axis=1),
         keys=images["key"],
-        image_captions=images["image_caption"],
-        image_text_ids=_hash_ids(images["image_text_hash"]),
-        has_caption=pc.is_valid(images["image_caption"]).to_numpy(),
+        caption_start=caption_start,
+        image_captions=image_captions,
+        image_text_ids=image_text_ids,
         region_start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         boxes=_boxes(regions),
         region_captions=regions["caption"],
@@ -144,6 +151,31 @@ def _check(images: pa.Table, regions: pa.Table, shard: ShardName) -> None:
 
 def _boxes(regions: pa.Table) -> Boxes:
     return np.stack([regions[name].to_numpy().astype(np.float32) for name in ("x0", "y0", "x1", "y1")], axis=1)
+
+
+def _captions(images: pa.Table) -> tuple[Ints, pa.ChunkedArray, Ints]:
+    """Return `caption_start`, `image_captions` and `image_text_ids` of images' rows.
+
+    An image whose list is null has its `image_caption` alone: an earlier release, or another tool, wrote the row.
+    """
+    first, lists = images["image_caption"], images["image_captions"]
+    has_first = pc.is_valid(first).to_numpy()
+    listed = pc.fill_null(pc.list_value_length(lists), 0).to_numpy().astype(np.int64)
+    alone = has_first & (listed == 0)
+    start = np.concatenate([[0], np.cumsum(listed + alone)]).astype(np.int64)
+    captions = pc.list_flatten(lists)
+    if alone.any():
+        owner = np.repeat(np.arange(len(images)), np.diff(start))
+        in_lists = np.cumsum(listed)[owner] - listed[owner] + np.arange(len(owner)) - start[owner]
+        both = pa.chunked_array([*captions.chunks, *first.chunks], type=pa.string())
+        captions = both.take(pa.array(np.where(alone[owner], len(captions) + owner, in_lists)))
+    ids = np.zeros(start[-1], dtype=np.int64)
+    has_any = np.diff(start) > 0
+    ids[start[:-1][has_any]] = _hash_ids(images["image_text_hash"])[has_any]
+    others = np.setdiff1d(np.arange(start[-1]), start[:-1][has_any])
+    hashes = [text_hash(text) for text in captions.take(pa.array(others)).to_pylist()]
+    ids[others] = _hash_ids(pa.chunked_array([hashes], type=pa.string()))
+    return start, captions, ids
 
 
 def _hash_ids(hashes: pa.ChunkedArray) -> Ints:

@@ -67,7 +67,7 @@ class FrozenText:
         `images` and `regions` say whose captions are looked at. `watch` is told how many of how many texts are done.
         Raises InterruptedRunError where any process is `stopping`.
         """
-        texts, image_at, region_at = _distinct(index, images, regions)
+        texts, caption_at, region_at = _distinct(index, images, regions)
         digests = _digests(texts)
         dim = embed_texts(model, [""], device).shape[1]
         self._cache = TextCache(cache_folder, tower=tower_fingerprint(model), dim=dim)
@@ -84,12 +84,12 @@ class FrozenText:
         if not all(row[0] for row in exchange_counts([int(done)], device)):
             raise InterruptedRunError("interrupted before the first step; the same command goes on from there")
         self._cache.refresh()
-        rows = np.append(self._cache.rows(digests), -1)
-        self._image_rows, self._region_rows = rows[image_at], rows[region_at]
+        rows = self._cache.rows(digests)
+        self._caption_rows, self._region_rows = rows[caption_at], rows[region_at]
 
-    def features(self, image_index: Tensor, region_index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `[c, D]` and `[n, D]` float32 features of the captions of images and of regions, on the host."""
-        pairs = ((image_index, self._image_rows), (region_index, self._region_rows))
+    def features(self, caption_index: Tensor, region_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `[c, D]` and `[n, D]` float32 features of captions of images and of those of regions, on the host."""
+        pairs = ((caption_index, self._caption_rows), (region_index, self._region_rows))
         image, region = (torch.from_numpy(self._cache.features(rows[index.numpy()])) for index, rows in pairs)
         return image, region
 
@@ -97,14 +97,14 @@ class FrozenText:
 def _distinct(
     index: SampleIndex, images: bool, regions: bool
 ) -> tuple[pa.Array, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the distinct texts, and where each image's and each region's caption is among them (-1 for none)."""
+    """Return the distinct texts, and where each caption of images and of regions is among them."""
     if not images and not regions:
         return pa.array([], pa.string()), np.zeros(0, np.int64), np.zeros(0, np.int64)
-    num_images = len(index) if images else 0
+    num_captions = len(index.image_captions) if images else 0
     chunks = (index.image_captions.chunks if images else []) + (index.region_captions.chunks if regions else [])
     encoded = pa.chunked_array(chunks, type=pa.string()).dictionary_encode().unify_dictionaries()
-    at = np.concatenate([chunk.indices.fill_null(-1).to_numpy().astype(np.int64) for chunk in encoded.chunks])
-    return encoded.chunk(0).dictionary, at[:num_images], at[num_images:]
+    at = np.concatenate([chunk.indices.to_numpy().astype(np.int64) for chunk in encoded.chunks])
+    return encoded.chunk(0).dictionary, at[:num_captions], at[num_captions:]
 
 
 def _digests(texts: pa.Array) -> npt.NDArray[Any]:
@@ -122,9 +122,9 @@ class TrainedText:
         self._index, self._tokenize = index, tokenize
         self._length = tokenize([""]).shape[1]
 
-    def tokens(self, image_index: Tensor, region_index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `[c, L]` and `[n, L]` int64 tokens of the captions of images and of regions, on the host."""
-        pairs = ((self._index.image_captions, image_index), (self._index.region_captions, region_index))
+    def tokens(self, caption_index: Tensor, region_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `[c, L]` and `[n, L]` int64 tokens of captions of images and of those of regions, on the host."""
+        pairs = ((self._index.image_captions, caption_index), (self._index.region_captions, region_index))
         texts = [column.take(pa.array(index.numpy())).to_pylist() for column, index in pairs]
         image, region = (
             self._tokenize(of_kind) if of_kind else torch.zeros(0, self._length, dtype=torch.int64) for of_kind in texts

@@ -21,8 +21,7 @@ class BatchTexts:
 
     def captioned(self, batch: LoadedBatch) -> Tensor:
         """Return `[c]` int64, on the host: which of the batch's images have a caption."""
-        has_caption = torch.from_numpy(self._index.has_caption[batch.image_index.numpy()])
-        return has_caption.nonzero().squeeze(1)
+        return (batch.caption_index >= 0).nonzero().squeeze(1)
 
     def tokens(self, batch: LoadedBatch) -> tuple[Tensor, Tensor] | tuple[None, None]:
         """Return tokens `[c, L]` and `[n, L]` of what is compared, on the host; None where features are known."""
@@ -38,7 +37,7 @@ class BatchTexts:
             known = self._source.features(*self._compared(batch))
             image_text, region_text = (tensor.to(device) for tensor in known)
         captioned, regions = self.captioned(batch), batch.region_index
-        image_ids = index.image_text_ids[batch.image_index[captioned].numpy()]
+        image_ids = index.image_text_ids[batch.caption_index[captioned].numpy()]
         return Pairs(
             image=features.image[captioned.to(device)],
             image_text=image_text,
@@ -52,7 +51,7 @@ class BatchTexts:
         )
 
     def _compared(self, batch: LoadedBatch) -> tuple[Tensor, Tensor]:
-        """Return the rows in the index of images and of regions whose captions are compared."""
-        images, regions = batch.image_index[self.captioned(batch)], batch.region_index
+        """Return the rows in the index of the captions of images, and of the regions, that are compared."""
+        captions, regions = batch.caption_index[self.captioned(batch)], batch.region_index
         objective = self._objective
-        return images[: None if objective.compares_images else 0], regions[: None if objective.compares_regions else 0]
+        return captions[: None if objective.compares_images else 0], regions[: None if objective.compares_regions else 0]
