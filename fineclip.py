@@ -39,7 +39,7 @@ SUBCOMMANDS = {
     "score": _Subcommand("pipeline.scenes.score:main", "pipeline", "compare a data set of scenes with the truth"),
     "train-mini": _Subcommand("pipeline.minis.command:main", "trainer", "train a small detector, captioner or CLIP"),
     "train": _Subcommand("trainer.cli.command:train_main", "trainer", "train FineCLIP, CLIPSelf, RegionCLIP or CLIP"),
-    "evaluate": _Subcommand("trainer.cli.command:evaluate_main", "trainer", "measure a model on a data set"),
+    "evaluate": _Subcommand("trainer.cli.evaluate:evaluate_main", "trainer", "measure a model on a data set"),
     "export-model": _Subcommand("trainer.cli.export:export_main", "trainer", "write a trained model in another form"),
     "status": _Subcommand("pipeline.cli.status:status_main", "", "count what a data set holds now"),
     "view": _Subcommand("pipeline.viewer.command:view_main", "viewer", "look at boxes and captions in the browser"),

@@ -2,6 +2,7 @@
 
 options    flags over a recipe, without torch
 outputs    what is in the way of what a command writes
-command    train, evaluate: parse, then import what they need
+command    train: parse, then import what it needs
+evaluate   measure a model
 export     a checkpoint for other libraries
 """

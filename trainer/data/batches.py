@@ -75,8 +75,9 @@ class Batches(TorchDataset[LoadedBatch]):
         first, stop = self._index.caption_start[image : image + 2].tolist()
         if stop == first:
             return -1
-        generator = sample_generator(f"caption of {self._index.key(image)}", epoch=epoch, seed=self._order_settings.seed)
-        return first + int(generator.integers(stop - first))
+        key = f"caption of {self._index.key(image)}"
+        generator = sample_generator(key, epoch=epoch, seed=self._order_settings.seed)
+        return int(first) + int(generator.integers(stop - first))
 
     def _sample(self, image: int, epoch: int) -> DecodedSample:
         index = self._index
@@ -98,7 +99,9 @@ class Batches(TorchDataset[LoadedBatch]):
         )
 
 
-def load_batches(batches: Batches, *, first_step: int, last_step: int, num_workers: int) -> Iterator[LoadedBatch]:
+def load_batches(
+    batches: TorchDataset[LoadedBatch], *, first_step: int, last_step: int, num_workers: int
+) -> Iterator[LoadedBatch]:
     """Yield the batches of steps `first_step` to before `last_step`, in order, from `num_workers` processes or none."""
     loader: DataLoader[LoadedBatch] = DataLoader(
         batches,

@@ -4,10 +4,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
+from torch import nn
+
 from trainer.errors import TrainingError
 from trainer.hyperparameters import ModelSettings
 from trainer.model.export import CONFIG, average_weights
 from trainer.model.open import LOCAL_DIR, LoadedModel, load_model, load_weights
+from trainer.model.towers import can_be_taken_apart
 from trainer.run.checkpoints import BEST, LAST, load_checkpoint
 
 _GIVE = "give a run's folder or checkpoint, an open_clip folder, or MODEL:TAG or MODEL:FILE of open_clip"
@@ -22,16 +25,21 @@ class LoadedCheckpoint:
 
 
 def load_any(
-    name: str, *, image_size: int | tuple[int, int] | None = None, alpha: float | None = None
+    name: str,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    alpha: float | None = None,
+    any_tower: bool = False,
 ) -> LoadedCheckpoint:
     """Load the model that `name` means.
 
-    `image_size` replaces that of the run, or the model's own; `alpha` the run's share of trained weights. Raises
-    TrainingError where nothing is found, or `alpha` is given for what is no run.
+    `image_size` replaces that of the run, or the model's own; `alpha` the run's share of trained weights; `any_tower`
+    takes models of open_clip's that cannot be trained here. Raises TrainingError where nothing is found, or `alpha` is
+    given for what is no run.
     """
     path = Path(name)
     if (path / CONFIG).is_file():
-        return _fresh(ModelSettings(model=f"{LOCAL_DIR}{name}"), image_size, alpha)
+        return _fresh(ModelSettings(model=f"{LOCAL_DIR}{name}"), image_size, alpha, any_tower)
     if path.is_dir():
         path = next((path / file for file in (BEST, LAST) if (path / file).exists()), path / LAST)
     if path.suffix == ".pt" and ":" not in name:
@@ -43,7 +51,7 @@ def load_any(
         model, pretrained = name, ""
     elif "/" in model:
         raise TrainingError(f"CHECKPOINT {name}: there is no such file or folder; {_GIVE}")
-    return _fresh(ModelSettings(model=model, pretrained=pretrained or None), image_size, alpha)
+    return _fresh(ModelSettings(model=model, pretrained=pretrained or None), image_size, alpha, any_tower)
 
 
 def _of_run(path: Path, image_size: int | tuple[int, int] | None, alpha: float | None) -> LoadedCheckpoint:
@@ -62,14 +70,20 @@ def _of_run(path: Path, image_size: int | tuple[int, int] | None, alpha: float |
     return LoadedCheckpoint(model=model, settings=_sized(settings, image_size))
 
 
-def _fresh(settings: ModelSettings, image_size: int | tuple[int, int] | None, alpha: float | None) -> LoadedCheckpoint:
+def _fresh(
+    settings: ModelSettings, image_size: int | tuple[int, int] | None, alpha: float | None, any_tower: bool
+) -> LoadedCheckpoint:
     if alpha is not None:
         raise TrainingError(f"--alpha {alpha}: only a run knows the weights it started from; give its folder")
     # The model's own size is known once it is built: any size of whole patches will do until then.
     patches = replace(settings, image_size=16 * 14)
-    model = load_model(patches)
-    native = tuple(cast(Any, model.clip.visual).image_size)
+    model = load_model(patches, any_tower=any_tower)
+    own = cast(Any, model.clip.visual).image_size
+    native = tuple(own) if isinstance(own, (tuple, list)) else (own, own)
     size = native if image_size is None else image_size
+    asked = size if isinstance(size, tuple) else (size, size)
+    if asked != native and not can_be_taken_apart(cast(nn.Module, model.clip.visual)):
+        raise TrainingError(f"--image-size {image_size}: {settings.model} takes {native[0]} x {native[1]} alone")
     return LoadedCheckpoint(model=model, settings=_sized(patches, size))
 
 

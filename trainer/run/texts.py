@@ -53,5 +53,5 @@ class BatchTexts:
     def _compared(self, batch: LoadedBatch) -> tuple[Tensor, Tensor]:
         """Return the rows in the index of the captions of images, and of the regions, that are compared."""
         captions, regions = batch.caption_index[self.captioned(batch)], batch.region_index
-        objective = self._objective
-        return captions[: None if objective.compares_images else 0], regions[: None if objective.compares_regions else 0]
+        compares_images, compares_regions = self._objective.compares_images, self._objective.compares_regions
+        return captions[: None if compares_images else 0], regions[: None if compares_regions else 0]
