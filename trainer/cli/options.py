@@ -21,6 +21,7 @@ from trainer.evaluate.settings import (
     RegionFeature,
     Task,
     TruthSettings,
+    VisualizeSettings,
 )
 from trainer.model.formats import ExportFormat
 from trainer.recipes import RECIPES, TrainRecipe
@@ -96,6 +97,19 @@ class EvaluateOptions:
     intervals: IntervalSettings
     overlays: tuple[str, ...]
     filters: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualizeOptions:
+    """What `fineclip visualize` was asked."""
+
+    models: tuple[str, ...]
+    images: str
+    out: str
+    prompts: tuple[str, ...]
+    image_size: int | tuple[int, int] | None
+    device: str
+    settings: VisualizeSettings
 
 
 def parse_train(arguments: Sequence[str]) -> TrainOptions:
@@ -196,6 +210,42 @@ def parse_evaluate(arguments: Sequence[str]) -> EvaluateOptions:
         parser.error(str(error))
         raise AssertionError("unreachable") from error
     return EvaluateOptions(**own, **repeated, **flat)
+
+
+def parse_visualize(arguments: Sequence[str]) -> VisualizeOptions:
+    """Parse `fineclip visualize MODEL... --images DIR --out FILE.png`. Prints help or an error, raises SystemExit."""
+    usage = "fineclip visualize MODEL... --images DIR --out FILE.png [options]"
+    text = "Show what models see in images: clusters of their patches, and where they see a prompt."
+    parser = _parser("visualize", usage, text, _EXIT_CODES)
+    parser.add_argument("models", metavar="MODEL", nargs="+", help="what `fineclip evaluate` takes, one or several")
+    parser.add_argument("--images", metavar="DIR", required=True, help="folder of images, JPEG, PNG or WebP")
+    parser.add_argument("--out", metavar="FILE", required=True, help="PNG file to write")
+    parser.add_argument(
+        "--prompt", metavar="TEXT", action="append", default=[], help="text to look for; may be given several times"
+    )
+    parser.add_argument(
+        "--image-size",
+        type=int | tuple[int, int] | None,
+        default=None,
+        help="pixels that images are squashed to: more give finer patches; default: that of training, or the model's",
+    )
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
+    _add_flat(parser, VisualizeSettings())
+    parsed = parser.parse_args(list(arguments))
+    try:
+        settings = _flat(VisualizeSettings, parsed)
+    except ValueError as error:
+        parser.error(str(error))
+        raise AssertionError("unreachable") from error
+    return VisualizeOptions(
+        models=tuple(parsed.models),
+        images=parsed.images,
+        out=parsed.out,
+        prompts=tuple(parsed.prompt),
+        image_size=parsed.image_size,
+        device=parsed.device,
+        settings=settings,
+    )
 
 
 def parse_export(arguments: Sequence[str]) -> ExportOptions:

@@ -5,6 +5,7 @@ Texts stay in Arrow's memory, never as Python strings. Images not ok, or dropped
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from schemas.boxes import Boxes, is_valid
 from schemas.dataset import Dataset, DatasetError
 from schemas.hashes import text_hash
 from schemas.names import ShardName
+from schemas.overlays import HARD_NEGATIVES
 from schemas.reasons import Status
 from trainer.errors import TrainingError
 
@@ -58,6 +60,11 @@ class SampleIndex:
     """`[R]`."""
     labels: pa.ChunkedArray
     """`[R]`: the proposer's class names, null where it has none."""
+    negative_start: Ints | None = None
+    """`[R + 1]`: region r's hard negatives are rows `negative_start[r]` up to `negative_start[r + 1]`; None where no
+    overlay gives any."""
+    negatives: pa.ChunkedArray | None = None
+    """`[H]`: wrong captions of regions."""
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -106,6 +113,7 @@ def build_index(dataset: Dataset, split: str) -> SampleIndex:
         region_captions=regions["caption"],
         region_text_ids=_hash_ids(regions["text_hash"]),
         labels=regions["label"],
+        **_negatives(regions),
     )
 
 
@@ -118,7 +126,8 @@ class _ShardRows:
 
     @classmethod
     def read(cls, dataset: Dataset, shard: ShardName) -> "_ShardRows":
-        rows = dataset.regions(_COLUMNS, [shard])
+        columns = [*_COLUMNS, *([HARD_NEGATIVES] if HARD_NEGATIVES in dataset.columns else [])]
+        rows = dataset.regions(columns, [shard])
         rows = rows.filter(pc.equal(rows["status"], Status.OK.value))
         is_image = pc.is_null(rows["region_id"]).to_numpy()
         images, regions = rows.filter(pa.array(is_image)), rows.filter(pa.array(~is_image))
@@ -151,6 +160,15 @@ def _check(images: pa.Table, regions: pa.Table, shard: ShardName) -> None:
 
 def _boxes(regions: pa.Table) -> Boxes:
     return np.stack([regions[name].to_numpy().astype(np.float32) for name in ("x0", "y0", "x1", "y1")], axis=1)
+
+
+def _negatives(regions: pa.Table) -> dict[str, Any]:
+    """Return `negative_start` and `negatives`, where an overlay gives them."""
+    if HARD_NEGATIVES not in regions.column_names:
+        return {}
+    counts = pc.fill_null(pc.list_value_length(regions[HARD_NEGATIVES]), 0).to_numpy()
+    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return {"negative_start": start, "negatives": pc.list_flatten(regions[HARD_NEGATIVES])}
 
 
 def _captions(images: pa.Table) -> tuple[Ints, pa.ChunkedArray, Ints]:

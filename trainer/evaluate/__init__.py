@@ -14,5 +14,6 @@ region_retrieval   boxes and their captions, both ways
 zeroshot           images against class names, which are their captions
 classes, rank      what tasks share: classes; retrieval both ways
 metrics            pure functions of similarities
+clusters, figure   k-means of patches; panels with titles; visualize puts the two together
 intervals, report  bootstrap intervals; JSON, Markdown, and what each row scored
 """

@@ -69,3 +69,24 @@ class IntervalSettings:
         """Check the range. Raises ValueError."""
         if self.resamples < 0:
             raise ValueError(f"--resamples {self.resamples}: give 0 or more")
+
+
+MAX_CLUSTERS = 12
+"""As many colours are told apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualizeSettings:
+    """What a figure of models shows."""
+
+    clusters: int = 6
+    """Clusters of an image's patches, 2 to 12."""
+    limit: int = 6
+    """Most images, the first by name."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges. Raises ValueError."""
+        if not 2 <= self.clusters <= MAX_CLUSTERS:
+            raise ValueError(f"--clusters {self.clusters}: give 2 to {MAX_CLUSTERS}")
+        if self.limit < 1:
+            raise ValueError(f"--limit {self.limit}: give 1 or more")

@@ -23,6 +23,7 @@ from trainer.data.pixels import Preparation
 from trainer.errors import TrainingError
 from trainer.hyperparameters import ModelSettings
 from trainer.model.backbone import check_size
+from trainer.model.context import stretch_context
 from trainer.model.eva_weights import State, is_original_layout, to_open_clip
 from trainer.model.pretrained import check_available
 from trainer.model.towers import UnsupportedTowerError, tower_of
@@ -88,6 +89,11 @@ def load_model(settings: ModelSettings, *, seed: int = 0, any_tower: bool = Fals
             raise TrainingError(f"{settings.model}: {error}") from error
     except ValueError as error:
         raise TrainingError(f"{settings.model}: {error}") from error
+    config = _model_config(settings.model)
+    length = settings.context_length
+    if length is not None:
+        stretch_context(clip, length)
+        config = {**config, "text_cfg": {**config["text_cfg"], "context_length": length}}
     preprocess = cast(Any, clip.visual).preprocess_cfg
     # Images are squashed here, whatever the weights were first trained with.
     prepared: dict[str, Any] = {name: list(preprocess[name]) for name in ("mean", "std")}
@@ -95,10 +101,10 @@ def load_model(settings: ModelSettings, *, seed: int = 0, any_tower: bool = Fals
     return LoadedModel(
         name=settings.model,
         clip=clip.eval(),
-        tokenize=open_clip.get_tokenizer(settings.model),
+        tokenize=open_clip.get_tokenizer(settings.model, context_length=length),
         mean=tuple(preprocess["mean"]),
         std=tuple(preprocess["std"]),
-        config={"model_cfg": _model_config(settings.model), "preprocess_cfg": prepared},
+        config={"model_cfg": config, "preprocess_cfg": prepared},
     )
 
 
