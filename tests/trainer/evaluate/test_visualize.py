@@ -58,8 +58,8 @@ def test_a_figure_by_command(images, tmp_path, capsys):
     for file in files:
         assert fineclip.main(["visualize", VIT, EVA, *flags, "--out", str(file)]) == 0
     assert files[0].read_bytes() == files[1].read_bytes()
-    picture = Image.open(files[0])
-    assert picture.width == 5 * (PANEL_PX + 10) + 10
+    with Image.open(files[0]) as picture:
+        assert picture.width == 5 * (PANEL_PX + 10) + 10
     assert "model 2 of 2" in capsys.readouterr().err
 
 

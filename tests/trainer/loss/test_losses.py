@@ -40,10 +40,10 @@ def test_hard_negatives_are_told_from_the_own_text():
     both = hard_negative_loss(
         EYE, TILTED, torch.cat([EYE, EYE]), torch.tensor([0, 0, 1, 1]), logit_multiplier=100 * SCALE, num_regions=1
     )
-    assert float(both) == pytest.approx(200 * 0.4, rel=1e-9)  # large margins overflow nothing
-    none = hard_negative_loss(
-        EYE, EYE, EYE[:0], torch.zeros(0, dtype=torch.int64), logit_multiplier=SCALE, num_regions=0
-    )
+    # The first region's own text loses by 80, which overflows nothing; the second's is as near as a wrong one.
+    assert float(both) == pytest.approx(200 * 0.4 + math.log(2), rel=1e-9)
+    nobody = torch.zeros(0, dtype=torch.int64)
+    none = hard_negative_loss(EYE, EYE, EYE[:0], nobody, logit_multiplier=SCALE, num_regions=0)
     assert float(none) == 0
 
 

@@ -35,7 +35,7 @@ def test_the_overlay_holds_the_other_colours(folder, capsys):
     assert fineclip.main(["hard-negatives", folder, "--as", "wrong"]) == 0
     assert {file.name: file.read_bytes() for file in Path(folder).iterdir() if file.is_file()} == before
     assert "3 of colour" in capsys.readouterr().out
-    assert fineclip.main(["hard-negatives", folder, "--as", "wrong", "--per-region", "1"]) == 2
+    assert fineclip.main(["hard-negatives", folder, "--as", "wrong", "--per-region", "1"]) == 3
     assert "of another configuration" in capsys.readouterr().err
 
 
