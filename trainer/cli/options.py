@@ -196,6 +196,8 @@ def parse_evaluate(arguments: Sequence[str]) -> EvaluateOptions:
     for settings in groups.values():
         _add_flat(parser, settings)
     parsed = parser.parse_args(list(arguments))
+    if parsed.out.endswith(".md"):
+        parser.error(f"--out {parsed.out}: name a JSON file; the tables go to a .md beside it")
     names = [field.name for field in dataclasses.fields(EvaluateOptions)]
     own: dict[str, Any] = {name: parsed[name] for name in names if name in parsed}
     repeated: dict[str, Any] = {

@@ -72,10 +72,10 @@ def count_cut(texts: pa.ChunkedArray, tokenizer: Any, length: int) -> Cut:
     """
     long = texts.filter(pc.greater(pc.binary_length(texts), length - _MARKS))
     looked_at = np.unique(np.linspace(0, max(len(long) - 1, 0), min(len(long), _SAMPLE)).astype(np.int64))
-    num_cut = 0
+    num_cut, padding = 0, getattr(getattr(tokenizer, "tokenizer", None), "pad_token_id", None) or 0
     for first in range(0, len(looked_at), _PORTION):
         some: Sequence[str] = long.take(pa.array(looked_at[first : first + _PORTION])).to_pylist()
         tokens = tokenizer(list(some), context_length=length + 1)
-        num_cut += int((tokens[:, length] != 0).sum())
+        num_cut += int((tokens[:, length] != padding).sum())
     share = len(long) / max(len(looked_at), 1)
     return Cut(round(num_cut * share), len(texts), len(looked_at) < len(long))

@@ -157,6 +157,12 @@ def test_masks_that_nothing_has_are_refused(folder, tmp_path, capsys):
     assert "--region-feature mask: no region of" in " ".join(capsys.readouterr().err.split())
 
 
+def test_the_tables_are_not_written_over_the_figures(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        fineclip.main(["evaluate", VIT, "--task", "regions", "--data", "d", "--out", str(tmp_path / "m.md")])
+    assert "name a JSON file" in capsys.readouterr().err
+
+
 def test_vild_s_sentences():
     assert len(VILD) == len(set(VILD)) == 63
     spoken = sentences(VILD, "fire_hydrant/apple")

@@ -8,11 +8,13 @@ import torch
 
 import fineclip
 from schemas.dataset import Dataset
+from tests.trainer.processes import run_processes
 from tests.trainer.runs import RECIPE, change, write_data
 from tests.trainer.towers import random_weights
 from trainer.data.batches import Batches
 from trainer.data.index import build_index
 from trainer.errors import TrainingError
+from trainer.loss.gather import rank, world_size
 from trainer.recipes import RECIPES, TrainRecipe
 from trainer.run.assemble import Parts, assemble
 
@@ -51,7 +53,9 @@ def parts_of(folder: str, recipe: TrainRecipe, cache: Path, *, max_images: int =
 def step_of(folder: str, recipe: TrainRecipe, cache: Path, *, max_images: int = 100):
     parts = parts_of(folder, recipe, cache, max_images=max_images)
     dataset = Dataset.open(folder, overlays=["wrong"])
-    batch = Batches(dataset, build_index(dataset, "train"), order=recipe.order, samples=recipe.samples)[0]
+    index = build_index(dataset, "train")
+    place = {"rank": rank(), "world_size": world_size()}
+    batch = Batches(dataset, index, order=recipe.order, samples=recipe.samples, **place)[0]
     result = parts.step.run(batch, lr=0.01, seed=0)
     return result.losses, {name: tensor.clone() for name, tensor in parts.model.clip.state_dict().items()}
 
@@ -66,6 +70,16 @@ def test_a_step_with_hard_negatives_in_pieces_equals_the_whole(folder, tmp_path,
     assert without.hard_negative_loss is None and float(losses.hard_negative_loss) > 0
     assert float(losses.loss) == pytest.approx(float(without.loss) + 0.5 * float(losses.hard_negative_loss), rel=1e-5)
     assert any(not torch.equal(whole[name], tensor) for name, tensor in others.items())
+
+
+def _step(folder: str, cache: str) -> dict[str, torch.Tensor]:
+    return step_of(folder, change(RECIPE, hard_negative_weight=0.5), Path(cache))[1]
+
+
+def test_processes_equal_one(folder, tmp_path):
+    alone = _step(folder, str(tmp_path))
+    for found in run_processes(_step, 2, folder, str(tmp_path)):
+        assert all(torch.allclose(found[name], tensor, rtol=1e-4, atol=2e-6) for name, tensor in alone.items())
 
 
 def test_data_without_hard_negatives_are_told(folder, tmp_path):

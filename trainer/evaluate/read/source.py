@@ -74,15 +74,21 @@ def open_truth(
 
 
 def _split_kind(data: str) -> tuple[str | None, str]:
-    """Split `kind:rest`; what lies there under the whole name is a data set."""
+    """Split `kind:rest`; URLs, and what lies there under the whole name, are data sets."""
     kind, colon, rest = data.partition(":")
-    if not colon or Path(data).exists() or rest.startswith("//") or kind not in _KINDS:
-        if colon and not Path(data).exists() and not rest.startswith(("//", ":")) and "/" not in kind:
-            raise TrainingError(
-                f"--data {data}: no such kind of data: {kind}; there are {', '.join(_KINDS)}, and folders"
-            )
+    if not colon or "/" in kind or rest.startswith(("//", ":")) or _is_there(data):
         return None, data
+    if kind not in _KINDS:
+        known = ", ".join(_KINDS)
+        raise TrainingError(f"--data {data}: no such kind of data: {kind}; there are {known}, and folders")
     return kind, rest
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # longer than any name can be
+        return False
 
 
 def _split_options(data: str, rest: str, known: Sequence[str]) -> tuple[str, Mapping[str, str]]:

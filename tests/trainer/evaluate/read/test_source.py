@@ -54,6 +54,7 @@ def test_fgovd_in_its_own_format_and_fg_clip_s(folder, name):
     ("data", "message"),
     [
         ("cocoo:a.json", "no such kind of data: cocoo; there are coco, karpathy, captions, fgovd, and folders"),
+        ("coco:" + "a" * 300 + ".json", "File name too long"),
         ("coco:a.json?image=b", "'image=b' is none of its options once: images, captions, segments"),
         ("captions:{}/instances.json", "is not FILE#NUMBER, a tab"),
         ("karpathy:{}/captions.json", "not one of Karpathy's files"),
