@@ -6,6 +6,7 @@ person can act on carry their exit code (`exit_code` on the class); they are pri
 
 import atexit
 import difflib
+import errno
 import importlib
 import importlib.util
 import os
@@ -17,7 +18,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
-_USAGE, _INTERRUPTED = 2, 4
+_USAGE, _INTERRUPTED, _NO_SPACE = 2, 4, 5
+_READER_GONE = 128 + signal.SIGPIPE
+"""As of a program that the signal ends."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,7 @@ SUBCOMMANDS = {
     "status": _Subcommand("pipeline.cli.status:status_main", "", "count what a data set holds now"),
     "view": _Subcommand("pipeline.viewer.command:view_main", "viewer", "look at boxes and captions in the browser"),
     "sheet": _Subcommand("pipeline.viewer.command:sheet_main", "viewer", "write a contact sheet, one HTML file"),
-    "doctor": _Subcommand(
-        "pipeline.doctor.command:doctor_main", "viewer", "check that a data set is whole and will train"
-    ),
+    "doctor": _Subcommand("pipeline.doctor.command:doctor_main", "", "check that a data set is whole and will train"),
 }
 
 
@@ -108,17 +109,36 @@ def run() -> NoReturn:
     again, after all is written.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a command has a handler of its own
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    sys.stdout = sys.stdout or os.fdopen(nowhere, "w", closefd=False)  # None where it was closed by the shell
+    sys.stderr = sys.stderr or os.fdopen(nowhere, "w", closefd=False)
     try:
         code = main()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         _print_error("interrupted")
         code = _INTERRUPTED
-    sys.stdout.flush()
+    except (OSError, SystemExit) as error:
+        code = _code_of_closed_output(error)
+        os.dup2(nowhere, 1)  # what is left to be written must not fail again
     sys.stderr.flush()
     if "apache_beam" in sys.modules:
         atexit._run_exitfuncs()  # job servers that Beam started are stopped there
         os._exit(code)
     sys.exit(code)
+
+
+def _code_of_closed_output(error: OSError | SystemExit) -> int:
+    """Return the exit code where what is printed finds no place: its reader has gone, or the disk is full.
+
+    Raises any other error again. Rich ends the process with 1 where the reader has gone, which here is another thing.
+    """
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+        return _READER_GONE
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        _print_error(f"{error.strerror}: free space, then run the same command again")
+        return _NO_SPACE
+    raise error
 
 
 def check_own(package: str) -> None:

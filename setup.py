@@ -9,12 +9,11 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 SCHEMAS = ["msgspec>=0.20", "numpy>=2", "pyarrow>=20", "fsspec[http]>=2025.5"]
-# zstandard reads .tar.zst: plans name sources, so `status`, `doctor` and `view` import the readers too
-COMMAND = ["jsonargparse[signatures]>=4.40", "rich>=14", "zstandard>=0.18"]
+# pillow and zstandard (.tar.zst): plans name sources, so `status`, `doctor` and `view` import the readers too
+COMMAND = ["jsonargparse[signatures]>=4.40", "pillow>=11", "rich>=14", "zstandard>=0.18"]
 PIPELINE = [
     "apache-beam==2.77.0",
     "filelock>=3.15",
-    "pillow>=11",
     "platformdirs>=4",
     "prometheus-client>=0.22",  # --metrics-port; Apache-2.0, without dependencies
     "pycocotools>=2.0.8",
@@ -28,11 +27,10 @@ PIPELINE = [
     "scipy>=1.7",
     "open_clip_torch>=3.2",
 ]
-VIEWER = ["duckdb>=1.4", "pillow>=11", "starlette>=0.46", "uvicorn>=0.34"]
+VIEWER = ["duckdb>=1.4", "starlette>=0.46", "uvicorn>=0.34"]
 TRAINER = [
     "accelerate>=1.10",
     "open_clip_torch>=3.2",
-    "pillow>=11",
     "safetensors>=0.6",
     "tensorboard>=2.20",
     "timm>=1.0.20",
@@ -45,6 +43,8 @@ OPENAI = ["openai>=3"]
 """The client of `--captioner openai`, which speaks to any OpenAI-compatible server."""
 ULTRALYTICS = ["ultralytics-opencv-headless>=8.4"]
 """AGPL-3.0. Imported by `--propose.engine ultralytics` alone."""
+SEGMENT_ANYTHING = ["segment-anything>=1.0"]
+"""`--propose.engine segment-anything`: Meta's own code, Apache-2.0, pure Python on torch and torchvision."""
 DATAFLOW = ["apache-beam[gcp]==2.77.0"]
 """`-- --runner=DataflowRunner`: Google's clients, some 340 MB."""
 RAY = ["ray>=2.60"]
@@ -52,6 +52,7 @@ RAY = ["ray>=2.60"]
 DEV = [
     "axe-playwright-python>=0.1.8",  # carries axe-core, the rules of accessibility that the browser tests hold
     "datasets>=4",
+    "fastapi>=0.115",  # what `transformers serve` wants, a real server to test against
     "hypothesis>=6.100",
     "moto[server]>=5.1",  # an S3 to test against, which knows conditional puts
     "mypy>=1.15",
@@ -62,6 +63,7 @@ DEV = [
     "pre-commit>=4",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
+    "python-multipart>=0.0.20",  # as fastapi
     "ruff>=0.12",
     "s3fs>=2026.6",
     "torchmetrics>=1.6",  # metrics of other authors, which ours are compared with
@@ -92,9 +94,10 @@ setup(
         "openai": OPENAI,
         "ultralytics": ULTRALYTICS,
         "ray": RAY,
+        "segment-anything": SEGMENT_ANYTHING,
         "dataflow": DATAFLOW,
         "viewer": VIEWER,
-        "dev": DEV + OPENAI + RAY,
+        "dev": DEV + OPENAI + RAY + SEGMENT_ANYTHING,
     },
     entry_points={"console_scripts": ["fineclip=fineclip:run"]},
 )

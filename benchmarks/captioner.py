@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from PIL import Image
 from tokenizers import Tokenizer, models
 
 from benchmarks.report import Row, gpu_busy, measure, peak_gib, report
@@ -32,7 +33,7 @@ from pipeline.models.weights import ModelFiles
 from pipeline.sample import Caption, Crop
 from schemas.reasons import Stage
 
-_NEW_TOKENS = 12
+NEW_TOKENS = 12
 _REGIONS_OF_GOAL = 4
 _CPU_GOAL, _GPU_GOAL = 1 / 3, 1 / 8
 _H200_REGIONS_PER_S = 325.0
@@ -40,38 +41,41 @@ _MINI = "mini"
 _PAPER = "blip2-opt-6.7b"
 _OPT = {"blip2-opt-2.7b": (2560, 32), _PAPER: (4096, 32)}
 """Width and layers of the language models; a layer's inner width is four times the outer one, a head's 80 and 128."""
-_HUB = {name: f"Salesforce/{name}-coco" for name in _OPT} | {_MINI: _MINI}
-_CROP_SIDES = {_MINI: (16, 80)} | dict.fromkeys(_OPT, (64, 400))
+HUB = {name: f"Salesforce/{name}-coco" for name in _OPT} | {_MINI: _MINI}
+_GAIN, _EMBEDDING_STD = 1.5, 0.2
+"""Of random weights: the deviation of a matrix times the root of its inputs, and that of an embedding."""
+CROP_SIDES = {_MINI: (16, 80)} | dict.fromkeys(_OPT, (64, 400))
 """Shortest and longest side of the crops, in pixels."""
 
 
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=[*_HUB], default=_MINI)
+    parser.add_argument("--model", choices=[*HUB], default=_MINI)
     parser.add_argument("--random-weights", action="store_true", help="the same architecture, nothing to download")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="by default what the device wants")
     parser.add_argument("--regions", type=int, nargs="+", default=[1, 4, 16], help="regions an image")
     parser.add_argument("--crops", type=int, default=256, help="a round")
-    parser.add_argument("--batch-size", type=int, default=64, help="crops a batch")
+    parser.add_argument("--batch-size", type=int, default=64, help="crops a batch; the job's is 256")
     parser.add_argument("--baseline", type=int, default=32, help="images for a call each; their time is scaled up")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
     parser.add_argument("--runs", type=int, default=5, help="rounds, after one that warms up")
     options = parser.parse_args()
-    captioner = _captioner(options)
+    captioner = captioner_of(options)
     for regions in options.regions:
-        crops = _crops(options.crops, *_CROP_SIDES[options.model])
+        crops = crops_of(options.crops, *CROP_SIDES[options.model])
         images = [crops[first : first + regions] for first in range(0, len(crops), regions)]
         _compare(_Ways(captioner=captioner, images=images, num_calls=options.baseline), regions, options)
 
 
-def _captioner(options: argparse.Namespace) -> Blip2:
+def captioner_of(options: argparse.Namespace) -> Blip2:
+    """Return the captioner that the options ask for; it writes `NEW_TOKENS` tokens, no more and no fewer."""
     config = Blip2Config(
-        model=_HUB[options.model],
+        model=HUB[options.model],
         dtype=options.dtype or ("float32" if options.device == "cpu" else "float16"),
-        max_new_tokens=_NEW_TOKENS,
-        min_new_tokens=_NEW_TOKENS,
+        max_new_tokens=NEW_TOKENS,
+        min_new_tokens=NEW_TOKENS,
         batch_size=options.batch_size,
     )
     device = Device(name=options.device, torch_threads=options.threads)
@@ -83,24 +87,30 @@ def _random_blip2(config: Blip2Config, model: str, device: Device) -> Blip2:
     files = ModelFiles(path=Path(model), name=f"{model}, random", revision=None, sha256=None)
 
     def load(config: Blip2Config, device: str) -> Loaded:
-        drawn = _random_model(_architecture(model), getattr(torch, config.dtype), device)
-        return Loaded(files=files, processor=_processor(model), model=drawn)
+        drawn = _random_model(architecture_of(model), getattr(torch, config.dtype), device)
+        return Loaded(files=files, processor=processor_of(model), model=drawn)
 
     return Blip2(config, device=device, load=load)
 
 
-def _random_model(architecture: Any, dtype: torch.dtype, device: str) -> Any:
-    """Return a model whose weights are drawn where they stay, in the dtypes that `from_pretrained` gives them."""
+def _random_model(config: Any, dtype: torch.dtype, device: str) -> Any:
+    """Return a model whose weights are drawn where they stay, with activations near 1, so that captions differ.
+
+    The published configuration would start the vision tower at a deviation of 1e-10, which is all zeros in float16:
+    kernels run faster on zeros, and every crop would have the same caption.
+    """
     torch.manual_seed(0)
     with torch.device(device):
-        model = transformers.AutoModelForImageTextToText.from_config(architecture, dtype=dtype)
-    if dtype == torch.float16:
-        model.qformer.float()
-        model.query_tokens.data = model.query_tokens.data.float()
+        model = transformers.AutoModelForImageTextToText.from_config(config, dtype=dtype)
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            if weights.ndim > 1:
+                embeds = "embed" in name or "token" in name
+                weights.normal_(std=_EMBEDDING_STD if embeds else _GAIN * weights[0].numel() ** -0.5)
     return model.eval()
 
 
-def _architecture(model: str) -> Any:
+def architecture_of(model: str) -> Any:
     """Return the configuration of the mini, or of BLIP-2 as published: ViT-g, a Q-Former with 32 queries, OPT."""
     if model == _MINI:
         return transformers.Blip2Config.from_pretrained(mini_folder("captioner"))
@@ -120,7 +130,7 @@ def _architecture(model: str) -> Any:
     return transformers.Blip2Config(text_config=opt, num_query_tokens=32, image_token_index=50265)
 
 
-def _processor(model: str) -> Any:
+def processor_of(model: str) -> Any:
     """Return the mini's processor, or one as published: crops to 224 x 224; its vocabulary holds numbers."""
     if model == _MINI:
         return transformers.Blip2Processor.from_pretrained(mini_folder("captioner"))
@@ -132,13 +142,15 @@ def _processor(model: str) -> Any:
     return transformers.Blip2Processor(pixels, tokenizer, num_query_tokens=32)
 
 
-def _crops(count: int, shortest: int, longest: int) -> list[Crop]:
-    """Return crops of noise, of mixed sizes."""
+def crops_of(count: int, shortest: int, longest: int) -> list[Crop]:
+    """Return crops of mixed sizes whose colours differ: noise alone looks the same once it is scaled."""
     generator = np.random.default_rng(0)
     crops = []
     for number in range(count):
         height, width = (int(side) for side in generator.integers(shortest, longest + 1, 2))
-        pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        coarse = Image.fromarray(generator.integers(0, 256, (3, 3, 3), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)
+        pixels = (0.85 * smooth + generator.uniform(0, 38, (height, width, 3))).astype(np.uint8)
         box = (0.0, 0.0, float(width), float(height))
         crop = Crop(region_id=f"{number:016x}", pixels=pixels, box=box, image_width=640, image_height=480, label=None)
         crops.append(crop)
@@ -219,10 +231,11 @@ def _compare(ways: _Ways, regions: int, options: argparse.Namespace) -> None:
         "GPU busy, batched (nvidia-smi)": gpu_busy(ways.batched) if on_gpu else None,
         "peak memory GiB": peak_gib(options.device),
         "same captions both ways": round(same, 3),
+        "different captions": len(set(texts)),
         "model": options.model + (", random weights" if options.random_weights else ""),
         "dtype, batch size, torch threads": [ways.captioner.config.dtype, options.batch_size, options.threads],
     }
-    report(f"captions of {_NEW_TOKENS} tokens on {options.device}, {regions} regions an image", rows, extra)
+    report(f"captions of {NEW_TOKENS} tokens on {options.device}, {regions} regions an image", rows, extra)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python -m benchmarks.paper_size FOLDER [--images 2500000] [--drivers 2] [--interruptions 5]
 
-FOLDER keeps the input and the data set, so that the script goes on where it was ended: 28 GB for 2.5 M images of 64 to 96
-pixels. Delete it afterwards. At equal parts of the way all drivers are ended, by SIGKILL and SIGTERM in turn, and the same
-command is given again. Each run is a line of `runs.jsonl`: seconds, shards so far, exit codes, load average.
+FOLDER keeps the input and the data set (28 GB for 2.5 M images of 64 to 96 pixels), so that the script goes on where it
+was ended; delete it afterwards. At equal parts of the way all drivers are ended, by SIGKILL and SIGTERM in turn, and
+the same command is given again. Each run is a line of `runs.jsonl`: seconds, shards so far, exit codes, load average.
 """
 
 import argparse

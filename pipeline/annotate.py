@@ -18,9 +18,10 @@ from pipeline.clock import StageClock
 from pipeline.models.batches import Batcher, Health
 from pipeline.models.device import leaves_cpu_free
 from pipeline.plan.plan import Plan
+from pipeline.propose import proposers
 from pipeline.propose.base import PreparingProposer, Proposer
 from pipeline.propose.select import select, too_low_resolution
-from pipeline.read.read import decoded_ahead, read_items
+from pipeline.read.read import Opened, decoded_ahead, read_items
 from pipeline.sample import DecodedImage, Drop, Proposals, Sample
 from pipeline.settings import Configuration, RunSettings
 from pipeline.write import proposals_file
@@ -57,6 +58,7 @@ class Annotator:
     """Digests of what the models said of the golden set, by kind; of those that were asked."""
     health: Mapping[Stage, Health] = field(default_factory=lambda: {stage: Health() for stage in Stage})
     """What was seen of the models, in all units so far, by the stage they work in."""
+    _opened: Opened = field(default_factory=dict)
 
     def annotate(self, unit: int, advance: Advance = _ignore) -> UnitReport:
         """Annotate and commit a unit. Raises OSError on storage trouble, after which it can be called again."""
@@ -92,7 +94,7 @@ class Annotator:
     def _read(self, unit: int, clock: StageClock) -> Iterator[Sample]:
         """Yield the unit's samples, decoded ahead of the models."""
         settings = self.configuration.read
-        items = clock.timed("read", read_items(self.plan.unit(unit), settings))
+        items = clock.timed("read", read_items(self.plan.unit(unit), settings, self._opened))
         for sample in clock.timed("decode", decoded_ahead(items, settings, num_threads=self.run.decode_threads)):
             if sample.image is not None:
                 sample.drop = too_low_resolution(sample.image, self.configuration.select)
@@ -134,7 +136,7 @@ class Annotator:
         """The caption step, in all units so far."""
         return CaptionStep(
             captioner=_loaded(self.captioner),
-            crop=self.configuration.crop,
+            view=self.configuration.view,
             prepares_ahead=self._prepares_ahead,
             golden_answers=self.golden_answers.get("captioner"),
             health=self.health[Stage.CAPTION],
@@ -156,7 +158,9 @@ class Annotator:
         """Return what determines the proposals, with the terms that the proposer stands under."""
         proposer = _loaded(self.proposer)
         terms = [dataclasses.asdict(entry) for entry in proposer.licenses(self.configuration.propose)]
-        return proposer.provenance() | {"licenses": terms, "golden_answers": self.golden_answers.get("proposer")}
+        answered = {"licenses": terms, "golden_answers": self.golden_answers.get("proposer")}
+        package = proposers.package(proposer.name)
+        return proposer.provenance() | answered | ({"package": package} if package else {})
 
 
 def _propose(samples: Iterator[Sample], proposing: Batcher[Sample, Proposals], clock: StageClock) -> Iterator[Sample]:

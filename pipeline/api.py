@@ -5,11 +5,11 @@ from typing import Any
 
 from rich.console import Console
 
+from pipeline.cli.command import check_models, run_job
 from pipeline.cli.counts import print_counts
 from pipeline.cli.options import from_settings
-from pipeline.cli.progress import Bar
-from pipeline.run import job
-from pipeline.run.job import JobResult
+from pipeline.cli.progress import working
+from pipeline.run.job import Drain, JobResult
 
 
 def annotate(inputs: str | Sequence[str], output: str, *, show: bool = True, **settings: Any) -> JobResult:
@@ -22,15 +22,8 @@ def annotate(inputs: str | Sequence[str], output: str, *, show: bool = True, **s
     paths = [inputs] if isinstance(inputs, str) else list(inputs)
     options = from_settings(paths, output, settings)
     console = Console(emoji=False, quiet=not show)
-    with Bar(console) as bar:
-        result = job.annotate(
-            options.inputs,
-            options.output,
-            configuration=options.configuration,
-            plan=options.plan,
-            run=options.run,
-            append=options.append,
-            watch=bar.show,
-        )
+    check_models(options)
+    with working(console) as show_progress:
+        result = run_job(options, show_progress, Drain())
     print_counts(console, result.totals)
     return result

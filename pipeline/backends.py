@@ -88,14 +88,16 @@ class BackendBase:
         }
 
 
-def load_backend(registry: Mapping[str, str], kind: str, name: str) -> type[Any]:
+def load_backend(
+    registry: Mapping[str, str], kind: str, name: str, *, known: Collection[str] | None = None
+) -> type[Any]:
     """Return the class that `registry` lists under `name`; its values are written "module:Class".
 
-    `kind` names the registry in the error ("proposer"). Raises ValueError, listing the known names, for any other
-    name, and ImportError where the backend's own packages are missing.
+    `kind` names the registry in the error ("proposer"). Raises ValueError, listing the `known` names (by default those
+    of the registry), for any other name, and ImportError where the backend's own packages are missing.
     """
     if name not in registry:
-        raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(sorted(registry))}")
+        raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(sorted(registry if known is None else known))}")
     module_name, class_name = registry[name].split(":")
     backend: type[Any] = getattr(importlib.import_module(module_name), class_name)
     return backend

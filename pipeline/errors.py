@@ -10,7 +10,7 @@ exit codes:
   2  wrong usage or unusable input
   3  refused: OUTPUT belongs to another configuration or other inputs
   4  interrupted and drained; the same command goes on from there
-  5  OUTPUT cannot be read or written
+  5  OUTPUT cannot be read or written, or an INPUT's store fails
   6  totals do not balance
   7  the engine or a model's server failed; the same command goes on from there"""
 """What every command's help ends with."""
@@ -64,11 +64,13 @@ class SourceError(ValueError):
 
 
 class InputError(SourceError, StorageError):
-    """The store of an INPUT fails, which may pass: workers try again before they give up. Commands exit 2 on it."""
+    """The store of an INPUT fails: where that may pass, workers try again before they give up. Commands exit 5."""
 
-    def __init__(self, message: str) -> None:
+    exit_code = 5
+
+    def __init__(self, message: str, *, may_pass: bool = True) -> None:
         super().__init__(message)
-        self.may_pass = True
+        self.may_pass = may_pass
 
 
 class PlanError(ValueError):

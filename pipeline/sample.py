@@ -168,13 +168,13 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """The pixels of one region, and what is known of it."""
+    """What a captioner sees of one region, and what is known of it."""
 
     region_id: str
     pixels: Pixels
     """`[h, w, 3]` uint8 RGB, at least 1 x 1."""
     box: tuple[float, float, float, float]
-    """The region's box: xyxy pixels of the stored image (the crop may be wider by `--crop.scale`)."""
+    """The region's box: xyxy pixels of the stored image (what is seen of it may be more: `--caption.view`)."""
     image_width: int
     image_height: int
     label: str | None

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline.backends import check_ranges
-from pipeline.caption import captioner_class
-from pipeline.caption.crop import CropSettings
+from pipeline.caption import captioners
+from pipeline.caption.view import ViewSettings, check_asked, check_masks
 from pipeline.models.licenses import Licensed
-from pipeline.propose import proposer_class
+from pipeline.propose import proposers
 from pipeline.propose.select import SelectSettings
 from pipeline.read.exclusions import ReadSettings
+from pipeline.registry import Registry
 from schemas.hashes import fingerprint
 from schemas.names import SCHEMA_REVISION, SCHEMA_VERSION, TRAIN, VAL
 
@@ -24,27 +25,28 @@ class CaptionConfiguration:
     """Name of the captioner."""
     caption: Any
     """The captioner's own config dataclass."""
-    crop: CropSettings = field(default_factory=CropSettings)
+    view: ViewSettings = field(default_factory=ViewSettings)
 
     def __post_init__(self) -> None:
         check_ranges(self.caption, flag="--caption")
+        check_asked(self.view, self.caption)
 
     def as_json(self) -> dict[str, Any]:
         """Return what is fingerprinted, as JSON values: settings, weights, algorithm and schema versions."""
         return {
             "schema_version": SCHEMA_VERSION,
             "captioner": self.identity("captioner"),
-            "crop": dataclasses.asdict(self.crop),
+            "view": self.view.as_json(),
         }
 
     def identity(self, kind: Literal["proposer", "captioner"]) -> dict[str, Any]:
         """Return a model's part of the configuration, its weights by hash or commit."""
         assert kind == "captioner", "boxes are given: there is no proposer"
-        return _identity(captioner_class(self.captioner), self.caption)
+        return _identity(captioners, self.captioner, self.caption)
 
     def licenses(self) -> tuple[Licensed, ...]:
         """Return the terms of the models' code and weights."""
-        terms: tuple[Licensed, ...] = captioner_class(self.captioner).licenses(self.caption)
+        terms: tuple[Licensed, ...] = captioners.load(self.captioner).licenses(self.caption)
         return terms
 
     def fingerprint(self) -> str:
@@ -71,6 +73,7 @@ class Configuration(CaptionConfiguration):
         if not 0 <= self.val_fraction < 1:
             raise ValueError(f"--val-fraction is {self.val_fraction}, but must be at least 0 and below 1")
         check_ranges(self.propose, flag="--propose")
+        check_masks(self.view, given=getattr(self.propose, "masks", False))
         super().__post_init__()
 
     @property
@@ -87,7 +90,7 @@ class Configuration(CaptionConfiguration):
             "captioner": self.identity("captioner"),
             "read": self.read.limits(),
             "select": dataclasses.asdict(self.select),
-            "crop": dataclasses.asdict(self.crop),
+            "view": self.view.as_json(),
             "val_fraction": self.val_fraction,
             "drop_empty": self.drop_empty,
             **self.read.excluded.as_json(proposer=self.proposer),
@@ -96,12 +99,12 @@ class Configuration(CaptionConfiguration):
     def identity(self, kind: Literal["proposer", "captioner"]) -> dict[str, Any]:
         """Return a model's part of the configuration, its weights by hash or commit."""
         if kind == "proposer":
-            return _identity(proposer_class(self.proposer), self.propose)
+            return _identity(proposers, self.proposer, self.propose)
         return super().identity(kind)
 
     def licenses(self) -> tuple[Licensed, ...]:
         """Return the terms of the models' code and weights."""
-        return (*proposer_class(self.proposer).licenses(self.propose), *super().licenses())
+        return (*proposers.load(self.proposer).licenses(self.propose), *super().licenses())
 
 
 def splits_of(val_fraction: float) -> tuple[str, ...]:
@@ -109,10 +112,12 @@ def splits_of(val_fraction: float) -> tuple[str, ...]:
     return (TRAIN, VAL) if val_fraction > 0 else (TRAIN,)
 
 
-def _identity(backend: type[Any], config: Any) -> dict[str, Any]:
+def _identity(registry: Registry, name: str, config: Any) -> dict[str, Any]:
     """Return what tells this backend's output from another's; weights are named by hash or commit, not by path."""
+    backend, package = registry.load(name), registry.package(name)
     settings = dataclasses.asdict(config) | backend.weights(config)
-    return {"name": backend.name, "version": backend.version, "settings": settings}
+    identity = {"name": backend.name, "version": backend.version, "settings": settings}
+    return identity | ({"package": package} if package else {})
 
 
 @dataclass(frozen=True, kw_only=True)

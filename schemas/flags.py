@@ -5,7 +5,6 @@ It alone in `schemas` needs jsonargparse, and only commands import it.
 
 import argparse
 import dataclasses
-import difflib
 import inspect
 import re
 import shutil
@@ -15,6 +14,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import docstring_parser
 from jsonargparse import ArgumentParser, set_parsing_settings
+
+from schemas.plain_flags import meant
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -34,6 +35,8 @@ _WRONG_UNION = re.compile(
     r"Subtypes:.*?Errors:(?P<expected>.*)\n\s*Given value type: .*?\n\s*Given value: (?P<value>.*)",
     re.DOTALL,
 )
+_UNKNOWN_SETTING = re.compile(r"(?:Group '([\w.]+)' does not accept o|O)ption '(.+?)'(?: is not accepted)?")
+_WRONG_CHOICE = re.compile(r'Parser key "(?P<key>[\w.]+)": \'(?P<value>.*)\' not among choices \[(?P<names>.*)\]')
 
 
 class FlagParser(ArgumentParser):
@@ -49,8 +52,11 @@ class FlagParser(ArgumentParser):
 
     def hint(self, flag: str) -> str:
         """Return what to add to the error of an unknown flag: which one was meant."""
-        known = {option.replace("_", "-") for action in self._actions for option in action.option_strings}
-        return _meant(flag.replace("_", "-"), known)
+        return meant(flag.replace("_", "-"), self.known())
+
+    def known(self) -> set[str]:
+        """Return all flags, as they are written."""
+        return {option.replace("_", "-") for action in self._actions for option in action.option_strings}
 
     def _in_words(self, message: str) -> str:
         """Return what jsonargparse or argparse complains of as a sentence that names flags as they are written."""
@@ -60,8 +66,17 @@ class FlagParser(ArgumentParser):
         if unknown := re.match(r"[Uu]nrecognized arguments: (--?[\w.-]+)", message):
             flag = unknown[1]
             return message.replace(flag, flag.replace("_", "-")) + self.hint(flag)
+        if re.match("[Uu]nrecognized arguments: [^-]", message):
+            return f"{message} (one too many, or apart from the others)"
+        if unknown := _UNKNOWN_SETTING.match(message):
+            flag = flag_of(".".join(filter(None, unknown.groups())))
+            return f"{flag}: there is no such setting{self.hint(flag)}"
+        if choice := _WRONG_CHOICE.match(message):
+            names = re.findall(r"[\w-]+", choice["names"])
+            must_be = f"must be one of {', '.join(names)}{meant(choice['value'], names)}"
+            return f"{flag_of(choice['key'])} is {choice['value']!r}, but {must_be}"
         if choice := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
-            return message + _meant(choice[1], re.findall(r"[\w-]+", choice[2]))
+            return message + meant(choice[1], re.findall(r"[\w-]+", choice[2]))
         if missing := re.match(r"(the following arguments are required: )(.*)", message):
             return missing[1] + ", ".join(map(self._as_written, missing[2].split(", ")))
         return message
@@ -80,14 +95,9 @@ def _must_be(expected: str, value: str) -> str | None:
     """Return in words what the parser expected; None where it is of a kind that has none."""
     if choices := re.search(r"Literal\[(.*?)\]", expected):
         names = re.findall(r"'([^']*)'", choices[1])
-        return f"must be one of {', '.join(names)}{_meant(value, names)}"
+        return f"must be one of {', '.join(names)}{meant(value, names)}"
     kinds = [kind for kind in re.findall(r"Expected a <class '(\w+)'>", expected) if kind != "NoneType"]
     return f"must be {' or '.join(_KINDS.get(kind, kind) for kind in kinds)}" if kinds else None
-
-
-def _meant(given: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(given, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def flag_of(key: str) -> str:

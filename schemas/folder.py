@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.paths import open_fs
-from schemas.store_errors import StorageError, library_errors
+from schemas.store_errors import StorageError, is_refused_range, library_errors
 
 WHOLE_FILE = 8 << 20
 """Bytes a remote file is fetched by when it is read from end to end."""
@@ -105,25 +105,37 @@ class Folder:
             return None
         except (FileNotFoundError, NotADirectoryError) as error:
             raise DatasetError(f"{self.url}: no such folder; give the OUTPUT of `fineclip annotate`") from error
-        return {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in entries if entry["type"] != "directory"}
+        if [entry["name"] for entry in entries if entry["type"] == "file"] == [self._root]:
+            raise DatasetError(f"{self.url}: a file, no folder; give the OUTPUT of `fineclip annotate`")
+        named = ((entry["name"].rsplit("/", 1)[-1], entry) for entry in entries if entry["type"] != "directory")
+        return {name: entry["size"] for name, entry in named if name}  # stores may show the folder itself, as ""
 
     def size(self, name: str) -> int | None:
         """Return a file's size in bytes, or None when it is not there."""
         try:
             with library_errors(self.where(name)):
+                self.fs.invalidate_cache(self._root)  # what a listing said may have changed since
                 return cast(int, self.fs.info(self.path(name))["size"])
         except FileNotFoundError:
             return None
 
     def read(self, names: Sequence[str]) -> list[bytes | None]:
         """Return the contents of small files, None for those that are not there; remote ones are read at once."""
+        start = 0 if "s3" in self.fs.protocol else None  # without a range, s3fs asks for the size first
         with library_errors(self.url):
-            contents = self.fs.cat_ranges([self.path(name) for name in names], None, None, on_error="return")
-        for name, content in zip(names, contents, strict=True):
-            if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
-                with library_errors(self.where(name)):
-                    raise content
-        return [None if isinstance(content, FileNotFoundError) else content for content in contents]
+            contents = self.fs.cat_ranges([self.path(name) for name in names], start, None, on_error="return")
+        return [self._content(name, content) for name, content in zip(names, contents, strict=True)]
+
+    def _content(self, name: str, content: bytes | Exception) -> bytes | None:
+        """Return what was read of a file, None where it is not there. Raises what went wrong otherwise."""
+        if not isinstance(content, Exception):
+            return content
+        if isinstance(content, FileNotFoundError):
+            return None
+        with library_errors(self.where(name)):
+            if is_refused_range(content):
+                return cast(bytes, self.fs.cat_file(self.path(name)))  # an empty file has no range
+            raise content
 
     def read_range(self, name: str, *, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset` of a file. Raises DatasetError when it is not there or ends before."""
@@ -152,7 +164,7 @@ class Folder:
         """
         try:
             with library_errors(self.where(name)):
-                file = self.fs.open(self.path(name), "rb", block_size=fetch_size)
+                file = self._open(name, block_size=fetch_size)
         except FileNotFoundError as error:
             raise self._missing(name) from error
         with file, library_errors(self.where(name)):
@@ -180,7 +192,7 @@ class Folder:
         try:
             # Arrow reads a local path itself, without a call back into Python for every range.
             with library_errors(self.where(name)):
-                opened = nullcontext(self.path(name)) if local else self.fs.open(self.path(name), "rb")
+                opened = nullcontext(self.path(name)) if local else self._open(name)
                 with opened as source, pq.ParquetFile(source, pre_buffer=not local) as file:
                     yield file
         except FileNotFoundError as error:
@@ -191,6 +203,14 @@ class Folder:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the store's own trouble; Arrow's complaints about contents have no number
             raise DatasetError(f"{self.where(name)}: not a readable Parquet file: {error}") from error
+
+    def _open(self, name: str, **options: Any) -> Any:
+        """Open a file; one that has appeared since the store was listed is there, too."""
+        try:
+            return self.fs.open(self.path(name), "rb", **options)
+        except FileNotFoundError:
+            self.fs.invalidate_cache(self._root)
+            return self.fs.open(self.path(name), "rb", **options)
 
     def _missing(self, name: str) -> DatasetError:
         return DatasetError(f"{self.where(name)}: not there; fetch the whole data set, or write the shard again")

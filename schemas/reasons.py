@@ -57,6 +57,7 @@ class Reason(StrEnum):
     DUPLICATE_KEY = "duplicate_key"
     INVALID_BOX = "invalid_box"
     SIZE_MISMATCH = "size_mismatch"
+    NO_MASK = "no_mask"
     OOM = "oom"
     TIMEOUT = "timeout"
     MODEL_ERROR = "model_error"
@@ -93,6 +94,7 @@ MEANING_OF: dict[Reason, str] = {
     Reason.DUPLICATE_KEY: "an earlier sample of the same shard has the same key",
     Reason.INVALID_BOX: "the box holds NaN or infinity, or its right or bottom edge is not beyond its left or top",
     Reason.SIZE_MISMATCH: "the annotation states another image size than the file has",
+    Reason.NO_MASK: "--caption.view alpha wants the region's mask, and it has none that fits the image and its box",
     Reason.OOM: "the model ran out of memory on this item alone",
     Reason.TIMEOUT: "the model or server did not answer in time",
     Reason.MODEL_ERROR: "the model raised an error on this item alone",

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from schemas.paths import is_url
+
 _Result = TypeVar("_Result")
 
 _TRIES = 3
@@ -14,6 +16,7 @@ _BACK_OFF_S = 2.0
 """Before the second try; twice as much before each further one."""
 _FULL = "free space, then run the same command again; finished shards are kept"
 _DENIED = "permission denied: choose an OUTPUT that you may write"
+_DENIED_TO_READ = "permission denied: take a login that may read it"
 _PERMANENT = {
     errno.ENOSPC: f"the disk is full: {_FULL}",
     errno.EDQUOT: f"the quota is used up: {_FULL}",
@@ -23,10 +26,12 @@ _PERMANENT = {
     errno.ENOTDIR: "a file is in the way: choose another OUTPUT",
 }
 """Errors that waiting does not cure, and what does."""
-_UNKNOWN_USER = re.compile("Credential|Auth|Token|Profile|Login")
-"""What the names of errors hold that the stores' libraries raise for want of a login."""
+_UNKNOWN_USER = re.compile("Credential|Auth|Token|Profile|Login|AccessKey|Signature")
+"""What the names of errors hold that stores and their libraries raise for want of a login, or for one run out."""
 _FORBIDDEN = re.compile("^(Forbidden|Unauthorized|Access ?Denied)")
 """How the messages of errors begin that say no more than that."""
+_BAD_REQUEST = "Bad Request: "
+_RANGE_NOT_SATISFIABLE = 416
 _UNREACHABLE = re.compile("Connect|Endpoint|Proxy|Timeout|DNS|gaierror")
 
 
@@ -41,14 +46,19 @@ class StorageError(OSError):
         """Whether the same operation may succeed a little later."""
 
 
-def in_words(error: Exception, where: str) -> StorageError:
-    """Return what `error`, of any library, means for OUTPUT, as an error that names `where` and what to do."""
-    denied = isinstance(error, PermissionError) or _FORBIDDEN.search(str(error)) or _status(error) in (401, 403)
+def in_words(error: Exception, where: str, *, reads: bool = False) -> StorageError:
+    """Return what `error`, of any library, means for OUTPUT, as an error that names `where` and what to do.
+
+    `reads`: it came of reading what is not OUTPUT.
+    """
+    names = " ".join(_names_of(error))
+    unknown = _UNKNOWN_USER.search(names) or _status(error) == 401
+    denied = isinstance(error, PermissionError) or _FORBIDDEN.search(str(error)) or _status(error) == 403
     code = errno.EACCES if denied else getattr(error, "errno", None)
-    if code in _PERMANENT:
-        return StorageError(f"{where}: {getattr(error, 'strerror', None) or error}; {_PERMANENT[code]}")
-    names = " ".join(kind.__name__ for kind in _with_causes(error))
-    if _UNKNOWN_USER.search(names):
+    if code in _PERMANENT and not unknown:
+        remedy = _DENIED_TO_READ if denied and reads else _PERMANENT[code]
+        return StorageError(f"{where}: {getattr(error, 'strerror', None) or error}; {remedy}")
+    if unknown:
         remedy = "give the store's credentials (its environment variables, or its own login), then run it again"
         return StorageError(f"{where}: {type(error).__name__}: {error}; {remedy}")
     told = getattr(error, "strerror", None) or (f"{error}" if isinstance(error, OSError) else "")
@@ -59,17 +69,56 @@ def in_words(error: Exception, where: str) -> StorageError:
     return StorageError(f"{where}: {told}; {remedy}", may_pass=True)
 
 
+def check_here(path: str, named: str) -> None:
+    """Raise StorageError for a URL where only a local path can be written; `named` is how it is given: `--out`."""
+    if is_url(path):
+        raise StorageError(
+            f"{named} {path}: is written on this machine, and not to a store; name a path here, and copy it there "
+            "when it is done"
+        )
+
+
 def _status(error: Exception) -> int:
     """Return the HTTP status that an error of a store's library states; 0 for none."""
-    stated = str(getattr(error, "code", None) or getattr(error, "status", None) or "")
+    stated = str(getattr(error, "status", None) or getattr(error, "code", None) or "")
     return int(stated) if stated.isdecimal() else 0
 
 
-def _with_causes(error: BaseException | None) -> Iterator[type[BaseException]]:
-    """Yield the types of an error and of what it was raised from."""
+def _names_of(error: BaseException | None) -> Iterator[str]:
+    """Yield what an error, and what it was raised from, are called: by Python, and by a store that gives a code."""
     while error is not None:
-        yield from type(error).__mro__
+        yield from (kind.__name__ for kind in type(error).__mro__)
+        response = getattr(error, "response", None)
+        stated = response.get("Error") if isinstance(response, dict) else None
+        yield str(stated.get("Code", "")) if isinstance(stated, dict) else ""
         error = error.__cause__
+
+
+def is_of_store(error: Exception) -> bool:
+    """Return whether an error is one that stores raise: of the system, or of a library that is not Python's own.
+
+    gcsfs raises ValueError for requests that the store calls bad.
+    """
+    if isinstance(error, ValueError) and not isinstance(error, OSError):
+        return str(error).startswith(_BAD_REQUEST)
+    return isinstance(error, OSError) or type(error).__module__ != "builtins"
+
+
+def trouble_behind(error: FileNotFoundError) -> Exception | None:
+    """Return what kept a store from saying whether a file is there; None where it said that there is none.
+
+    fsspec calls a file of a web server missing when the server cannot be reached, or answers with an error.
+    """
+    cause = error.__cause__
+    if not isinstance(cause, Exception):
+        return None
+    unsure = _UNREACHABLE.search(" ".join(_names_of(cause))) or _status(cause) in (401, 403, 408, 429)
+    return cause if unsure or _status(cause) >= 500 else None
+
+
+def is_refused_range(error: Exception) -> bool:
+    """Return whether an error may say that a file has no byte where a range begins: an empty one has none."""
+    return getattr(error, "errno", None) == errno.EINVAL or _status(error) == _RANGE_NOT_SATISFIABLE
 
 
 @contextlib.contextmanager
@@ -87,14 +136,14 @@ def storage_errors(url: str) -> Iterator[None]:
 def library_errors(where: str) -> Iterator[None]:
     """Turn what a store's library raises of its own, and is no OSError, into a StorageError that names `where`.
 
-    ValueError and Python's other built-in errors are not the store's: they go through, as OSErrors do.
+    Errors that are not the store's go through, as OSErrors do.
     """
     try:
         yield
-    except (OSError, ValueError):
+    except OSError:
         raise
     except Exception as error:
-        if type(error).__module__ == "builtins":
+        if not is_of_store(error):
             raise
         raise in_words(error, where) from error
 

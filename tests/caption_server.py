@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -72,10 +73,10 @@ class FakeCaptionServer:
     that is killed does.
     """
 
-    def __init__(self, fault: Callable[[Asked], Answer | None] = lambda asked: None) -> None:
+    def __init__(self, fault: Callable[[Asked], Answer | None] = lambda asked: None, *, port: int = 0) -> None:
         self.fault = fault
         self.asked: list[Asked] = []
-        self._port = 0
+        self._port = port
         self._http: _Http | None = None
         self._thread: threading.Thread | None = None
 
@@ -145,6 +146,9 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Http
 
     def do_GET(self) -> None:
+        if self.path == "/version":
+            self._send(200, '{"version": "fake 1"}', {})
+            return
         models = {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "tests"}]}
         self._send(200 if self.path == "/v1/models" else 404, json.dumps(models), {})
 
@@ -198,3 +202,8 @@ def _completion(asked: Asked) -> str:
     }
     completion = {"id": "1", "object": "chat.completion", "created": 0, "model": MODEL, "choices": [choice]}
     return json.dumps(completion)
+
+
+if __name__ == "__main__":
+    delay_s = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+    FakeCaptionServer(lambda asked: time.sleep(delay_s), port=int(sys.argv[1])).start()

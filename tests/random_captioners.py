@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from pipeline.minis.tokens import BOUND, BOUND_ID, PAD_ID, train_tokenizer
+from pipeline.minis.tokens import BOUND, BOUND_ID, PAD, PAD_ID, train_tokenizer
 from pipeline.scenes.words import every_region_caption
 
 CHAT_TEMPLATE = (
@@ -16,6 +16,8 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
 _IMAGE = "<image>"
+FLORENCE_PATTERN = r"([a-zA-Z0-9 ]+)<loc_(\d+)><loc_(\d+)><loc_(\d+)><loc_(\d+)>"
+"""Of the released models."""
 _QWEN_SPECIAL = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 
 
@@ -105,6 +107,118 @@ def random_llava(folder: Path) -> None:
     _save(LlavaForConditionalGeneration, config, processor, folder)
 
 
+def random_blip(folder: Path) -> None:
+    """Write a small BLIP: a ViT, and a decoder in BERT's way, which continues the prompt."""
+    from transformers import (
+        BertTokenizerFast,
+        BlipConfig,
+        BlipForConditionalGeneration,
+        BlipImageProcessor,
+        BlipProcessor,
+    )
+
+    words = sorted({word for caption in every_region_caption() for word in caption.split()})
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[DEC]", *words]
+    tokenizer = BertTokenizerFast(vocab={word: number for number, word in enumerate(vocabulary)})
+    tokenizer.add_special_tokens({"bos_token": "[DEC]"})
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = BlipConfig(
+        vision_config={**small, "image_size": 32, "patch_size": 8, "initializer_range": 0.2},
+        text_config={
+            **small,
+            "encoder_hidden_size": 32,
+            "vocab_size": len(tokenizer),
+            "pad_token_id": 0,
+            "bos_token_id": 4,
+            "eos_token_id": 3,
+            "sep_token_id": 3,
+        },
+    )
+    processor = BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer)
+    _save(BlipForConditionalGeneration, config, processor, folder)
+
+
+def random_florence2(folder: Path) -> None:
+    """Write a small Florence-2: DaViT and a BART, which ends captions at their limit as the real one does."""
+    from transformers import (
+        CLIPImageProcessor,
+        Florence2Config,
+        Florence2ForConditionalGeneration,
+        Florence2Processor,
+        PreTrainedTokenizerFast,
+    )
+
+    trained = _tokenizer(_IMAGE, *(f"<loc_{place}>" for place in range(1000)))
+    bounds = {"pad_token": PAD, "bos_token": BOUND, "eos_token": BOUND, "extra_special_tokens": {"image_token": _IMAGE}}
+    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=trained.backend_tokenizer, **bounds)
+    image = CLIPImageProcessor(size={"height": 64, "width": 64}, do_center_crop=False)
+    image.image_seq_length = 2
+    patterns = {"description_with_bboxes": {"PATTERN": FLORENCE_PATTERN}, "pure_text": {}}
+    processor = Florence2Processor(image, tokenizer, post_processor_config=patterns)
+    config = Florence2Config(
+        vision_config={
+            "depths": [1, 1],
+            "embed_dim": [16, 32],
+            "num_heads": [2, 2],
+            "num_groups": [2, 2],
+            "patch_size": [7, 3],
+            "patch_stride": [8, 8],
+            "patch_padding": [3, 1],
+            "patch_prenorm": [False, True],
+            "window_size": 4,
+            "projection_dim": 32,
+            "drop_path_rate": 0.0,
+        },
+        text_config={
+            "model_type": "bart",
+            "d_model": 32,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64,
+            "max_position_embeddings": 128,
+            "vocab_size": len(tokenizer),
+            "pad_token_id": PAD_ID,
+            "bos_token_id": BOUND_ID,
+            "eos_token_id": BOUND_ID,
+            "decoder_start_token_id": BOUND_ID,
+            "forced_eos_token_id": BOUND_ID,
+            "tie_word_embeddings": False,
+        },
+        image_token_id=tokenizer.image_token_id,
+        tie_word_embeddings=False,
+    )
+    _save(Florence2ForConditionalGeneration, config, processor, folder)
+
+
+def random_paligemma(folder: Path) -> None:
+    """Write a small PaliGemma: SigLIP's tower and a Gemma."""
+    from transformers import (
+        PaliGemmaConfig,
+        PaliGemmaForConditionalGeneration,
+        PaliGemmaProcessor,
+        SiglipImageProcessor,
+    )
+
+    image = SiglipImageProcessor(size={"height": 32, "width": 32})
+    image.image_seq_length = 16
+    processor = PaliGemmaProcessor(image, _tokenizer(_IMAGE))
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vocab_size = len(processor.tokenizer)
+    config = PaliGemmaConfig(
+        vision_config={**small, "model_type": "siglip_vision_model", "image_size": 32, "patch_size": 8},
+        text_config=_text_config(vocab_size) | {"model_type": "gemma", "head_dim": 16, "tie_word_embeddings": False},
+        image_token_index=processor.image_token_id,
+        vocab_size=vocab_size,
+        projection_dim=32,
+        hidden_size=32,
+        tie_word_embeddings=False,
+    )
+    _save(PaliGemmaForConditionalGeneration, config, processor, folder)
+
+
 def _tokenizer(*extra: str) -> Any:
     return train_tokenizer(every_region_caption(), template=f"$A {BOUND}", max_length=512, extra=extra)
 
@@ -125,12 +239,17 @@ def _text_config(vocab_size: int) -> dict[str, Any]:
 
 
 def _save(kind: Any, config: Any, processor: Any, folder: Path) -> None:
-    """Write the model with weights large enough for its text to depend on the image."""
+    """Write the model with weights large enough for its text to depend on the image; it says no places of itself."""
     torch.manual_seed(0)
     model = kind(config)
     with torch.no_grad():
         for name, weights in model.named_parameters():
             if weights.ndim > 1:
                 weights.normal_(std=0.2 if "embed" in name or "shared" in name else weights.shape[-1] ** -0.5)
+        places = [
+            number for token, number in processor.tokenizer.get_vocab().items() if token.startswith(("<loc", "<seg"))
+        ]
+        if places:
+            model.get_output_embeddings().weight[places] = 0
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -13,8 +13,10 @@ import yaml
 import fineclip
 from tests.builders import (
     CHEAP,
+    SEARCH,
     annotate,
     data_files,
+    jpeg,
     members,
     read_markers,
     run,
@@ -97,9 +99,14 @@ def test_help_shows_the_settings_of_the_chosen_proposer(proposer: str):
 WRONG = {
     "": "give at least one INPUT, and OUTPUT last",
     "photos": "give at least one INPUT, and OUTPUT last",
+    "photos --limit 3 out": "unrecognized arguments: out (one too many, or apart from the others)",
+    "photos out -- more": "more: is no option of Beam's; INPUT and OUTPUT stand before the `--`",
     "photos out --bogus 3": "unrecognized arguments: --bogus",
     "photos out --sheld-size 3": "did you mean --shard-size?",
     "photos out --select.max-region 3": "did you mean --select.max-regions?",
+    "photos out --proposer yolov9 --propose.sha265 x": "did you mean --propose.sha256?\n",
+    "photos out --propose.sha265 x": "did you mean --propose.sha256? (a setting of yolov9,",
+    "photos out --selects.min-side 3": "did you mean --select.min-side?",
     "photos out --propose.model x": "(a setting of yolov9, fastsam, rpn, sam: choose one with --proposer)",
     "photos out --shard-size many": "--shard-size is 'many', but must be a whole number",
     "photos out --shard-size 0": "--shard-size is 0, but must be at least 1",
@@ -154,6 +161,42 @@ def test_files_of_somebody_else_are_not_overwritten(photos: Path, tmp_path: Path
     assert [path.name for path in output.iterdir()] == [name]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (CHEAP, "takes the boxes that come with the images"),
+        (("--profile", "weightless", "--", "--runer=FlinkRunner"), "did you mean --runner?"),
+    ],
+)
+def test_a_refused_command_leaves_nothing_behind(
+    photos: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+):
+    for record in photos.glob("*.json"):
+        record.unlink()
+    outcome = run("annotate", photos, tmp_path / "new" / "out", *arguments)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_refused_command_leaves_a_folder_that_was_there(tmp_path: Path):
+    photos = write_files(tmp_path / "photos", {"a.jpg": jpeg(0)})
+    (tmp_path / "out").mkdir()
+    assert run("plan", photos, tmp_path / "out", *CHEAP).code == 2
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc here")
+@pytest.mark.parametrize("command", ["annotate", "plan"])
+def test_an_output_where_no_folder_can_be_made_is_told_at_once(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, command: str
+):
+    monkeypatch.setattr("schemas.store_errors.time.sleep", None)
+    outcome = run(command, photos, "/proc/xx", *CHEAP[2:], "--proposer", "selective_search")
+    assert outcome.code == 5
+    assert "/proc/xx: no folder can be made there: choose another OUTPUT" in outcome.err
+
+
 def test_an_unknown_subcommand_is_exit_code_2():
     outcome = run("anotate")
     assert outcome.code == 2
@@ -162,8 +205,11 @@ def test_an_unknown_subcommand_is_exit_code_2():
 
 
 CONFIGS = {
-    "bogus: 3": "'bogus' is not accepted",
-    "select: {max_region: 3}": "'max_region'",
+    "bogus: 3": "--bogus: there is no such setting",
+    "sheld_size: 3": "--sheld-size: there is no such setting; did you mean --shard-size?",
+    "select: {max_region: 3}": "--select.max-region: there is no such setting; did you mean --select.max-regions?",
+    "propose: {sha265: x}": "did you mean --propose.sha256?",
+    "select: 3": "select is 3, but must hold settings, as in {'min_image_side': 32}",
     "shard_size: many": "many",
     "[1, 2]": "holds no settings",
     "a: [": "while parsing",
@@ -243,6 +289,37 @@ def test_status_of_nothing_says_so(tmp_path: Path, exists: bool):
     assert outcome.code == 2
     assert "no data set is here" in outcome.err
     assert list(tmp_path.glob("out/*")) == []
+
+
+LIGHT = {
+    "status out --ded": "unrecognized arguments: --ded; did you mean --dead?",
+    "status out other": "unrecognized arguments: other: too many are given",
+    "status out --reason decod": "did you mean decode?",
+    "status ": "OUTPUT is empty",
+    "view out --prot 3": "did you mean --port?",
+    "view out --port x": "--port is 'x', but must be a whole number",
+    "view file.txt": "file.txt: a file, no folder",
+    "sheet out s.html --limit 2.5": "--limit is '2.5', but must be a whole number",
+    "sheet file.txt s.html": "file.txt: a file, no folder",
+    "doctor out --max-repeted 1": "did you mean --max-repeated?",
+    "doctor out --sample x": "invalid whole number value: 'x'",
+    "doctor out --json nowhere/found.json": "--json nowhere/found.json: there is no folder nowhere",
+    "doctor file.txt": "file.txt: a file, no folder",
+    "materialize out new --overlay a --over b": "did you mean --overlay?",
+    "score out --filtr x": "did you mean --filter?",
+    "train-mini detecter --run x": "did you mean detector?",
+}
+
+
+@pytest.mark.parametrize("arguments", LIGHT)
+def test_wrong_usage_of_the_light_commands_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file.txt").write_text("no data set")
+    outcome = run(*arguments.split(" "))
+    assert outcome.code == 2, outcome
+    assert LIGHT[arguments] in outcome.err
 
 
 @pytest.mark.parametrize("arguments", [(), ("a", "b"), ("--bogus",)])
@@ -354,6 +431,29 @@ def test_help_imports_neither_beam_nor_numpy():
         "import sys, fineclip; fineclip.main(['--help']); print({'apache_beam', 'numpy', 'pipeline'} & {*sys.modules})"
     )
     assert python(code).stdout.splitlines()[-1] == "set()"
+
+
+def shell(command: str, **options: object) -> "subprocess.CompletedProcess[str]":
+    program = f"{sys.executable} -m pipeline"
+    line = command.replace("fineclip", program)
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=ROOT, **options)  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.mark.parametrize("command", ["status {out} --dead", "status {out}", "annotate --help", "--help"])
+def test_a_reader_that_closes_the_pipe_is_no_error(tmp_path: Path, command: str):
+    source = write_files(tmp_path / "photos", {f"{number:05d}.jpg": b"no picture" for number in range(800)})
+    assert run("annotate", source, tmp_path / "out", *SEARCH).code == 1
+    ended = shell(f"fineclip {command.format(out=tmp_path / 'out')} | head -c 1; exit ${{PIPESTATUS[0]}}")
+    assert ended.stderr == ""
+    assert ended.returncode in (0, 141), "not 1, which means that too much is dead"
+
+
+def test_no_place_to_write_to_is_a_sentence():
+    closed = shell("fineclip --help >&-")
+    assert (closed.returncode, closed.stderr) == (0, "")
+    full = shell("fineclip --help > /dev/full")
+    assert full.returncode == 5
+    assert full.stderr == "fineclip: No space left on device: free space, then run the same command again\n"
 
 
 def test_a_missing_package_is_named_with_the_extra_that_holds_it():

@@ -64,3 +64,11 @@ class UnevenCaptioner(Captioner, Protocol):
 
     def places(self, crop: Crop) -> float:
         """Return how many of the `batch_size` places of a batch the crop takes, at least 1."""
+
+
+@runtime_checkable
+class RestartingCaptioner(Captioner, Protocol):
+    """A captioner whose model runs in a process of its own, which may die and is started again."""
+
+    def new_restarts(self) -> int:
+        """Return how many times that happened since this was last asked."""

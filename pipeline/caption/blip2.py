@@ -6,12 +6,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.backends import require
+from pipeline.backends import check_ranges, require
 from pipeline.caption.base import CaptionerBase
 from pipeline.caption.generation import (
     Decoding,
     Dtype,
     Unfinished,
+    answers_of,
     captions_of,
     check_dtype,
     libraries,
@@ -50,8 +51,16 @@ class Blip2Config(Decoding):
     unfinished: Unfinished = "keep"
     """What becomes of a caption cut at --caption.max-new-tokens: keep or dead. BLIP-2's own code keeps it as it is,
     and the paper names no rule against it."""
-    batch_size: int = 32
-    """Crops a model call; short batches are padded to a power-of-two share of it."""
+    batch_size: int = 256
+    """Crops a model call: as many as let a GPU write captions at its speed, since a step of writing costs the same host
+    work for one crop and for hundreds. Short batches are padded to a power-of-two share of it."""
+    vision_batch_size: int = 64
+    """Crops that the vision tower sees at once: it is at its speed with fewer, and its activations take the most
+    memory."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, flag="--caption", least={"vision_batch_size": 1})
 
 
 @dataclass(frozen=True)
@@ -76,18 +85,44 @@ def load(config: Blip2Config, device: str) -> Loaded:
     from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
     files = _find(config)
-    return Loaded(
-        files=files,
-        processor=Blip2Processor.from_pretrained(files.path, local_files_only=True),
-        model=load_model(Blip2ForConditionalGeneration, files.path, dtype=config.dtype, device=device),
-    )
+    model = load_model(Blip2ForConditionalGeneration, files.path, dtype=config.dtype, device=device)
+    processor = Blip2Processor.from_pretrained(files.path, local_files_only=True)
+    return Loaded(files=files, processor=processor, model=model)
+
+
+def arranged(model: Any, config: Blip2Config) -> Any:
+    """Return the model as it captions: all of it in one dtype, its vision tower in batches of its own.
+
+    transformers keeps the Q-Former in float32 beside halves: on a GPU 6 to 10 % of the time, by arithmetic, for 1 % of
+    the operations.
+    """
+    import torch
+
+    class InBatches(torch.nn.Module):
+        """A vision tower that sees at most so many pictures at once."""
+
+        def __init__(self, tower: Any, batch_size: int) -> None:
+            super().__init__()
+            self.tower, self.batch_size = tower, batch_size
+
+        def forward(self, pixel_values: torch.Tensor, **options: Any) -> Any:
+            outputs = [self.tower(part, **options) for part in pixel_values.split(self.batch_size)]
+            if len(outputs) > 1:
+                outputs[0].last_hidden_state = torch.cat([output.last_hidden_state for output in outputs])
+            return outputs[0]
+
+    dtype = torch_dtype(config.dtype)
+    model.qformer.to(dtype)
+    model.query_tokens.data = model.query_tokens.data.to(dtype)
+    model.vision_model = InBatches(model.vision_model, config.vision_batch_size)
+    return model
 
 
 class Blip2(CaptionerBase):
     """Captions crops. `caption_score` is the mean probability (geometric, 0 to 1) of the caption's tokens."""
 
     name: ClassVar[str] = "blip2"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     """Raised when the same input would give another output: it is part of the fingerprint."""
     config_class: ClassVar[type[Blip2Config]] = Blip2Config
     not_output: ClassVar[tuple[str, ...]] = ("allow_constant",)
@@ -104,7 +139,7 @@ class Blip2(CaptionerBase):
         loaded = load(config, self._device)
         super().__init__(config, files=loaded.files, libraries=libraries(config.dtype))
         self.prompt = config.prompt
-        self._processor, self._model = loaded.processor, loaded.model
+        self._processor, self._model = loaded.processor, arranged(loaded.model, config)
         self._tags = thought_tags(self._processor.tokenizer)
         if config.prompt is None and getattr(self._model.config.text_config, "bos_token_id", None) is None:
             raise ValueError(
@@ -138,9 +173,9 @@ class Blip2(CaptionerBase):
         import torch
 
         with torch.inference_mode():
-            output = self._model.generate(**prepared.inputs, **self.config.arguments())
-            settings = self._model.language_model.generation_config
-            captions = captions_of(output, self._processor.tokenizer, settings, tags=self._tags)
+            tokens, logs = answers_of(self._model, prepared.inputs, self.config)
+            tokenizer, settings = self._processor.tokenizer, self._model.language_model.generation_config
+            captions = captions_of(tokens, logs, tokenizer, settings, tags=self._tags)
         return captions[: prepared.num_crops]  # the others pad the batch
 
     @staticmethod

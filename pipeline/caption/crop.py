@@ -1,51 +1,32 @@
-"""The pixels of one region, as a captioner sees them."""
+"""Windows of an image: the pixels that a box touches."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 
-from pipeline.sample import Crop, DecodedImage, Pixels, Sample
+from pipeline.sample import Pixels
 
-
-@dataclass(frozen=True, kw_only=True)
-class CropSettings:
-    """How much of the surroundings goes with a region."""
-
-    scale: float = 1.0
-    """Sides of the crop as a multiple of the box's: 1 captions the tight box, 1.5 is what FineCLIP's teacher sees."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.scale < math.inf:
-            raise ValueError(f"--crop.scale must be a positive number, not {self.scale}")
+Box = tuple[float, float, float, float]
+Window = tuple[int, int, int, int]
+"""Whole pixels xyxy, right and bottom exclusive, at least 1 x 1, within its image."""
 
 
-def crops_of(sample: Sample, settings: CropSettings) -> Iterator[Crop]:
-    """Yield the crop of each region of a sample, in the regions' order."""
-    for region in sample.regions:
-        assert sample.image is not None and region.box is not None
-        yield Crop(
-            region_id=region.region_id,
-            pixels=cut(sample.image, region.box, settings=settings),
-            box=region.box,
-            image_width=sample.image.width,
-            image_height=sample.image.height,
-            label=region.label,
-        )
+def cut(pixels: Pixels, box: Box, *, scale: float = 1.0) -> Pixels:
+    """Return `[h, w, 3]` uint8 RGB, at least 1 x 1: what `box` touches, enlarged `scale` times about its centre.
 
-
-def cut(image: DecodedImage, box: tuple[float, float, float, float], *, settings: CropSettings) -> Pixels:
-    """Return `[h, w, 3]` uint8 RGB, at least 1 x 1: `box` enlarged about its centre and clipped to the image.
-
-    `box` is finite xyxy in pixels of the stored image. The window covers every pixel that the enlarged box touches. It
-    is a contiguous copy: crops wait for the crops of other images to fill a batch, and a view would keep each of those
-    images in memory as a whole.
+    `box` is finite xyxy in the frame of `pixels` (`[H, W, 3]`). It is a contiguous copy: crops wait for the crops of
+    other images to fill a batch, and a view would keep each of those images in memory as a whole.
     """
-    x0, x1 = _window(box[0], box[2], size=image.width, scale=settings.scale)
-    y0, y1 = _window(box[1], box[3], size=image.height, scale=settings.scale)
-    return image.pixels[y0:y1, x0:x1].copy()
+    x0, y0, x1, y1 = window(box, width=pixels.shape[1], height=pixels.shape[0], scale=scale)
+    return pixels[y0:y1, x0:x1].copy()
 
 
-def _window(start: float, stop: float, *, size: int, scale: float) -> tuple[int, int]:
+def window(box: Box, *, width: int, height: int, scale: float = 1.0) -> Window:
+    """Return the pixels of a `width` x `height` image that `box` touches, enlarged `scale` times, clipped to it."""
+    x0, x1 = _span(box[0], box[2], size=width, scale=scale)
+    y0, y1 = _span(box[1], box[3], size=height, scale=scale)
+    return x0, y0, x1, y1
+
+
+def _span(start: float, stop: float, *, size: int, scale: float) -> tuple[int, int]:
     """Return the whole pixels `[first, end)` of an axis of `size` pixels that the scaled interval touches."""
     centre, half = (start + stop) / 2, (stop - start) / 2 * scale
     first = min(max(math.floor(centre - half), 0), size - 1)

@@ -1,20 +1,27 @@
 """What captioners that generate text with transformers share: decoding settings, loading, captions from tokens."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.backends import check_ranges, require
 from pipeline.caption.base import Watched
 from pipeline.caption.thoughts import is_tag
 from pipeline.sample import Caption
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Unfinished = Literal["dead", "keep"]
 Dtype = Literal["float32", "float16", "bfloat16", "int8"]
 
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+_FORCED_END = "forced_eos_token_id"
+"""What ends a caption at its limit, so that a cut one would look whole."""
+_PARTS = ("language_model", "text_decoder")
+"""What of a model may generate, with settings of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +53,7 @@ class Decoding(Watched):
             raise ValueError(f"--caption.repetition-penalty is {self.repetition_penalty}, but must be above 0")
 
     def arguments(self) -> dict[str, Any]:
-        """Return what `generate` is called with: these settings, and that it returns its logits.
+        """Return what `generate` is called with: these settings, and for beams that it returns its logits.
 
         All are given, so that what a model's own `generation_config.json` says has no part in the result.
         """
@@ -58,7 +65,7 @@ class Decoding(Watched):
             "repetition_penalty": self.repetition_penalty,
             "no_repeat_ngram_size": self.no_repeat_ngram_size,
             "do_sample": False,
-            "output_logits": True,
+            "output_logits": self.num_beams > 1,
             "return_dict_in_generate": True,
         }
 
@@ -80,7 +87,7 @@ def load_model(kind: Any, path: Path, *, dtype: Dtype, device: str, **arguments:
     """Return the model in `path` as `kind` (a class of transformers), on the device, in eval mode.
 
     int8 holds the matrices in 8 bits, by bitsandbytes, and runs in float16. Settings for sampling that come with the
-    model are forgotten, as captions are not sampled.
+    model are forgotten, as captions are not sampled, and so is an end that is forced at the limit of tokens.
     """
     import transformers
 
@@ -92,9 +99,9 @@ def load_model(kind: Any, path: Path, *, dtype: Dtype, device: str, **arguments:
     model = kind.from_pretrained(path, dtype=torch_dtype(dtype), local_files_only=True, **arguments)
     if dtype != "int8":  # which `from_pretrained` has put there, and which cannot be moved
         model = model.to(device)
-    for part in (model, getattr(model, "language_model", None)):
+    for part in (model, *(getattr(model, name, None) for name in _PARTS)):
         settings = getattr(part, "generation_config", None)
-        for name in _SAMPLING if settings is not None else ():
+        for name in (*_SAMPLING, _FORCED_END) if settings is not None else ():
             setattr(settings, name, None)
     return model.eval()
 
@@ -112,29 +119,79 @@ def thought_tags(tokenizer: Any) -> dict[int, str]:
     return {number: token.content for number, token in added if token.special and is_tag(token.content)}
 
 
-def captions_of(output: Any, tokenizer: Any, generation_config: Any, *, tags: Mapping[int, str]) -> list[Caption]:
-    """Return the `B` captions that `generate` returned; `tags` are the tokenizer's `thought_tags`, which stay in.
+def answers_of(model: Any, inputs: Mapping[str, Any], decoding: Decoding) -> "tuple[Tensor, Tensor]":
+    """Return the new tokens of `generate`, `[B, T]` int64, and the log probabilities of them, `[B, T]` float32.
+
+    The probabilities are by the raw logits. In a greedy search each step's are given up for the chosen token's: kept,
+    they take as much as B x T x vocabulary floats.
+    """
+    if decoding.num_beams > 1:
+        output = model.generate(**inputs, **decoding.arguments())
+        rows = output.beam_indices  # which row of each step's logits a token was chosen from
+        length = int((rows >= 0).sum(dim=1).max())
+        tokens = output.sequences[:, -length:]
+        return tokens, _logs_of_beams(output.logits[:length], tokens, rows[:, :length])
+    chosen = _ChosenLogs()
+    parts = [part for part in (model, *(getattr(model, name, None) for name in _PARTS)) if part is not None]
+    hooks = [part.register_forward_hook(chosen.keep) for part in parts]  # one of them has the logits
+    try:
+        output = model.generate(**inputs, **decoding.arguments(), stopping_criteria=[chosen])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return output.sequences[:, -len(chosen.steps) :], chosen.logs()
+
+
+class _ChosenLogs:
+    """Of each step of a greedy search, the log probability of the token that it chose.
+
+    It is called by `generate` as one of its stopping criteria, which never stops.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[Tensor] = []
+        self._logits: Tensor | None = None
+
+    def keep(self, part: Any, inputs: Any, output: Any) -> None:
+        """Take the logits of a step, as a forward hook of the part of the model that has them."""
+        if getattr(output, "logits", None) is not None:
+            self._logits = output.logits[:, -1]
+
+    def __call__(self, input_ids: "Tensor", scores: Any, **_: Any) -> "Tensor":
+        import torch
+
+        assert self._logits is not None
+        logs = self._logits.float().log_softmax(dim=-1)
+        self._logits = None
+        self.steps.append(logs.gather(1, input_ids[:, -1:])[:, 0])
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+    def logs(self) -> "Tensor":
+        """Return the log probabilities, `[B, T]`."""
+        import torch
+
+        return torch.stack(self.steps, dim=1)
+
+
+def _logs_of_beams(logits: "Sequence[Tensor]", tokens: "Tensor", rows: "Tensor") -> "Tensor":
+    """Return the log probabilities of tokens `[B, T]`, by the `rows` of each step's logits; any where a row is -1."""
+    import torch
+
+    rows = rows.clamp(min=0)
+    steps = [step.float().log_softmax(dim=-1)[rows[:, at], tokens[:, at]] for at, step in enumerate(logits)]
+    return torch.stack(steps, dim=1)
+
+
+def captions_of(
+    tokens: "Tensor", logs: "Tensor", tokenizer: Any, generation_config: Any, *, tags: Mapping[int, str]
+) -> list[Caption]:
+    """Return the `B` captions of what `answers_of` returned; `tags` are the tokenizer's `thought_tags`, which stay in.
 
     A score is the geometric mean of the probabilities, 0 to 1, that the model gave to the caption's tokens, its end
     included; tokens after that are padding. A caption without an end was cut at the limit of tokens.
     """
     import torch
 
-    beams = getattr(output, "beam_indices", None)  # which row of each step's logits a token was chosen from
-    if beams is None:
-        length = len(output.logits)
-        rows = torch.arange(len(output.logits[0]), device=output.sequences.device)[:, None].expand(-1, length)
-    else:
-        length = int((beams >= 0).sum(dim=1).max())
-        rows = beams[:, :length].clamp(min=0)  # what ended before is -1 there, and not counted
-    tokens = output.sequences[:, -length:]
-    logs = torch.stack(
-        [
-            logits.float().log_softmax(dim=-1)[rows[:, step], tokens[:, step]]
-            for step, logits in enumerate(output.logits[:length])
-        ],
-        dim=1,
-    )
     ends = generation_config.eos_token_id
     is_end = torch.isin(tokens, torch.as_tensor([] if ends is None else ends, device=tokens.device))
     is_token = torch.cumsum(is_end.int(), dim=1) - is_end.int() == 0
@@ -149,4 +206,6 @@ def captions_of(output: Any, tokenizer: Any, generation_config: Any, *, tags: Ma
 def decoded(row: list[int], tokenizer: Any, tags: Mapping[int, str]) -> str:
     """Return the text of some tokens without the special ones, but for those in `tags`."""
     parts = [(tag, [*tokens]) for tag, tokens in itertools.groupby(row, key=tags.get)]
-    return "".join(tag or tokenizer.decode(tokens, skip_special_tokens=True) for tag, tokens in parts)
+    return "".join(
+        tag * len(tokens) if tag else tokenizer.decode(tokens, skip_special_tokens=True) for tag, tokens in parts
+    )

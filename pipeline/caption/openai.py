@@ -7,7 +7,7 @@ it runs in LMDeploy's environment, apart from this one:
     fineclip annotate INPUT OUTPUT --captioner openai
 
 or, for another model, `vllm serve Qwen/Qwen2-VL-7B-Instruct` with `--caption.url http://127.0.0.1:8000/v1` and
-`--caption.model Qwen/Qwen2-VL-7B-Instruct`.
+`--caption.model Qwen/Qwen2-VL-7B-Instruct`; or by `--caption.serve`, one server a worker (`managed.py`).
 """
 
 import base64
@@ -24,6 +24,7 @@ import numpy as np
 
 from pipeline.backends import check_ranges, require
 from pipeline.caption.base import CaptionerBase, Watched
+from pipeline.caption.managed import ManagedServer, redacted, words_of
 from pipeline.caption.pixels import scaled
 from pipeline.caption.secrets import api_key, without_userinfo
 from pipeline.models.device import CPU, Device
@@ -40,8 +41,11 @@ if TYPE_CHECKING:
 
 _ENDED = ("stop", "eos", "end", "complete", "finish")
 """How the reasons begin that servers give where the model has ended its answer; anything else has cut it."""
+_URL = "http://127.0.0.1:23333/v1"
+_START_S, _MANAGED_START_S = 10.0, 1800.0
 _NOT_OUTPUT = (
     "url",
+    "serve",
     "api_key_env",
     "concurrency",
     "max_requests_per_minute",
@@ -60,9 +64,12 @@ _NOT_OUTPUT = (
 class OpenaiConfig(Watched):
     """Settings of `openai`."""
 
-    url: str = "http://127.0.0.1:23333/v1"
-    """The server's base URL, which ends in /v1. Several servers of the model share the work: give the flag for each, or
-    commas between them."""
+    url: str | None = None
+    """The server's base URL, which ends in /v1; http://127.0.0.1:23333/v1 when not given. Several servers of the model
+    share the work: give the flag for each, or commas between them."""
+    serve: str | None = None
+    """A command that starts the server, with {port} where it takes its port. Each worker starts one, on its own GPU,
+    and ends it; no shell reads the command."""
     model: str = "internlm/internlm-xcomposer2-vl-7b"
     """The model's name on the server."""
     api_key_env: str | None = None
@@ -96,8 +103,8 @@ class OpenaiConfig(Watched):
     """Seconds of silence after which a request is given up and sent again."""
     tries: int = 3
     """Times that a crop is sent again while the server answers others; then it is dead."""
-    start_s: float = 10.0
-    """Seconds in which a server must first answer; more where it is started together with the job."""
+    start_s: float | None = None
+    """Seconds in which a server must first answer; 10 when not given, and 1800 for one of --caption.serve."""
     patience_s: float = 300.0
     """Seconds that a server which has answered is waited for when it is gone or too busy; then the run stops, to be
     resumed."""
@@ -112,7 +119,6 @@ class OpenaiConfig(Watched):
             "jpeg_quality": 1,
             "concurrency": 1,
             "tries": 0,
-            "start_s": 0,
             "patience_s": 0,
             "batch_size": 1,
         }
@@ -127,16 +133,29 @@ class OpenaiConfig(Watched):
                 f"--caption.min-side is {self.min_side} and --caption.max-side {self.max_side}: "
                 "the first must be at least 1 and not above the second"
             )
+        if self.start_s is not None and self.start_s < 0:
+            raise ValueError(f"--caption.start-s is {self.start_s}, but must be at least 0")
+        self._check_serve()
         for url in self.urls:
             if not url.startswith(("http://", "https://")):
                 raise ValueError(f"--caption.url {without_userinfo(url)!r}: must start with http:// or https://")
         if self.api_key_env is not None and not self.api_key_env.isidentifier():
             raise ValueError("--caption.api-key-env takes the name of an environment variable, not the key itself")
 
+    def _check_serve(self) -> None:
+        if self.serve is None:
+            return
+        if self.url is not None:
+            raise ValueError("--caption.url and --caption.serve: give one, a server that is there or one to start")
+        try:
+            words_of(self.serve)
+        except ValueError as error:
+            raise ValueError(f"--caption.serve {self.serve!r}: {error}") from None
+
     @property
     def urls(self) -> list[str]:
-        """The servers' base URLs."""
-        return [url.strip() for url in self.url.split(",")]
+        """The base URLs of the servers that are there already."""
+        return [] if self.serve is not None else [url.strip() for url in (self.url or _URL).split(",")]
 
 
 class Openai(CaptionerBase):
@@ -167,7 +186,14 @@ class Openai(CaptionerBase):
         self.prompt = config.prompt
         key = api_key(config.api_key_env)
         timeout_s, width = config.request_timeout_s, config.concurrency
-        clients = [Client(url, key=key, timeout_s=timeout_s, concurrency=width) for url in config.urls]
+        self._managed = None if config.serve is None else ManagedServer(config.serve, device=device)
+        start_s = config.start_s
+        if start_s is None:
+            start_s = _START_S if self._managed is None else _MANAGED_START_S
+        if self._managed is not None:
+            self._managed.wait_until_there(start_s)
+        urls = config.urls if self._managed is None else [self._managed.url]
+        clients = [Client(url, key=key, timeout_s=timeout_s, concurrency=width) for url in urls]
         self._limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
         self._pool = ThreadPoolExecutor(width, thread_name_prefix="caption")
         self._abandoned = threading.Event()
@@ -176,10 +202,11 @@ class Openai(CaptionerBase):
             clients,
             lambda client: self._choice(client, test, config.prompt),
             tries=config.tries,
-            patience_s=config.patience_s,
+            patience_s=config.patience_s if self._managed is None else max(config.patience_s, start_s),
             per_minute=config.max_requests_per_minute,
         )
-        self._servers.start(config.start_s)
+        self._servers.start(start_s)
+        self._server_version = None if self._managed is None else self._managed.version()
 
     def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[Caption | Drop]:
         """Return the caption of each crop, or why it has none, in order. Raises WorkError where the server is gone."""
@@ -232,13 +259,9 @@ class Openai(CaptionerBase):
 
     def _data_url(self, pixels: Pixels) -> str:
         """Return a crop as it is sent."""
-        from PIL import Image
-
-        image = Image.fromarray(scaled(pixels, min_side=self.config.min_side, max_side=self.config.max_side))
-        encoded = io.BytesIO()
-        options = {"quality": self.config.jpeg_quality, "subsampling": 0} if self.config.image_format == "jpeg" else {}
-        image.save(encoded, self.config.image_format, **options)
-        return f"data:image/{self.config.image_format};base64,{base64.b64encode(encoded.getvalue()).decode()}"
+        config = self.config
+        fitting = scaled(pixels, min_side=config.min_side, max_side=config.max_side)
+        return data_url(fitting, config.image_format, quality=config.jpeg_quality)
 
     def _choice(self, client: "Client", image_url: str, prompt: str | None) -> "Choice":
         """Send a request and return what the model says. Raises openai's errors, as for what is no completion.
@@ -247,6 +270,8 @@ class Openai(CaptionerBase):
         """
         import openai
 
+        if self._managed is not None:
+            self._managed.check()
         try:
             return self._sent(client, image_url, prompt, self._limit_name)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
@@ -274,7 +299,13 @@ class Openai(CaptionerBase):
             logprobs=config.logprobs or openai.omit,
             extra_body={limit: config.max_new_tokens},
         )
+        if self._managed is not None:
+            self._managed.answered()
         return _first_choice(answer)
+
+    def new_restarts(self) -> int:
+        """Return how many times the managed server was started again since this was last asked."""
+        return 0 if self._managed is None else self._managed.new_restarts()
 
     @staticmethod
     def weights(config: OpenaiConfig) -> dict[str, Any]:
@@ -299,7 +330,21 @@ class Openai(CaptionerBase):
         """
         said = super().provenance()
         promise = "server: same rows, texts as the server gave"
-        return said | {"weights": {"model": self.config.model}, "promise": promise}
+        said |= {"weights": {"model": self.config.model}, "promise": promise}
+        if self._managed is not None:
+            command = redacted(words_of(self._managed.command))
+            said["server"] = {"command": command, "version": self._server_version}
+        return said
+
+
+def data_url(pixels: Pixels, image_format: Literal["jpeg", "png"], *, quality: int) -> str:
+    """Return a picture as a URL that holds it; JPEG at `quality`, with all of its colours."""
+    from PIL import Image
+
+    encoded = io.BytesIO()
+    options = {"quality": quality, "subsampling": 0} if image_format == "jpeg" else {}
+    Image.fromarray(pixels).save(encoded, image_format, **options)
+    return f"data:image/{image_format};base64,{base64.b64encode(encoded.getvalue()).decode()}"
 
 
 def _drop(message: str) -> Drop:

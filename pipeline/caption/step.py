@@ -9,16 +9,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.caption.base import Captioner, PreparingCaptioner, UnevenCaptioner
-from pipeline.caption.crop import CropSettings, crops_of
+from pipeline.caption import captioners
+from pipeline.caption.base import Captioner, PreparingCaptioner, RestartingCaptioner, UnevenCaptioner
 from pipeline.caption.judge import Judge
+from pipeline.caption.view import ViewSettings, crops_of
 from pipeline.clock import StageClock
 from pipeline.models.batches import Batcher, Health
-from pipeline.sample import Caption, Crop, Drop, Sample
+from pipeline.sample import Caption, Crop, Drop, RegionCaption, Sample
 from schemas.reasons import Stage
 
-_WINDOW = 256
-"""Samples that may follow a batch's first crop: where regions are rare, a batch goes to the captioner unfilled."""
+_LEAST_WINDOW, _WINDOW_A_PLACE = 256, 4
+"""Samples that may follow a batch's first crop: where regions are rare, a batch goes to the captioner unfilled. So many
+at least, and so many for each of a batch's places."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ class CaptionStep:
     """Gives the regions of samples their captions; made once a worker, for all its units."""
 
     captioner: Captioner
-    crop: CropSettings
+    view: ViewSettings
     prepares_ahead: bool
     """Whether the captioner's CPU part may run ahead of the model on another thread."""
     golden_answers: str | None = None
@@ -53,7 +55,12 @@ class CaptionStep:
         """Give each region its caption, in batches over images; a sample goes on when its last region has one."""
 
         def cut(sample: Sample) -> Iterator[Crop]:
-            yield from clock.timed("crop", crops_of(sample, self.crop))
+            for seen in clock.timed("crop", crops_of(sample, self.view)) if sample.regions else ():
+                if isinstance(seen, Crop):
+                    yield seen
+                else:
+                    region_id, drop = seen
+                    sample.captions[region_id] = RegionCaption(drop=drop)
             if sample.image is not None:
                 sample.image = sample.image.released()
 
@@ -61,12 +68,17 @@ class CaptionStep:
             sample.captions[crop.region_id] = self._judge.region_caption(sample.key, crop, outcome)
             captioning.report.unfinished += isinstance(outcome, Caption) and outcome.unfinished is not None
 
-        return clock.timed("caption", captioning.run_groups(samples, cut, take, window=_WINDOW))
+        window = max(_LEAST_WINDOW, _WINDOW_A_PLACE * self.captioner.batch_size)
+        yield from clock.timed("caption", captioning.run_groups(samples, cut, take, window=window))
+        if isinstance(self.captioner, RestartingCaptioner):
+            captioning.report.restarts += self.captioner.new_restarts()
 
     def provenance(self, config: Any) -> dict[str, Any]:
-        """Return what determines the captions, with the terms that the captioner stands under."""
+        """Return what determines the captions, with what was seen and the terms that the captioner stands under."""
         terms = [dataclasses.asdict(entry) for entry in self.captioner.licenses(config)]
-        return self.captioner.provenance() | {"licenses": terms, "golden_answers": self.golden_answers}
+        seen = {"view": self.view.as_json(), "licenses": terms, "golden_answers": self.golden_answers}
+        package = captioners.package(self.captioner.name)
+        return self.captioner.provenance() | seen | ({"package": package} if package else {})
 
     @functools.cached_property
     def _judge(self) -> Judge:

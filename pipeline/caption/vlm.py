@@ -1,9 +1,13 @@
-"""Chat models that see: whatever transformers opens as an image-text-to-text model and that has a chat template."""
+"""Models that see and are asked: whatever transformers opens as an image-text-to-text model.
+
+Chat models are asked in their chat template. The others (Florence-2, BLIP, PaliGemma) get the prompt as it is, which
+must be in the words that they were trained with.
+"""
 
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +17,7 @@ from pipeline.caption.generation import (
     Decoding,
     Dtype,
     Unfinished,
+    answers_of,
     captions_of,
     check_dtype,
     libraries,
@@ -20,6 +25,7 @@ from pipeline.caption.generation import (
     thought_tags,
     torch_dtype,
 )
+from pipeline.caption.locations import location_tags, without_locations
 from pipeline.caption.pixels import scaled
 from pipeline.models.batches import padded_size
 from pipeline.models.device import CPU, Device
@@ -32,6 +38,11 @@ _FLAG = "--caption.model"
 _MINI = None
 """None ships for it."""
 _PIXELS_A_PLACE = 448 * 448
+_BLIP, _PALIGEMMA = "blip", "paligemma"
+_PALIGEMMA_IMAGE = "<image>"
+"""Its processor puts one before a prompt that has none, with a page of warning at each call."""
+_WORDS = {_BLIP: "'' or 'a photo of'", "florence2": "'<CAPTION>'", _PALIGEMMA: "'caption en'"}
+"""What to ask of a kind of model, for people."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -49,7 +60,8 @@ class VlmConfig(Decoding):
     dtype: Dtype = "bfloat16"
     """What the weights are held and run in. int8 (with bitsandbytes) runs in float16."""
     prompt: str = "Describe this image in one sentence."
-    """What the model is asked about each crop; the paper's words."""
+    """What the model is asked about each crop; the paper's words. A model without a chat template gets it as it is:
+    docs/models.md has the words that some were trained with."""
     max_new_tokens: int = 64
     """Longest caption, in tokens."""
     unfinished: Unfinished = "dead"
@@ -61,7 +73,7 @@ class VlmConfig(Decoding):
     """Pixels; crops with a longer side are scaled down to it."""
     license: str | None = None
     """Licence of the weights, where you know it and the ledger does not; it goes into the provenance."""
-    batch_size: int = 8
+    batch_size: int = 64
     """Crops of up to 448 x 448 pixels a model call, fewer of larger ones; short batches are padded to a power-of-two
     share of it as far as that leaves room."""
 
@@ -83,7 +95,7 @@ class _Prepared:
 
 
 class Vlm(CaptionerBase):
-    """Asks a chat model about each crop. `caption_score` is the mean probability (geometric, 0 to 1) of the tokens."""
+    """Asks a model about each crop. `caption_score` is the mean probability (geometric, 0 to 1) of the tokens."""
 
     name: ClassVar[str] = "vlm"
     version: ClassVar[int] = 1
@@ -94,8 +106,8 @@ class Vlm(CaptionerBase):
     def __init__(self, config: VlmConfig, *, device: Device = CPU) -> None:
         """Load weights and processor.
 
-        Raises WeightsNotFoundError, ImportError where a package is missing, and ValueError for a model without a chat
-        template or one that needs code of its own which is not trusted.
+        Raises WeightsNotFoundError, ImportError where a package is missing, and ValueError for a model that needs code
+        of its own which is not trusted, and for one without a chat template that is not asked in words of its own.
         """
         import transformers
 
@@ -116,14 +128,17 @@ class Vlm(CaptionerBase):
         trust = {"trust_remote_code": config.trust_remote_code}
         processors: Any = transformers.AutoProcessor
         self._processor = processors.from_pretrained(files.path, local_files_only=True, **trust)
-        if not getattr(self._processor, "chat_template", None):
-            raise ValueError(
-                f"{_FLAG} {config.model}: it has no chat template; give an instruction-tuned model, "
-                "or --captioner blip2 for a BLIP-2"
-            )
-        self._tags = thought_tags(self._processor.tokenizer)
+        self._kind = settings.get("model_type")
+        self._chats = bool(getattr(self._processor, "chat_template", None))
+        if not self._chats:
+            _check_plain(config, self._kind)
+        self._tags = thought_tags(self._processor.tokenizer) | location_tags(self._processor.tokenizer)
         models = transformers.AutoModelForImageTextToText
         self._model = load_model(models, files.path, dtype=config.dtype, device=self._device, **trust)
+        self._generation = getattr(getattr(self._model, "language_model", None), "generation_config", None)
+        self._generation = self._generation or self._model.generation_config
+        if self._kind == _BLIP:  # its `generate` ends captions by this one, whatever its settings say
+            self._generation.eos_token_id = self._model.config.text_config.sep_token_id
 
     def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[Caption]:
         """Return the caption of each crop, in order."""
@@ -139,20 +154,36 @@ class Vlm(CaptionerBase):
 
         sides = {"min_side": self.config.min_side, "max_side": self.config.max_side}
         pictures = [Image.fromarray(scaled(crop.pixels, **sides)) for crop in crops]
+        smallest = min(range(len(crops)), key=lambda index: pictures[index].width * pictures[index].height)
+        copies = [smallest] * self._num_copies(crops, of=crops[smallest])
+        asked = [(pictures[index], prompts[index]) for index in (*range(len(crops)), *copies)]
+        inputs = self._chat_inputs(asked) if self._chats else self._plain_inputs(asked)
+        return _Prepared(len(crops), {name: self._sent(value) for name, value in inputs.items()})
+
+    def _chat_inputs(self, asked: Sequence[tuple[Any, str | None]]) -> Any:
+        """Return the inputs of pictures, each with its prompt, in the model's chat template."""
         chats = [
             [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}]}]
-            for picture, prompt in zip(pictures, prompts, strict=True)
+            for picture, prompt in asked
         ]
-        smallest = min(range(len(crops)), key=lambda index: pictures[index].width * pictures[index].height)
-        inputs = self._processor.apply_chat_template(
-            chats + [chats[smallest]] * self._num_copies(crops, of=crops[smallest]),
+        return self._processor.apply_chat_template(
+            chats,
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
             processor_kwargs={"padding": True, "padding_side": "left"},  # captions begin where the prompts end
         )
-        return _Prepared(len(crops), {name: self._sent(value) for name, value in inputs.items()})
+
+    def _plain_inputs(self, asked: Sequence[tuple[Any, str | None]]) -> Any:
+        """Return the inputs of pictures, each with its prompt as it is. All prompts are alike: none is padded."""
+        images, prompts = zip(*asked, strict=True)
+        assert len({*prompts}) == 1, prompts
+        mark = _PALIGEMMA_IMAGE if self._kind == _PALIGEMMA and _PALIGEMMA_IMAGE not in prompts[0] else ""
+        inputs = self._processor(
+            images=list(images), text=[f"{mark}{prompt}" for prompt in prompts], return_tensors="pt"
+        )
+        return {name: value for name, value in inputs.items() if name != "labels"}  # PaliGemma's, for training
 
     def _num_copies(self, crops: Sequence[Crop], *, of: Crop) -> int:
         """Return how many copies of a crop fill its batch up."""
@@ -181,10 +212,12 @@ class Vlm(CaptionerBase):
         import torch
 
         with torch.inference_mode():
-            output = self._model.generate(**prepared.inputs, **self.config.arguments())
-            tokenizer, settings = self._processor.tokenizer, self._model.generation_config
-            captions = captions_of(output, tokenizer, settings, tags=self._tags)
-        return captions[: prepared.num_crops]  # the others pad the batch
+            tokens, logs = answers_of(self._model, prepared.inputs, self.config)
+            captions = captions_of(tokens, logs, self._processor.tokenizer, self._generation, tags=self._tags)
+        return [
+            replace(caption, text=without_locations(caption.text, self._processor, prompt=self.prompt or ""))
+            for caption in captions[: prepared.num_crops]  # the others pad the batch
+        ]
 
     @staticmethod
     def weights(config: VlmConfig) -> dict[str, Any]:
@@ -215,6 +248,18 @@ class Vlm(CaptionerBase):
 
 def _find(config: VlmConfig) -> ModelFiles:
     return find_model(config.model, mini=_MINI, flag=_FLAG, revision=config.revision)
+
+
+def _check_plain(config: VlmConfig, kind: str | None) -> None:
+    """Raise ValueError for a model without a chat template that is another captioner's, or is asked in our words."""
+    if kind == "blip-2":
+        raise ValueError(f"{_FLAG} {config.model}: it is a BLIP-2; give --captioner blip2")
+    if config.prompt == VlmConfig.prompt:
+        raise ValueError(
+            f"{_FLAG} {config.model}: it has no chat template, so it is asked in the words that it was trained with: "
+            f"give --caption.prompt {_WORDS.get(kind or '', 'those of its card')} (docs/models.md has others), or an "
+            "instruction-tuned model"
+        )
 
 
 def _check_trust(config: VlmConfig) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 from rich.console import Console
@@ -18,11 +18,12 @@ from pipeline.plan.check import check_plan
 from pipeline.plan.make import make_plan
 from pipeline.plan.plan import load_plan
 from pipeline.read import open_source
+from pipeline.read.remote import looked_up_once
 from pipeline.run import job
 from pipeline.run.probe import forecast, probe, workload
 from pipeline.run.status import Markers, units_to_do
 from pipeline.run.watch import Progress
-from pipeline.store.storage import open_storage, storage_errors
+from pipeline.store.storage import at_work, open_storage
 
 DONE, TOO_MANY_DEAD, INTERRUPTED = 0, 1, 4
 
@@ -33,27 +34,33 @@ def annotate_main(arguments: Sequence[str]) -> int:
     drain = job.Drain()
     with draining_on_signals(drain, console):
         options = parse("annotate", "Propose regions, caption them and write region-text shards.", arguments)
-        _check_models(options)
-        with metrics.served(options.run.metrics_port) as tell, progress.Bar(console) as bar:
-
-            def watch(seen: Progress) -> None:
-                bar.show(seen)
-                tell(seen)
-
-            result = job.annotate(
-                options.inputs,
-                options.output,
-                configuration=options.configuration,
-                plan=options.plan,
-                run=options.run,
-                append=options.append,
-                engine_options=options.engine_options,
-                drain=drain,
-                watch=watch,
-            )
+        check_models(options)
+        with progress.working(console) as show:
+            result = run_job(options, show, drain)
     report.closing(Console(emoji=False), result, options)
     keys = f"`fineclip status {options.output} --dead` the keys"
     return ending(console, result, options.run.max_dead, keys)
+
+
+def run_job(options: Options, show: Callable[[Progress], None], drain: job.Drain) -> job.JobResult:
+    """Run the job that the options describe; `show` and the metrics' port are told how far it is."""
+    with metrics.served(options.run.metrics_port) as tell:
+
+        def watch(seen: Progress) -> None:
+            show(seen)
+            tell(seen)
+
+        return job.annotate(
+            options.inputs,
+            options.output,
+            configuration=options.configuration,
+            plan=options.plan,
+            run=options.run,
+            append=options.append,
+            engine_options=options.engine_options,
+            drain=drain,
+            watch=watch,
+        )
 
 
 def ending(console: Console, result: job.JobResult, max_dead: float, keys: str) -> int:
@@ -80,9 +87,9 @@ def ending(console: Console, result: job.JobResult, max_dead: float, keys: str) 
 def plan_main(arguments: Sequence[str]) -> int:
     """Run `fineclip plan` and return its exit code. Raises errors that carry theirs."""
     options = parse("plan", "Cut the inputs into shards and show what annotate would do.", arguments)
-    _check_models(options)
+    check_models(options)
     storage = open_storage(options.output)
-    with storage_errors(storage.url):
+    with at_work(storage), looked_up_once():
         plan = load_plan(storage)
         if plan is None:
             plan = make_plan(storage, options.inputs, options.configuration, options.plan)
@@ -105,7 +112,7 @@ def plan_main(arguments: Sequence[str]) -> int:
     return DONE
 
 
-def _check_models(options: Options) -> None:
+def check_models(options: Options) -> None:
     """Raise what a backend lacks or may not be used for, before anything is written.
 
     The paper's models on a machine without a GPU are refused with what they would cost.

@@ -1,17 +1,20 @@
 """What the pipeline's command lines add to the shared parser: groups of settings, and whose setting a flag is."""
 
 import argparse
+import difflib
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from pipeline.caption import CAPTIONERS, captioner_class
+from pipeline.caption.view import ViewSettings
 from pipeline.propose import PROPOSERS, proposer_class
 from schemas import flags
 from schemas.flags import flag_of, setting_flags
 
-GROUPS = ("read", "select", "crop", "propose", "caption")
+GROUPS = ("read", "select", "propose", "caption")
 """Groups of settings, whose flags are `--GROUP.NAME`."""
 _CHOOSES = {"propose": "--proposer", "caption": "--captioner"}
 
@@ -21,14 +24,39 @@ class FlagParser(flags.FlagParser):
 
     def hint(self, flag: str) -> str:
         """Return whose setting an unknown flag is, or which flag was meant."""
-        group, _, name = flag.removeprefix("--").partition(".")
+        group, _, name = flag.removeprefix("--").replace("-", "_").partition(".")
         registry = {"propose": (PROPOSERS, proposer_class), "caption": (CAPTIONERS, captioner_class)}
-        if name and group in registry:
-            names, class_of = registry[group]
-            having = [backend for backend in names if name in class_of(backend).config_class.__dataclass_fields__]
-            if having:
-                return f" (a setting of {', '.join(having)}: choose one with {_CHOOSES[group]})"
-        return super().hint(flag)
+        if not name or group not in registry:
+            return super().hint(flag)
+        names, class_of = registry[group]
+        fields = {backend: class_of(backend).config_class.__dataclass_fields__ for backend in names}
+        near = difflib.get_close_matches(name, {field for having in fields.values() for field in having}, n=1)
+        if not near:
+            return super().hint(flag)
+        meant = flag_of(f"{group}.{near[0]}")
+        told = "" if near[0] == name else f"; did you mean {meant}?"
+        if meant in self.known():
+            return told
+        owners = [backend for backend, having in fields.items() if near[0] in having]
+        return f"{told} (a setting of {', '.join(owners)}: choose one with {_CHOOSES[group]})"
+
+    def known(self) -> set[str]:
+        """Return all flags; those that jsonargparse adds for a whole group are none."""
+        return super().known().difference(flag_of(group) for group in GROUPS)
+
+    def settings(self, parsed: Namespace) -> Namespace:
+        """Return what was parsed with each group of settings as its dataclass. Raises ValueError."""
+        self.check_groups(parsed)
+        settings: Namespace = self.instantiate(parsed)
+        return settings
+
+    def check_groups(self, parsed: Namespace) -> None:
+        """Raise ValueError where something else stands in the place of a group of settings."""
+        for group in GROUPS:
+            if group in parsed and not isinstance(parsed[group], Namespace):
+                default = self.get_defaults()[group]
+                name, value = next(iter(vars(default).items()))
+                raise ValueError(f"{group} is {parsed[group]!r}, but must hold settings, as in {{{name!r}: {value!r}}}")
 
 
 def as_keys(arguments: Sequence[str]) -> list[str]:
@@ -63,3 +91,14 @@ def add_flat(parser: ArgumentParser, settings: type[Any], only: Sequence[str] | 
             parser.add_argument(flag, action="store_true", help=text)
         else:
             parser.add_argument(flag, type=hint, default=field.default, help=text)
+
+
+def add_view(parser: ArgumentParser) -> None:
+    """Add the settings of what a captioner sees, which all captioners have, to those of the one that was chosen."""
+    for field, flag, hint, text in setting_flags(ViewSettings):
+        parser.add_argument(f"--caption.{flag[2:].replace('-', '_')}", type=hint, default=field.default, help=text)
+
+
+def take_view(parsed: Namespace) -> ViewSettings:
+    """Take what `add_view` added out of what was parsed: the captioner's own class has no such settings."""
+    return ViewSettings(**{field.name: parsed.caption.pop(field.name) for field in fields(ViewSettings)})

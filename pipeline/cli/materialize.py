@@ -1,6 +1,5 @@
 """The subcommand `materialize`: a data set with its overlays as a data set of its own."""
 
-import argparse
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -10,6 +9,7 @@ from pipeline.cli.counts import print_counts
 from pipeline.cli.options import check_output
 from pipeline.errors import EXIT_CODES
 from pipeline.run.materialize import materialize
+from schemas.plain_flags import PlainParser
 
 _DESCRIPTION = """\
 Write a data set as its overlays show it into shards of their own: the same keys, the images' very bytes, records and
@@ -18,13 +18,7 @@ tables with the overlays' columns. The same command goes on where it was stopped
 
 def materialize_main(arguments: Sequence[str]) -> int:
     """Run `fineclip materialize` and return its exit code. Raises errors that carry theirs."""
-    parser = argparse.ArgumentParser(
-        prog="fineclip materialize",
-        description=_DESCRIPTION,
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = PlainParser("fineclip materialize", _DESCRIPTION, epilog=EXIT_CODES)
     parser.add_argument("data", metavar="DATA", help="a data set made by fineclip annotate: a folder, or a URL")
     parser.add_argument("output", metavar="OUTPUT", help="the folder or URL to write")
     parser.add_argument(
@@ -35,8 +29,8 @@ def materialize_main(arguments: Sequence[str]) -> int:
         check_output([options.data], options.output)
     except ValueError as error:
         parser.error(str(error))
-    with progress.Bar(Console(emoji=False, stderr=True)) as bar:
-        totals, num_units_run = materialize(options.data, options.overlay, options.output, watch=bar.show)
+    with progress.working(Console(emoji=False, stderr=True)) as show:
+        totals, num_units_run = materialize(options.data, options.overlay, options.output, watch=show)
     console = Console(emoji=False)
     print_counts(console, totals)
     if num_units_run == 0:

@@ -8,19 +8,18 @@ import argparse
 import dataclasses
 import difflib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import Namespace
 
-from pipeline.caption import CAPTIONERS, captioner_class
-from pipeline.caption.crop import CropSettings
-from pipeline.cli.flags import GROUPS, FlagParser, HelpFormatter, add_flat, as_keys
+from pipeline.caption import captioner_class, captioners
+from pipeline.cli.flags import GROUPS, FlagParser, HelpFormatter, add_flat, add_view, as_keys, take_view
 from pipeline.cli.profiles import DEFAULT_PROFILE, PROFILES
 from pipeline.errors import EXIT_CODES
-from pipeline.propose import PROPOSERS, proposer_class
+from pipeline.propose import proposer_class, proposers
 from pipeline.propose.select import SelectSettings
 from pipeline.read.exclusions import ReadFlags, ReadSettings, load_exclusions
 from pipeline.read.spec import split_options, split_prefix
@@ -28,7 +27,7 @@ from pipeline.run.probe import ProbeSettings
 from pipeline.settings import Configuration, PlanSettings, RunSettings
 from schemas.paths import as_path, is_url
 
-_CHOICES: dict[str, Collection[str]] = {"profile": PROFILES, "proposer": PROPOSERS, "captioner": CAPTIONERS}
+_KINDS = ("profile", "proposer", "captioner")
 _PLAN = "plan"
 """The command that has the flags of `ProbeSettings`."""
 _FILTER_HELP = (
@@ -70,7 +69,7 @@ def parse(command: str, description: str, arguments: Sequence[str]) -> Options:
     parser = _parser(command, description, names)
     parsed = parser.parse_args(list(arguments))
     try:
-        return _options(parser.instantiate(parsed), names, engine_options)
+        return _options(parser, parsed, names, engine_options)
     except ValueError as error:
         parser.error(str(error))
         raise AssertionError("unreachable") from error
@@ -78,7 +77,7 @@ def parse(command: str, description: str, arguments: Sequence[str]) -> Options:
 
 def from_settings(inputs: Sequence[str], output: str, settings: Mapping[str, Any]) -> Options:
     """Return the options that a config file of `settings` would give. Raises ValueError for any that is not one."""
-    chosen = {kind: settings[kind] for kind in _CHOICES if kind in settings}
+    chosen = {kind: settings[kind] for kind in _KINDS if kind in settings}
     names = _names_of(chosen)
     parser = _parser("annotate", "", names)
     parser.exit_on_error = False
@@ -86,7 +85,7 @@ def from_settings(inputs: Sequence[str], output: str, settings: Mapping[str, Any
         parsed = parser.parse_object({**settings, "paths": [*inputs, output]})
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
-    return _options(parser.instantiate(parsed), names, engine_options=())
+    return _options(parser, parsed, names, engine_options=())
 
 
 def joined(arguments: Sequence[str], flag: str) -> list[str]:
@@ -113,14 +112,14 @@ def chosen_names(command: str, arguments: Sequence[str], usage: str) -> dict[str
     """Return profile, proposer and captioner: flags before the config file, that before the profile's own."""
     early = argparse.ArgumentParser(prog=f"fineclip {command}", usage=usage, add_help=False, allow_abbrev=False)
     early.add_argument("--config", type=Path, action="append", default=[])
-    for kind in _CHOICES:
+    for kind in _KINDS:
         early.add_argument(f"--{kind}")
     flags, _ = early.parse_known_args(arguments)
     chosen: dict[str, Any] = {}
     try:
         for path in flags.config:
             chosen.update(_load_config(path))
-        chosen.update({kind: getattr(flags, kind) for kind in _CHOICES if getattr(flags, kind) is not None})
+        chosen.update({kind: getattr(flags, kind) for kind in _KINDS if getattr(flags, kind) is not None})
         return _names_of(chosen)
     except ValueError as error:
         early.error(str(error))
@@ -131,7 +130,7 @@ def _names_of(chosen: Mapping[str, Any]) -> dict[str, str]:
     """Return profile, proposer and captioner: what is not chosen comes from the profile. Raises ValueError."""
     profile = PROFILES[_known_name("profile", chosen.get("profile", DEFAULT_PROFILE))]
     own = {"profile": DEFAULT_PROFILE, "proposer": profile.proposer, "captioner": profile.captioner}
-    return {kind: _known_name(kind, chosen.get(kind, own[kind])) for kind in _CHOICES}
+    return {kind: _known_name(kind, chosen.get(kind, own[kind])) for kind in _KINDS}
 
 
 def _load_config(path: Path) -> dict[str, Any]:
@@ -150,11 +149,17 @@ def _load_config(path: Path) -> dict[str, Any]:
     raise ValueError(f"--config {path}: holds no settings; write lines such as `shard_size: 1000`")
 
 
+def _choices(kind: str) -> list[str]:
+    """Return all names of a kind, those of other packages too, which are not imported for it."""
+    return {"profile": [*PROFILES], "proposer": proposers.names, "captioner": captioners.names}[kind]
+
+
 def _known_name(kind: str, name: Any) -> str:
-    if name not in [*_CHOICES[kind]]:
-        near = difflib.get_close_matches(str(name), _CHOICES[kind], n=1)
+    choices = _choices(kind)
+    if name not in choices:
+        near = difflib.get_close_matches(str(name), choices, n=1)
         meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown {kind} {name!r}{meant} (known: {', '.join(sorted(_CHOICES[kind]))})")
+        raise ValueError(f"unknown {kind} {name!r}{meant} (known: {', '.join(sorted(choices))})")
     return str(name)
 
 
@@ -184,9 +189,10 @@ def _parser(command: str, description: str, names: dict[str, str]) -> FlagParser
         add_flat(parser, ProbeSettings)
     add_flat(parser, Configuration, only=("val_fraction", "drop_empty"))
     proposer, captioner = proposer_class(names["proposer"]), captioner_class(names["captioner"])
-    classes = (ReadFlags, SelectSettings, CropSettings, proposer.config_class, captioner.config_class)
+    classes = (ReadFlags, SelectSettings, proposer.config_class, captioner.config_class)
     for group, settings in zip(GROUPS, classes, strict=True):
         parser.add_class_arguments(settings, group, skip={"allow"})
+    add_view(parser)
     parser.add_argument("--read.allow", action=_Append, default=[], metavar="DIR", help=_ALLOW_HELP)
     parser.set_defaults(profile_defaults(names))
     return parser
@@ -196,17 +202,17 @@ def _add_choices(parser: FlagParser, names: dict[str, str]) -> None:
     profiles = "; ".join(f"{name}: {profile.summary}" for name, profile in PROFILES.items())
     helps = {
         "profile": f"A proposer and a captioner with the settings that suit them. {profiles}.",
-        "proposer": f"What finds the regions: {', '.join(PROPOSERS)}. Its own settings are the --propose ones.",
-        "captioner": f"What describes the regions: {', '.join(CAPTIONERS)}. Its own settings are the --caption ones.",
+        "proposer": f"What finds the regions: {proposers.listed}. Its own settings are the --propose ones.",
+        "captioner": f"What describes the regions: {captioners.listed}. Its own settings are the --caption ones.",
     }
-    for kind, known in _CHOICES.items():
-        parser.add_argument(f"--{kind}", choices=[*known], metavar="NAME", default=names[kind], help=helps[kind])
+    for kind, text in helps.items():
+        parser.add_argument(f"--{kind}", choices=_choices(kind), metavar="NAME", default=names[kind], help=text)
 
 
 def profile_defaults(names: dict[str, str]) -> dict[str, Any]:
     """Return the profile's settings, without those that suit a backend which another one stands in for."""
     profile = PROFILES[names["profile"]]
-    suits = {name: "captioner" if name.startswith(("caption.", "crop.")) else "proposer" for name in profile.defaults}
+    suits = {name: "captioner" if name.startswith("caption.") else "proposer" for name in profile.defaults}
     return {
         name: value for name, value in profile.defaults.items() if names[suits[name]] == getattr(profile, suits[name])
     }
@@ -222,7 +228,10 @@ class _Append(argparse.Action):
         namespace[self.dest] = [*(namespace.get(self.dest) or []), values]
 
 
-def _options(settings: Namespace, names: dict[str, str], engine_options: Sequence[str]) -> Options:
+def _options(parser: FlagParser, parsed: Namespace, names: dict[str, str], engine_options: Sequence[str]) -> Options:
+    parser.check_groups(parsed)
+    view = take_view(parsed)
+    settings = parser.settings(parsed)
     *inputs, output = settings.paths or [""]
     if not inputs:
         raise ValueError("give at least one INPUT, and OUTPUT last")
@@ -238,7 +247,7 @@ def _options(settings: Namespace, names: dict[str, str], engine_options: Sequenc
         caption=settings.caption,
         read=ReadSettings(**dataclasses.asdict(settings.read), excluded=excluded),
         select=settings.select,
-        crop=settings.crop,
+        view=view,
         val_fraction=settings.val_fraction,
         drop_empty=settings.drop_empty,
     )

@@ -4,47 +4,46 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.cli.report import inputs
+from pipeline.plan.plan import Plan
+from pipeline.read.summary import lines
 from pipeline.run.watch import Progress as JobProgress
 from schemas.text import counted
 
 _LOG_EVERY_S = 10.0
 
 
-class Bar:
-    """A progress bar in a terminal; elsewhere a line now and then, so that a log stays readable."""
+@contextmanager
+def working(console: Console, *, names_workers: bool = False) -> Iterator[Callable[[JobProgress], None]]:
+    """Show how far a job is, as what is yielded was told last.
 
-    def __init__(self, console: Console, *, names_workers: bool = False) -> None:
-        """With `names_workers`, say how many are at work even where it is one driver's workers alone."""
-        self._console = console
+    A progress bar in a terminal; elsewhere a line now and then, so that a log stays readable. With `names_workers`, say
+    how many are at work even where it is one driver's workers alone.
+    """
+    columns = (
+        BarColumn(),
+        TextColumn("{task.fields[done]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[rates]}"),
+    )
+    is_bar = console.is_terminal or console.is_jupyter
+    with Progress(*columns, console=console, disable=not is_bar, transient=True) as bar:
+        yield _Shown(console, bar, names_workers=names_workers).show
+
+
+class _Shown:
+    """What of a job was shown last, and when."""
+
+    def __init__(self, console: Console, bar: Progress, *, names_workers: bool) -> None:
+        self._console, self._progress = console, bar
         self._names_workers = names_workers
         self._started = time.monotonic()
         self._logged_at = self._started
         self._images_before: int | None = None
-        self._progress = Progress(
-            BarColumn(),
-            TextColumn("{task.fields[done]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[rates]}"),
-            console=console,
-            disable=not (console.is_terminal or console.is_jupyter),
-            transient=True,
-        )
-        self._task = self._progress.add_task("annotate", total=None, done="", rates="")
-
-    def __enter__(self) -> "Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
+        self._task = bar.add_task("annotate", total=None, done="", rates="")
 
     def show(self, progress: JobProgress) -> None:
         """Show how far the job is."""
@@ -70,6 +69,13 @@ class Bar:
             seconds_left = self._progress.tasks[0].time_remaining
             left = "" if seconds_left is None else f", {timedelta(seconds=seconds_left)} left"
             self._console.print(f"{done}, {rates}{left}", highlight=False)
+
+
+def inputs(console: Console, planned: Plan) -> None:
+    """Print what each input of a plan gives, and what of it is not read."""
+    for entry in planned.inputs:
+        for line in lines(entry.summary) if entry.summary else ():
+            console.print(f"{entry.prefix or 'input'}: {line}", highlight=False, markup=False)
 
 
 @contextmanager

@@ -5,12 +5,11 @@ from dataclasses import dataclass, fields
 
 from rich.console import Console
 
-from pipeline.caption import CAPTIONERS, captioner_class
-from pipeline.caption.crop import CropSettings
+from pipeline.caption import captioner_class, captioners
 from pipeline.cli import progress
 from pipeline.cli.command import draining_on_signals, ending
 from pipeline.cli.counts import print_counts
-from pipeline.cli.flags import FlagParser, HelpFormatter, add_flat, as_keys
+from pipeline.cli.flags import FlagParser, HelpFormatter, add_flat, add_view, as_keys, take_view
 from pipeline.cli.options import chosen_names, flat, joined, profile_defaults
 from pipeline.cli.profiles import PROFILES
 from pipeline.cli.report import print_times
@@ -44,7 +43,7 @@ def recaption_main(arguments: Sequence[str]) -> int:
         options = _parse(arguments)
         if options.run.permissive_only:
             check_permissive(options.configuration.licenses())
-        with progress.Bar(console) as bar:
+        with progress.working(console) as show:
             result = recaption(
                 options.data,
                 options.overlay,
@@ -52,7 +51,7 @@ def recaption_main(arguments: Sequence[str]) -> int:
                 run=options.run,
                 engine_options=options.engine_options,
                 drain=drain,
-                watch=bar.show,
+                watch=show,
             )
     _closing(Console(emoji=False), result, options)
     keys = f"rows with status 'dead' in the tables *.{options.overlay}.parquet the keys"
@@ -80,8 +79,10 @@ def _parse(arguments: Sequence[str]) -> _Options:
     if parsed.captioner is None and parsed.profile is None:
         parser.error("name the captioner by --captioner NAME, or by a --profile")
     try:
-        settings = parser.instantiate(parsed)
-        configuration = CaptionConfiguration(captioner=names["captioner"], caption=settings.caption, crop=settings.crop)
+        parser.check_groups(parsed)
+        view = take_view(parsed)
+        settings = parser.settings(parsed)
+        configuration = CaptionConfiguration(captioner=names["captioner"], caption=settings.caption, view=view)
         run = flat(RunSettings, settings)
     except ValueError as error:
         parser.error(str(error))
@@ -110,11 +111,11 @@ def _parser(names: dict[str, str]) -> FlagParser:
     parser.add_argument(
         "--profile", choices=[*PROFILES], metavar="NAME", help="Take the captioner of a profile, with its settings."
     )
-    described = f"What describes the regions: {', '.join(CAPTIONERS)}. Its own settings are the --caption ones."
-    parser.add_argument("--captioner", choices=[*CAPTIONERS], metavar="NAME", help=described)
+    described = f"What describes the regions: {captioners.listed}. Its own settings are the --caption ones."
+    parser.add_argument("--captioner", choices=captioners.names, metavar="NAME", help=described)
     add_flat(parser, RunSettings, only=[field.name for field in fields(RunSettings) if field.name not in _OF_PROPOSERS])
-    parser.add_class_arguments(CropSettings, "crop")
     parser.add_class_arguments(captioner_class(names["captioner"]).config_class, "caption")
-    suiting = {name: value for name, value in profile_defaults(names).items() if name.startswith(("caption.", "crop."))}
+    add_view(parser)
+    suiting = {name: value for name, value in profile_defaults(names).items() if name.startswith("caption.")}
     parser.set_defaults(suiting)
     return parser

@@ -7,12 +7,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.cli import progress
 from pipeline.cli.counts import dead_line, print_counts, size_of
 from pipeline.cli.options import Options
 from pipeline.models.batches import BatchReport
 from pipeline.plan.plan import Plan
 from pipeline.read.exclusions import GIVEN
-from pipeline.read.summary import lines
 from pipeline.run.job import JobResult
 from pipeline.run.probe import Forecast, Measurement, Range
 from schemas.paths import is_url, printable
@@ -63,18 +63,11 @@ def plan(console: Console, planned: Plan, todo: list[int]) -> None:
             Text(printable(entry.spec)), entry.kind, entry.prefix or "-", f"{entry.num_files:,}", size_of(entry.bytes)
         )
     console.print(table)
-    inputs(console, planned)
+    progress.inputs(console, planned)
     images = "unknown until read" if planned.num_images is None else f"{planned.num_images:,}"
     shards = planned.num_units * len(planned.splits)
     work = f"{len(todo):,} of {counted(planned.num_units, 'unit')} to do"
     console.print(f"{counted(shards, 'shard')}, images: {images}; {work}.", highlight=False)
-
-
-def inputs(console: Console, planned: Plan) -> None:
-    """Print what each input of a plan gives, and what of it is not read."""
-    for entry in planned.inputs:
-        for line in lines(entry.summary) if entry.summary else ():
-            console.print(f"{entry.prefix or 'input'}: {line}", highlight=False, markup=False)
 
 
 def forecast(console: Console, predicted: Forecast, measured: Measurement, options: Options) -> None:
@@ -200,6 +193,9 @@ def _describe(stage: str, batches: BatchReport, worked: float) -> str:
         text += f" and waiting for its inputs {batches.waited_s / worked:.0%}"
     if batches.unfinished:
         text += f"; {batches.unfinished:,} answers were cut short (--caption.max-new-tokens, --caption.unfinished)"
+    if batches.restarts:
+        times = "once" if batches.restarts == 1 else f"{batches.restarts:,} times"
+        text += f"; the server of --caption.serve was started again {times}"
     if batches.learned_size < batches.batch_size:
         text += f"; out of memory: batches of {batches.batch_size} were cut to {batches.learned_size}"
     return f"{text}."

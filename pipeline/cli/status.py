@@ -1,25 +1,25 @@
 """The subcommand `status`: what a data set holds, and how far those at work on it are. Needs neither Beam nor torch."""
 
-import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
+from pipeline.cli import progress
 from pipeline.cli.counts import dead_line, print_counts, size_of
-from pipeline.cli.progress import Bar
 from pipeline.errors import EXIT_CODES
 from pipeline.overlay.markers import OverlayMarkers
 from pipeline.overlay.plan import BaseShard
 from pipeline.plan.plan import Plan, load_plan
 from pipeline.read.base import SourceError
-from pipeline.run.dead import dead_items
+from pipeline.run.dead import DeadItem, dead_items
 from pipeline.run.log import Event, failures
 from pipeline.run.status import Markers, units_to_do
 from pipeline.run.watch import Watch
 from pipeline.store.storage import Storage, StorageError, open_storage, storage_errors
 from schemas.names import overlay_of_file
+from schemas.plain_flags import PlainParser
 from schemas.reasons import STATUS_OF, Status
 from schemas.text import counted
 
@@ -29,13 +29,7 @@ _DEAD_REASONS = [reason.value for reason, status in STATUS_OF.items() if status 
 
 def status_main(arguments: Sequence[str]) -> int:
     """Run `fineclip status OUTPUT` and return its exit code. Raises errors that carry theirs."""
-    parser = argparse.ArgumentParser(
-        prog="fineclip status",
-        description=_DESCRIPTION,
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = PlainParser("fineclip status", _DESCRIPTION, epilog=EXIT_CODES)
     parser.add_argument("output", metavar="OUTPUT", help="the folder or URL that annotate writes")
     parser.add_argument("--dead", action="store_true", help="list the dead images and regions instead, a line each")
     parser.add_argument("--reason", metavar="R", choices=_DEAD_REASONS, help="of --dead those of this reason alone")
@@ -45,6 +39,8 @@ def status_main(arguments: Sequence[str]) -> int:
         help="show, from anywhere, how far all drivers on OUTPUT are, until it is complete",
     )
     options = parser.parse_args(arguments)
+    if not options.output:
+        parser.error("OUTPUT is empty; name a folder ('.' for the current one)")
     storage = open_storage(options.output)
     with storage_errors(storage.url):
         plan = load_plan(storage)
@@ -53,10 +49,11 @@ def status_main(arguments: Sequence[str]) -> int:
                 f"{options.output}: no data set is here (there is no _plan/plan.json); see fineclip annotate --help"
             )
         markers = Markers(storage).refresh()
-        if options.dead or options.reason:
-            for item in dead_items(plan, markers, options.reason):
-                sys.stdout.write(f"{dead_line(item)}\n")
-            return 0
+    if options.dead or options.reason:
+        for item in _read(storage, dead_items(plan, markers, options.reason)):
+            sys.stdout.write(f"{dead_line(item)}\n")
+        return 0
+    with storage_errors(storage.url):
         if options.watch:
             _watch(plan, markers)
         damage = markers.damage(plan)
@@ -81,10 +78,20 @@ def status_main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _read(storage: Storage, items: Iterator[DeadItem]) -> Iterator[DeadItem]:
+    """Yield items that are read from OUTPUT: its errors are told apart from those of whoever takes them."""
+    while True:
+        with storage_errors(storage.url):
+            item = next(items, None)
+        if item is None:
+            return
+        yield item
+
+
 def _watch(plan: Plan, markers: Markers) -> None:
     """Show a bar until every unit is done, whoever does them."""
-    with Bar(Console(emoji=False, stderr=True), names_workers=True) as bar:
-        watch = Watch(plan, markers, bar.show)
+    with progress.working(Console(emoji=False, stderr=True), names_workers=True) as show:
+        watch = Watch(plan, markers, show)
         watch.show()
         while units_to_do(plan, markers):
             time.sleep(plan.storage.poll_s)

@@ -11,17 +11,28 @@ from pipeline.doctor import report
 from pipeline.doctor.examine import Checks, examine
 from pipeline.doctor.findings import Level
 from pipeline.doctor.loading import LoaderShape
-from schemas.store_errors import StorageError
+from schemas.plain_flags import PlainParser
+from schemas.store_errors import StorageError, check_here
 
 HEALTHY, ILL = 0, 1
-_EPILOG = (
-    "exit codes: 0 no error (warnings may be), 1 errors, 2 usage or no data set at DATA, 5 the store cannot be read"
-)
+_DESCRIPTION = """\
+Check that a data set is whole and will train; says what is wrong, where, and what to do. Changes nothing."""
+_EPILOG = """\
+exit codes:
+  0  no error (warnings may be)
+  1  errors
+  2  usage or no data set at DATA
+  5  the store cannot be read"""
 
 
 def doctor_main(arguments: Sequence[str]) -> int:
     """Run `fineclip doctor` and return its exit code. Raises errors that carry theirs."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.json is not None:
+        check_here(options.json, "--json")
+        if not Path(options.json).parent.is_dir():
+            parser.error(f"--json {options.json}: there is no folder {Path(options.json).parent}; make it first")
     given = {name: getattr(options, name) for name in ("world_size", "workers", "batch_size")}
     given = {name: value for name, value in given.items() if value is not None}
     checks = Checks(
@@ -34,11 +45,11 @@ def doctor_main(arguments: Sequence[str]) -> int:
         threads=options.threads,
     )
     try:
-        with report.ReadingBar(Console(emoji=False, stderr=True)) as bar:
-            diagnosis = examine(options.data, checks, bar)
+        with report.reading(Console(emoji=False, stderr=True)) as watcher:
+            diagnosis = examine(options.data, checks, watcher)
         report.show(Console(emoji=False, highlight=False), diagnosis)
         if options.json is not None:
-            report.write_json(options.json, diagnosis)
+            report.write_json(Path(options.json), diagnosis)
     except StorageError:
         raise
     except OSError as error:
@@ -48,14 +59,8 @@ def doctor_main(arguments: Sequence[str]) -> int:
     return ILL if diagnosis.findings.num(Level.ERROR) else HEALTHY
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fineclip doctor",
-        description="Check that a data set is whole and will train; says what is wrong, where, and what to do. "
-        "Changes nothing.",
-        epilog=_EPILOG,
-        allow_abbrev=False,
-    )
+def _parser() -> PlainParser:
+    parser = PlainParser("fineclip doctor", _DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("data", metavar="DATA", help="a data set made by `fineclip annotate`: a folder, or a URL")
     count = _between(int, 1)
     parser.add_argument("--sample", type=count, metavar="N", help="read N shards only (default: all)")
@@ -69,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     threads = "shards read at a time (default: %(default)s)"
     parser.add_argument("--threads", type=count, default=defaults.threads, metavar="N", help=threads)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings there too")
+    parser.add_argument("--json", metavar="FILE", help="write the findings there too")
     training = parser.add_argument_group(
         "training", "With any of these, the shards are checked against loaders that give whole shards to workers."
     )

@@ -1,7 +1,8 @@
 """The findings as a person sees them, and as a file for programs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import msgspec
 from rich.console import Console
@@ -18,22 +19,18 @@ _SHOWN = 5
 _STYLES = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.NOTE: "cyan"}
 
 
-class ReadingBar(Watcher):
-    """A progress bar in a terminal; elsewhere nothing."""
+@contextmanager
+def reading(console: Console) -> Iterator[Watcher]:
+    """Show how far an examination is, as what is yielded is told: a progress bar in a terminal, elsewhere nothing."""
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        yield _Bar(bar)
 
-    def __init__(self, console: Console) -> None:
-        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-        self._task = self._progress.add_task("doctor", total=None)
 
-    def __enter__(self) -> "ReadingBar":
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
+class _Bar(Watcher):
+    def __init__(self, bar: Progress) -> None:
+        self._progress = bar
+        self._task = bar.add_task("doctor", total=None)
 
     def begin(self, num_bytes: int) -> None:
         """Show how much there is to read."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from pipeline.caption.crop import CropSettings, cut
+from pipeline.caption.crop import cut
 from pipeline.read import open_source
 from pipeline.read.decode import DecodeSettings, decode
 from pipeline.sample import Crop, DecodedImage
@@ -38,7 +38,7 @@ def golden_crops() -> Iterator[Crop]:
         for number, box in enumerate([region.box for region in image.given] or windows):
             yield Crop(
                 region_id=f"{image.key}/{number}",
-                pixels=cut(image, box, settings=CropSettings()),
+                pixels=cut(image.pixels, box),
                 box=box,
                 image_width=width,
                 image_height=height,

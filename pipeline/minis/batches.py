@@ -51,7 +51,7 @@ def crops_of_step(seed: int, step: int, count: int) -> list[Example]:
 
 
 def loosened(box: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Return `[4]` xyxy with each side moved by -4 % to +12 % of the box, as detectors and `--crop.scale` move them."""
+    """Return `[4]` xyxy with each side moved by -4 % to +12 % of the box, as detectors and more context move them."""
     width, height = box[2] - box[0], box[3] - box[1]
     left, top, right, bottom = rng.uniform(-0.04, 0.12, 4)
     return np.asarray(box + np.array([-left * width, -top * height, right * width, bottom * height]), dtype=np.float32)

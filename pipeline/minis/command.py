@@ -1,6 +1,5 @@
 """`fineclip train-mini NAME`: train a mini from its recipe, measure it, and lay it out as it is shipped."""
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -8,6 +7,8 @@ from pathlib import Path
 
 from pipeline.minis.evaluate import outside_interval
 from pipeline.models.shipped import FIGURES, MINIS, mini_folder
+from schemas.plain_flags import PlainParser
+from schemas.store_errors import check_here
 
 _DESCRIPTION = """\
 Trains a small detector, captioner or CLIP on synthetic scenes, measures it on test scenes, and leaves weights, recipe,
@@ -16,15 +17,16 @@ figures and learning curve in RUN/checkpoint. Started again on the same RUN, it 
 
 def main(arguments: Sequence[str]) -> int:
     """Run `fineclip train-mini` and return its exit code. Raises ResumeError where RUN is another recipe's."""
-    parser = argparse.ArgumentParser(prog="fineclip train-mini", description=_DESCRIPTION)
+    parser = PlainParser("fineclip train-mini", _DESCRIPTION)
     parser.add_argument("name", choices=MINIS, help="which mini")
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--run", required=True, help="folder of the run")
     parser.add_argument("--seed", type=int, default=0, help="of weights and data (default: %(default)s)")
     parser.add_argument("--steps", type=int, help="training steps (default: the recipe's)")
     options = parser.parse_args(arguments)
+    check_here(options.run, "--run")
     from pipeline.minis.ship import train_mini  # torch takes seconds to import: not for --help
 
-    checkpoint = train_mini(options.name, options.run, seed=options.seed, steps=options.steps)
+    checkpoint = train_mini(options.name, Path(options.run), seed=options.seed, steps=options.steps)
     shipped, reached = (
         json.loads((folder / FIGURES).read_bytes()) for folder in (mini_folder(options.name), checkpoint)
     )

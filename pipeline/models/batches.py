@@ -59,6 +59,8 @@ class BatchReport(msgspec.Struct, kw_only=True):
     """Of the model, those that failed and those that bisect a failed batch included."""
     unfinished: int = 0
     """Answers that were cut short, kept or not."""
+    restarts: int = 0
+    """Times that the worker's own server of the model was started again."""
     model_s: float = 0.0
     """Seconds in the model's calls."""
     waited_s: float = 0.0
@@ -70,6 +72,7 @@ class BatchReport(msgspec.Struct, kw_only=True):
         self.items += other.items
         self.calls += other.calls
         self.unfinished += other.unfinished
+        self.restarts += other.restarts
         self.model_s += other.model_s
         self.waited_s += other.waited_s
 

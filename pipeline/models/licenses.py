@@ -44,6 +44,7 @@ TORCHVISION = Licensed(what="torchvision", kind="code", license="BSD-3-Clause", 
 OPEN_CLIP = Licensed(what="open_clip", kind="code", license="MIT", permissive=True)
 OPENAI_CLIENT = Licensed(what="openai", kind="code", license="Apache-2.0", permissive=True)
 OURS = Licensed(what="fineclip-regions", kind="code", license="Apache-2.0", permissive=True)
+SEGMENT_ANYTHING = Licensed(what="segment-anything", kind="code", license="Apache-2.0", permissive=True)
 OPENCV = Licensed(what="opencv-contrib", kind="code", license="Apache-2.0", permissive=True)
 ULTRALYTICS = Licensed(
     what="ultralytics",

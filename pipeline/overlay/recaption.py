@@ -130,6 +130,7 @@ def _sample(stored: StoredSample) -> Sample:
             label=region.label,
             count=1,
             drop=None,
+            mask=region.mask_rle,
         )
         for region in record.regions
     ]

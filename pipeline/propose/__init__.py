@@ -1,4 +1,4 @@
-"""Proposers: images in, boxes out. A backend is one file here and one line in `PROPOSERS`.
+"""Proposers: images in, boxes out. A backend is one file here and one line in `PROPOSERS`; or another package's.
 
 base               the protocol
 letterbox          an image into a model's square input, boxes and masks back
@@ -11,13 +11,14 @@ ultralytics        Ultralytics' side of it, and of FastSAM
 libreyolo          libreyolo's
 fastsam            FastSAM's masks and their boxes
 rpn                the region proposal network of torchvision's Faster R-CNN
-sam                Segment Anything's automatic masks and their boxes
+sam                Segment Anything's automatic masks and their boxes, SAM 2's and EdgeTAM's too
+segment_anything   Segment Anything by the package of its authors
 selective_search   OpenCV's selective search with a score of our own; no weights
 """
 
 from typing import Any
 
-from pipeline.backends import load_backend
+from pipeline.registry import Registry
 
 PROPOSERS: dict[str, str] = {
     "manual": "pipeline.propose.manual:Manual",
@@ -27,12 +28,15 @@ PROPOSERS: dict[str, str] = {
     "sam": "pipeline.propose.sam:Sam",
     "selective_search": "pipeline.propose.selective_search:SelectiveSearch",
 }
-"""Name of each proposer and where its class is, "module:Class"."""
+"""Name of each proposer of ours and where its class is, "module:Class"."""
+
+proposers = Registry(kind="proposer", own=PROPOSERS, group="fineclip.proposers", method="propose")
+"""All that are installed."""
 
 
 def proposer_class(name: str) -> type[Any]:
     """Import and return the proposer class called `name`: it is built as `cls(config, device=device)`.
 
-    Raises ValueError, listing the known names, for any other name.
+    Raises ValueError, listing the known names, for any other name; and as `Registry.load` does.
     """
-    return load_backend(PROPOSERS, "proposer", name)
+    return proposers.load(name)

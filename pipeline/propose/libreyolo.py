@@ -4,23 +4,17 @@
 """
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from libreyolo import LibreYOLO9
-from libreyolo.postprocess.yolo9 import postprocess
 from safetensors.torch import load_file
 from torch import Tensor
-from torchvision.ops import nms
 
 from pipeline.models.state_dict import WeightsError, fit_strictly
-from pipeline.propose.squares import as_input
-from schemas.boxes import Boxes, as_boxes
 
 _MINI_FILE = "model.safetensors"
 """Of a mini's folder."""
-_MOST_BEFORE_NMS = 300
-"""Boxes of all classes together that libreyolo's NMS may return, before ours."""
 
 
 def load(path: Path, *, device: str = "cpu") -> LibreYOLO9:
@@ -49,54 +43,16 @@ def load(path: Path, *, device: str = "cpu") -> LibreYOLO9:
     return predictor
 
 
-class Thresholds(Protocol):
-    """What of the proposer's config decides which boxes are found."""
-
-    @property
-    def image_side(self) -> int:
-        """Side of the square, in pixels."""
-
-    @property
-    def min_score(self) -> float:
-        """Lowest score of a box, 0 to 1."""
-
-    @property
-    def max_iou(self) -> float:
-        """Highest overlap that NMS leaves, 0 to 1."""
-
-    @property
-    def max_proposals(self) -> int:
-        """Most boxes of an image."""
-
-
 class LibreYolo:
     """Runs a YOLOv9 on squares."""
 
-    def __init__(self, path: Path, config: Thresholds, device: str) -> None:
-        """Load the weights at `path`, as `load` does."""
-        self._predictor: Any = load(path, device=device)
-        self._device = device
-        self._config = config
+    def __init__(self, path: Path, dtype: str, device: str) -> None:
+        """Load the weights at `path`, as `load` does, and hold them in `dtype`, torch's name for it."""
+        predictor = load(path, device=device)
+        self.names: dict[int, str] = predictor.names
+        self._network = predictor.model.to(getattr(torch, dtype))
 
-    def detect(self, squares: Tensor) -> list[tuple[Boxes, list[float], list[str]]]:
-        """Return what is in each of `[P, S, S, 3]` uint8 squares: boxes `[R, 4]` of its pixels, scores, class names.
-
-        libreyolo's NMS is by class; ours goes over all of them.
-        """
-        config, squares_found = self._config, []
-        with torch.inference_mode():
-            predictions = self._predictor.model(as_input(squares, self._device))["predictions"]
-            for row in range(len(squares)):
-                found = postprocess(
-                    {"predictions": predictions[row : row + 1]},
-                    conf_thres=config.min_score,
-                    iou_thres=config.max_iou,
-                    input_size=config.image_side,
-                    original_size=(config.image_side, config.image_side),
-                    max_det=max(_MOST_BEFORE_NMS, config.max_proposals),
-                )
-                boxes, scores = torch.tensor(found["boxes"]).reshape(-1, 4), torch.tensor(found["scores"])
-                keep = nms(boxes, scores, config.max_iou)[: config.max_proposals]
-                names = [self._predictor.names[int(found["classes"][index])] for index in keep.tolist()]
-                squares_found.append((as_boxes(boxes[keep].numpy()), scores[keep].tolist(), names))
-        return squares_found
+    def boxes_and_scores(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Return all boxes `[P, N, 4]` xyxy in pixels and the classes' scores `[P, N, C]` of `[P, 3, S, S]` in 0..1."""
+        boxes_and_scores = self._network(pictures)["predictions"].transpose(1, 2)
+        return boxes_and_scores[:, :, :4], boxes_and_scores[:, :, 4:]

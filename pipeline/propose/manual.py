@@ -20,6 +20,8 @@ class ManualConfig:
     """`Manual` has no settings: it adds nothing to what the source says."""
 
     batch_size: ClassVar[int] = 64
+    masks: ClassVar[bool] = True
+    """The source's own are handed on."""
 
 
 class Manual(BackendBase):

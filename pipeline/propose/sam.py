@@ -1,34 +1,45 @@
-"""Segment Anything as transformers has it (Apache-2.0): the masks of a grid of points, and the boxes around them.
+"""Segment Anything, SAM 2 and EdgeTAM by transformers: the masks of a grid of points, and the boxes around them.
 
     image -> encoder -> for each batch of points: three masks per point -> good and stable ones -> NMS -> boxes, masks
 
 transformers' image processor resizes, and moves masks back. Its helpers for whole-image masks are not used: their boxes
 end a pixel early (right and bottom inclusive), and they hold every mask of a batch of points in the image's full size.
+
+The package of Segment Anything's authors is the other engine (`segment_anything.py`): same weights, same boxes.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, get_args
 
 import numpy as np
 from PIL import Image
 
 from pipeline.backends import BackendBase, check_ranges, require
 from pipeline.models.device import CPU, Device
-from pipeline.models.licenses import TRANSFORMERS, Licensed, model_license
-from pipeline.models.weights import ModelFiles, find_model
+from pipeline.models.licenses import SEGMENT_ANYTHING, TRANSFORMERS, Licensed, model_license
+from pipeline.models.weights import ModelFiles, check_pickled, find_file, find_model
 from pipeline.propose.order import best_first
-from pipeline.sample import DecodedImage, Proposals
+from pipeline.propose.segment_anything import SegmentAnything
+from pipeline.sample import DecodedImage, Pixels, Proposals
 from schemas.boxes import as_boxes
 
 if TYPE_CHECKING:  # planning must not import torch
     from torch import Tensor
 
 _FLAG = "--propose.model"
+_META = "segment-anything"
+_KINDS = ("sam", "sam2", "sam2_video", "edgetam", "edgetam_video")
+"""Types of models, as transformers calls them, that are asked about points in the same way."""
 _MASK_PIXELS = 1 << 25
 """Pixels of masks, in float32, that are brought to the image's size at a time: 128 MiB."""
-_STABLE_WITHIN = 1.0
-"""How far the threshold of a mask's logits is moved, each way, to see how much the mask changes."""
+
+
+_Engine = Literal["transformers", "segment-anything"]
+_OF_META = ("sha256", "crop_layers", "crop_max_iou", "crop_overlap", "crop_points_divisor", "min_mask_area")
+_OF_TRANSFORMERS = ("revision", "dtype")
+"""Settings that one engine alone has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +47,12 @@ class SamConfig:
     """Settings of `sam`; grid and thresholds have the values of its authors' automatic masks."""
 
     model: str = "facebook/sam-vit-base"
-    """A hub id (facebook/sam-vit-base, -large or -huge), or a local folder in the hub's layout."""
+    """A hub id (facebook/sam-vit-base, -large or -huge, one of SAM 2 or EdgeTAM), or a local folder in the hub's
+    layout; for the engine segment-anything the authors' own sam_vit_b_*.pth, sam_vit_l_*.pth or sam_vit_h_*.pth."""
+    engine: _Engine = "transformers"
+    """The library that runs the model; their checkpoints are not interchangeable."""
+    sha256: str | None = None
+    """Sha256 that a .pth must have: name the file you trust."""
     revision: str | None = None
     """The hub's branch, tag or commit; its newest when not given."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
@@ -49,8 +65,20 @@ class SamConfig:
     """Lowest IoU, 0 to 1, that the model predicts of its mask: the proposal's score."""
     min_stability: float = 0.95
     """Lowest share, 0 to 1, of a mask that is left of it when its threshold moves."""
+    stability_offset: float = 1.0
+    """How far the threshold of a mask's logits is moved, each way, to see how much the mask changes."""
     max_iou: float = 0.7
     """Overlap (IoU of boxes, 0 to 1) above which the lesser mask is dropped."""
+    crop_layers: int = 0
+    """Of segment-anything: layers of ever smaller parts of the image (4, 16, ...) that are looked at too."""
+    crop_max_iou: float = 0.7
+    """Of segment-anything: overlap above which one of the masks of two parts is dropped."""
+    crop_overlap: float = 512 / 1500
+    """Of segment-anything: how much parts overlap, as a share of the image's shorter side, in the first layer."""
+    crop_points_divisor: int = 1
+    """Of segment-anything: each layer has so many times fewer points along a side than the one before."""
+    min_mask_area: int = 0
+    """Of segment-anything: pixels; smaller holes in masks are filled, and smaller islands taken away."""
     max_proposals: int = 100
     """Most masks per image."""
     masks: bool = False
@@ -61,7 +89,32 @@ class SamConfig:
     """Images that are prepared together; the model sees one at a time, with `points_per_batch` points."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, flag="--propose", least={"points_per_side": 1, "points_per_batch": 1})
+        least = {"points_per_side": 1, "points_per_batch": 1, "stability_offset": 0, "crop_layers": 0}
+        least |= {"crop_points_divisor": 1, "min_mask_area": 0}
+        shares = ("min_score", "min_stability", "max_iou", "crop_max_iou", "crop_overlap")
+        check_ranges(self, flag="--propose", least=least, shares=shares)
+        for name in _OF_META if self.engine == "transformers" else _OF_TRANSFORMERS:
+            if getattr(self, name) != getattr(SamConfig, name):
+                other = next(engine for engine in get_args(_Engine) if engine != self.engine)
+                raise ValueError(
+                    f"--propose.{name.replace('_', '-')} is a setting of --propose.engine {other}, not of {self.engine}"
+                )
+
+    def of_generator(self) -> dict[str, Any]:
+        """Return the settings of SamAutomaticMaskGenerator, under its own names."""
+        return {
+            "points_per_side": self.points_per_side,
+            "points_per_batch": self.points_per_batch,
+            "pred_iou_thresh": self.min_score,
+            "stability_score_thresh": self.min_stability,
+            "stability_score_offset": self.stability_offset,
+            "box_nms_thresh": self.max_iou,
+            "crop_n_layers": self.crop_layers,
+            "crop_nms_thresh": self.crop_max_iou,
+            "crop_overlap_ratio": self.crop_overlap,
+            "crop_n_points_downscale_factor": self.crop_points_divisor,
+            "min_mask_region_area": self.min_mask_area,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,33 +152,38 @@ class Sam(BackendBase):
     config_class: ClassVar[type[SamConfig]] = SamConfig
 
     def __init__(self, config: SamConfig, *, device: Device = CPU) -> None:
-        """Load weights and processor. Raises WeightsNotFoundError, and ImportError where transformers is missing."""
-        import torch
-        from transformers import SamImageProcessor, SamModel
-        from transformers.utils import logging
+        """Load weights and processor.
 
-        logging.disable_progress_bar()  # a worker's; the job has one of its own
+        Raises WeightsNotFoundError, ImportError where the engine's library is missing, ValueError for a model of
+        another kind, and WeightsError for a .pth that is no checkpoint of segment-anything.
+        """
         files = _find(config)
         super().__init__(
-            config, files=files, libraries={name: name for name in ("torch", "torchvision", "transformers")}
+            config, files=files, libraries={name: name for name in ("torch", "torchvision", config.engine)}
         )
         self._device = device.resolve()
-        self._processor: Any = SamImageProcessor.from_pretrained(files.path, local_files_only=True)
-        model: Any = SamModel.from_pretrained(files.path, dtype=getattr(torch, config.dtype), local_files_only=True)
-        self._model = model.to(self._device).eval()
+        self._generator: SegmentAnything | None = None
+        if config.engine == _META:
+            self._generator = SegmentAnything(files.path, self._device, config.of_generator())
+        else:
+            self._processor, self._model = _load(files.path, config, self._device)
 
     def propose(self, images: Sequence[DecodedImage]) -> list[Proposals]:
         """Return the boxes, and the masks if asked for, of each image in its own frame, best first."""
         return self.detect(self.prepare(images))
 
-    def prepare(self, images: Sequence[DecodedImage]) -> list[_Prepared]:
-        """Return each image resized, normalised and padded to the model's square."""
+    def prepare(self, images: Sequence[DecodedImage]) -> "list[_Prepared] | list[Pixels]":
+        """Return each image as the engine takes it: segment-anything as it is, transformers resized."""
+        if self._generator is not None:
+            return [np.ascontiguousarray(image.pixels) for image in images]
         on_gpu = self._device.startswith("cuda")
         prepared = []
         for image in images:
             picture = Image.fromarray(np.ascontiguousarray(image.pixels))
             inputs = self._processor(images=picture, return_tensors="pt")
-            pixels, (height, width) = inputs["pixel_values"], inputs["reshaped_input_sizes"][0].tolist()
+            pixels = inputs["pixel_values"]
+            sizes = inputs.get("reshaped_input_sizes")  # SAM's own; the others stretch an image to a square
+            height, width = pixels.shape[2:] if sizes is None else sizes[0].tolist()
             prepared.append(
                 _Prepared(
                     pixels=pixels.pin_memory() if on_gpu else pixels,
@@ -135,11 +193,14 @@ class Sam(BackendBase):
             )
         return prepared
 
-    def detect(self, prepared: Sequence[_Prepared]) -> list[Proposals]:
+    def detect(self, prepared: "Sequence[_Prepared] | Sequence[Pixels]") -> list[Proposals]:
         """Return what `propose` does for the images of `prepare`.
 
         One by one: the points of a single image make batches enough, and no neighbour can change a result.
         """
+        if self._generator is not None:
+            asked = {"max_proposals": self.config.max_proposals, "masks": self.config.masks}
+            return [self._generator.propose(cast(Pixels, pixels), **asked) for pixels in prepared]
         import torch
         from torchvision.ops import nms
 
@@ -147,7 +208,7 @@ class Sam(BackendBase):
 
         proposals = []
         with torch.inference_mode():
-            for image in prepared:
+            for image in cast(Sequence[_Prepared], prepared):
                 parts = list(self._good_masks(image))
                 found = _Masks(
                     logits=torch.cat([part.logits for part in parts]),
@@ -204,8 +265,8 @@ class Sam(BackendBase):
 
         boxes, stable = [torch.zeros((0, 4), device=logits.device)], [scores.new_zeros(0, dtype=torch.bool)]
         for full in self._full_size(logits[:, None], image):
-            inner = (full > _STABLE_WITHIN).sum(dim=(1, 2))
-            outer = (full > -_STABLE_WITHIN).sum(dim=(1, 2))
+            inner = (full > self.config.stability_offset).sum(dim=(1, 2))
+            outer = (full > -self.config.stability_offset).sum(dim=(1, 2))
             boxes.append(mask_boxes(full > 0))
             stable.append((inner / outer >= self.config.min_stability) & (boxes[-1][:, 2] > boxes[-1][:, 0]))
         return _Masks(logits=logits[:, None], boxes=torch.cat(boxes), scores=scores).at(torch.cat(stable))
@@ -223,16 +284,39 @@ class Sam(BackendBase):
     @staticmethod
     def weights(config: SamConfig) -> dict[str, Any]:
         """Return the model by its commit or hash. Raises ImportError, at start, where a library is missing."""
-        require("transformers", what="the proposer sam", install="pip install 'fineclip-regions[pipeline]'")
-        if config.masks:
+        extra, module = ("pipeline", "transformers") if config.engine == "transformers" else (_META, "segment_anything")
+        require(module, what=f"--propose.engine {config.engine}", install=f"pip install 'fineclip-regions[{extra}]'")
+        if config.masks and config.engine == "transformers":
             require("pycocotools", what="--propose.masks", install="pip install pycocotools")
-        return {"model": _find(config).fingerprint(), "revision": None, "license": None}
+        return {"model": _find(config).fingerprint(), "revision": None, "sha256": None, "license": None}
 
     @staticmethod
     def licenses(config: SamConfig) -> tuple[Licensed, ...]:
-        """Return the terms of transformers and of the weights."""
+        """Return the terms of the engine and of the weights."""
+        if config.engine == _META:
+            return (SEGMENT_ANYTHING, model_license(config.model, origin="path", stated=config.license))
         return (TRANSFORMERS, model_license(config.model, stated=config.license))
 
 
 def _find(config: SamConfig) -> ModelFiles:
-    return find_model(config.model, mini=None, flag=_FLAG, revision=config.revision)
+    if config.engine == "transformers":
+        return find_model(config.model, mini=None, flag=_FLAG, revision=config.revision)
+    files = find_file(config.model, flag=_FLAG, what="segment-anything's sam_vit_b_*.pth, or of ViT-L or ViT-H")
+    check_pickled(files, config.sha256, flag=_FLAG, hash_flag="--propose.sha256")
+    return files
+
+
+def _load(path: Path, config: SamConfig, device: str) -> tuple[Any, Any]:
+    """Return transformers' image processor and model. Raises ValueError for a model of another kind."""
+    import torch
+    from transformers import AutoConfig, AutoImageProcessor, AutoModelForMaskGeneration, SamImageProcessor
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # a worker's; the job has one of its own
+    kind = AutoConfig.from_pretrained(path, local_files_only=True).model_type
+    if kind not in _KINDS:
+        raise ValueError(f"{_FLAG} {config.model}: it is a {kind!r}; sam takes {', '.join(_KINDS)}")
+    processors: Any = SamImageProcessor if kind == "sam" else AutoImageProcessor
+    models: Any = AutoModelForMaskGeneration
+    model = models.from_pretrained(path, dtype=getattr(torch, config.dtype), local_files_only=True)
+    return processors.from_pretrained(path, local_files_only=True), model.to(device).eval()

@@ -5,22 +5,19 @@
     libreyolo     t, s, m, c: .safetensors, or a .pt that is read without running code; `mini` is a t of one class
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-import numpy as np
-
 from pipeline.backends import require
-from pipeline.models.device import CPU, Device
+from pipeline.models.device import CPU, Device, same_threads
 from pipeline.models.licenses import LIBREYOLO, ULTRALYTICS, Licensed, model_license
 from pipeline.models.weights import ModelFiles, WeightsNotFoundError, check_pickled, find_file, find_model
 from pipeline.propose.letterbox import check_side
-from pipeline.propose.squares import SquaredProposer, Squares
-from pipeline.propose.ultralytics import INSTALL, import_ultralytics, predict, ultralytics_package
+from pipeline.propose.nms import suppressed
+from pipeline.propose.squares import SquaredProposer, Squares, as_input
+from pipeline.propose.ultralytics import INSTALL, import_ultralytics, ultralytics_package
 from pipeline.sample import Proposals
-from schemas.boxes import Boxes, as_boxes
 
 if TYPE_CHECKING:  # planning must not import torch
     from torch import Tensor
@@ -34,8 +31,7 @@ _CHECKPOINTS = {
     "ultralytics": "a .pt of Ultralytics' (variants t, s, m, c, e; libreyolo's need --propose.engine libreyolo)",
     "libreyolo": "a .safetensors or .pt of libreyolo's (variants t, s, m, c; e needs --propose.engine ultralytics)",
 }
-_Found = tuple[Boxes, list[float], list[str]]
-"""What is in a square: boxes `[R, 4]` xyxy of its pixels, scores `[R]`, class names."""
+Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +56,8 @@ class Yolov9Config:
     """Overlap (IoU, 0 to 1) above which the model's own class-agnostic NMS drops a box."""
     max_proposals: int = 100
     """Most boxes per image."""
+    dtype: Dtype = "float32"
+    """What the weights are held and run in; boxes are compared in float64 whatever it is."""
     license: str | None = None
     """Licence of the weights, where you know it and the ledger does not; it goes into the provenance."""
     batch_size: int = 16
@@ -70,16 +68,19 @@ class Yolov9Config:
 
 
 class _Engine(Protocol):
-    """Runs a model on `[P, S, S, 3]` uint8 squares; returns what is in each."""
+    """A model with its classes' names."""
 
-    def detect(self, squares: "Tensor") -> list[_Found]: ...
+    names: dict[int, str]
+
+    def boxes_and_scores(self, pictures: "Tensor") -> "tuple[Tensor, Tensor]":
+        """Return all boxes `[P, N, 4]` xyxy in pixels and the classes' scores `[P, N, C]` of `[P, 3, S, S]` in 0..1."""
 
 
 class Yolov9(SquaredProposer):
     """Proposes the boxes of a YOLOv9, of whatever classes it has."""
 
     name: ClassVar[str] = "yolov9"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     config_class: ClassVar[type[Yolov9Config]] = Yolov9Config
 
     def __init__(self, config: Yolov9Config, *, device: Device = CPU) -> None:
@@ -93,12 +94,18 @@ class Yolov9(SquaredProposer):
         else:
             from pipeline.propose.libreyolo import LibreYolo
 
-            self._engine = LibreYolo(files.path, config, self._device)
+            self._engine = LibreYolo(files.path, config.dtype, self._device)
 
-    def look(self, prepared: Squares) -> Iterator[Proposals]:
-        """Yield the boxes in each square, with their classes' names."""
-        for boxes, scores, labels in self._engine.detect(prepared.pixels):
-            yield Proposals(boxes=boxes, scores=np.asarray(scores, dtype=np.float32), labels=tuple(labels))
+    def look(self, prepared: Squares) -> list[Proposals]:
+        """Return the boxes in each square, with their classes' names."""
+        import torch
+
+        config = self.config
+        with torch.inference_mode(), same_threads():
+            pictures = as_input(prepared.pixels, self._device).to(getattr(torch, config.dtype))
+            boxes, scores = self._engine.boxes_and_scores(pictures)
+            limits = {"min_score": config.min_score, "max_iou": config.max_iou, "max_kept": config.max_proposals}
+            return suppressed(boxes, scores, self._engine.names, **limits)
 
     @staticmethod
     def weights(config: Yolov9Config) -> dict[str, Any]:
@@ -130,17 +137,18 @@ def _find(config: Yolov9Config) -> ModelFiles:
 
 
 class _Ultralytics:
-    def __init__(self, path: Path, config: Yolov9Config, device: str) -> None:
-        self._model: Any = import_ultralytics().YOLO(str(path), task="detect")
-        self._config, self._device = config, device
+    """The network of a checkpoint of Ultralytics', without its predictor, which goes image by image."""
 
-    def detect(self, squares: "Tensor") -> list[_Found]:
-        results = predict(self._model, squares, config=self._config, device=self._device, agnostic_nms=True)
-        return [
-            (
-                as_boxes(result.boxes.xyxy.tolist()),
-                result.boxes.conf.tolist(),
-                [result.names[int(index)] for index in result.boxes.cls.tolist()],
-            )
-            for result in results
-        ]
+    def __init__(self, path: Path, config: Yolov9Config, device: str) -> None:
+        import torch
+
+        network: Any = import_ultralytics().YOLO(str(path), task="detect").model
+        self.names = {int(index): str(name) for index, name in network.names.items()}
+        self._network = network.to(device).eval().fuse(verbose=False).to(getattr(torch, config.dtype))
+
+    def boxes_and_scores(self, pictures: "Tensor") -> "tuple[Tensor, Tensor]":
+        from torchvision.ops import box_convert
+
+        predictions, _ = self._network(pictures)
+        centred, scores = predictions.transpose(1, 2).split([4, len(self.names)], dim=2)
+        return box_convert(centred.float(), "cxcywh", "xyxy"), scores

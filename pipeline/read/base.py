@@ -14,6 +14,7 @@ from pipeline.errors import InputError as InputError
 from pipeline.errors import SourceError as SourceError
 from pipeline.read.describe import Description
 from pipeline.sample import Drop, GivenRegion, SourceItem
+from schemas.store_errors import in_words
 
 _T = TypeVar("_T")
 _STORES = {"aiohttp", "aiobotocore", "botocore", "gcsfs", "google", "azure", "adlfs", "requests", "urllib3"}
@@ -30,8 +31,8 @@ def input_errors(spec: str, items: Iterator[_T]) -> Iterator[_T]:
         if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _STORES:
             raise
         where = f"{spec}: {error.filename}" if isinstance(error, OSError) and error.filename else spec
-        told = (isinstance(error, OSError) and error.strerror) or f"{error}" or type(error).__name__
-        raise InputError(f"{where}: {told}; run the same command again once the INPUT can be read") from error
+        told = in_words(error, where, reads=True)
+        raise InputError(str(told), may_pass=told.may_pass) from error
 
 
 class ListedItem(msgspec.Struct, frozen=True, kw_only=True):

@@ -34,8 +34,8 @@ def failed_item(key: str, index: int, uri: str, error: SampleError, bytes_lost: 
 
 def read_file(location: Location, uri: str) -> bytes:
     """Return a file's bytes. Raises SampleError: missing, or too large."""
-    with unreadable_is_missing(location, uri), location.open(uri) as file:
-        data = file.read(MAX_MEMBER_BYTES + 1)
+    with unreadable_is_missing(location, uri):
+        data = location.read(uri, MAX_MEMBER_BYTES + 1)
     check_size(len(data), uri)
     return data
 

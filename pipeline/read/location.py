@@ -3,7 +3,6 @@
 import os
 import posixpath
 import re
-import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from fsspec.core import url_to_fs
 
 from pipeline.read.base import SourceError, SourceFile
 from pipeline.read.local_files import folder_that_is_there, kind_of, open_file, status_of, walk
+from pipeline.read.remote import copied, input_store, is_web, once, read_up_to
 from schemas.paths import as_path, is_url, printable
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -76,7 +76,7 @@ class Location:
         Raises SourceError for a file. A web server cannot tell folders: what is named there is taken for one.
         """
         url = path if is_url(path) else self.url(path)
-        if _is_web(url) and not path.startswith("/"):
+        if is_web(url) and not path.startswith("/"):
             return Location(root=url.removesuffix("/"))
         location = self.related(path)
         if not location.is_folder:
@@ -121,48 +121,55 @@ class Location:
     @property
     def can_list(self) -> bool:
         """False where files have to be named: web servers list none."""
-        return not _is_web(self.root)
+        return not is_web(self.root)
 
     def open(self, uri: str) -> BinaryIO:
         """Open a file for reading from end to end. Raises FileNotFoundError, and OSError when the store fails.
 
         What is no file (a pipe, a device) is an OSError: a read of it would wait for ever. Raises NotAllowedError.
         """
+        self._check_allowed(uri)
+        if self.is_local:
+            return open_file(self.url(uri))
+        fs, remote_path = url_to_fs(self.url(uri))
+        with input_store(self.url(uri)):
+            if self.can_list:
+                return cast(BinaryIO, fs.open(remote_path, "rb"))
+            size = fs.info(remote_path)["size"]
+            # reads of a stream whose server states no length would come short
+            return copied(self.url(uri)) if size is None else cast(BinaryIO, fs.open(remote_path, "rb", size=size))
+
+    def _check_allowed(self, uri: str) -> None:
         if not self.allows(uri):
             what = "is an address, and addresses are not fetched: download it first"
             what = what if is_url(uri) else "lies outside INPUT; --read.allow DIR lets files below DIR be read"
             raise NotAllowedError(f"{printable(uri)} {what}")
-        if self.is_local:
-            return open_file(self.url(uri))
-        fs, remote_path = url_to_fs(self.url(uri))
-        if self.can_list:
-            return cast(BinaryIO, fs.open(remote_path, "rb"))
-        size = fs.info(remote_path)["size"]
-        # reads of a stream whose server states no length would come short
-        return self._copy(uri) if size is None else cast(BinaryIO, fs.open(remote_path, "rb", size=size))
+
+    def read(self, uri: str, limit: int) -> bytes:
+        """Return a file's bytes, no more than the first `limit`: remotely in one request. Raises as `open`."""
+        if not self.is_local:
+            self._check_allowed(uri)
+            return read_up_to(self.url(uri), limit)
+        with self.open(uri) as file:
+            return file.read(limit)
 
     def open_ranges(self, uri: str) -> BinaryIO:
         """Open a file for reading at any place; where a web server ignores ranges, a copy. Raises as `open`."""
         file = self.open(uri)
-        if _is_web(self.root) and hasattr(file, "_fetch_range"):
+        if is_web(self.root) and hasattr(file, "_fetch_range"):
             try:
                 file._fetch_range(1, 2)
             except ValueError:
                 file.close()
-                return self._copy(uri)
+                return copied(self.url(uri))
         return file
 
-    def _copy(self, uri: str) -> BinaryIO:
-        fs, path = url_to_fs(self.url(uri))
-        copy = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-        fs.get_file(path, copy)
-        copy.seek(0)
-        return cast(BinaryIO, copy)
-
-    def download(self, uri: str, local_path: str) -> None:
-        """Copy a file to `local_path`, streaming. Raises FileNotFoundError, and OSError when the store fails."""
-        fs, path = url_to_fs(self.url(uri))
-        fs.get_file(path, local_path)
+    def open_whole(self, uri: str) -> BinaryIO:
+        """Open a file all of which is read, here and there: where it is remote, a local copy. Raises as `open`."""
+        if self.is_local:
+            return self.open(uri)
+        self._check_allowed(uri)
+        return copied(self.url(uri))
 
     def files(self) -> list[SourceFile]:
         """Return the files meant, sorted by uri, but for hidden ones (a component that begins with a dot).
@@ -170,8 +177,10 @@ class Location:
         Files that `name` or a brace range spells out and that are not there are listed too, with size 0 and no etag:
         they are to be missed when read, and noticed when they appear.
         """
-        found = self._local_files() if self.is_local else self._remote_files()
-        visible = {file.uri: file for file in found if not any(part.startswith(".") for part in file.uri.split("/"))}
+        found = self._local_files() if self.is_local else once(("files", self), lambda: list(self._remote_files()))
+        # stores show a folder as an empty object, whose name ends in a slash, where a tool has made one
+        named = (file for file in found if file.uri and not file.uri.endswith("/"))
+        visible = {file.uri: file for file in named if not any(part.startswith(".") for part in file.uri.split("/"))}
         return [visible[uri] for uri in sorted(visible)]
 
     def find(self, uris: Collection[str]) -> list[SourceFile]:
@@ -185,8 +194,12 @@ class Location:
         if self.is_local:
             yield from map(self._local_file, uris)
             return
+        wanted = tuple(uris)
+        yield from once(("lookup", self, wanted), lambda: self._looked_up(wanted))
+
+    def _looked_up(self, uris: tuple[str, ...]) -> list[SourceFile]:
         with ThreadPoolExecutor(_REQUESTS) as pool:
-            yield from pool.map(self._remote_file, uris)
+            return list(pool.map(self._remote_file, uris))
 
     def _local_files(self) -> Iterator[SourceFile]:
         folder = self.url("")
@@ -222,13 +235,17 @@ class Location:
             )
         fs, folder = url_to_fs(self.url(""))
         start = len(folder.rstrip("/")) + 1
+        fs.invalidate_cache()  # what was listed earlier in this process may have changed since
         if self.is_folder:
-            yield from (file_of_info(path[start:], info) for path, info in fs.find(folder, detail=True).items())
+            with input_store(self.url("")):
+                found = fs.find(folder, detail=True)
+            yield from (file_of_info(path[start:], info) for path, info in found.items())
             return
         plain = []
         for uri in self._spelled_out():
             if self.name is None and _MAGIC.search(uri):
-                matches = fs.glob(f"{folder.rstrip('/')}/{uri}", detail=True)
+                with input_store(self.url("")):
+                    matches = fs.glob(f"{folder.rstrip('/')}/{uri}", detail=True)
                 yield from (file_of_info(p[start:], info) for p, info in matches.items() if info["type"] == "file")
             else:
                 plain.append(uri)
@@ -237,7 +254,8 @@ class Location:
     def _remote_file(self, uri: str) -> SourceFile:
         fs, path = url_to_fs(self.url(uri))
         try:
-            return file_of_info(uri, fs.info(path))
+            with input_store(self.url(uri)):
+                return file_of_info(uri, fs.info(path))
         except FileNotFoundError:
             return _source_file(uri, 0, "")
 
@@ -283,19 +301,25 @@ def _is_local(path: str) -> bool:
     return path.startswith("/")
 
 
-def _is_web(path: str) -> bool:
-    return path.startswith(("http://", "https://"))
-
-
 def _kind(path: str) -> str | None:
     """Return "file" or "directory" as fsspec calls them, or None where there is nothing."""
     if _is_local(path):
         return kind_of(path)
-    if _is_web(path) and path.endswith("/"):
+    if is_web(path) and path.endswith("/"):
         return "directory"
+    return once(("kind", path), lambda: _remote_kind(path))
+
+
+def _remote_kind(path: str) -> str | None:
     fs, remote_path = url_to_fs(path)
     try:
-        return str(fs.info(remote_path)["type"])
+        with input_store(path):
+            info = fs.info(remote_path)
+            # some tools leave an empty object of the folder's name beside what is in it
+            hides = (
+                info["type"] == "file" and info.get("size") == 0 and not is_web(path) and fs.isdir(f"{remote_path}/")
+            )
+            return "directory" if hides else str(info["type"])
     except FileNotFoundError:
         return None
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import msgspec
 
 from pipeline.read import open_source
-from pipeline.read.base import UnitPart, input_errors
+from pipeline.read.base import Source, UnitPart, input_errors
 from pipeline.read.decode import decode
 from pipeline.read.exclusions import Exclusions, ReadSettings
 from pipeline.read.keys import with_prefix
@@ -29,15 +29,23 @@ _BYTES_A_PIXEL = 7
 _EXCLUDED = Drop(reason=Reason.EXCLUDED, stage=Stage.READ, message="a list of --filter takes the image away")
 
 
-def read_items(parts: Sequence[UnitPart], settings: ReadSettings) -> Iterator[Sample]:
+Opened = dict[tuple[str, str], Source]
+"""The sources that a worker has opened, by spec and kind: to find out what lies there takes requests."""
+
+
+def read_items(parts: Sequence[UnitPart], settings: ReadSettings, opened: Opened | None = None) -> Iterator[Sample]:
     """Yield the samples of a unit's parts in order, not decoded yet; one whose key was seen before is dropped.
 
-    What is taken away is taken away, whatever else is wrong with it.
+    What is taken away is taken away, whatever else is wrong with it. `opened` keeps sources from unit to unit.
     """
+    opened = {} if opened is None else opened
     seen: dict[str, str] = {}
     excluded = settings.excluded
     for part in parts:
-        source = open_source(part.spec, part.kind, allow=settings.allow)
+        place = part.spec, part.kind
+        if place not in opened:
+            opened[place] = open_source(part.spec, part.kind, allow=settings.allow)
+        source = opened[place]
         for item in input_errors(part.spec, source.read(part.part)):
             item = replace(item, key=with_prefix(item.key, part.prefix))
             if item.key in excluded.images:

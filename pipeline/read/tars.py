@@ -5,7 +5,8 @@ follow a whole member, filled up to a record; whole archives may follow each oth
 a header belongs, zeros too, is a gap: reading goes on at the next header. What lies behind an end mark and is no
 archive was deleted or written over, and stays so. A tar inside a member is that member's.
 
-Remote and compressed tars are copied to a temporary local file first, so that there is one way to read.
+Remote tars are copied to a temporary local file, in large ranges, and compressed ones decompressed into one: so there
+is one way to read. Not a byte is saved by less, since which files make up a sample is known at the end of a tar alone.
 """
 
 import os
@@ -16,7 +17,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import BinaryIO, Self, cast
 
 import msgspec
@@ -141,14 +141,8 @@ def open_tar(location: Location, uri: str) -> Iterator[OpenTar]:
     Raises SampleError, missing, where there is none, and OSError when the store fails.
     """
     with ExitStack() as stack:
-        if location.is_local:
-            with unreadable_is_missing(location, uri):
-                file = stack.enter_context(location.open(uri))
-        else:
-            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fineclip-"))) / "tar"
-            with unreadable_is_missing(location, uri):
-                location.download(uri, str(path))
-            file = stack.enter_context(path.open("rb"))
+        with unreadable_is_missing(location, uri):
+            file = stack.enter_context(location.open_whole(uri))
         breaks: list[Break] = []
         scale = 1.0
         if is_compressed(file):

@@ -89,6 +89,8 @@ def _check_names(options: PipelineOptions, given: Sequence[str], *, is_local: bo
 
     def check(parser: argparse.ArgumentParser) -> None:
         _, unknown = parser.parse_known_args(list(given))
+        if is_local and unknown and not unknown[0].startswith("-"):
+            raise EngineError(f"{unknown[0]}: is no option of Beam's; INPUT and OUTPUT stand before the `--`")
         known = [option for action in parser._actions for option in action.option_strings]
         for name in (argument.partition("=")[0] for argument in unknown if argument.startswith("-")):
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.6 if is_local else 0.85)

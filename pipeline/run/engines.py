@@ -48,8 +48,10 @@ def load_engine(name: str) -> Engine:
 
 def sentence_of(error: BaseException) -> str:
     """Return what an engine's error says, in one line: a worker's own sentence where there is one in its text."""
-    told = re.search(rf"{UnseenOutputError.__name__}: (.+)", "".join(traceback.format_exception(error)))
-    if told:
+    text = "".join(traceback.format_exception(error))
+    if told := re.search(rf"{UnseenOutputError.__name__}: (.+)", text):
         return told[1].partition(" [while running")[0]
+    if told := re.search(r"ModuleNotFoundError: (No module named '[\w.]+')", text):
+        return f"{told[1]} on a worker: every machine needs the packages that this one has"
     first_line = (str(error).strip() or "no message").splitlines()[0]
     return f"{type(error).__name__}: {first_line}"

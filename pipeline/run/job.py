@@ -19,6 +19,7 @@ from pipeline.models.licenses import check_permissive
 from pipeline.plan.check import check_plan
 from pipeline.plan.make import extend_plan, make_plan
 from pipeline.plan.plan import Plan, load_plan
+from pipeline.read.remote import looked_up_once
 from pipeline.run import lease
 from pipeline.run.dead import DeadItem, dead_items
 from pipeline.run.engines import load_engine
@@ -31,7 +32,7 @@ from pipeline.run.worker import WorkerSettings, drain_file, token_file
 from pipeline.settings import Configuration, PlanSettings, RunSettings
 from pipeline.store.commit import sweep
 from pipeline.store.scratch import sweep_scratch
-from pipeline.store.storage import Storage, StorageError, in_parallel, open_storage, retried, storage_errors
+from pipeline.store.storage import Storage, StorageError, at_work, open_storage, retried
 from pipeline.write.shards import BalanceError
 from schemas.names import LEASES_DIR, PROPOSALS_DIR, RUN_DIR
 
@@ -115,8 +116,9 @@ def annotate(
     if run.permissive_only:
         check_permissive(configuration.licenses())
     storage = open_storage(output)
-    with storage_errors(storage.url):
-        storage.check()
+    with at_work(storage):
+        if load_plan(storage) is None:  # what the engine refuses leaves no plan
+            load_engine(run.engine).check_options(engine_options, run)
         planned = retried(
             lambda: _plan(storage, inputs, configuration, plan, append=append, trust_inputs=run.trust_inputs)
         )
@@ -131,13 +133,14 @@ def annotate(
         dataset = retried(job.finalise)
         retried(job.clean_up)
         _check_balance(planned, job.markers)
+        sums = retried(job.log.sums)
         return JobResult(
             plan=planned,
             totals=job.markers.totals,
             drained=job.drained,
             num_units_run=num_units_run,
-            seconds=retried(job.log.seconds),
-            batches=retried(job.log.batches),
+            seconds=sums.seconds,
+            batches=sums.batches,
             wall_s=time.monotonic() - started,
             dataset=dataset,
             mended=mended,
@@ -155,11 +158,12 @@ def _plan(
     trust_inputs: bool,
 ) -> Plan:
     planned = load_plan(storage)
-    if planned is None:
-        return make_plan(storage, inputs, configuration, settings)
-    if append:
-        return extend_plan(planned, inputs, configuration, settings, trust_inputs=trust_inputs)
-    check_plan(planned, inputs, configuration, settings, trust_inputs=trust_inputs)
+    with looked_up_once():
+        if planned is None:
+            return make_plan(storage, inputs, configuration, settings)
+        if append:
+            return extend_plan(planned, inputs, configuration, settings, trust_inputs=trust_inputs)
+        check_plan(planned, inputs, configuration, settings, trust_inputs=trust_inputs)
     return planned
 
 
@@ -199,6 +203,7 @@ class Job:
         self._engine_options = engine_options
         self._drain = drain
         self._watch = Watch(self.plan, markers, watch)
+        self._leases = lease.Leases(self._storage, self.plan.leases)
 
     def todo(self) -> list[int]:
         """Return the units that are not done."""
@@ -264,13 +269,13 @@ class Job:
 
     def _held(self, units: Sequence[int]) -> dict[int, float]:
         """Return the units of these that live workers hold, and for how many seconds unless they renew."""
-        names = [self._settings.lease_name(unit) for unit in units]
-        left = in_parallel(self._storage, lambda name: lease.seconds_left(self._storage, name), names)
-        return {unit: seconds for unit, seconds in zip(units, left, strict=True) if seconds is not None}
+        live = self._leases.look()
+        names = {unit: self._settings.lease_name(unit).rpartition("/")[2] for unit in units}
+        return {unit: live[name][1] for unit, name in names.items() if name in live}
 
     def _raise_errors(self, left: Sequence[int]) -> None:
         """Raise the first error of an unfinished unit; a model error counts for every unit."""
-        for event in retried(lambda: list(self.log.events())):
+        for event in retried(self.log.undone):
             holds_for_all = bool(left) and event.ending in (Ending.SERVER, Ending.FAILED)
             if event.ending in _ERROR_OF and (event.unit in left or holds_for_all):
                 raise _ERROR_OF[event.ending](event.message)

@@ -10,13 +10,13 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from pipeline.store.process import host, is_gone, process
-from pipeline.store.storage import Storage, in_parallel
+from pipeline.store.storage import Storage, discards_gathered, in_parallel
 from schemas.names import LEASES_DIR
 
 _NOTE_EVERY_S = 1.0
@@ -67,12 +67,13 @@ def hold(storage: Storage, name: str, timeout_s: float, *, run: str = "") -> Ite
     held, stop = Hold(), threading.Event()
     renewer = threading.Thread(target=lease.keep, args=(held, stop), name="renewer", daemon=True)
     renewer.start()
-    try:
-        yield held
-    finally:
-        stop.set()
-        renewer.join()
-        lease.give_back()
+    with discards_gathered() as useless:
+        try:
+            yield held
+        finally:
+            stop.set()
+            renewer.join()
+            lease.give_back(useless)
 
 
 def unit_name(unit: int) -> str:
@@ -103,17 +104,39 @@ class InHand:
     """Seconds until the first lease runs out unless it is renewed."""
 
 
-def in_hand(storage: Storage, folder: str = LEASES_DIR) -> InHand:
-    """Return what the leases in a folder of OUTPUT say."""
-    paths = [f"{folder}/{name}" for name in storage.names(folder)]
-    read = in_parallel(storage, lambda path: _read(storage, path), paths)
-    live = [(holder, left) for holder in read if holder is not None and (left := holder.seconds_left()) is not None]
-    return InHand(
-        num_units=len(live),
-        num_samples=sum(holder.num_done for holder, _ in live),
-        runs=frozenset(holder.run for holder, _ in live),
-        free_in_s=min((left for _, left in live), default=0.0),
-    )
+class Leases:
+    """The leases in a folder of OUTPUT: listed at each look, each read again once its holder must have renewed it."""
+
+    def __init__(self, storage: Storage, folder: str = LEASES_DIR) -> None:
+        self._storage, self._folder = storage, folder
+        self._holders: dict[str, _Holder | None] = {}
+        """By the name of the file, as read last."""
+
+    def look(self) -> dict[str, tuple["_Holder", float]]:
+        """Return the live holders, and for how many seconds each holds unless it renews, by the name of the lease."""
+        names = self._storage.names(self._folder)
+        stale = [name for name in names if self._storage.is_local or self._may_have_changed(self._holders.get(name))]
+        read = in_parallel(self._storage, lambda name: _read(self._storage, f"{self._folder}/{name}"), stale)
+        fresh = dict(zip(stale, read, strict=True))
+        self._holders = {name: fresh[name] if name in fresh else self._holders[name] for name in names}
+        live = {name.removesuffix(".json"): holder for name, holder in self._holders.items() if holder is not None}
+        left = {name: holder.seconds_left() for name, holder in live.items()}
+        return {name: (live[name], seconds) for name, seconds in left.items() if seconds is not None}
+
+    @staticmethod
+    def _may_have_changed(holder: "_Holder | None") -> bool:
+        """Say whether a holder is unknown, or may have said more since: remotely it does so when it renews."""
+        return holder is None or time.time() > holder.expires_at - holder.timeout_s * 2 / 3
+
+    def in_hand(self) -> InHand:
+        """Return what the leases say."""
+        live = self.look().values()
+        return InHand(
+            num_units=len(live),
+            num_samples=sum(holder.num_done for holder, _ in live),
+            runs=frozenset(holder.run for holder, _ in live),
+            free_in_s=min((left for _, left in live), default=0.0),
+        )
 
 
 def this_holder() -> tuple[str, str]:
@@ -163,11 +186,14 @@ class _Lease:
                 noted, renew_at = held.num_done, time.monotonic() + renew_every
                 self._storage.replace(self._path, self._renewed(noted))
 
-    def give_back(self) -> None:
-        """Remove the lease unless another has it: one that has run out may have been taken since."""
+    def give_back(self, useless: Sequence[str]) -> None:
+        """Remove the lease unless another has it: one that has run out may have been taken since.
+
+        What the work left behind goes with it, in one request.
+        """
         with contextlib.suppress(OSError):  # it runs out by itself, and the work that it was for is done or lost
-            if not self._lost and (time.time() < self._expires_at or self._is_ours()):
-                self._storage.remove(self._path)
+            ours = not self._lost and (time.time() < self._expires_at or self._is_ours())
+            self._storage.remove(*([self._path] if ours else []), *useless)
 
     def _is_ours(self) -> bool:
         holder = _read(self._storage, self._path)

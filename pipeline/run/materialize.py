@@ -18,7 +18,7 @@ from pipeline.run.status import Markers, Totals, units_to_do
 from pipeline.run.watch import Progress, Watch
 from pipeline.store.commit import roll_forward, sweep
 from pipeline.store.scratch import sweep_scratch
-from pipeline.store.storage import open_storage, storage_errors
+from pipeline.store.storage import at_work, open_storage
 from schemas.dataset import Dataset
 from schemas.folder import DatasetError, Folder
 from schemas.names import LEASES_DIR, PLAN_DIR
@@ -50,8 +50,7 @@ def materialize(
         if overlay.changes:
             raise DatasetError(f"{folder.url}: {overlay.changes}; bring the overlay up to date first")
     seen = Dataset(folder, markers=markers, overlays=opened)
-    with storage_errors(storage.url):
-        storage.check()
+    with at_work(storage):
         plan = plan_materialized(storage, data, seen, opened)
         made = Markers(storage)
         sweep_scratch(storage.scratch)

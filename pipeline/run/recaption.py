@@ -5,7 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import pyarrow.compute as pc
+
 from pipeline.caption.step import CaptionStep
+from pipeline.caption.view import check_masks
 from pipeline.errors import WorkError
 from pipeline.models.device import leaves_cpu_free
 from pipeline.models.licenses import check_permissive
@@ -22,8 +25,9 @@ from pipeline.run.worker import Worker, WorkerSettings, drain_file, load_models,
 from pipeline.settings import CaptionConfiguration, RunSettings
 from pipeline.store.commit import LostFileError, roll_forward, sweep, withdraw
 from pipeline.store.scratch import sweep_scratch
-from pipeline.store.storage import open_storage, retried, storage_errors
+from pipeline.store.storage import at_work, open_storage, retried, storage_errors
 from pipeline.write.shards import BalanceError, UnitReport
+from schemas.dataset import Dataset
 from schemas.folder import DatasetError, Folder
 from schemas.names import COMMIT_DIR, LEASES_DIR
 from schemas.reasons import Stage
@@ -83,7 +87,7 @@ class RecaptionWorker(Worker):
         assert models.captioner is not None
         step = CaptionStep(
             captioner=models.captioner,
-            crop=self._configuration.crop,
+            view=self._configuration.view,
             prepares_ahead=leaves_cpu_free(run.torch_threads),
             golden_answers=models.golden_answers.get("captioner"),
             health=models.health[Stage.CAPTION],
@@ -107,8 +111,9 @@ def recaption(
     """Caption the regions of the data set at `data` anew, as the overlay called `overlay`, or go on with it.
 
     `watch` is called from this thread while the job runs. Raises DatasetError where there is no data set, PlanError
-    where the overlay is of another configuration, OverlayNameError, LicenseError for a captioner that
-    `permissive_only` refuses, EngineError for unusable options of the engine, StorageError, and BalanceError.
+    where the overlay is of another configuration, SettingError for a view that wants masks where there are none,
+    OverlayNameError, LicenseError for a captioner that `permissive_only` refuses, EngineError for unusable options of
+    the engine, StorageError, and BalanceError.
     """
     started = time.monotonic()
     if run.permissive_only:
@@ -116,7 +121,9 @@ def recaption(
     storage, folder = open_storage(data), Folder(data)
     with storage_errors(storage.url):
         markers = find_shards(folder, folder.sizes())
-        storage.check()
+        if configuration.view.view == "alpha":
+            check_masks(configuration.view, given=_has_masks(Dataset(folder, markers=markers)))
+    with at_work(storage):
         plan = plan_overlay(storage, overlay, markers, tool=TOOL, configuration=configuration.as_json())
         settings = RecaptionSettings(plan=plan, configuration=configuration, run=run, run_id=new_run_id())
         done = OverlayMarkers(storage, overlay, plan.bases)
@@ -130,18 +137,29 @@ def recaption(
         retried(job.clean_up)
         if not done.totals.balanced:
             raise BalanceError(f"{storage.url}: overlay {overlay}: regions: {done.totals.regions} do not balance")
+        sums = retried(job.log.sums)
         return JobResult(
             plan=plan,
             totals=done.totals,
             drained=job.drained,
             num_units_run=num_units_run,
-            seconds=job.log.seconds(),
-            batches=job.log.batches(),
+            seconds=sums.seconds,
+            batches=sums.batches,
             wall_s=time.monotonic() - started,
             dataset={},
             mended=(),
             first_dead=(),
         )
+
+
+def _has_masks(data: Dataset) -> bool:
+    """Return whether a region of the first shard that has regions comes with a mask; True where none has regions."""
+    for shard in data.shards:
+        column = data.regions(["status", "region_id", "mask_rle"], [shard])
+        found = column.filter((pc.field("status") == "ok") & pc.field("region_id").is_valid())["mask_rle"]
+        if len(found):
+            return bool(found.null_count < len(found))
+    return True
 
 
 class _RecaptionJob(Job):

@@ -7,10 +7,10 @@ the loop that plain drivers on one OUTPUT run. What is seen here saves work and 
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from pipeline.run.lease import is_held
-from pipeline.run.log import Ending, tried_units
+from pipeline.run.log import LAST_SORTED, Ending, tried_units
 from pipeline.run.worker import WorkerSettings
 from schemas.names import LEASES_DIR
 
@@ -22,6 +22,8 @@ class Share:
         self._storage, self._settings, self._stage = settings.plan.storage, settings, stage
         self._left = dict.fromkeys(units)
         """In the order of the pass: what was not done when looked at last, nor tried from here."""
+        self._free: list[int] = []
+        """Those that seemed free when looked at last, in the order in which they are tried."""
         self._turn = threading.Lock()
 
     def work_on(self, given: int, work: Callable[[int], Ending]) -> None:
@@ -29,35 +31,59 @@ class Share:
         ending = None
         while ending is not Ending.DRAINED:
             with self._turn:
-                unit = self._next(given)
+                met_another = ending in (Ending.LEASED, Ending.THERE)
+                unit = self._next(given, met_another=met_another)
                 if unit is None:
                     return
                 del self._left[unit]
                 ending = work(unit)
 
-    def _next(self, given: int) -> int | None:
+    def _next(self, given: int, *, met_another: bool) -> int | None:
         if given in self._left:
             return given
         with contextlib.suppress(OSError):  # the driver's next pass finds what is left
-            return next(self._free(given), None)
+            if met_another or self._storage.is_local:
+                self._free = []
+            self._free = [unit for unit in self._free if unit in self._left] or self._look(given, afresh=met_another)
+            return self._free[0] if self._free else None
         return None
 
-    def _free(self, given: int) -> Iterator[int]:
-        """Yield the units that seem free, from `given` on and around: workers begin at different places."""
+    def _look(self, given: int, *, afresh: bool) -> list[int]:
+        """Return the units that seem free, from `given` on and around: workers begin at different places.
+
+        On a store a look is three requests, so what it finds is gone through until another worker is met. `afresh`:
+        so as not to meet it again at once, from the middle of what is free on.
+        """
         self._leave_out_done()
         if not self._left:
-            return
+            return []
+        tried = tried_units(self._storage, self._settings.run_id, self._stage, first=min(self._left))
         folder = f"{LEASES_DIR}/{self._settings.lease_name(given)}".rpartition("/")[0]
-        leased = set(self._storage.names(folder))
-        tried = tried_units(self._storage, self._settings.run_id, self._stage)
-        for unit in sorted(self._left, key=lambda unit: (unit < given, unit)):
-            name = self._settings.lease_name(unit)
-            may_be_held = f"{name.rpartition('/')[2]}.json" in leased
-            if unit not in tried and not (may_be_held and is_held(self._storage, name)):
-                yield unit
+        leased = {name.removesuffix(".json") for name in self._storage.names(folder)}
+        names = {unit: self._settings.lease_name(unit) for unit in self._left if unit not in tried}
+        held = {unit for unit, name in names.items() if name.rpartition("/")[2] in leased}
+        free = sorted(names.keys() - held)
+        start = _middle(free) if afresh else given
+        around = sorted(free, key=lambda unit: (unit < start, unit))
+        return around or [unit for unit in sorted(held) if not is_held(self._storage, names[unit])]
 
     def _leave_out_done(self) -> None:
-        files = set(self._storage.names("")) if self._left else set()
+        if not self._left:
+            return
+        first = min(self._settings.markers_of(min(*self._left, LAST_SORTED)))
+        files = set(self._storage.sizes("", after=first[:-1]))
         for unit in [*self._left]:
             if files.issuperset(self._settings.markers_of(unit)):
                 del self._left[unit]
+
+
+def _middle(free: Sequence[int]) -> int:
+    """Return the unit in the middle of the longest row of units that seem free; 0 where none is."""
+    rows: list[list[int]] = []
+    for unit in free:
+        if rows and rows[-1][-1] == unit - 1:
+            rows[-1].append(unit)
+        else:
+            rows.append([unit])
+    longest = max(rows, key=len, default=[0])
+    return longest[len(longest) // 2]

@@ -9,11 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.plan.plan import Plan
-from pipeline.run.lease import in_hand
+from pipeline.run.lease import InHand, Leases
 from pipeline.run.status import Markers, Totals, units_to_do
 from schemas.names import RUN_DIR
 
 _EVERY_S, _EVERY_REMOTE_S = 0.5, 5.0
+_LEASES_EVERY_S = 20.0
+"""On a store, where holders say how far they are when they renew: a third of the timeout that is usual."""
+_STILL_S = 60.0
+"""After which on a store the log is looked at, too, for whether anything moves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,11 @@ class Watch:
         self._plan, self._markers, self._tell = plan, markers, tell
         self._every_s = _EVERY_S if plan.storage.is_local else _EVERY_REMOTE_S
         self._next_at = 0.0
+        self._leases = Leases(plan.storage, plan.leases)
+        self._held: InHand | None = None
+        self._leases_at = 0.0
+        self._num_lines = 0
+        """In the log, when it was looked at last."""
         self._seen: tuple[int, int, int] | None = None
         self._moved_at: float | None = None
         self._done_at: float | None = None
@@ -48,9 +57,11 @@ class Watch:
         if time.monotonic() < self._next_at:
             return
         with contextlib.suppress(OSError):
-            storage, todo = self._plan.storage, units_to_do(self._plan, self._markers.refresh())
-            held = in_hand(storage, self._plan.leases)
-            seen = (self._markers.totals.num_shards, held.num_samples, len(storage.names(RUN_DIR)))
+            todo = units_to_do(self._plan, self._markers.refresh())
+            held = self._look_at_leases(at_end=not todo)
+            if self._plan.storage.is_local or self.still_for_s > _STILL_S:
+                self._num_lines = len(self._plan.storage.names(RUN_DIR))
+            seen = (self._markers.totals.num_shards, held.num_samples, self._num_lines)
             self._note_movement(seen, num_held=held.num_units)
             if todo or held.num_units:
                 self._done_at = None
@@ -68,6 +79,13 @@ class Watch:
                 )
             )
         self._next_at = time.monotonic() + self._every_s
+
+    def _look_at_leases(self, *, at_end: bool) -> InHand:
+        """Return what the leases say, on a store seldom: only the last ones are waited for."""
+        now = time.monotonic()
+        if self._held is None or self._plan.storage.is_local or at_end or now > self._leases_at:
+            self._held, self._leases_at = self._leases.in_hand(), now + _LEASES_EVERY_S
+        return self._held
 
     @property
     def still_for_s(self) -> float:

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -11,7 +12,7 @@ from pipeline.annotate import Annotator
 from pipeline.caption import captioner_class
 from pipeline.caption.base import Captioner
 from pipeline.caption.judge import check_sees
-from pipeline.errors import BrokenModelError, SourceError, UnseenOutputError, WorkError
+from pipeline.errors import BrokenModelError, InputError, SourceError, UnseenOutputError, WorkError
 from pipeline.golden.answers import KeptAnswers, check_models
 from pipeline.models.batches import Health
 from pipeline.models.device import Device, enter_thread
@@ -82,6 +83,7 @@ class Worker:
         self._annotators: dict[tuple[Stage, ...], Annotator] = {}
         self._working = threading.Lock()
         self._num_broken = 0
+        self._drain_look_at = 0.0
         with contextlib.suppress(OSError):  # what killed attempts left on this machine; a job can do without
             sweep_scratch(self._storage.scratch)
 
@@ -141,6 +143,8 @@ class Worker:
         try:
             with storage_errors(self._storage.url):
                 return retried(lambda: self._under_lease(unit, work))
+        except InputError as error:
+            return Ending.STORAGE, str(error), None
         except SourceError as error:
             return Ending.INPUT, str(error), None
         except OSError as error:
@@ -159,6 +163,7 @@ class Worker:
         """
         self._num_broken = self._num_broken + 1 if isinstance(error, BrokenModelError) else _BROKEN_UNITS
         if self._num_broken >= _BROKEN_UNITS:
+            self._drain_look_at = 0.0
             with contextlib.suppress(OSError):  # the error itself is what matters
                 self._storage.replace(drain_file(self._settings.run_id), b"")
 
@@ -174,15 +179,19 @@ class Worker:
             if not held:
                 return Ending.LEASED, "", None
             if self._is_done(unit):  # asked under the lease: its last holder may have just finished
-                return Ending.DONE, "", None
+                return Ending.THERE, "", None
             report = work(held)
         self._num_broken = 0
         return Ending.DONE, "", report
 
     def _is_drained(self) -> bool:
+        """Look for the request to end; on a store not more often than all looks are: a unit more may be begun."""
+        if not self._storage.is_local and time.monotonic() < self._drain_look_at:
+            return False
         try:
             self._storage.read(drain_file(self._settings.run_id))  # one request; `size` may take two where none is
         except FileNotFoundError:
+            self._drain_look_at = time.monotonic() + self._storage.poll_s
             return False
         return True
 
@@ -255,7 +264,14 @@ def load_models(
 def _check_weights(configuration: CaptionConfiguration, planned: Mapping[str, Any], stage: Stage) -> None:
     """Raise WorkError unless the model of a stage is, with its settings and weights, the one that was planned."""
     kind: Literal["proposer", "captioner"] = "proposer" if stage is Stage.PROPOSE else "captioner"
-    if canonical_json(configuration.identity(kind)) != canonical_json(planned[kind]):
+    found = configuration.identity(kind)
+    if found.get("package") != planned[kind].get("package"):
+        here, there = (" ".join(one.get("package", {}).values()) or "ours" for one in (found, planned[kind]))
+        raise WorkError(
+            f"the {kind} {found['name']} is of another package here ({here}) than the job was planned with ({there}): "
+            "install the same one on every machine"
+        )
+    if canonical_json(found) != canonical_json(planned[kind]):
         raise WorkError(
             f"the {kind}'s weights found here are not those that the job was planned with: give a revision that is a "
             "commit, and the same files to every machine"

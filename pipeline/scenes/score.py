@@ -4,7 +4,6 @@ Boxes: recall at IoU 0.5 and boxes per object. Captions: the share that name sha
 whose box matches an object.
 """
 
-import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pipeline.scenes.scoring import BoxFigures, match, score_boxes, score_captio
 from pipeline.scenes.words import Attributes, Split, parse_region_caption
 from schemas.boxes import Boxes, as_boxes
 from schemas.dataset import Dataset, DatasetError
+from schemas.plain_flags import PlainParser
 
 _KEY = re.compile(r"(?:.*-)?scene-(?P<split>train|test)-s(?P<seed>\d+)-(?P<index>\d{8})")
 _DESCRIPTION = "Compare a data set made from scenes:N with the truth: recall of its boxes, and captions right on them."
@@ -71,7 +71,7 @@ def scene_of_key(key: str) -> Scene:
 
 def main(arguments: Sequence[str]) -> int:
     """Run `fineclip score DATA` and return its exit code. Raises errors that carry theirs."""
-    parser = argparse.ArgumentParser(prog="fineclip score", description=_DESCRIPTION, allow_abbrev=False)
+    parser = PlainParser("fineclip score", _DESCRIPTION)
     parser.add_argument("data", metavar="DATA", help="a data set made from scenes:N: a folder, or a URL")
     parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="may be given several times")
     parser.add_argument("--filter", action="append", default=[], metavar="FILE", help="a filter list; several may be")

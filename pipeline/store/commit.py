@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline.store.local import TEMPORARY
-from pipeline.store.storage import Storage, StorageError
+from pipeline.store.storage import Storage, StorageError, discard
 from schemas.names import ATTEMPTS_DIR, COMMIT_DIR
 from schemas.records import FileDigest
 
@@ -57,7 +57,7 @@ def commit(storage: Storage, name: str, files: Mapping[str, FinishedFile]) -> bo
         decision = ours if chosen else _read_decision(storage, name)
     _publish(storage, name, decision)
     digests = {final_name: file.digest for final_name, file in files.items()}
-    storage.remove(*sorted({*_attempt_names(digests), *_attempt_names(decision.files)}))
+    discard(storage, *sorted({*_attempt_names(digests), *_attempt_names(decision.files)}))
     return chosen
 
 
@@ -81,7 +81,7 @@ def roll_forward(storage: Storage, name: str) -> bool:
     marker, digest = list(decision.files.items())[-1]
     if storage.size(marker) != digest.size:  # published last: with it there, so is the rest
         _publish(storage, name, decision)
-        storage.remove(*_attempt_names(decision.files))
+        discard(storage, *_attempt_names(decision.files))
     return True
 
 

@@ -38,7 +38,11 @@ class LocalStorage:
         return path
 
     def check(self) -> None:
-        """Nothing to do: a file system without hard links says so when it is asked for one."""
+        """Make the folder. A file system without hard links says so when it is asked for one."""
+        try:
+            self._path(ATTEMPTS_DIR)  # makes the folder it lies in
+        except FileNotFoundError as error:
+            raise StorageError(f"{self._root}: no folder can be made there: choose another OUTPUT") from error
 
     def settle(self, path: Path, name: str) -> None:
         """Fsync the file, then rename it. The rename is durable after `sync` of its folder."""

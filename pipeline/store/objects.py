@@ -72,8 +72,8 @@ class ObjectStorage:
             if self._creates(name, b"first") and self._creates(name, b"second"):
                 raise StorageError(
                     f"{self.url}: the store replaces an object that was to be created only if it is absent "
-                    "(If-None-Match), so two jobs could mix their files; choose an OUTPUT that is local, or on a store "
-                    "that has conditional puts"
+                    "(If-None-Match, ifGenerationMatch), so two jobs could mix their files; choose an OUTPUT "
+                    "that is local, or on a store that has conditional puts"
                 )
         finally:
             self.remove(name)
@@ -165,7 +165,9 @@ class ObjectStorage:
             return s3.list_after(self._fs, path, after)
         self._fs.invalidate_cache()
         entries = self._fs.ls(path, detail=True)
-        return {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in entries if entry["type"] == "file"}
+        files = {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in entries if entry["type"] == "file"}
+        files.pop("", None)  # an empty object that stands for the folder
+        return files
 
     def names(self, folder: str) -> list[str]:
         """Return the sorted object names directly under `folder`."""

@@ -1,7 +1,12 @@
-"""What S3 can do and fsspec does not ask for: a listing from a name on, and a copy without a look before it."""
+"""What S3 can do and fsspec does not ask for.
+
+A listing from a name on, a copy without a look before it, and ranges that are of one version of an object.
+"""
 
 import errno
-from typing import Any
+from typing import Any, NamedTuple
+
+from fsspec.asyn import sync
 
 
 def list_after(fs: Any, folder: str, after: str) -> dict[str, int]:
@@ -16,6 +21,7 @@ def list_after(fs: Any, folder: str, after: str) -> dict[str, int]:
         page = fs.call_s3("list_objects_v2", **asked)
         found |= {entry["Key"][len(prefix) :]: entry["Size"] for entry in page.get("Contents", [])}
         if not page.get("IsTruncated"):
+            found.pop("", None)  # an empty object that stands for the folder
             return found
         asked["ContinuationToken"] = page["NextContinuationToken"]
 
@@ -29,3 +35,42 @@ def copy(fs: Any, path: str, new_path: str) -> None:
         if error.errno != errno.EINVAL:
             raise
         fs.cp_file(path, new_path)  # larger than 5 GB: in parts
+
+
+class Range(NamedTuple):
+    """A part of an object."""
+
+    data: bytes
+    etag: str
+    """Names the version."""
+    total: int
+    """Bytes of the whole object."""
+
+
+def read_range(fs: Any, path: str, start: int, size: int, *, etag: str | None = None) -> Range:
+    """Return up to `size` bytes from `start` on, of the version `etag`: one request.
+
+    Raises FileNotFoundError, and OSError where there is another version now.
+    """
+    try:
+        return sync(fs.loop, _read_range, fs, path, start, size, etag)  # type: ignore[no-any-return]
+    except OSError as error:
+        if start or error.errno != errno.EINVAL or fs.info(path)["size"]:
+            raise
+        return Range(b"", "", 0)  # an empty object has no range
+
+
+async def _read_range(fs: Any, path: str, start: int, size: int, etag: str | None) -> Range:
+    bucket, key, version = fs.split_path(path)
+    asked = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{start + size - 1}"}
+    asked |= {"VersionId": version} if version else {}
+    asked |= {"IfMatch": etag} if etag else {}
+    answer = await fs._call_s3("get_object", **asked)
+    async with answer["Body"] as body:
+        data = await body.read()
+    return Range(data, answer["ETag"], int(answer["ContentRange"].rpartition("/")[2]))
+
+
+def is_s3(fs: Any) -> bool:
+    """Return whether an fsspec file system is s3fs."""
+    return "s3" in ([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol)

@@ -10,13 +10,17 @@ Names are relative to OUTPUT, with `/` between folders. What each operation prom
 Locally these are fsync, hard link and rename; on an object store an upload, a conditional put and a copy.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
 from pipeline.store.local import LocalStorage
 from pipeline.store.objects import ObjectStorage
+from schemas.names import ATTEMPTS_DIR, LEASES_DIR, PROPOSALS_DIR
 from schemas.paths import open_fs
 from schemas.store_errors import StorageError, retried, storage_errors
 
@@ -25,6 +29,9 @@ __all__ = [
     "ObjectStorage",
     "Storage",
     "StorageError",
+    "at_work",
+    "discard",
+    "discards_gathered",
     "in_parallel",
     "open_storage",
     "retried",
@@ -38,6 +45,8 @@ _CONDITIONAL_PUT = {"s3", "gs", "memory"}
 """Stores whose put can be told to fail where the object exists; fsspec's default looks first, and then writes."""
 _REQUESTS = 16
 """Requests in flight at once where many objects are read."""
+_gathered: ContextVar[list[str] | None] = ContextVar("gathered", default=None)
+"""What this thread is to remove with something else."""
 
 
 class Storage(Protocol):
@@ -118,6 +127,26 @@ def open_storage(url: str) -> Storage:
     return ObjectStorage(url)
 
 
+@contextlib.contextmanager
+def at_work(storage: Storage) -> Iterator[None]:
+    """Check OUTPUT, turn its OSErrors into StorageErrors, and leave no empty folder behind that was made meanwhile.
+
+    So a command that is refused leaves nothing. What another job puts into a folder keeps it.
+    """
+    root = Path(storage.url)
+    made = [folder for folder in (root, *root.parents) if not folder.exists()] if storage.is_local else []
+    try:
+        with storage_errors(storage.url):
+            storage.check()
+            yield
+    finally:
+        for name in (ATTEMPTS_DIR, LEASES_DIR, PROPOSALS_DIR):
+            storage.remove_folder(name)
+        for folder in made:
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
+
+
 def in_parallel(storage: Storage, function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
     """Yield what `function`, which reads from `storage`, returns for each item, in order; several at once remotely."""
     if storage.is_local:
@@ -125,3 +154,26 @@ def in_parallel(storage: Storage, function: Callable[[_Item], _Result], items: I
         return
     with ThreadPoolExecutor(_REQUESTS) as pool:
         yield from pool.map(function, items)
+
+
+@contextmanager
+def discards_gathered() -> Iterator[list[str]]:
+    """Yield a list that takes what `discard` is given within, for whoever ends the body to remove.
+
+    So a store is asked once instead of twice. What is never removed so is swept up when the job ends.
+    """
+    names: list[str] = []
+    token = _gathered.set(names)
+    try:
+        yield names
+    finally:
+        _gathered.reset(token)
+
+
+def discard(storage: Storage, *names: str) -> None:
+    """Remove files of OUTPUT that nobody looks for any more: at once, or on a store together with others."""
+    gathered = _gathered.get()
+    if gathered is None or storage.is_local:
+        storage.remove(*names)
+    else:
+        gathered.extend(names)

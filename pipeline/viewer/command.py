@@ -19,7 +19,8 @@ from pipeline.viewer.selection import parse
 from pipeline.viewer.server import build
 from pipeline.viewer.session import Session
 from pipeline.viewer.sheet import make_sheet
-from schemas.store_errors import StorageError
+from schemas.plain_flags import PlainParser
+from schemas.store_errors import StorageError, check_here
 
 DONE = 0
 _DATA_HELP = "a data set made by `fineclip annotate`: a folder, or a URL that fsspec reads"
@@ -48,6 +49,8 @@ def view_main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= _MAX_PORT:
         parser.error(f"--port is {options.port}, but ports are from 1 to {_MAX_PORT} (0 takes any that is free)")
+    if options.marks is not None:
+        check_here(options.marks, "--marks")
     with _store_errors():
         _view(options)
     return DONE
@@ -63,6 +66,7 @@ def sheet_main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if not 1 <= options.limit <= _MAX_SHEET:
         parser.error(f"--limit is from 1 to {_MAX_SHEET}")
+    check_here(options.output, "OUT.html")
     output = Path(options.output)
     if output.suffix.lower() not in _HTML:
         parser.error(f"{output}: a sheet is an HTML file; name it {output.with_suffix('.html')}")
@@ -78,8 +82,8 @@ def sheet_main(arguments: Sequence[str]) -> int:
     return DONE
 
 
-def _parser(name: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"fineclip {name}", description=description, allow_abbrev=False)
+def _parser(name: str, description: str) -> PlainParser:
+    parser = PlainParser(f"fineclip {name}", description)
     parser.add_argument("data", metavar="DATA", help=_DATA_HELP)
     parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="may be given several times")
     parser.add_argument("--filter", action="append", default=[], metavar="FILE", help="a filter list; several may be")
@@ -103,6 +107,8 @@ def _view(options: argparse.Namespace) -> None:
             _say(f"through {name}: open its address for port {listener.getsockname()[1]}, followed by {token}/")
         sys.stdout.write(f"{url}\n")
         sys.stdout.flush()
+        if sys.stderr.isatty():
+            _say("open this address in a browser; Ctrl-C ends the viewer")
         if options.open:
             webbrowser.open(url)
         config = uvicorn.Config(

@@ -40,19 +40,21 @@ def test_a_plain_installation_counts(plain: Path, data: Path, tmp_path: Path) ->
     counted = ask(plain, tmp_path, "status", data)
     assert counted.returncode == 0, counted.stderr
     assert "complete" in counted.stdout
+    assert ask(plain, tmp_path, "doctor", data).stdout.startswith("healthy: 1 shard")
 
 
 @pytest.mark.parametrize(
-    ("command", "extra"), [("annotate", "pipeline"), ("train", "trainer"), ("view", "viewer"), ("doctor", "viewer")]
+    ("command", "extra"),
+    [("annotate", "pipeline"), ("train --recipe mini --out RUN", "trainer"), ("view", "viewer")],
 )
 def test_a_missing_extra_is_named_once(plain: Path, data: Path, tmp_path: Path, command: str, extra: str) -> None:
-    ended = ask(plain, tmp_path, command, data)
+    ended = ask(plain, tmp_path, *command.split(), data)
     assert ended.returncode == 2
     assert f"pip install 'fineclip-regions[{extra}]'" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize("arguments", [("doctor",), ("sheet", "--out", "sheet.html"), ("view", "--help")])
+@pytest.mark.parametrize("arguments", [("doctor",), ("sheet", "sheet.html"), ("view", "--help")])
 def test_the_viewer_s_extra_is_enough_to_look(
     viewer: Path, data: Path, tmp_path: Path, arguments: Sequence[str]
 ) -> None:

@@ -41,7 +41,7 @@ SEEDS = range(20)
 
 
 def recaption(data: Path, *flags: str, fault: Fault | None = None) -> subprocess.Popen[str]:
-    own = ("--as", "wide", "--captioner", "rule", "--crop.scale", "1.5")
+    own = ("--as", "wide", "--captioner", "rule", "--caption.view", "context")
     return jobs.launch("recaption", data, *own, *flags, fault=fault)
 
 

@@ -1,17 +1,22 @@
-"""A caption server that is gone for 20 s in the middle of a job: the job waits for it, and nothing is lost."""
+"""A caption server that is gone in the middle of a job: the job waits, or starts its own again, and nothing is lost."""
 
+import sys
 import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.builders import Outcome, read_rows, run
-from tests.caption_server import Answer, Asked, FakeCaptionServer
+from tests.caption_server import MODEL, Answer, Asked, FakeCaptionServer
+from tests.faults import jobs
+from tests.random_captioners import random_qwen2_vl
 
 pytestmark = pytest.mark.faults
 
 _GONE_S = 20.0
+_ROOT = Path(__file__).parents[2]
 
 
 def test_a_server_gone_for_20_s_loses_nothing(tmp_path: Path) -> None:
@@ -42,6 +47,39 @@ def test_a_server_gone_for_longer_than_one_waits_ends_the_job_which_goes_on_late
     assert [_what(row) for row in read_rows(tmp_path / "disturbed")] == [
         _what(row) for row in read_rows(tmp_path / "undisturbed")
     ]
+
+
+@pytest.mark.parametrize("kind", ["fake", "transformers"])
+def test_a_server_of_its_own_that_is_killed_three_times_loses_nothing(kind: str, tmp_path: Path) -> None:
+    if kind == "transformers":
+        pytest.importorskip("fastapi", reason="NOT TESTED: a managed `transformers serve`, which needs fastapi")
+        random_qwen2_vl(tmp_path / "model")
+        program, model = Path(sys.executable).with_name("transformers"), str(tmp_path / "model")
+        serve = f"env HF_HUB_OFFLINE=1 {program} serve {model} --device cpu --port {{port}}"
+    else:
+        serve, model = f"env PYTHONPATH={_ROOT} {sys.executable} -m tests.caption_server {{port}} 0.02", MODEL
+    backends = ("--proposer", "manual", "--captioner", "openai", "--caption.serve", serve, "--caption.model", model)
+    answers = ("--caption.max-new-tokens", "6", "--caption.unfinished", "keep", "--caption.allow-constant", "true")
+    flags = (*backends, *answers, "--max-dead", "1", "--shard-size", "10", "--caption.concurrency", "4")
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    assert jobs.finish(jobs.launch("annotate", "scenes:60?split=test", undisturbed, *flags)).code == 0
+    process = jobs.launch("annotate", "scenes:60?split=test", disturbed, *flags)
+    for num_done in (1, 2, 4):
+        jobs.wait_until(lambda done=num_done: len([*disturbed.glob("train-*.json")]) >= done, process)  # type: ignore[misc]
+        _server_of(process.pid).kill()
+    ended = jobs.finish(process)
+    assert ended.code == 0, ended.text
+    assert "started again 3 times" in " ".join(ended.text.split())
+    assert [_what(row) for row in read_rows(disturbed)] == [_what(row) for row in read_rows(undisturbed)]
+
+
+def _server_of(driver: int) -> psutil.Process:
+    """The server that the driver's supervisor has started."""
+    (supervisor,) = [
+        child for child in psutil.Process(driver).children() if "supervise.py" in " ".join(child.cmdline())
+    ]
+    (server,) = supervisor.children()
+    return server
 
 
 def _slowly(asked: Asked) -> Answer | None:

@@ -13,7 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.read import open_source
-from pipeline.read.base import SourceError
+from pipeline.read.base import InputError, SourceError
+from pipeline.read.items import read_file
+from pipeline.read.location import Location
+from pipeline.read.remote import copied
 from tests.builders import CHEAP, annotate, image_rows, jpeg, members, read_rows, run, write_files, write_tar
 from tests.pipeline.read.source_builders import read_all, reasons
 
@@ -164,5 +167,42 @@ def test_a_server_that_goes_away_is_the_inputs(tmp_path: Path):
         server.shutdown()
         thread.join()
     outcome = run("annotate", spec, tmp_path / "out", *CHEAP)
-    assert outcome.code == 2, outcome
+    assert outcome.code == 5, outcome
     assert spec in outcome.err
+    assert "no such file" not in outcome.err
+
+
+def test_a_server_that_goes_away_leaves_no_image_missing(tmp_path: Path):
+    """fsspec calls a file of a server that cannot be reached missing; its image would be dead for ever."""
+    write_files(tmp_path / "web", {"a.jpg": jpeg(1)})
+    handler = partial(PlainHandler, directory=str(tmp_path / "web"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        location = Location.of(f"http://127.0.0.1:{server.server_port}/a.jpg")
+        server.shutdown()
+        thread.join()
+    with pytest.raises(InputError, match="check the address and the network"):
+        read_file(location, "a.jpg")
+    with pytest.raises(InputError, match="check the address and the network"):
+        location.files()
+
+
+@pytest.mark.parametrize("status", [403, 500, 503])
+def test_a_server_in_trouble_leaves_no_image_missing(tmp_path: Path, status: int):
+    class Failing(PlainHandler):
+        def do_GET(self) -> None:
+            self.send_error(status)
+
+        def do_HEAD(self) -> None:
+            self.send_error(status)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        location = Location(root=f"http://127.0.0.1:{server.server_port}", name="a.jpg")
+        for look in (location.files, lambda: read_file(location, "a.jpg"), lambda: copied(str(location))):
+            with pytest.raises(InputError, match=str(status)):
+                look()
+        server.shutdown()
+        thread.join()

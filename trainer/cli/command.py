@@ -1,7 +1,7 @@
 """The subcommand `train`: settings in, the exit code out.
 
 What it does needs torch, which takes seconds to import and may not be installed: it is imported once the options are
-known to be good, so that `--help` and wrong usage need neither.
+known to be good and what they name is there, so that `--help`, wrong usage and wrong paths need neither.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from schemas.dataset import Dataset
 from trainer.cli.options import parse_train
 from trainer.cli.outputs import check_folder
 from trainer.errors import DONE, INTERRUPTED
@@ -18,7 +19,9 @@ def train_main(arguments: Sequence[str]) -> int:
     """Run `fineclip train` and return its exit code; errors that a person can act on carry theirs."""
     options = parse_train(arguments)
     check_folder(options.out, "--out")
-    from schemas.dataset import Dataset
+    dataset = Dataset.open(options.data, overlays=options.overlays, filters=options.filters)
+    if options.settings.eval_data is not None:
+        Dataset.open(options.settings.eval_data)
     from trainer.loss.gather import rank
     from trainer.run.loop import train
     from trainer.run.processes import joined_processes
@@ -26,7 +29,6 @@ def train_main(arguments: Sequence[str]) -> int:
 
     with joined_processes(options.settings.device) as device, stopping_on_signals() as stop:
         console = Console(emoji=False, stderr=True, quiet=rank() != 0)
-        dataset = Dataset.open(options.data, overlays=options.overlays, filters=options.filters)
         result = train(
             dataset, Path(options.out), options.recipe, options.settings, device=device, console=console, stop=stop
         )

@@ -11,9 +11,11 @@ from typing import Any
 
 from rich.console import Console
 
+from schemas.dataset import Dataset
 from trainer.cli.options import EvaluateOptions, parse_evaluate
 from trainer.cli.outputs import check_file
 from trainer.errors import DONE
+from trainer.run.files import find_checkpoint
 
 
 def evaluate_main(arguments: Sequence[str]) -> int:
@@ -23,6 +25,9 @@ def evaluate_main(arguments: Sequence[str]) -> int:
     outputs += [] if options.scores is None else [Path(options.scores)]
     for path, flag in zip(outputs, ("--out", "--out", "--scores"), strict=False):
         check_file(str(path), flag)
+    find_checkpoint(options.checkpoint)
+    if ":" not in options.data or "://" in options.data:
+        Dataset.open(options.data, overlays=options.overlays, filters=options.filters)  # a wrong path is told at once
     from trainer.cli.measure import measure
     from trainer.evaluate.report import report, write_scores
     from trainer.loss.gather import rank

@@ -9,12 +9,14 @@ from pathlib import Path
 from trainer.cli.options import parse_export
 from trainer.cli.outputs import check_file, check_folder
 from trainer.errors import DONE
+from trainer.run.files import find_checkpoint
 
 
 def export_main(arguments: Sequence[str]) -> int:
     """Write a checkpoint's model in another form and return the exit code; errors carry theirs."""
     options = parse_export(arguments)
     (check_folder if options.format == "local-dir" else check_file)(options.out, "OUT")
+    find_checkpoint(options.checkpoint)
     from trainer.model.export import export
     from trainer.run.load import load_any
 

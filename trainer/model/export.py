@@ -14,10 +14,10 @@ from torch import Tensor
 
 from trainer.errors import TrainingError
 from trainer.model.eva_weights import State, to_original
-from trainer.model.formats import ExportFormat
-from trainer.model.open import LOCAL_DIR, LoadedModel
+from trainer.model.formats import CONFIG, LOCAL_DIR, ExportFormat
+from trainer.model.open import LoadedModel
 
-CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+WEIGHTS = "open_clip_model.safetensors"
 _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth"}
 
 

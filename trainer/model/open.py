@@ -25,6 +25,7 @@ from trainer.hyperparameters import ModelSettings
 from trainer.model.backbone import check_size
 from trainer.model.context import stretch_context
 from trainer.model.eva_weights import State, is_original_layout, to_open_clip
+from trainer.model.formats import CONFIG, LOCAL_DIR
 from trainer.model.pretrained import check_available
 from trainer.model.towers import UnsupportedTowerError, tower_of
 
@@ -33,9 +34,7 @@ open_clip.add_model_config(Path(__file__).with_name("model_configs"))
 Tokenize = Callable[[list[str]], Tensor]
 """Texts to tokens `[N, L]` int64."""
 
-LOCAL_DIR = "local-dir:"
 _HUB = "hf-hub:"
-_CONFIG = "open_clip_config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +134,7 @@ def _model_config(name: str) -> dict[str, Any]:
     if name.startswith(_HUB):
         raise TrainingError(f"model {name}: download the folder and give it as {LOCAL_DIR}FOLDER")
     if name.startswith(LOCAL_DIR):
-        path = Path(name.removeprefix(LOCAL_DIR)) / _CONFIG
+        path = Path(name.removeprefix(LOCAL_DIR)) / CONFIG
         try:
             return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8"))["model_cfg"])
         except (OSError, ValueError, KeyError) as error:

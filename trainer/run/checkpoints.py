@@ -16,7 +16,6 @@ from schemas.hashes import canonical_json
 from trainer.errors import RefusedError, TrainingError
 
 VERSION = "2"
-LAST, BEST = "last.pt", "best.pt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +64,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         version = content.pop("checkpoint_version")
-    except FileNotFoundError as error:
-        hint = f"; {BEST} is kept by runs with --eval-every alone, the latest is {LAST}" if path.name == BEST else ""
-        raise TrainingError(f"{path}: no checkpoint is there{hint}") from error
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
         raise TrainingError(f"{path}: not a checkpoint of `fineclip train`: {error}") from error
     if version != VERSION:

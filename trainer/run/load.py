@@ -8,12 +8,12 @@ from torch import nn
 
 from trainer.errors import TrainingError
 from trainer.hyperparameters import ModelSettings
-from trainer.model.export import CONFIG, average_weights
-from trainer.model.open import LOCAL_DIR, LoadedModel, load_model, load_weights
+from trainer.model.export import average_weights
+from trainer.model.formats import CONFIG, LOCAL_DIR
+from trainer.model.open import LoadedModel, load_model, load_weights
 from trainer.model.towers import can_be_taken_apart
-from trainer.run.checkpoints import BEST, LAST, load_checkpoint
-
-_GIVE = "give a run's folder or checkpoint, an open_clip folder, or MODEL:TAG or MODEL:FILE of open_clip"
+from trainer.run.checkpoints import load_checkpoint
+from trainer.run.files import find_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +37,14 @@ def load_any(
     takes models of open_clip's that cannot be trained here. Raises TrainingError where nothing is found, or `alpha` is
     given for what is no run.
     """
-    path = Path(name)
-    if (path / CONFIG).is_file():
+    checkpoint = find_checkpoint(name)
+    if checkpoint is not None:
+        return _of_run(checkpoint, image_size, alpha)
+    if (Path(name) / CONFIG).is_file():
         return _fresh(ModelSettings(model=f"{LOCAL_DIR}{name}"), image_size, alpha, any_tower)
-    if path.is_dir():
-        path = next((path / file for file in (BEST, LAST) if (path / file).exists()), path / LAST)
-    if path.suffix == ".pt" and ":" not in name:
-        return _of_run(path, image_size, alpha)
-    if path.is_file():
-        raise TrainingError(f"CHECKPOINT {name}: is no checkpoint (.pt); {_GIVE}")
     model, _, pretrained = name.partition(":")
     if model == LOCAL_DIR.rstrip(":"):
         model, pretrained = name, ""
-    elif "/" in model:
-        raise TrainingError(f"CHECKPOINT {name}: there is no such file or folder; {_GIVE}")
     return _fresh(ModelSettings(model=model, pretrained=pretrained or None), image_size, alpha, any_tower)
 
 

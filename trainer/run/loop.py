@@ -29,7 +29,8 @@ from trainer.model.export import average_weights, export
 from trainer.model.open import LoadedModel, load_model
 from trainer.recipes import TrainRecipe
 from trainer.run.assemble import Parts, assemble
-from trainer.run.checkpoints import BEST, LAST, Checkpoint, check_same_run, load_checkpoint, save_checkpoint
+from trainer.run.checkpoints import Checkpoint, check_same_run, load_checkpoint, save_checkpoint
+from trainer.run.files import BEST, LAST
 from trainer.run.held_out import Evaluation, held_out_evaluation
 from trainer.run.log import LoggedStep, TrainLog
 from trainer.run.optim import learning_rate

@@ -10,6 +10,7 @@ import torch
 
 from pipeline.caption.base import PreparingCaptioner
 from pipeline.caption.blip2 import Blip2, Blip2Config
+from pipeline.caption.generation import answers_of
 from pipeline.models.licenses import BITSANDBYTES
 from pipeline.models.weights import WeightsNotFoundError
 from pipeline.sample import Crop
@@ -189,11 +190,39 @@ def test_a_caption_is_unfinished_unless_an_end_is_in_it(
     for one in (short, long):
         prepared = one.prepare(_crops(4), [None] * 4)
         with torch.inference_mode():
-            output = one._model.generate(**prepared.inputs, **one.config.arguments())
-        rows = output.sequences[:, 1:] if head == "t5_folder" else output.sequences[:, -len(output.logits) :]
+            rows, _ = answers_of(one._model, prepared.inputs, one.config)
         end = one._model.language_model.generation_config.eos_token_id
         has_end = [end in row for row in rows.tolist()]
         assert [caption.unfinished is None for caption in one.generate(prepared)] == has_end
+
+
+@pytest.mark.parametrize("head", ["folder", "t5_folder"])
+def test_the_vision_tower_s_batches_change_no_caption(head: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(head)
+    whole, parts = (Blip2(_config(folder, vision_batch_size=size)) for size in (8, 3))
+    crops = _crops(8)
+    expected, seen = (one.caption(crops, [None] * 8) for one in (whole, parts))
+    assert [caption.text for caption in seen] == [caption.text for caption in expected]
+    assert [caption.score for caption in seen] == pytest.approx([caption.score for caption in expected], abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_model_in_halves_is_in_halves_throughout(folder: Path, dtype: str) -> None:
+    captioner = Blip2(_config(folder, dtype=dtype))
+    assert {parameter.dtype for parameter in captioner._model.parameters()} == {getattr(torch, dtype)}
+    assert len(captioner.caption(_crops(2), [None] * 2)) == 2
+
+
+def test_greedy_search_gives_each_step_s_logits_up(folder: Path) -> None:
+    captioner = Blip2(_config(folder))
+    prepared = captioner.prepare(_crops(4), [None] * 4)
+    with torch.inference_mode():
+        tokens, logs = answers_of(captioner._model, prepared.inputs, captioner.config)
+        plain = captioner._model.generate(**prepared.inputs, **captioner.config.arguments() | {"output_logits": True})
+    assert tokens.tolist() == plain.sequences[:, -len(plain.logits) :].tolist()
+    kept = torch.stack([step.log_softmax(-1) for step in plain.logits], dim=1).gather(2, tokens[..., None])[..., 0]
+    assert torch.allclose(logs, kept, atol=1e-5)
+    assert not captioner._model.language_model._forward_hooks
 
 
 def test_missing_weights_say_which_flag_takes_a_path(monkeypatch: pytest.MonkeyPatch) -> None:

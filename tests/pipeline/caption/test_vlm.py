@@ -1,8 +1,9 @@
 """Chat models with small random weights: one whose images take the more tokens the larger they are, and one where
-all take as many.
+all take as many; and models without a chat template.
 """
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,19 @@ import torch
 
 from pipeline.caption.base import PreparingCaptioner, UnevenCaptioner
 from pipeline.caption.generation import decoded, thought_tags
+from pipeline.caption.locations import without_locations
 from pipeline.caption.thoughts import without_thoughts
 from pipeline.caption.vlm import Vlm, VlmConfig
 from pipeline.models.weights import WeightsNotFoundError
-from pipeline.sample import Crop
-from tests.random_captioners import random_blip2_t5, random_llava, random_qwen2_vl
+from pipeline.sample import Caption, Crop
+from tests.random_captioners import (
+    random_blip,
+    random_blip2_t5,
+    random_florence2,
+    random_llava,
+    random_paligemma,
+    random_qwen2_vl,
+)
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -90,7 +99,7 @@ def test_a_score_counts_the_tokens_up_to_the_end(model: str, request: pytest.Fix
     captioner = Vlm(_config(request.getfixturevalue(model)))
     prepared = captioner.prepare(_crops(2), [captioner.prompt] * 2)
     with torch.inference_mode():
-        output = captioner._model.generate(**prepared.inputs, **captioner.config.arguments())
+        output = captioner._model.generate(**prepared.inputs, **captioner.config.arguments() | {"output_logits": True})
     logs = torch.stack([logits.log_softmax(-1).max(-1).values for logits in output.logits], dim=1)
     second = output.sequences[0, -6:][1].item()
     captioner._model.generation_config.eos_token_id = [second]  # now the first caption has two tokens
@@ -183,10 +192,134 @@ def test_padding_takes_no_more_places_than_a_batch_has(qwen: Path) -> None:
     assert len(captioner.prepare(crops, [captioner.prompt] * 3).inputs["image_grid_thw"]) == 3
 
 
-def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
-    random_blip2_t5(tmp_path)
-    with pytest.raises(ValueError, match="no chat template"):
+# models without a chat template
+
+PLAIN = {
+    "blip": (random_blip, "a small"),
+    "blip, not asked": (random_blip, ""),
+    "florence2": (random_florence2, "<CAPTION>"),
+    "paligemma": (random_paligemma, "caption en"),
+}
+of_their_processor = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+"""numpy's, of an array that PaliGemma's processor makes of a tensor."""
+
+
+@pytest.fixture(scope="module", params=PLAIN)
+def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> VlmConfig:
+    """A model without a chat template, and the words it is asked in."""
+    write, prompt = PLAIN[request.param]
+    folder = tmp_path_factory.mktemp("plain")
+    write(folder)
+    return _config(folder, prompt=prompt)
+
+
+@of_their_processor
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_models_without_a_chat_template_caption_each_crop_alone_as_among_others(
+    plain: VlmConfig, num_beams: int
+) -> None:
+    captioner = Vlm(dataclasses.replace(plain, num_beams=num_beams))
+    crops = _crops(5)
+    together = captioner.caption(crops, [captioner.prompt] * 5)
+    alone = [captioner.caption([crop], [captioner.prompt])[0] for crop in crops]
+    assert [caption.text for caption in alone] == [caption.text for caption in together]
+    assert [c.score for c in alone] == pytest.approx([c.score for c in together], abs=1e-4)
+    assert len({caption.text for caption in together}) > 1, "the text must depend on the picture"
+    assert all(0 < (caption.score or 0) <= 1 for caption in together)
+
+
+@of_their_processor
+def test_the_prompt_is_given_as_it_is_and_no_part_of_the_caption(
+    plain: VlmConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    captioner = Vlm(plain)
+    prepared = captioner.prepare(_crops(2), [captioner.prompt] * 2)
+    asked = captioner._processor.batch_decode(prepared.inputs["input_ids"], skip_special_tokens=True)
+    task = {"<CAPTION>": "What does the image describe?"}  # Florence-2's processor has words for its tasks
+    assert [text.strip() for text in asked] == [task.get(plain.prompt, plain.prompt)] * 2
+    (first, _) = captioner.generate(prepared)
+    assert first.text and not (plain.prompt and first.text.startswith(plain.prompt))
+    assert not caplog.records, "its processor complains of how it is called"
+
+
+@of_their_processor
+def test_an_end_that_a_model_forces_at_the_limit_does_not_hide_a_cut(plain: VlmConfig, tmp_path: Path) -> None:
+    for file in Path(plain.model).iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    settings = tmp_path / "generation_config.json"
+    said = json.loads(settings.read_text()) if settings.exists() else {}
+    settings.unlink(missing_ok=True)
+    settings.write_text(json.dumps(said | {"forced_eos_token_id": said.get("eos_token_id", 1)}))
+    captioner = Vlm(dataclasses.replace(plain, model=str(tmp_path), max_new_tokens=3))
+    captions = captioner.caption(_crops(3), [captioner.prompt] * 3)
+    assert all(caption.unfinished for caption in captions)
+
+
+def test_blip_ends_at_its_own_end(tmp_path: Path) -> None:
+    random_blip(tmp_path)
+    captioner = Vlm(_config(tmp_path, prompt="", max_new_tokens=20))
+    captioner._model.text_decoder.cls.predictions.decoder.bias.data[3] = 50.0
+    (caption,) = captioner.caption(_crops(1), [""])
+    assert (caption.text, caption.unfinished) == ("", None)
+    assert caption.score == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "words"),
+    [
+        ("<CAPTION>", "a red dog", "a red dog"),
+        ("<DETAILED_CAPTION>", "a dog<loc_1><loc_2><loc_3><loc_4> on a mat", "a dog on a mat"),
+        ("<REGION_TO_DESCRIPTION><loc_1><loc_2><loc_3><loc_4>", "a mat<loc_9><loc_9><loc_99><loc_99>", "a mat"),
+        (
+            "<OD>",
+            "dog<loc_1><loc_2><loc_30><loc_40>cat<loc_5><loc_5><loc_6><loc_6>dog<loc_7><loc_7><loc_8><loc_8>",
+            "dog, cat",
+        ),
+        ("<OD>", "nothing of the form", ""),
+        ("What is this?", "a <b> tag", "a <b> tag"),
+    ],
+)
+def test_places_in_an_answer_are_read_by_the_model_s_own_processor(
+    florence: Vlm, prompt: str, answer: str, words: str
+) -> None:
+    tokens = florence._processor.tokenizer(answer + "</s>", add_special_tokens=False)["input_ids"]
+    text = decoded(tokens, florence._processor.tokenizer, florence._tags)
+    assert text == answer
+    assert without_locations(text, florence._processor, prompt=prompt) == words
+
+
+@pytest.fixture(scope="module")
+def florence(tmp_path_factory: pytest.TempPathFactory) -> Vlm:
+    folder = tmp_path_factory.mktemp("florence2")
+    random_florence2(folder)
+    return Vlm(_config(folder, prompt="<CAPTION>"))
+
+
+def test_an_answer_of_places_is_cleaned_on_its_way(florence: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [Caption(text="dog<loc_1><loc_2><loc_3><loc_4>", score=0.5)] * 2
+    monkeypatch.setattr("pipeline.caption.vlm.captions_of", lambda *_, **__: said)
+    captions = florence.caption(_crops(2), [florence.prompt] * 2)
+    assert captions == [Caption(text="dog", score=0.5)] * 2
+
+
+def test_places_of_a_model_whose_processor_knows_nothing_of_them_are_left_out(tmp_path: Path) -> None:
+    random_paligemma(tmp_path)
+    processor = Vlm(_config(tmp_path, prompt="detect dog"))._processor
+    answer = "<loc0001><loc0002><loc0100><loc1023> dog ; <loc0001><loc0002><loc0100><loc1023><seg001> big cat"
+    assert without_locations(answer, processor, prompt="detect dog") == "dog ; big cat"
+    assert without_locations("two  dogs", processor, prompt="caption en") == "two  dogs"
+
+
+def test_a_model_without_a_chat_template_is_asked_in_its_own_words(tmp_path: Path) -> None:
+    random_blip(tmp_path)
+    with pytest.raises(ValueError, match=r"no chat template, so .* give --caption\.prompt '' or 'a photo of' .*models"):
         Vlm(_config(tmp_path))
+
+
+def test_a_blip2_has_a_captioner_of_its_own(tmp_path: Path) -> None:
+    random_blip2_t5(tmp_path)
+    with pytest.raises(ValueError, match="it is a BLIP-2; give --captioner blip2"):
+        Vlm(_config(tmp_path, prompt="a photo of"))
 
 
 def test_remote_code_must_be_pinned(qwen: Path) -> None:

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.caption.crop import CropSettings
 from pipeline.caption.rule import RuleConfig
+from pipeline.caption.view import ViewSettings
 from pipeline.run import job, recaption
 from pipeline.settings import CaptionConfiguration
 from tests.builders import configuration, write_tars
 
-WIDE = CropSettings(scale=1.5)
+WIDE = ViewSettings(view="context")
 """Another configuration than the data set's: more of the surroundings in each crop, so other captions."""
 
 Recaption = Callable[..., job.JobResult]
@@ -38,12 +38,12 @@ def data(tars: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def wide(tars: Path, tmp_path: Path) -> Path:
     """What `annotate` makes of the same boxes with the other configuration."""
-    job.annotate([str(tars)], str(tmp_path / "wide"), configuration=configuration(crop=WIDE))
+    job.annotate([str(tars)], str(tmp_path / "wide"), configuration=configuration(view=WIDE))
     return tmp_path / "wide"
 
 
 def caption_configuration(**changes: Any) -> CaptionConfiguration:
-    return CaptionConfiguration(**{"captioner": "rule", "caption": RuleConfig(), "crop": WIDE, **changes})
+    return CaptionConfiguration(**{"captioner": "rule", "caption": RuleConfig(), "view": WIDE, **changes})
 
 
 def recaptioned(data: Path | str, name: str = "wide", **changes: Any) -> job.JobResult:

@@ -12,9 +12,9 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.caption.crop import CropSettings
 from pipeline.caption.rule import Rule, RuleConfig
 from pipeline.caption.step import CaptionStep
+from pipeline.caption.view import ViewSettings
 from pipeline.errors import InterruptedRunError, PlanError, WorkError
 from pipeline.overlay.plan import OverlayNameError, plan_overlay
 from pipeline.overlay.recaption import Recaptioner
@@ -69,7 +69,7 @@ def test_the_captions_are_those_of_annotate_on_the_same_boxes(data: Path, wide: 
 
 
 def test_the_same_captioner_says_the_same_again(data: Path) -> None:
-    recaptioned(data, "same", configuration=caption_configuration(crop=CropSettings()))
+    recaptioned(data, "same", configuration=caption_configuration(view=ViewSettings()))
     assert rows(Dataset.open(data, overlays=["same"])) == rows(Dataset.open(data))
 
 
@@ -145,9 +145,10 @@ def test_a_shard_whose_table_changed_is_done_again_alone(
 
 def test_another_configuration_under_the_name_is_refused(data: Path) -> None:
     recaptioned(data)
-    with pytest.raises(PlanError, match=r"'wide' is of another configuration(.|\n)*crop.scale: 1.5 in .*, 2.0 now"):
-        recaptioned(data, configuration=caption_configuration(crop=CropSettings(scale=2.0)))
-    recaptioned(data, "wider", configuration=caption_configuration(crop=CropSettings(scale=2.0)))
+    wider = caption_configuration(view=ViewSettings(view="context", context_scale=2.0))
+    with pytest.raises(PlanError, match=r"'wide' is of another configuration(.|\n)*view.scale: 1.5 in .*, 2.0 now"):
+        recaptioned(data, configuration=wider)
+    recaptioned(data, "wider", configuration=wider)
 
 
 def test_an_overlay_of_another_s_making_is_refused(data: Path) -> None:
@@ -183,7 +184,7 @@ def test_a_region_without_a_new_caption_is_taken_away_with_its_reason(data: Path
     plan = plan_overlay(
         open_storage(str(data)), "fails", opened.markers, tool="recaption", configuration=configuration.as_json()
     )
-    step = CaptionStep(captioner=FakeCaptioner(RuleConfig()), crop=WIDE, prepares_ahead=False)
+    step = CaptionStep(captioner=FakeCaptioner(RuleConfig()), view=WIDE, prepares_ahead=False)
     recaptioner = Recaptioner(plan=plan, configuration=configuration, run=RunSettings(), step=step)
     advanced = []
     report = recaptioner.recaption(0, lambda: advanced.append(1))
@@ -273,8 +274,8 @@ def test_the_command_tells_what_it_did_and_what_is_wrong(data: Path, tmp_path: P
     assert "Nothing to do" in run("recaption", data, "--captioner", "rule", "--as", "again").out
     assert "overlay again: 2 of 2 shards, 16 regions." in run("status", data).out
     assert run("doctor", data, "--overlay", "again").code == 0
-    refused = run("recaption", data, "--captioner", "rule", "--as", "again", "--crop.scale", "2")
-    assert (refused.code, "crop.scale: 1.0 in" in refused.err) == (3, True)
+    refused = run("recaption", data, "--captioner", "rule", "--as", "again", "--caption.view", "context")
+    assert (refused.code, "view.name: 'crop' in" in refused.err) == (3, True)
     for arguments, message in (
         ([data, "--as", "x"], "name the captioner by --captioner NAME"),
         ([data, "--captioner", "rule"], "--as"),

@@ -7,7 +7,7 @@ would get. So the way there and back is the real one, and what is compared does 
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -61,13 +61,20 @@ def _box_in(pixels: np.ndarray) -> list[float]:
     return [x0, y0, x1, y1]
 
 
+def _rectangles(squares: torch.Tensor) -> list[list[float]]:
+    """The rectangle of each of `[P, S, S, 3]` squares; of those without one, which pad the batch and come last, any."""
+    found = [_box_in(square) for square in squares.numpy() if _coverage(square).any()]
+    return found + [[0.0, 0.0, 1.0, 1.0]] * (len(squares) - len(found))
+
+
 class FakeYolo:
     """Finds the rectangle of each square that has one."""
 
-    def detect(self, squares: torch.Tensor) -> list[tuple[np.ndarray, list[float], list[str]]]:
-        found = [_box_in(square) for square in squares.numpy() if _coverage(square).any()]
-        found += [[0, 0, 1, 1]] * (len(squares) - len(found))  # what pads the batch comes last
-        return [(as_boxes([box]), [0.5], ["painted"]) for box in found]
+    names: ClassVar[dict[int, str]] = {0: "painted"}
+
+    def boxes_and_scores(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        boxes = _rectangles((pictures * 255).round().permute(0, 2, 3, 1))
+        return torch.tensor(boxes)[:, None], torch.full((len(boxes), 1, 1), 0.5)
 
 
 class FakeFastSam:
@@ -84,8 +91,8 @@ class FakeRpn:
     def detect(self, squares: torch.Tensor, sizes: list[tuple[int, int]]) -> list[tuple[np.ndarray, list[float]]]:
         assert len(sizes) == len(squares)
         found = []
-        for (boxes, scores, _), (height, width) in zip(FakeYolo().detect(squares), sizes, strict=True):
-            found.append((boxes.clip(0, [width, height, width, height]), scores))
+        for box, (height, width) in zip(_rectangles(squares), sizes, strict=True):
+            found.append((as_boxes([box]).clip(0, [width, height, width, height]), [0.5]))
         return found
 
 

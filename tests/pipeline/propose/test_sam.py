@@ -141,6 +141,7 @@ def test_missing_weights_say_which_flag_takes_a_path() -> None:
 
 def test_what_names_the_weights_and_their_terms(sam: Sam) -> None:
     sha256 = sam.provenance()["weights"]["sha256"]
-    assert Sam.weights(sam.config) == {"model": f"sha256:{sha256}", "revision": None, "license": None}
+    named = {"model": f"sha256:{sha256}", "revision": None, "sha256": None, "license": None}
+    assert Sam.weights(sam.config) == named
     assert [terms.license for terms in Sam.licenses(SamConfig())] == ["Apache-2.0", "Apache-2.0"]
     assert [terms.license for terms in Sam.licenses(sam.config)] == ["Apache-2.0", "unknown"]

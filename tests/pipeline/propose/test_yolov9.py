@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.models.state_dict import WeightsError
 from pipeline.models.weights import WeightsNotFoundError
 from pipeline.propose.libreyolo import load
+from pipeline.propose.ultralytics import predict
 from pipeline.propose.yolov9 import Yolov9, Yolov9Config
 from pipeline.read.decode import DecodeSettings, decode
 from pipeline.sample import DecodedImage, Drop, Pixels, SourceItem
@@ -130,6 +131,45 @@ def test_a_hash_that_was_given_counts_with_libreyolo_too(tmp_path: Path) -> None
 def test_the_mini_is_not_ultralytics() -> None:
     with pytest.raises(WeightsNotFoundError, match=r"give --propose\.engine libreyolo"):
         Yolov9.weights(Yolov9Config(model="mini"))
+
+
+def test_ultralytics_own_predictor_finds_the_same(
+    ultralytics: Yolov9, make_image: MakeImage, noise: Callable[..., Pixels]
+) -> None:
+    image = make_image(noise(side := ultralytics.config.image_side, side, 4))
+    (ours,) = ultralytics.propose([image])
+    config = ultralytics.config
+    model = importlib.import_module("ultralytics").YOLO(config.model, task="detect")
+    (theirs,) = predict(
+        model, torch.from_numpy(image.pixels.copy())[None], config=config, device="cpu", agnostic_nms=True
+    )
+    assert ours.boxes.clip(0, side) == pytest.approx(theirs.boxes.xyxy.numpy(), abs=0.05)
+    assert ours.scores == pytest.approx(theirs.boxes.conf.numpy(), abs=1e-5)
+    assert list(ours.labels) == [theirs.names[int(index)] for index in theirs.boxes.cls]
+
+
+@pytest.mark.parametrize("engine", ["ultralytics", "libreyolo"])
+def test_halves_find_nearly_the_same(
+    engine: Literal["ultralytics", "libreyolo"], tmp_path: Path, make_image: MakeImage, noise: Callable[..., Pixels]
+) -> None:
+    path = tmp_path / ("yolov9t.pt" if engine == "ultralytics" else "yolov9t.safetensors")
+    sha256 = (random_yolov9 if engine == "ultralytics" else random_libreyolo)(path)
+    image = make_image(noise(64, 64, 1))
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        config = Yolov9Config(
+            model=str(path),
+            engine=engine,
+            sha256=sha256,
+            image_side=64,
+            min_score=0.0,
+            dtype=dtype,  # type: ignore[arg-type]
+            max_proposals=5,
+        )
+        (found[dtype],) = Yolov9(config).propose([image])
+    assert found["bfloat16"].scores.dtype == np.float32
+    assert found["bfloat16"].scores == pytest.approx(found["float32"].scores, abs=0.05)
+    assert found["bfloat16"].scores.tolist() != found["float32"].scores.tolist()
 
 
 def test_ultralytics_nms_never_gives_up(ultralytics: Yolov9, monkeypatch: pytest.MonkeyPatch) -> None:

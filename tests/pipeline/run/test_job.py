@@ -255,6 +255,10 @@ def test_a_run_in_which_nothing_moves_ends(tars: Path, output: Path, monkeypatch
     with pytest.raises(InterruptedRunError, match=r"nothing has moved for 1 s \(--stall-timeout-s\)"):
         annotate([tars], output, run=RunSettings(stall_timeout_s=1, lease_timeout_s=1))
     let_go.set()
+    for thread in threading.enumerate():  # else it goes on in the tests that follow, with what these replace
+        if thread.name == "engine":
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 def test_a_unit_that_another_job_finishes_meanwhile_is_not_done_again(

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from botocore.exceptions import ClientError
 
 from pipeline.store.storage import Storage, StorageError, open_storage, storage_errors
 from schemas.folder import Folder
+from schemas.store_errors import in_words, library_errors
 from tests.pipeline.store.s3_server import BUCKET, S3Server, Trouble, forget_credentials, point_s3fs_at
 
 
@@ -160,3 +162,54 @@ def test_a_bucket_that_is_not_there_is_a_sentence(server: S3Server) -> None:
     storage = open_storage("s3://nosuch/out")
     with pytest.raises(StorageError, match="bucket does not exist"), storage_errors(storage.url):
         storage.check()
+
+
+def test_a_reader_takes_one_request_for_a_small_file(server: S3Server) -> None:
+    storage = open_storage(f"s3://{BUCKET}/out")
+    storage.replace("a.json", b"{}")
+    storage.replace("empty", b"")
+    folder = Folder(f"s3://{BUCKET}/out")
+    server.asked.clear()
+    assert folder.read(["a.json", "none"]) == [b"{}", None]
+    assert sorted(server.asked) == ["GET /bucket/out/a.json", "GET /bucket/out/none"]
+    assert folder.read(["empty"]) == [b""]
+
+
+def test_a_reader_sees_what_has_changed_since_the_folder_was_listed(server: S3Server) -> None:
+    """The client remembers a listing for as long as the process lives."""
+    folder, storage = Folder(f"s3://{BUCKET}/out"), open_storage(f"s3://{BUCKET}/out")
+    storage.replace("old.json", b"{}")
+    assert folder.sizes() == {"old.json": 2}
+    other = fsspec.filesystem("s3", skip_instance_cache=True)
+    other.pipe_file(f"{BUCKET}/out/new.json", b"new")
+    with folder.stream("new.json") as file:
+        assert file.read() == b"new"
+    assert folder.sizes() == {"new.json": 3, "old.json": 2}
+    other.pipe_file(f"{BUCKET}/out/old.json", b"longer")
+    assert folder.size("old.json") == 6
+
+
+def test_folders_that_a_console_made_are_not_in_the_way(server: S3Server) -> None:
+    storage = open_storage(f"s3://{BUCKET}/out")
+    for key in ("out/", "out/_leases/"):
+        fsspec.filesystem("s3").call_s3("put_object", Bucket=BUCKET, Key=key, Body=b"")
+    assert storage.names("") == storage.names("_leases") == []
+    assert Folder(f"s3://{BUCKET}/out").sizes() == {}
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch"])
+def test_a_login_that_has_run_out_is_no_question_of_rights(code: str) -> None:
+    """The client calls it a PermissionError, and another OUTPUT would not help."""
+    cause = ClientError({"Error": {"Code": code, "Message": "the token has expired"}}, "PutObject")
+    error = PermissionError("the token has expired")
+    error.__cause__ = cause
+    assert "give the store's credentials" in str(in_words(error, "s3://bucket/out/a"))
+    assert "choose an OUTPUT that you may write" in str(in_words(PermissionError("no"), "s3://bucket/out/a"))
+
+
+def test_what_google_calls_a_bad_request_is_a_sentence() -> None:
+    """gcsfs raises ValueError for it."""
+    with pytest.raises(StorageError, match=r"gs://b/a: .*\n?invalid bucket name"), library_errors("gs://b/a"):
+        raise ValueError("Bad Request: b/a\ninvalid bucket name")
+    with pytest.raises(ValueError, match="ours"), library_errors("gs://b/a"):
+        raise ValueError("ours")

@@ -1,18 +1,24 @@
 """Whole jobs on S3 (moto): requests are counted, and trouble of servers, networks and logins is met."""
 
+import contextlib
+import functools
 import hashlib
 import re
 import socket
 import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
 import pytest
 
+from pipeline.run import job
+from pipeline.run.lease import Leases, hold, unit_name
 from pipeline.run.status import Markers
 from pipeline.store.storage import open_storage
-from tests.builders import CHEAP, Outcome, data_files, run, write_tars
+from tests.builders import CHEAP, Outcome, configuration, data_files, run, write_tars
 from tests.pipeline.store.s3_server import BUCKET, S3Server, Trouble, forget_credentials, forget_s3fs, point_s3fs_at
 
 OUTPUT = f"s3://{BUCKET}/out"
@@ -50,22 +56,82 @@ def wanted(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return sha256s(data_files(output))
 
 
-def test_a_shard_takes_twelve_requests_of_its_worker_and_three_of_the_driver(
-    source: Path, server: S3Server, wanted: dict[str, str]
-) -> None:
+def test_a_shard_takes_twelve_requests_in_all(source: Path, server: S3Server, wanted: dict[str, str]) -> None:
+    """Ten of its worker, two of the driver; polls go by the clock, and are counted by the next test."""
     assert annotate(source, OUTPUT).code == 0
-    of_shard = [
-        re.sub(r"[0-9a-f]{16}$|\d{8}T\d{6}-[0-9a-f]{6}", "*", request)
-        for request in server.asked
-        if re.search(r"(train|unit)-000002", request)
-    ]
+    of_shard = [request for request in server.asked if re.search(r"(train|unit)-000002", request)]
     polled = [request for request in of_shard if request.startswith("GET /bucket/out/_leases/")]
-    deletes = [request for request in server.asked if request == "POST /bucket"]
-    drain = [request for request in server.asked if request.endswith(".drain") and request.startswith("GET")]
-    assert (len(deletes), len(drain)) == (4 + 1 + 1, 4), "one a shard; one of the plan, one of the run"
-    worker_and_driver = Counter(of_shard) - Counter(polled)
-    assert sum(worker_and_driver.values()) + 2 == 12 + 3, worker_and_driver
+    asked = Counter(map(anonymous, of_shard)) - Counter(map(anonymous, polled))
+    assert server.count("POST /bucket") == 4 + 1 + 1, "one a shard; one of the plan, one of the run"
+    assert sum(asked.values()) + 1 == 12, asked
     assert sha256s(in_bucket()) == wanted
+
+
+def test_four_shards_more_take_48_requests_more(tmp_path: Path, server: S3Server) -> None:
+    """So that nothing is asked for each shard that does not have its name in it."""
+    asked = []
+    for num_tars in (4, 8):
+        tars = write_tars(tmp_path / f"{num_tars}", num_tars=num_tars, num_images=1)
+        server.asked.clear()
+        assert annotate(tars, f"{OUTPUT}{num_tars}").code == 0
+        asked.append(len([request for request in server.asked if not is_of_the_clock(request)]))
+    assert asked[1] - asked[0] <= 4 * 12, asked
+
+
+def anonymous(request: str) -> str:
+    return re.sub(r"[0-9a-f]{16}$|\d{8}T\d{6}-[0-9a-f]{6}", "*", request)
+
+
+def is_of_the_clock(request: str) -> bool:
+    """Say whether a request is made every few seconds: a look for progress, for leases, for the end of the run."""
+    return request.startswith(("LIST", "GET /bucket/out4/_leases", "GET /bucket/out8/_leases")) or ".drain" in request
+
+
+def test_looks_go_by_the_clock_not_by_the_shard(source: Path, server: S3Server) -> None:
+    assert annotate(source, OUTPUT).code == 0
+    listed = Counter(request.partition("?")[2].split()[0] for request in server.asked if request.startswith("LIST"))
+    assert listed["out%2F_leases%2F"] <= 4, "the watch, the share, the end"
+    assert sum(".drain" in request and request.startswith("GET") for request in server.asked) <= 2
+    assert not [request for request in server.asked if re.match(r"GET .*_run/.*\.done\.", request)][1:], "one a worker"
+
+
+def test_what_many_workers_hold_is_not_read_at_every_look(server: S3Server) -> None:
+    storage = open_storage(OUTPUT)
+    held = [hold(storage, unit_name(unit), 60) for unit in range(3)]
+    with contextlib.ExitStack() as stack:
+        for lease in held:
+            stack.enter_context(lease)
+        leases = Leases(storage)
+        server.asked.clear()
+        assert [leases.in_hand().num_units for _ in range(4)] == [3] * 4
+        assert (server.count("LIST"), server.count("GET")) == (4, 3)
+
+
+def test_a_lease_that_was_renewed_is_read_again(server: S3Server) -> None:
+    storage = open_storage(OUTPUT)
+    with hold(storage, unit_name(0), 3) as held:
+        assert held is not None
+        leases = Leases(storage)
+        assert leases.in_hand().num_samples == 0
+        held.advance()
+        ends = time.monotonic() + 20
+        while leases.in_hand().num_samples == 0 and time.monotonic() < ends:
+            time.sleep(0.2)
+        assert leases.in_hand().num_samples == 1
+
+
+def test_two_drivers_in_one_bucket_share_the_work(tmp_path: Path, server: S3Server) -> None:
+    """Each shard is made once, and no driver reads at every look what the other holds."""
+    tars = write_tars(tmp_path / "tars", num_tars=16, num_images=1)
+    drive = functools.partial(job.annotate, [str(tars)], configuration=configuration())
+    with ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(drive, [OUTPUT, OUTPUT]))
+    assert [result.totals.num_shards for result in ended] == [16, 16]
+    made = Counter(request for request in server.asked if re.match(r"PUT .*_attempts/train-\d+\.tar", request))
+    assert len(made) == 16
+    assert sum(made.values()) <= 18, made
+    drive(str(tmp_path / "alone"))
+    assert sha256s(in_bucket()) == sha256s(data_files(tmp_path / "alone"))
 
 
 def test_a_finished_job_asks_a_few_times_whatever_its_size(source: Path, server: S3Server) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from tests.builders import CHEAP, run, write_photos
+
 ROOT = Path(__file__).parents[3]
 RUN = """
 import json, sys
@@ -53,18 +55,23 @@ def installed_by(requirements):
     return {name for name, *_ in found}
 
 
-@pytest.fixture(scope="module")
-def modules():
-    """What can be imported in an installation of the base and `[viewer]`."""
+def modules_of(*parts):
+    """Return what can be imported where only these lists of `setup.py` are installed."""
     lists = {
         node.targets[0].id: ast.literal_eval(node.value)
         for node in ast.parse((ROOT / "setup.py").read_text()).body
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.List)
     }
-    plain = installed_by(lists["SCHEMAS"] + lists["COMMAND"] + lists["VIEWER"])
-    assert {"fsspec", "aiohttp", "duckdb", "pyarrow"} <= plain and not {"torch", "apache-beam", "scipy"} & plain
+    plain = installed_by([text for part in parts for text in lists[part]])
+    assert {"fsspec", "aiohttp", "pyarrow"} <= plain and not {"torch", "apache-beam", "scipy"} & plain
     owners = importlib.metadata.packages_distributions().items()
     return [name for name, dists in owners if any(dist.lower().replace("_", "-") in plain for dist in dists)]
+
+
+@pytest.fixture(scope="module")
+def modules():
+    """What can be imported in an installation of the base and `[viewer]`."""
+    return modules_of("SCHEMAS", "COMMAND", "VIEWER")
 
 
 def command(modules, *arguments):
@@ -86,6 +93,15 @@ def test_the_viewer_runs(url, modules):
         process.send_signal(signal.SIGINT)
         process.wait(timeout=30)
     assert process.returncode == 0
+
+
+def test_the_base_alone_counts_and_checks(tmp_path):
+    assert run("annotate", write_photos(tmp_path / "photos", 2), tmp_path / "out", *CHEAP).code == 0
+    for name, told in (("status", "complete"), ("doctor", "healthy")):
+        asked = command(modules_of("SCHEMAS", "COMMAND"), name, tmp_path / "out")
+        ran = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=ROOT)
+        assert ran.returncode == 0, ran.stderr
+        assert told in ran.stdout
 
 
 def test_what_is_missing_is_noticed(modules):

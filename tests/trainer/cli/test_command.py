@@ -254,14 +254,35 @@ def test_help_names_every_flag_with_its_default(capsys):
     assert "336" in text
 
 
-def test_help_and_wrong_usage_need_no_extra():
+def test_help_and_wrong_usage_need_no_extra(folder):
     code = "import sys; sys.modules.update(torch=None, open_clip=None, timm=None, PIL=None); import fineclip; "
     code += "sys.exit(fineclip.main(sys.argv[1:]))"
     for arguments, expected in ((["train", "--help"], 0), (["evaluate", "--help"], 0), (["train", "data"], 2)):
         ran = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
         assert ran.returncode == expected, ran
-    ran = subprocess.run([sys.executable, "-c", code, "train", "data", "--out", "x"], capture_output=True, text=True)
+    ran = subprocess.run([sys.executable, "-c", code, "train", folder, "--out", "x"], capture_output=True, text=True)
     assert ran.returncode == 2 and "pip install 'fineclip-regions[trainer]'" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ("train nowhere --out {tmp}", 2, "nowhere: no such folder"),
+        ("train {data} --out {tmp} --overlay gone", 2, "gone"),
+        ("train {data} --out {tmp} --eval-every 1 --eval-data nowhere", 2, "nowhere: no such folder"),
+        ("train {data} --out /proc/xx", 5, "--out /proc/xx: No such file or directory: choose another --out"),
+        ("evaluate gone.pt --task retrieval --data {data} --out {tmp}/x", 2, "gone.pt: no checkpoint is there"),
+        ("evaluate mini --task retrieval --data nowhere --out {tmp}/x", 2, "nowhere: no such folder"),
+        ("export-model a/b {tmp}/x", 2, "a/b: there is no such file or folder"),
+    ],
+)
+def test_what_is_not_there_is_told_without_importing_torch(arguments, code, message, folder, tmp_path):
+    python = "import sys; sys.modules.update(torch=None, open_clip=None); import fineclip; "
+    python += "sys.exit(fineclip.main(sys.argv[1:]))"
+    words = arguments.format(data=folder, tmp=tmp_path).split()
+    ran = subprocess.run([sys.executable, "-c", python, *words], capture_output=True, text=True)
+    assert ran.returncode == code and message in ran.stderr, ran
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_names_no_command_that_is_not_there(capsys):
