@@ -36,13 +36,19 @@ SUBCOMMANDS = {
     "annotate": _Subcommand("pipeline.cli.command:annotate_main", "pipeline", "make region-text shards from images"),
     "plan": _Subcommand("pipeline.cli.command:plan_main", "pipeline", "show what annotate would do, and make its plan"),
     "recaption": _Subcommand("pipeline.cli.recaption:recaption_main", "pipeline", "give the same boxes new captions"),
+    "hard-negatives": _Subcommand(
+        "pipeline.cli.hard_negatives:hard_negatives_main", "pipeline", "make wrong captions to train against"
+    ),
     "materialize": _Subcommand(
         "pipeline.cli.materialize:materialize_main", "pipeline", "write a data set with its overlays as one of its own"
     ),
     "score": _Subcommand("pipeline.scenes.score:main", "pipeline", "compare a data set of scenes with the truth"),
     "train-mini": _Subcommand("pipeline.minis.command:main", "trainer", "train a small detector, captioner or CLIP"),
     "train": _Subcommand("trainer.cli.command:train_main", "trainer", "train FineCLIP, CLIPSelf, RegionCLIP or CLIP"),
-    "evaluate": _Subcommand("trainer.cli.command:evaluate_main", "trainer", "measure a model on a data set"),
+    "evaluate": _Subcommand("trainer.cli.evaluate:evaluate_main", "trainer", "measure a model on a data set"),
+    "visualize": _Subcommand(
+        "trainer.cli.visualize:visualize_main", "trainer", "show what models see in images, as one picture"
+    ),
     "export-model": _Subcommand("trainer.cli.export:export_main", "trainer", "write a trained model in another form"),
     "status": _Subcommand("pipeline.cli.status:status_main", "", "count what a data set holds now"),
     "view": _Subcommand("pipeline.viewer.command:view_main", "viewer", "look at boxes and captions in the browser"),

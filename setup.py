@@ -66,6 +66,7 @@ DEV = [
     "python-multipart>=0.0.20",  # as fastapi
     "ruff>=0.12",
     "s3fs>=2026.6",
+    "torchmetrics>=1.6",  # metrics of other authors, which ours are compared with
     "types-PyYAML>=6",
     "webdataset>=1.0",
     "wids>=0.1.11",

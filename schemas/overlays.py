@@ -33,6 +33,9 @@ JOIN_COLUMNS = ("key", "region_id")
 CAPTION_COLUMNS = ("captioner", "caption", "caption_score", "text_hash", "text_sha256")
 """Whoever replaces the caption replaces all of these: a text with another one's hash would mislead in silence."""
 
+HARD_NEGATIVES = "hard_negatives"
+"""A column that an overlay may add: a list of wrong captions of each region."""
+
 OUTCOME_COLUMNS = ("status", "reason", "stage", "message", "traceback_hash")
 REPLACEABLE = frozenset((*CAPTION_COLUMNS, *OUTCOME_COLUMNS, "label", "proposal_score", "mask_rle"))
 """Columns of a shard that an overlay may hold; the others say which region it is, and where."""

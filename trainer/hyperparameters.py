@@ -45,6 +45,9 @@ class ModelSettings:
     """Compute activations twice rather than keep them: less memory, about a third more time."""
     interpolation: Interpolation = "bilinear"
     """How images and crops are squashed."""
+    context_length: int | None = None
+    """Tokens of a text, the rest cut off; more than the model's own (77) stretches its positions as Long-CLIP does, the
+    first 20 kept, which asks for --train-text. None takes the model's own."""
     alpha: float = 1.0
     """Share of the trained weights in the exported ones, the rest being the start's; CLIPSelf has 0.7 for B/16."""
 
@@ -138,6 +141,9 @@ class LossSettings:
     moving average (`ema`), or the start (`frozen`, CLIPSelf's)."""
     ema_decay: float = 0.999
     """Of the moving average, a step."""
+    hard_negative_weight: float = 0.0
+    """Weight of telling each region's caption from its hard negatives, captions with one word changed, which
+    `fineclip hard-negatives` makes; 0 leaves it out, as the paper does."""
     official_quirks: int | None = None
     """Train the official code's objective in a run of this many processes: contrastive gradients divided by it, the
     distillation a mean of its processes' means, equal texts wrong matches, and for 1 the zero rows in the softmax."""
@@ -147,6 +153,12 @@ class LossSettings:
         weights = (self.global_weight, self.region_weight, self.distill_weight)
         if min(weights) < 0 or max(weights) == 0:
             raise ValueError(f"loss weights {weights}: none may be negative, and one must be more than 0")
+        if self.hard_negative_weight < 0:
+            raise ValueError(f"--hard-negative-weight {self.hard_negative_weight}: give 0 or more")
+        if self.hard_negative_weight and (not self.region_weight or self.region_objective == "concepts"):
+            raise ValueError("--hard-negative-weight goes with the loss of regions and their captions")
+        if self.hard_negative_weight and self.official_quirks is not None:
+            raise ValueError("--official-quirks: the official code has no hard negatives; leave one of the two out")
         if self.official_quirks is not None and self.official_quirks < 1:
             raise ValueError(f"--official-quirks {self.official_quirks}: give the number of processes, 1 or more")
 

@@ -40,7 +40,9 @@ def coloured(sample: TinySample, number: int) -> TinySample:
         name = COLOURS[(number + len(regions)) % 3]
         caption = f"a {name} shape"
         regions.append(msgspec.structs.replace(region, caption=caption, text_hash=text_hash(caption), label=name))
-    record = msgspec.structs.replace(sample.record, regions=regions, image_caption=_caption(number))
+    caption = _caption(number)
+    captions = [] if caption is None else [caption]
+    record = msgspec.structs.replace(sample.record, regions=regions, image_caption=caption, image_captions=captions)
     return replace(sample, record=record)
 
 

@@ -8,6 +8,7 @@ import open_clip
 import torch
 from timm.models import register_model
 from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 EVA, VIT = "tiny-eva", "tiny-vit"
@@ -56,3 +57,33 @@ def random_weights(model: nn.Module, seed: int = 0) -> None:
     for parameter in model.parameters():
         if parameter.ndim:
             parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
+
+
+def add_plain_model(folder: Path) -> str:
+    """Let open_clip know a tiny model as SigLIP's are, pooled by attention, and return its name."""
+    vision = {
+        "image_size": 32,
+        "timm_model_name": "vit_tiny_patch16_siglip_tests",
+        "timm_pool": "",
+        "timm_proj": "none",
+    }
+    config = {"embed_dim": 16, "init_logit_bias": -10, "custom_text": True, "vision_cfg": vision}
+    text = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1, "no_causal_mask": True}
+    (folder / "tiny-plain.json").write_text(json.dumps({**config, "text_cfg": text}), encoding="utf-8")
+    open_clip.add_model_config(folder)
+    return "tiny-plain"
+
+
+@register_model
+def vit_tiny_patch16_siglip_tests(**kwargs: Any) -> VisionTransformer:
+    """SigLIP's options at a thousandth of its size."""
+    mine = {name: kwargs[name] for name in ("num_classes", "img_size") if name in kwargs}
+    return VisionTransformer(
+        patch_size=16,
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+        class_token=False,
+        global_pool="map",
+        **{"img_size": 32, **mine},
+    )

@@ -2,6 +2,8 @@
 
 options    flags over a recipe, without torch
 outputs    what is in the way of what a command writes
-command    train, evaluate: parse, then import what they need
+command    train: parse, then import what it needs
+evaluate   measure a model: JSON, Markdown; measure does it
+visualize  show what models see
 export     a checkpoint for other libraries
 """

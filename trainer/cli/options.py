@@ -13,7 +13,16 @@ from typing import Any, get_args
 from jsonargparse import Namespace
 
 from schemas.flags import FlagParser, HelpFormatter, setting_flags
-from trainer.evaluate.settings import TASKS, EvaluateSettings, Task
+from trainer.evaluate.settings import (
+    REGION_FEATURES,
+    TASKS,
+    EvaluateSettings,
+    IntervalSettings,
+    RegionFeature,
+    Task,
+    TruthSettings,
+    VisualizeSettings,
+)
 from trainer.model.formats import ExportFormat
 from trainer.recipes import RECIPES, TrainRecipe
 from trainer.run.train_settings import TrainSettings
@@ -81,9 +90,26 @@ class EvaluateOptions:
     templates: str | None
     alpha: float | None
     device: str
+    scores: str | None
+    region_features: tuple[RegionFeature, ...]
     settings: EvaluateSettings
+    truth: TruthSettings
+    intervals: IntervalSettings
     overlays: tuple[str, ...]
     filters: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualizeOptions:
+    """What `fineclip visualize` was asked."""
+
+    models: tuple[str, ...]
+    images: str
+    out: str
+    prompts: tuple[str, ...]
+    image_size: int | tuple[int, int] | None
+    device: str
+    settings: VisualizeSettings
 
 
 def parse_train(arguments: Sequence[str]) -> TrainOptions:
@@ -120,16 +146,35 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
 
 def parse_evaluate(arguments: Sequence[str]) -> EvaluateOptions:
     """Parse `fineclip evaluate CHECKPOINT ...`. Prints help or an error and raises SystemExit."""
-    usage = "fineclip evaluate CHECKPOINT --task TASK --data PATH --out FILE.json [options]"
-    parser = _parser("evaluate", usage, "Measure a model on region-text shards.", _EXIT_CODES)
+    usage = "fineclip evaluate CHECKPOINT --task TASK --data DATA --out FILE.json [options]"
+    parser = _parser("evaluate", usage, "Measure a model on region-text shards or a benchmark.", _EXIT_CODES)
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
         help="a run's folder or checkpoint, an open_clip folder, or MODEL:TAG or MODEL:FILE of open_clip",
     )
     parser.add_argument("--task", choices=[*TASKS], nargs="+", required=True, help="one or several")
-    parser.add_argument("--data", metavar="PATH", required=True, help="data set of `fineclip annotate`")
-    parser.add_argument("--out", metavar="FILE", required=True, help="JSON file to write the metrics to")
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        required=True,
+        help="data set of `fineclip annotate`, or KIND:FILE?images=FOLDER of a benchmark: coco (instances, panoptic, "
+        "captions, LVIS), karpathy, captions, fgovd",
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", required=True, help="JSON file to write the metrics to; a .md beside it has the tables"
+    )
+    parser.add_argument(
+        "--scores", metavar="FILE", default=None, help="Parquet file for what each region, image or text scored"
+    )
+    parser.add_argument(
+        "--region-feature",
+        choices=[*REGION_FEATURES],
+        nargs="+",
+        default=["roi"],
+        help="a region's feature, one or several: pooled from its image's dense map over the box (roi) or its mask "
+        "(mask), or its crop, embedded as an image (crop)",
+    )
     parser.add_argument("--split", choices=["train", "val"], default="train", help="shards to evaluate on")
     parser.add_argument(
         "--image-size",
@@ -138,21 +183,71 @@ def parse_evaluate(arguments: Sequence[str]) -> EvaluateOptions:
         help="default: that of training, or the model's",
     )
     parser.add_argument(
-        "--templates", metavar="FILE", default=None, help="sentences with {} for a class name, a line each"
+        "--templates",
+        metavar="NAME|FILE",
+        default=None,
+        help="sentences with {} for a class name: vild (63), short (4), or a file, a line each; default: vild for "
+        "coco:, else short",
     )
     parser.add_argument("--alpha", type=float | None, default=None, help=_ALPHA_HELP)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
     _add_repeated(parser)
-    _add_flat(parser, EvaluateSettings())
+    groups = {"settings": EvaluateSettings(), "truth": TruthSettings(), "intervals": IntervalSettings()}
+    for settings in groups.values():
+        _add_flat(parser, settings)
     parsed = parser.parse_args(list(arguments))
+    if parsed.out.endswith(".md"):
+        parser.error(f"--out {parsed.out}: name a JSON file; the tables go to a .md beside it")
     names = [field.name for field in dataclasses.fields(EvaluateOptions)]
     own: dict[str, Any] = {name: parsed[name] for name in names if name in parsed}
     repeated: dict[str, Any] = {
-        "tasks": tuple(parsed.task),
+        "tasks": tuple(dict.fromkeys(parsed.task)),
+        "region_features": tuple(dict.fromkeys(parsed.region_feature)),
         "overlays": tuple(parsed.overlay),
         "filters": tuple(parsed.filter),
     }
-    return EvaluateOptions(**own, **repeated, settings=_flat(EvaluateSettings, parsed))
+    try:
+        flat: dict[str, Any] = {name: _flat(type(settings), parsed) for name, settings in groups.items()}
+    except ValueError as error:
+        parser.error(str(error))
+        raise AssertionError("unreachable") from error
+    return EvaluateOptions(**own, **repeated, **flat)
+
+
+def parse_visualize(arguments: Sequence[str]) -> VisualizeOptions:
+    """Parse `fineclip visualize MODEL... --images DIR --out FILE.png`. Prints help or an error, raises SystemExit."""
+    usage = "fineclip visualize MODEL... --images DIR --out FILE.png [options]"
+    text = "Show what models see in images: clusters of their patches, and where they see a prompt."
+    parser = _parser("visualize", usage, text, _EXIT_CODES)
+    parser.add_argument("models", metavar="MODEL", nargs="+", help="what `fineclip evaluate` takes, one or several")
+    parser.add_argument("--images", metavar="DIR", required=True, help="folder of images, JPEG, PNG or WebP")
+    parser.add_argument("--out", metavar="FILE", required=True, help="PNG file to write")
+    parser.add_argument(
+        "--prompt", metavar="TEXT", action="append", default=[], help="text to look for; may be given several times"
+    )
+    parser.add_argument(
+        "--image-size",
+        type=int | tuple[int, int] | None,
+        default=None,
+        help="pixels that images are squashed to: more give finer patches; default: that of training, or the model's",
+    )
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
+    _add_flat(parser, VisualizeSettings())
+    parsed = parser.parse_args(list(arguments))
+    try:
+        settings = _flat(VisualizeSettings, parsed)
+    except ValueError as error:
+        parser.error(str(error))
+        raise AssertionError("unreachable") from error
+    return VisualizeOptions(
+        models=tuple(parsed.models),
+        images=parsed.images,
+        out=parsed.out,
+        prompts=tuple(parsed.prompt),
+        image_size=parsed.image_size,
+        device=parsed.device,
+        settings=settings,
+    )
 
 
 def parse_export(arguments: Sequence[str]) -> ExportOptions:

@@ -25,6 +25,8 @@ class LoadedBatch:
     """Of the B images."""
     image_index: Tensor
     """`[B]` int64: the images' rows in the `SampleIndex`."""
+    caption_index: Tensor
+    """`[B]` int64: the row in the `SampleIndex` of the caption that the step gives each image; -1 for none."""
     pixels: Tensor
     """`[sum of 3 h w]` uint8: the images one after another, each `[h, w, 3]` RGB."""
     image_sizes: Tensor
@@ -69,6 +71,7 @@ def collate(
     *,
     keys: Sequence[str],
     image_index: Sequence[int],
+    caption_index: Sequence[int],
     first_region: Sequence[int],
     skipped: Sequence[tuple[str, str]],
 ) -> LoadedBatch:
@@ -84,6 +87,7 @@ def collate(
     return LoadedBatch(
         keys=tuple(keys),
         image_index=torch.tensor(image_index, dtype=torch.int64),
+        caption_index=torch.tensor(caption_index, dtype=torch.int64),
         pixels=torch.from_numpy(flat),
         image_sizes=torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2),
         boxes_norm=torch.from_numpy(np.concatenate([np.zeros((0, 4), np.float32), *norm])),
@@ -109,6 +113,7 @@ def split_batch(batch: LoadedBatch, max_images: int) -> list[LoadedBatch]:
                 batch,
                 keys=batch.keys[images],
                 image_index=batch.image_index[images],
+                caption_index=batch.caption_index[images],
                 pixels=batch.pixels[ends[images.start - 1] if images.start else 0 : ends[images.stop - 1]],
                 image_sizes=batch.image_sizes[images],
                 boxes_norm=batch.boxes_norm[own],

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from schemas.dataset import Dataset, DatasetError
 from trainer.data.batch import LoadedBatch, collate
-from trainer.data.decode import DecodedSample, UnusableSampleError, decode_sample
+from trainer.data.decode import DecodedSample, UnusableSampleError, decode_sample, sample_generator
 from trainer.data.index import SampleIndex
 from trainer.data.sampler import Order, epoch_order, local_batch, steps_per_epoch
 from trainer.hyperparameters import OrderSettings, SampleSettings
@@ -59,6 +59,7 @@ class Batches(TorchDataset[LoadedBatch]):
             samples,
             keys=[self._index.key(image) for image in used],
             image_index=used,
+            caption_index=[self._caption(image, epoch) for image in used],
             first_region=[int(self._index.region_start[image]) for image in used],
             skipped=skipped,
         )
@@ -69,6 +70,14 @@ class Batches(TorchDataset[LoadedBatch]):
             order = epoch_order(self._index.shard, seed=settings.seed, epoch=epoch, shuffle=settings.shuffle)
             self._epoch_order = (epoch, order)
         return self._epoch_order[1]
+
+    def _caption(self, image: int, epoch: int) -> int:
+        first, stop = self._index.caption_start[image : image + 2].tolist()
+        if stop == first:
+            return -1
+        key = f"caption of {self._index.key(image)}"
+        generator = sample_generator(key, epoch=epoch, seed=self._order_settings.seed)
+        return int(first) + int(generator.integers(stop - first))
 
     def _sample(self, image: int, epoch: int) -> DecodedSample:
         index = self._index
@@ -90,7 +99,9 @@ class Batches(TorchDataset[LoadedBatch]):
         )
 
 
-def load_batches(batches: Batches, *, first_step: int, last_step: int, num_workers: int) -> Iterator[LoadedBatch]:
+def load_batches(
+    batches: TorchDataset[LoadedBatch], *, first_step: int, last_step: int, num_workers: int
+) -> Iterator[LoadedBatch]:
     """Yield the batches of steps `first_step` to before `last_step`, in order, from `num_workers` processes or none."""
     loader: DataLoader[LoadedBatch] = DataLoader(
         batches,

@@ -37,6 +37,10 @@ class Preparation:
         crops = [images[owner][:, y0:y1, x0:x1] for owner, (x0, y0, x1, y1) in windows]
         return self._prepared(crops, (self.crop_size, self.crop_size), batch.pixels.device)
 
+    def squashed(self, image: Tensor) -> Tensor:
+        """Return `[3, H, W]` float32: one image `[3, h, w]` uint8, squashed and normalised."""
+        return self._prepared([image], self.image_size, image.device)[0]
+
     def _prepared(self, images: list[Tensor], size: tuple[int, int], device: torch.device) -> Tensor:
         """Return `[n, 3, H, W]` float32, squashed and normalised, of images `[3, h, w]` uint8 of any size."""
         prepared = torch.empty(len(images), 3, *size, dtype=torch.float32, device=device)

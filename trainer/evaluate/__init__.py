@@ -1,12 +1,19 @@
-"""Evaluation: a data set is embedded once, then each task measures what was embedded.
+"""Evaluation: data become truth, truth is embedded once, then each task measures what was embedded.
 
-settings, embed    what is asked; the features of a data set, from all processes
-texts              captions and class names as features
-tasks              a task by name: `run` yields (name, value)
-regions            boxes against the names of their labels
-zeroshot           images against class names, which are their captions
+settings           what is asked
+truth, masks       what is known of a data set: images, captions, regions, masks, wrong captions
+read/              data sets and benchmarks to truth
+pixels, batches    images upright, in order; masks as shares of patches
+towers, embed      the features of a truth, from all processes
+templates, texts   captions and class names as features
+tasks              a task by name: `run` yields (name, value), its `measure` is pure
+regions            boxes and masks against the names of classes
+attributes         boxes, the right caption among wrong ones
 retrieval          images and their captions, both ways
 region_retrieval   boxes and their captions, both ways
-classify, rank     what the first two and the last two share
+zeroshot           images against class names, which are their captions
+classes, rank      what tasks share: classes; retrieval both ways
 metrics            pure functions of similarities
+clusters, figure   k-means of patches; panels with titles; visualize puts the two together
+intervals, report  bootstrap intervals; JSON, Markdown, and what each row scored
 """

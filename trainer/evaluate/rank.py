@@ -1,34 +1,60 @@
-"""Finding the text of an image or region among the distinct texts of the data, and the other way."""
+"""Finding the texts of an image or region among all texts of the data, and the other way."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import torch
 from torch import Tensor
 
-from trainer.errors import TrainingError
-from trainer.evaluate.metrics import recalls
-from trainer.evaluate.texts import TextEncoder
+from trainer.evaluate.metrics import Ints, Metric, Scores, recalls
 
 
-def rank_both_ways(
-    features: Tensor, captions: pa.ChunkedArray, text_ids: npt.NDArray[np.int64], encoder: TextEncoder, what: str
-) -> Iterator[tuple[str, float]]:
-    """Yield recalls at 1, 5 and 10 of rows `[N, D]` and their captions.
+class Pairs(NamedTuple):
+    """Which of N rows and T texts belong together: P pairs. A row may have several texts, and a text several rows."""
 
-    `text_ids` `[N]` are equal for captions equal after normalisation: these are one text, and finding it is right
-    wherever it stands. Raises TrainingError where there are no rows.
+    row: Ints
+    """`[P]`."""
+    text: Ints
+    """`[P]`."""
+
+
+def pair_texts(rows: Ints, text_ids: Ints) -> tuple[Pairs, Ints]:
+    """Return the pairs of P captions, whose `rows` and `text_ids` are `[P]`, and `[T]` where each text stands first.
+
+    Captions of equal id are one text: finding it is right wherever it stands.
     """
-    if not len(text_ids):
-        raise TrainingError(f"no {what} of the data has a caption: there is nothing to retrieve")
-    _, first, text_of_row = np.unique(text_ids, return_index=True, return_inverse=True)
-    texts = encoder.captions(captions.take(pa.array(first)).to_pylist())
-    owner, each = torch.from_numpy(text_of_row.astype(np.int64)), torch.arange(len(texts))
-    to_text = recalls(features, texts, lambda rows: owner[rows, None] == each[None])
-    to_row = recalls(texts, features, lambda rows: each[rows, None] == owner[None])
-    yield from ((f"{what}_to_text_recall@{k}", value) for k, value in to_text.items())
-    yield from ((f"text_to_{what}_recall@{k}", value) for k, value in to_row.items())
-    yield f"num_{what}s", float(len(owner))
+    _, first, text = np.unique(text_ids, return_index=True, return_inverse=True)
+    return Pairs(rows, text.astype(np.int64)), first.astype(np.int64)
+
+
+def measure(features: Tensor, texts: Tensor, pairs: Pairs, images: Ints, what: str) -> Iterator[Metric]:
+    """Yield recalls at 1, 5 and 10 both ways: `WHAT_to_text_recall@k` and `text_to_WHAT_recall@k`.
+
+    `features` `[N, D]`, `texts` `[T, D]`, `images` `[N]`: the image that each row is of.
+    """
+    text_image = np.zeros(len(texts), dtype=np.int64)
+    text_image[pairs.text[::-1]] = images[pairs.row[::-1]]  # where a text has several images, the first
+    ways = (
+        (f"{what}_to_text", features, texts, pairs, images),
+        (f"text_to_{what}", texts, features, Pairs(pairs.text, pairs.row), text_image),
+    )
+    for name, queries, keys, matching, of in ways:
+        for k, hits in recalls(queries, keys, _matches(matching, len(keys))).items():
+            yield f"{name}_recall@{k}", Scores(hits=hits, images=of)
+    yield f"num_{what}s", float(len(features))
     yield "num_texts", float(len(texts))
+
+
+def _matches(pairs: Pairs, num_keys: int) -> Callable[[slice], Tensor]:
+    """Return what says of a slice of rows `[n, M]` which keys match."""
+    order = np.argsort(pairs.row, kind="stable")
+    rows, keys = pairs.row[order], pairs.text[order]
+
+    def of(queries: slice) -> Tensor:
+        mine = slice(*np.searchsorted(rows, [queries.start, queries.stop]))
+        matches = torch.zeros(queries.stop - queries.start, num_keys, dtype=torch.bool)
+        matches[torch.from_numpy(rows[mine] - queries.start), torch.from_numpy(keys[mine])] = True
+        return matches
+
+    return of

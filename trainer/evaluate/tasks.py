@@ -3,28 +3,30 @@
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from trainer.data.index import SampleIndex
-from trainer.evaluate import region_retrieval, regions, retrieval, zeroshot
+from trainer.evaluate import attributes, region_retrieval, regions, retrieval, zeroshot
 from trainer.evaluate.embed import Embedded
+from trainer.evaluate.metrics import Metric
 from trainer.evaluate.settings import Task
 from trainer.evaluate.texts import TextEncoder
+from trainer.evaluate.truth import Truth
 
 
 class Evaluator(Protocol):
-    """A module that measures one task."""
+    """A module that measures one task. Its `measure` is a pure function of features and truth."""
 
     USES_REGIONS: bool
     """Whether regions must be embedded."""
 
-    def check(self, index: SampleIndex) -> None:
+    def check(self, truth: Truth) -> None:
         """Raise TrainingError where it is known before anything is embedded that there is nothing to measure."""
 
-    def run(self, embedded: Embedded, encoder: TextEncoder) -> Iterator[tuple[str, float]]:
-        """Yield metrics by name, each in [0, 1] or a number of rows. Raises TrainingError as `check` does."""
+    def run(self, embedded: Embedded, encoder: TextEncoder) -> Iterator[Metric]:
+        """Yield metrics by name: scores of rows, or a number. Raises TrainingError as `check` does."""
 
 
 EVALUATORS: Mapping[Task, Evaluator] = {
     "regions": regions,
+    "attributes": attributes,
     "retrieval": retrieval,
     "region-retrieval": region_retrieval,
     "zeroshot": zeroshot,

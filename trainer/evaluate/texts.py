@@ -1,28 +1,20 @@
 """Texts as features: captions as they are, class names put into sentences whose features are averaged."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from trainer.errors import TrainingError
+from trainer.evaluate.templates import SHORT, sentences
 from trainer.model.open import LoadedModel
 from trainer.model.text import embed_texts
 
-DEFAULT_TEMPLATES = ("a photo of a {}.", "a photo of the {}.", "there is a {} in the scene.", "a {} in the picture.")
-
-
-def read_templates(path: str) -> Sequence[str]:
-    """Return the sentences of a file, one a line. Raises TrainingError where a line has no place for a class name."""
-    try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainingError(f"--templates {path}: {error}") from error
-    if not lines or any("{}" not in line for line in lines):
-        raise TrainingError(f"--templates {path}: every line needs {{}} where the class name goes")
-    return lines
+_PORTION = 2048
+"""Texts between two looks at how far it is."""
+_NAMES = 32
+"""Class names whose sentences are embedded at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,18 +23,31 @@ class TextEncoder:
 
     model: LoadedModel
     device: torch.device
-    templates: Sequence[str] = DEFAULT_TEMPLATES
+    templates: Sequence[str] = SHORT
     """Sentences with `{}` where a class name goes."""
+    spoken: Mapping[str, str] = field(default_factory=dict)
+    """What sentences say for a class name, where it is not the name."""
+    fixed: Mapping[str, Tensor] = field(default_factory=dict)
+    """Features `[D]` of class names that are given, not computed."""
+    watch: Callable[[int, int], None] = lambda done, total: None
 
     def captions(self, texts: Sequence[str]) -> Tensor:
         """Return the features of texts."""
-        return embed_texts(self.model, texts, self.device)
+        parts = []
+        for first in range(0, max(len(texts), 1), _PORTION):
+            parts.append(embed_texts(self.model, texts[first : first + _PORTION], self.device))
+            self.watch(min(first + _PORTION, len(texts)), len(texts))
+        return torch.cat(parts)
 
     def class_names(self, names: Sequence[str]) -> Tensor:
-        """Return the features of class names: each the mean over the templates."""
+        """Return the features of class names: each the normalised mean over the templates."""
+        if self.fixed:
+            return torch.stack([self.fixed[name] for name in names])
         rows = []
-        for name in names:
-            sentences = [template.replace("{}", name) for template in self.templates]
-            mean = embed_texts(self.model, sentences, self.device).mean(dim=0, keepdim=True)
-            rows.append(torch.nn.functional.normalize(mean))
+        for first in range(0, len(names), _NAMES):
+            some = names[first : first + _NAMES]
+            spoken = [sentence for name in some for sentence in sentences(self.templates, self.spoken.get(name, name))]
+            features = embed_texts(self.model, spoken, self.device)
+            rows.append(normalize(features.unflatten(0, (len(some), -1)).mean(dim=1)))
+            self.watch(min(first + _NAMES, len(names)), len(names))
         return torch.cat(rows)

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from trainer.hyperparameters import LossSettings
-from trainer.loss.methods import CLIP, CLIPSelf, FineCLIP, RegionCLIP
+from trainer.loss.methods import CLIP, CLIPSelf, FineCLIP, FineCLIPWithHardNegatives, RegionCLIP
 from trainer.loss.objective import Objective
 from trainer.loss.official import OfficialFineCLIP
 
@@ -26,4 +26,4 @@ def objective_of(
         return CLIP(settings)
     if not settings.global_weight and not settings.region_weight:
         return CLIPSelf(settings)
-    return FineCLIP(settings)
+    return FineCLIPWithHardNegatives(settings) if settings.hard_negative_weight else FineCLIP(settings)

@@ -62,6 +62,30 @@ def _matching_losses(
     return total - matching
 
 
+def hard_negative_loss(
+    roi_features: Tensor,
+    text_features: Tensor,
+    negative_features: Tensor,
+    owner: Tensor,
+    *,
+    logit_multiplier: Tensor,
+    num_regions: int,
+) -> Tensor:
+    """Return the cross-entropy of telling each region's own text from its hard negatives, as a scalar.
+
+    `roi_features`, `text_features` `[n, D]` are pairs, `negative_features` `[h, D]` wrong texts, `owner` `[h]` int64
+    says whose each is. It is summed over this process's regions and divided by all `num_regions`; a region without hard
+    negatives has a loss of 0.
+    """
+    right = logit_multiplier * (roi_features * text_features).sum(dim=1)
+    wrong = logit_multiplier * (roi_features[owner] * negative_features).sum(dim=1)
+    margins = wrong - right[owner]
+    # log(1 + sum of exp(margins)), each region's largest margin taken out so that nothing overflows.
+    peaks = torch.zeros_like(right).detach().scatter_reduce(0, owner, margins.detach(), "amax")
+    totals = torch.exp(-peaks).index_add(0, owner, torch.exp(margins - peaks[owner]))
+    return (peaks + totals.log()).sum() / max(num_regions, 1)
+
+
 def distill_loss(roi_features: Tensor, crop_features: Tensor, weights: Tensor) -> Tensor:
     """Return the sum of `weights * (1 - cosine)` of regions' dense features and their crops', as a scalar.
 

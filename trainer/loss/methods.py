@@ -8,7 +8,13 @@ from typing_extensions import override
 
 from trainer.hyperparameters import LossSettings
 from trainer.loss.gather import gather_ids
-from trainer.loss.losses import concept_loss, contrastive_loss, distill_loss, sample_concepts
+from trainer.loss.losses import (
+    concept_loss,
+    contrastive_loss,
+    distill_loss,
+    hard_negative_loss,
+    sample_concepts,
+)
 from trainer.loss.objective import Gathered, Matches, Objective, Term
 
 
@@ -66,6 +72,28 @@ class FineCLIP(CLIP, CLIPSelf):
         """Return the contrastive loss of regions and their captions."""
         assert gathered.regions is not None
         return self.contrast(gathered.regions, multiplier)
+
+
+class FineCLIPWithHardNegatives(FineCLIP):
+    """FineCLIP, and each region's caption against captions of it with one word changed."""
+
+    @override
+    def terms(self) -> Mapping[str, Term]:
+        return {**super().terms(), "hard_negative": self.hard_negative_loss}
+
+    def hard_negative_loss(self, gathered: Gathered, multiplier: Tensor, seed: int) -> Tensor:
+        """Return the loss of telling captions from hard negatives, a mean over all regions."""
+        mine = gathered.mine
+        assert mine.roi is not None and mine.region_text is not None
+        assert mine.negative_text is not None and mine.negative_owner is not None
+        return hard_negative_loss(
+            mine.roi,
+            mine.region_text,
+            mine.negative_text,
+            mine.negative_owner,
+            logit_multiplier=multiplier,
+            num_regions=sum(gathered.region_counts),
+        )
 
 
 class RegionCLIP(CLIP, CLIPSelf):

@@ -50,6 +50,10 @@ class Pairs:
     """`[n]` int64: which of the B images each region is of."""
     labels: Tensor | None
     """`[n]` int64: the region's concept, for RegionCLIP."""
+    negative_text: Tensor | None = None
+    """`[h, D]`: hard negatives of regions; None where regions are not compared with them."""
+    negative_owner: Tensor | None = None
+    """`[h]` int64: which of the n regions each is of."""
 
 
 class Matches(NamedTuple):
@@ -87,6 +91,7 @@ class Losses(NamedTuple):
     global_loss: Tensor | None
     region_loss: Tensor | None
     distill_loss: Tensor | None
+    hard_negative_loss: Tensor | None
     loss: Tensor
     """The weighted sum, to call `backward()` on."""
     num_duplicates: int
@@ -109,12 +114,12 @@ class Objective(ABC):
         """Leave out the terms whose weight is 0."""
         self.settings = settings
         weights = {"global": settings.global_weight, "region": settings.region_weight}
-        weights["distill"] = settings.distill_weight
+        weights |= {"distill": settings.distill_weight, "hard_negative": settings.hard_negative_weight}
         self._terms = {name: (weights[name], term) for name, term in self.terms().items() if weights[name]}
 
     @abstractmethod
     def terms(self) -> Mapping[str, Term]:
-        """Return the method's losses by name, in the order `global`, `region`, `distill`."""
+        """Return the method's losses by name, in the order `global`, `region`, `distill`, `hard_negative`."""
 
     @property
     def compares_images(self) -> bool:
@@ -130,6 +135,11 @@ class Objective(ABC):
     def distills(self) -> bool:
         """Whether regions' crops are looked at."""
         return "distill" in self._terms
+
+    @property
+    def uses_negatives(self) -> bool:
+        """Whether regions are compared with hard negatives."""
+        return "hard_negative" in self._terms
 
     @property
     def uses_regions(self) -> bool:
@@ -169,13 +179,14 @@ class Objective(ABC):
         weighted = torch.stack([self._terms[name][0] * value for name, value in found.items()]).sum()
         # 0, from all features that have a gradient: every process then runs the same backward pass.
         mine = gathered.mine
-        features = (mine.image, mine.image_text, mine.roi, mine.region_text, mine.crop)
+        features = (mine.image, mine.image_text, mine.roi, mine.region_text, mine.crop, mine.negative_text)
         anchor = 0.0 * torch.stack([tensor.sum() for tensor in features if tensor is not None]).sum()
         rates = [duplicate_rate(match.text_ids) for match in (gathered.images, gathered.regions) if match is not None]
         return Losses(
             global_loss=found.get("global"),
             region_loss=found.get("region"),
             distill_loss=found.get("distill"),
+            hard_negative_loss=found.get("hard_negative"),
             loss=weighted + anchor,
             num_duplicates=sum(duplicates for duplicates, _ in rates),
             num_texts=sum(texts for _, texts in rates),

@@ -23,10 +23,11 @@ from trainer.data.pixels import Preparation
 from trainer.errors import TrainingError
 from trainer.hyperparameters import ModelSettings
 from trainer.model.backbone import check_size
+from trainer.model.context import stretch_context
 from trainer.model.eva_weights import State, is_original_layout, to_open_clip
 from trainer.model.formats import CONFIG, LOCAL_DIR
 from trainer.model.pretrained import check_available
-from trainer.model.towers import tower_of
+from trainer.model.towers import UnsupportedTowerError, tower_of
 
 open_clip.add_model_config(Path(__file__).with_name("model_configs"))
 
@@ -65,8 +66,10 @@ class LoadedModel:
         return fingerprint([probe.tolist(), self.config["model_cfg"].get("text_cfg")])
 
 
-def load_model(settings: ModelSettings, *, seed: int = 0) -> LoadedModel:
+def load_model(settings: ModelSettings, *, seed: int = 0, any_tower: bool = False) -> LoadedModel:
     """Return the model that `settings` name, on the CPU in float32, in eval mode; `seed` draws random weights.
+
+    With `any_tower`, vision towers that cannot be taken apart here are loaded too, for their own input size alone.
 
     Raises TrainingError for unknown models and tags, unreadable files, names that do not match, a vision tower that is
     not one of EVA02's or OpenAI's, and input sizes that are not whole patches.
@@ -80,8 +83,16 @@ def load_model(settings: ModelSettings, *, seed: int = 0) -> LoadedModel:
         patch_size = tower_of(cast(nn.Module, clip.visual)).patch_size
         for size in (settings.input_size, (settings.crop_side, settings.crop_side)):
             check_size(size, patch_size)
-    except ValueError as error:  # UnsupportedTowerError is one
+    except UnsupportedTowerError as error:
+        if not any_tower:
+            raise TrainingError(f"{settings.model}: {error}") from error
+    except ValueError as error:
         raise TrainingError(f"{settings.model}: {error}") from error
+    config = _model_config(settings.model)
+    length = settings.context_length
+    if length is not None:
+        stretch_context(clip, length)
+        config = {**config, "text_cfg": {**config["text_cfg"], "context_length": length}}
     preprocess = cast(Any, clip.visual).preprocess_cfg
     # Images are squashed here, whatever the weights were first trained with.
     prepared: dict[str, Any] = {name: list(preprocess[name]) for name in ("mean", "std")}
@@ -89,10 +100,10 @@ def load_model(settings: ModelSettings, *, seed: int = 0) -> LoadedModel:
     return LoadedModel(
         name=settings.model,
         clip=clip.eval(),
-        tokenize=open_clip.get_tokenizer(settings.model),
+        tokenize=open_clip.get_tokenizer(settings.model, context_length=length),
         mean=tuple(preprocess["mean"]),
         std=tuple(preprocess["std"]),
-        config={"model_cfg": _model_config(settings.model), "preprocess_cfg": prepared},
+        config={"model_cfg": config, "preprocess_cfg": prepared},
     )
 
 

@@ -25,6 +25,8 @@ class Inputs(NamedTuple):
     """`[c, L]` int64; None where the text tower is frozen."""
     region_tokens: Tensor | None
     """`[n, L]` int64; None where the text tower is frozen."""
+    negative_tokens: Tensor | None
+    """`[h, L]` int64, of hard negatives; None where the text tower is frozen."""
 
 
 class Features(NamedTuple):
@@ -40,6 +42,8 @@ class Features(NamedTuple):
     """`[c, D]`."""
     region_text: Tensor | None
     """`[n, D]`."""
+    negative_text: Tensor | None = None
+    """`[h, D]`: of hard negatives."""
 
 
 class Student(nn.Module):
@@ -62,11 +66,11 @@ class Student(nn.Module):
         if inputs.crops is not None and teacher in ("live", "detached"):
             with torch.set_grad_enabled(teacher == "live" and torch.is_grad_enabled()):
                 crop = embed_crops(self.backbone, inputs.crops)
-        image_text = region_text = None
-        if inputs.image_tokens is not None and inputs.region_tokens is not None:
-            text = encode_text(self.clip, torch.cat([inputs.image_tokens, inputs.region_tokens]))
-            image_text, region_text = text.split([len(inputs.image_tokens), len(inputs.region_tokens)])
-        return Features(normalise(embeddings.image_features), roi, crop, image_text, region_text)
+        tokens = [t for t in (inputs.image_tokens, inputs.region_tokens, inputs.negative_tokens) if t is not None]
+        texts: list[Tensor | None] = [None, None, None]
+        if tokens:
+            texts = [*encode_text(self.clip, torch.cat(tokens)).split([len(of_kind) for of_kind in tokens])]
+        return Features(normalise(embeddings.image_features), roi, crop, *texts)
 
 
 def embed_crops(backbone: Backbone, crops: Tensor) -> Tensor:

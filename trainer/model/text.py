@@ -59,15 +59,22 @@ class FrozenText:
         device: torch.device,
         images: bool = True,
         regions: bool = True,
+        negatives: bool = False,
         watch: Callable[[int, int], None] = lambda done, total: None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """Embed what the cache lacks, each process its share. All processes must call it.
 
-        `images` and `regions` say whose captions are looked at. `watch` is told how many of how many texts are done.
-        Raises InterruptedRunError where any process is `stopping`.
+        `images`, `regions` and `negatives` say whether captions of images, those of regions and hard negatives are
+        looked at. `watch` is told how many of how many texts are done. Raises InterruptedRunError where any process is
+        `stopping`.
         """
-        texts, image_at, region_at = _distinct(index, images, regions)
+        columns = [
+            index.image_captions if images else None,
+            index.region_captions if regions else None,
+            index.negatives if negatives else None,
+        ]
+        texts, places = _distinct([column for column in columns if column is not None])
         digests = _digests(texts)
         dim = embed_texts(model, [""], device).shape[1]
         self._cache = TextCache(cache_folder, tower=tower_fingerprint(model), dim=dim)
@@ -84,27 +91,29 @@ class FrozenText:
         if not all(row[0] for row in exchange_counts([int(done)], device)):
             raise InterruptedRunError("interrupted before the first step; the same command goes on from there")
         self._cache.refresh()
-        rows = np.append(self._cache.rows(digests), -1)
-        self._image_rows, self._region_rows = rows[image_at], rows[region_at]
+        rows = self._cache.rows(digests)
+        left = iter(places)
+        nothing = np.zeros(0, np.int64)
+        self._rows = [nothing if column is None else rows[next(left)] for column in columns]
 
-    def features(self, image_index: Tensor, region_index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `[c, D]` and `[n, D]` float32 features of the captions of images and of regions, on the host."""
-        pairs = ((image_index, self._image_rows), (region_index, self._region_rows))
-        image, region = (torch.from_numpy(self._cache.features(rows[index.numpy()])) for index, rows in pairs)
-        return image, region
+    def features(self, indices: Sequence[Tensor]) -> list[Tensor]:
+        """Return `[n, D]` float32 features for each of the three `indices`, on the host.
+
+        They are rows of the index's captions of images, captions of regions, and hard negatives.
+        """
+        pairs = zip(indices, self._rows, strict=True)
+        return [torch.from_numpy(self._cache.features(rows[index.numpy()])) for index, rows in pairs]
 
 
-def _distinct(
-    index: SampleIndex, images: bool, regions: bool
-) -> tuple[pa.Array, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the distinct texts, and where each image's and each region's caption is among them (-1 for none)."""
-    if not images and not regions:
-        return pa.array([], pa.string()), np.zeros(0, np.int64), np.zeros(0, np.int64)
-    num_images = len(index) if images else 0
-    chunks = (index.image_captions.chunks if images else []) + (index.region_captions.chunks if regions else [])
+def _distinct(columns: Sequence[pa.ChunkedArray]) -> tuple[pa.Array, list[npt.NDArray[np.int64]]]:
+    """Return the distinct texts of columns, and where each row of each column is among them."""
+    chunks = [chunk for column in columns for chunk in column.chunks]
+    if not chunks:
+        return pa.array([], pa.string()), [np.zeros(0, np.int64) for _ in columns]
     encoded = pa.chunked_array(chunks, type=pa.string()).dictionary_encode().unify_dictionaries()
-    at = np.concatenate([chunk.indices.fill_null(-1).to_numpy().astype(np.int64) for chunk in encoded.chunks])
-    return encoded.chunk(0).dictionary, at[:num_images], at[num_images:]
+    at = np.concatenate([chunk.indices.to_numpy().astype(np.int64) for chunk in encoded.chunks])
+    ends = np.cumsum([len(column) for column in columns])
+    return encoded.chunk(0).dictionary, np.split(at, ends[:-1])
 
 
 def _digests(texts: pa.Array) -> npt.NDArray[Any]:
@@ -122,11 +131,11 @@ class TrainedText:
         self._index, self._tokenize = index, tokenize
         self._length = tokenize([""]).shape[1]
 
-    def tokens(self, image_index: Tensor, region_index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `[c, L]` and `[n, L]` int64 tokens of the captions of images and of regions, on the host."""
-        pairs = ((self._index.image_captions, image_index), (self._index.region_captions, region_index))
-        texts = [column.take(pa.array(index.numpy())).to_pylist() for column, index in pairs]
-        image, region = (
-            self._tokenize(of_kind) if of_kind else torch.zeros(0, self._length, dtype=torch.int64) for of_kind in texts
-        )
-        return image, region
+    def tokens(self, indices: Sequence[Tensor]) -> list[Tensor]:
+        """Return `[n, L]` int64 tokens for each of the three `indices`, as `FrozenText.features` has them."""
+        index = self._index
+        columns = (index.image_captions, index.region_captions, index.negatives)
+        pairs = zip(columns, indices, strict=True)
+        texts = [column.take(pa.array(rows.numpy())).to_pylist() if len(rows) else [] for column, rows in pairs]
+        nothing = torch.zeros(0, self._length, dtype=torch.int64)
+        return [self._tokenize(of_kind) if of_kind else nothing for of_kind in texts]

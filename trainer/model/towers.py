@@ -241,3 +241,12 @@ def tower_of(visual: nn.Module) -> Tower:
     if isinstance(visual, VisionTransformer):
         return VitTower(visual)
     raise UnsupportedTowerError(f"a vision tower of class {type(visual).__name__}; there is EVA02's, and OpenAI's ViT")
+
+
+def can_be_taken_apart(visual: nn.Module) -> bool:
+    """Say whether a model's `visual` is a tower that is known here, with a dense map."""
+    try:
+        tower_of(visual)
+    except UnsupportedTowerError:
+        return False
+    return True

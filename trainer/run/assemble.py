@@ -73,6 +73,7 @@ def assemble(
         source = TrainedText(index, model.tokenize)
     else:
         compared = {"images": objective.compares_images, "regions": objective.compares_regions}
+        compared["negatives"] = objective.uses_negatives
         source = FrozenText(index, model, text_cache, device=device, **compared, watch=watch_texts, stopping=stopping)
     teacher = None
     if objective.distills and recipe.loss.teacher in ("ema", "frozen"):
@@ -116,7 +117,12 @@ def losses_of_data(recipe: TrainRecipe, index: SampleIndex) -> LossSettings:
     if not index.has_caption.any():
         left["global_weight"] = 0
     if not index.num_regions:
-        left["region_weight"] = left["distill_weight"] = 0
+        left["region_weight"] = left["distill_weight"] = left["hard_negative_weight"] = 0
+    if left["hard_negative_weight"] and index.negatives is None:
+        raise TrainingError(
+            "--hard-negative-weight: the data have no hard negatives; make them by `fineclip hard-negatives DATA --as "
+            "NAME`, and give --overlay NAME"
+        )
     if not any(left[f"{name}_weight"] for name in ("global", "region", "distill")):
         raise TrainingError(
             "nothing to train on: "

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 from schemas.dataset import Dataset
-from trainer.data.index import build_index
 from trainer.errors import TrainingError
 from trainer.evaluate.embed import embed
-from trainer.evaluate.settings import EvaluateSettings, Task
+from trainer.evaluate.metrics import Scores
+from trainer.evaluate.read.shards import read
+from trainer.evaluate.settings import EvaluateSettings, RegionFeature, Task, TruthSettings
 from trainer.evaluate.tasks import EVALUATORS
 from trainer.evaluate.texts import TextEncoder
 from trainer.run.assemble import Parts
@@ -24,19 +25,20 @@ def held_out_evaluation(dataset: Dataset, settings: TrainSettings) -> Evaluation
     split = "val" if any(shard.split == "val" for shard in held_out.shards) else "train"
     if settings.eval_data is None and split == "train":
         raise TrainingError("--eval-every: the data has no val shards; give --eval-data")
-    index = build_index(held_out, split)
-    tasks: list[Task] = ["region-retrieval"] if index.num_regions else []
-    if index.has_caption.any():
+    truth = read(held_out, split, TruthSettings())
+    tasks: list[Task] = ["region-retrieval"] if truth.num_regions else []
+    if len(truth.captions):
         tasks.append("retrieval")
     if not tasks:
         raise TrainingError("--eval-every: the held-out data has neither regions nor captions")
     how = EvaluateSettings(workers=min(settings.workers, 2))
 
     def evaluated(parts: Parts) -> dict[str, float]:
-        step, regions = parts.step, "region-retrieval" in tasks
-        backbone = step.student.backbone
-        embedded = embed(backbone, step.preparation, held_out, index, settings=how, regions=regions, device=step.device)
+        step, tower = parts.step, parts.step.student.backbone
+        features: list[RegionFeature] = ["roi"] if "region-retrieval" in tasks else []
+        embedded = embed(tower, step.preparation, truth, settings=how, features=features, device=step.device)
         encoder = TextEncoder(model=parts.model, device=step.device)
-        return {name: value for task in tasks for name, value in EVALUATORS[task].run(embedded, encoder)}
+        found = (metric for task in tasks for metric in EVALUATORS[task].run(embedded, encoder))
+        return {name: value.value if isinstance(value, Scores) else value for name, value in found}
 
     return evaluated

@@ -1,6 +1,7 @@
 """What a run reports: a JSON line a logged step, TensorBoard's files, and a line on the terminal.
 
-RUN/metrics.jsonl    step, samples_seen, global_loss, region_loss, distill_loss, loss, lr, images_per_s, duplicate_rate
+RUN/metrics.jsonl    step, samples_seen, global_loss, region_loss, distill_loss, hard_negative_loss, loss, lr,
+                         images_per_s, duplicate_rate
 RUN/evaluation.jsonl step and the metrics of each evaluation
 RUN/skipped.jsonl    step, key and why, for samples that could not be used (skipped-1.jsonl: of process 1, ...)
 """
@@ -25,6 +26,7 @@ class LoggedStep(msgspec.Struct, frozen=True, kw_only=True):
     global_loss: float | None
     region_loss: float | None
     distill_loss: float | None
+    hard_negative_loss: float | None = None
     loss: float
     """The weighted sum."""
     lr: float
@@ -84,7 +86,7 @@ class TrainLog:
         seconds = self._seconds_a_step(line.step)
         left = "" if seconds is None else f", {_duration((self._num_steps - line.step) * seconds)} left"
         losses = ", ".join(
-            f"{name} {value:.4f}" for name in ("global", "region", "distill")
+            f"{name} {value:.4f}" for name in ("global", "region", "distill", "hard_negative")
             if (value := getattr(line, f"{name}_loss")) is not None
         )  # fmt: skip
         self._console.print(

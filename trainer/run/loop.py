@@ -21,11 +21,12 @@ from schemas.boxes import area
 from schemas.dataset import Dataset
 from trainer.cores import default_threads
 from trainer.data.batches import Batches, load_batches
-from trainer.data.index import build_index
+from trainer.data.index import SampleIndex, build_index
 from trainer.errors import StoppedError
 from trainer.loss.gather import rank, world_size
+from trainer.model.context import count_cut
 from trainer.model.export import average_weights, export
-from trainer.model.open import load_model
+from trainer.model.open import LoadedModel, load_model
 from trainer.recipes import TrainRecipe
 from trainer.run.assemble import Parts, assemble
 from trainer.run.checkpoints import Checkpoint, check_same_run, load_checkpoint, save_checkpoint
@@ -78,6 +79,7 @@ def train(
         watch_texts=lambda done, total: console.print(f"embedded {done} of {total} texts", highlight=False),
         stopping=lambda: stop.requested,
     )
+    tell_cut_captions(parts.model, index, console)
     batches = Batches(dataset, index, order=recipe.order, samples=recipe.samples, rank=rank(), world_size=world_size())
     loop = TrainLoop(
         out,
@@ -97,6 +99,20 @@ def train(
             state = average_weights({name: t.cpu() for name, t in state.items()}, start, recipe.model.alpha)
         export(state, parts.model, out / MODEL_FOLDER, "local-dir")
     return result
+
+
+def tell_cut_captions(model: LoadedModel, index: SampleIndex, console: Console) -> None:
+    """Say how many captions are longer than the text tower takes."""
+    length = model.tokenize([""]).shape[1]
+    for what, texts in (("images", index.image_captions), ("regions", index.region_captions)):
+        cut = count_cut(texts, model.tokenize, length)
+        if cut.num_cut:
+            about = "about " if cut.is_sample else ""
+            console.print(
+                f"{about}{cut.num_cut} of {cut.num_texts} captions of {what} have more than {length} tokens and are "
+                "cut: --context-length takes longer ones",
+                highlight=False,
+            )
 
 
 class TrainLoop:
@@ -183,7 +199,7 @@ class TrainLoop:
         """Write a line of the log, of all processes' losses together."""
         self._check_finite()
         losses = result.losses
-        names = ("global_loss", "region_loss", "distill_loss", "loss")
+        names = ("global_loss", "region_loss", "distill_loss", "hard_negative_loss", "loss")
         present = [name for name in names if getattr(losses, name) is not None]
         values = torch.stack([getattr(losses, name).float() for name in present])
         if world_size() > 1:

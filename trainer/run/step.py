@@ -84,7 +84,7 @@ class TrainStep:
                 return self._features(inputs)  # 2. features
 
             teacher = self.objective.settings.teacher
-            trained = (True, True, teacher == "live", True, True)
+            trained = (True, True, teacher == "live", True, True, True)
             pieces = None if self.max_images is None else split_batch(batch, self.max_images)
             cache = GradCache(batch, pieces, embed, module=self.module, trained=trained)
             features = cache.embed()
@@ -108,14 +108,16 @@ class TrainStep:
 
     def _inputs(self, batch: LoadedBatch) -> Inputs:
         """Return a batch as the student is given it."""
-        image_tokens, region_tokens = self.texts.tokens(batch)
+        tokens = self.texts.tokens(batch)
+        on_device = [None, None, None] if tokens is None else [of_kind.to(self.device) for of_kind in tokens]
         return Inputs(
             images=self.preparation.images(batch),
             boxes_norm=batch.boxes_norm,
             region_image_index=batch.region_image_index.to(self.device),
             crops=self.preparation.crops(batch) if self.objective.distills else None,
-            image_tokens=None if image_tokens is None else image_tokens.to(self.device),
-            region_tokens=None if region_tokens is None else region_tokens.to(self.device),
+            image_tokens=on_device[0],
+            region_tokens=on_device[1],
+            negative_tokens=on_device[2],
         )
 
     def _features(self, inputs: Inputs) -> Features:

@@ -474,7 +474,7 @@ def test_evaluate_options():
         ["run", "--task", "regions", "zeroshot", "--data", "d", "--out", "o", "--region-feature", "crop"]
     )
     assert options.tasks == ("regions", "zeroshot")
-    assert options.settings.region_feature == "crop"
+    assert options.region_features == ("crop",)
 
 
 def _as_launched(rank: int, port: int, arguments: list[str]) -> None:

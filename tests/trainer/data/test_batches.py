@@ -8,6 +8,7 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -91,6 +92,45 @@ def test_filter_lists_and_missing_captions(tmp_path):
     assert [index.key(i) for i in range(len(index))] == ["a", "b"]
     assert index.has_caption.tolist() == [True, False]
     assert index.region_captions.to_pylist() == ["a shape 1", "b shape 0", "b shape 1"]
+
+
+def several_captions(folder: Path) -> str:
+    """Write a shard whose images have three captions, none and one, and one of which an earlier release wrote."""
+    samples = [tiny_sample(key, num_regions=1, image_caption=None if key == "none" else "one") for key in CAPTIONED]
+    for at, captions in ((0, ["one", "One!", "three"]), (3, [])):
+        record = msgspec.structs.replace(samples[at].record, image_captions=captions)
+        samples[at] = replace(samples[at], record=record)
+    write_shard(str(folder), samples)
+    return str(folder)
+
+
+CAPTIONED = ("many", "none", "single", "older")
+
+
+def test_the_index_has_all_captions(tmp_path):
+    index = build_index(Dataset.open(several_captions(tmp_path)), "train")
+    assert index.caption_start.tolist() == [0, 3, 3, 4, 5]
+    assert index.image_captions.to_pylist() == ["one", "One!", "three", "one", "one"]
+    ids = index.image_text_ids.tolist()
+    assert ids[0] == ids[1] == ids[3] == ids[4] != ids[2]
+    assert index.has_caption.tolist() == [True, False, True, True]
+
+
+def test_a_step_takes_one_caption_of_several_by_seed_and_epoch(tmp_path):
+    dataset = Dataset.open(several_captions(tmp_path))
+    index = build_index(dataset, "train")
+
+    def taken(seed: int) -> list[dict[str, int]]:
+        order = OrderSettings(global_batch_size=4, seed=seed)
+        batches = Batches(dataset, index, order=order, samples=SampleSettings())
+        return [dict(zip(batches[e].keys, batches[e].caption_index.tolist(), strict=True)) for e in range(20)]
+
+    first = taken(0)
+    assert first == taken(0) != taken(1)
+    assert {epoch["many"] for epoch in first} == {0, 1, 2}
+    assert all((epoch["none"], epoch["single"], epoch["older"]) == (-1, 3, 4) for epoch in first)
+    pieces = split_batch(Batches(dataset, index, order=OrderSettings(), samples=SampleSettings())[0], 3)
+    assert [len(piece.caption_index) for piece in pieces] == [3, 1]
 
 
 def test_an_overlay_s_captions_replace_the_shards_own(tmp_path):

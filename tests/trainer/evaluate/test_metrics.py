@@ -1,11 +1,21 @@
 """Metrics on matrices small enough to check by hand."""
 
+import numpy as np
 import pytest
 import torch
 
-from trainer.evaluate.metrics import accuracy_at, classification, mean_class_accuracy, recall_at
+from trainer.evaluate.intervals import interval
+from trainer.evaluate.metrics import Scores, accuracy_at, classification, recall_at
 
 SIMILARITIES = torch.tensor([[0.9, 0.1, 0.5], [0.2, 0.3, 0.8], [0.4, 0.4, 0.1]])
+
+
+def scores(hits: list[int], images: list[int], classes: list[int] | None = None) -> Scores:
+    return Scores(
+        hits=np.array(hits, dtype=np.float64),
+        images=np.array(images),
+        classes=None if classes is None else np.array(classes),
+    )
 
 
 def test_accuracy():
@@ -16,8 +26,9 @@ def test_accuracy():
 
 
 def test_mean_over_classes():
-    hits, labels = torch.tensor([True, True, False, True]), torch.tensor([0, 0, 0, 5])
-    assert mean_class_accuracy(hits, labels) == pytest.approx((2 / 3 + 1) / 2)
+    assert scores([1, 1, 0, 1], [0, 1, 2, 3], [0, 0, 0, 5]).value == pytest.approx((2 / 3 + 1) / 2)
+    assert scores([1, 1, 0, 1], [0, 1, 2, 3]).value == 3 / 4
+    assert np.isnan(scores([], []).value)
 
 
 def test_recall_counts_any_match():
@@ -34,8 +45,10 @@ def test_constant_similarities_find_nothing():
 
 
 def test_classification_names():
-    found = classification(SIMILARITIES, torch.tensor([0, 1, 0]), "region", ks=(1, 2))
-    assert found == {
+    class_features, labels = torch.eye(3), torch.tensor([0, 1, 0])
+    found = dict(classification(SIMILARITIES, class_features, labels, np.arange(3), "region", ks=(1, 2)))
+    values = {name: value.value if isinstance(value, Scores) else value for name, value in found.items()}
+    assert values == {
         "region_accuracy@1": pytest.approx(1 / 3),
         "region_mean_class_accuracy@1": pytest.approx((1 / 2 + 0) / 2),
         "region_accuracy@2": 1.0,
@@ -43,3 +56,38 @@ def test_classification_names():
         "region_chance@1": pytest.approx(1 / 3),
         "region_chance@2": pytest.approx(2 / 3),
     }
+
+
+def test_an_interval_holds_what_the_mean_of_so_many_images_may_be():
+    generator = np.random.default_rng(1)
+    hits = generator.integers(0, 2, 400).tolist()
+    low, high = interval(scores(hits, list(range(400))), resamples=2000, seed=0)
+    half = 1.96 * np.sqrt(0.25 / 400)
+    assert (low, high) == pytest.approx((np.mean(hits) - half, np.mean(hits) + half), abs=0.006)
+    assert interval(scores(hits, list(range(400))), resamples=2000, seed=0) == (low, high)
+    assert interval(scores(hits, list(range(400))), resamples=2000, seed=1) != (low, high)
+
+
+def test_rows_of_one_image_are_drawn_together():
+    hits = [1] * 10 + [0] * 10
+    apart, together = (
+        interval(scores(hits, images), resamples=500, seed=0) for images in (range(20), [0] * 10 + [1] * 10)
+    )
+    assert 0.2 < apart[0] < apart[1] < 0.8
+    assert together == (0, 1)
+
+
+def test_an_interval_over_classes_is_that_of_resampled_rows():
+    found = scores([1, 0, 1, 1, 0, 0], [0, 0, 1, 2, 2, 3], [0, 1, 0, 1, 1, 0])
+    low, high = interval(found, resamples=300, seed=3)
+    generator, values = np.random.default_rng(3), []
+    for _ in range(300):
+        drawn = generator.integers(4, size=4)
+        rows = np.concatenate([np.flatnonzero(found.images == image) for image in drawn])
+        values.append(Scores(hits=found.hits[rows], images=found.images[rows], classes=found.classes[rows]).value)
+    assert (low, high) == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])))
+
+
+def test_there_is_no_interval_of_one_image_or_without_resamples():
+    assert interval(scores([1, 0], [7, 7]), resamples=10, seed=0) is None
+    assert interval(scores([1, 0], [7, 8]), resamples=0, seed=0) is None

@@ -11,6 +11,7 @@ from trainer.loss.losses import (
     contrastive_loss,
     distill_loss,
     duplicate_rate,
+    hard_negative_loss,
     sample_concepts,
 )
 from trainer.loss.official import mean_of_means, scale_gradient
@@ -30,6 +31,20 @@ def loss(images: Tensor, texts: Tensor, ids: Tensor = DISTINCT, duplicate_text: 
 
 def log_softmax(own: float, other: float) -> float:
     return math.log(math.exp(own) / (math.exp(own) + math.exp(other)))
+
+
+def test_hard_negatives_are_told_from_the_own_text():
+    # The first region has one hard negative, the second none, so the sum is the first one's; of four regions in all.
+    found = hard_negative_loss(EYE, TILTED, EYE[1:], torch.tensor([0]), logit_multiplier=SCALE, num_regions=4)
+    assert float(found) == pytest.approx(-log_softmax(2 * 0.6, 0.0) / 4, abs=1e-12)
+    both = hard_negative_loss(
+        EYE, TILTED, torch.cat([EYE, EYE]), torch.tensor([0, 0, 1, 1]), logit_multiplier=100 * SCALE, num_regions=1
+    )
+    # The first region's own text loses by 80, which overflows nothing; the second's is as near as a wrong one.
+    assert float(both) == pytest.approx(200 * 0.4 + math.log(2), rel=1e-9)
+    nobody = torch.zeros(0, dtype=torch.int64)
+    none = hard_negative_loss(EYE, EYE, EYE[:0], nobody, logit_multiplier=SCALE, num_regions=0)
+    assert float(none) == 0
 
 
 def test_orthogonal_pairs():

@@ -129,12 +129,13 @@ def test_features_are_the_tower_s(tmp_path):
     frozen = FrozenText(index, model, str(tmp_path / "cache"), device=torch.device("cpu"))
     trained = TrainedText(index, model.tokenize)
     images, regions = torch.tensor([4, 0]), torch.tensor([5, 0, 1])
-    image, region = frozen.features(images, regions)
+    none = images[:0]
+    image, region, negatives = frozen.features([images, regions, none])
     with torch.no_grad():
-        expected = encode_text(model.clip, torch.cat(trained.tokens(images, regions)))
+        expected = encode_text(model.clip, torch.cat(trained.tokens([images, regions, none])))
     assert torch.allclose(torch.cat([image, region]), expected, atol=1e-3)
-    assert len(image) == 2
-    assert [tokens.shape for tokens in trained.tokens(images[:0], regions[:0])] == [(0, 16), (0, 16)]
+    assert (len(image), len(negatives)) == (2, 0)
+    assert [tokens.shape for tokens in trained.tokens([none, none, none])] == [(0, 16), (0, 16), (0, 16)]
 
 
 def test_the_fingerprint_is_the_text_tower_s_alone():

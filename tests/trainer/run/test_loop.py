@@ -31,9 +31,8 @@ from trainer.run.stop import StopRequest
 from trainer.run.train_settings import TrainResult, TrainSettings
 
 RUN = TrainSettings(workers=0, log_every=1, checkpoint_every=2, device="cpu", threads=1)
-KEYS = (
-    "step samples_seen global_loss region_loss distill_loss loss lr images_per_s duplicate_rate".split()  # noqa: SIM905
-)
+LOSSES = ["global_loss", "region_loss", "distill_loss", "hard_negative_loss", "loss"]
+KEYS = ["step", "samples_seen", *LOSSES, "lr", "images_per_s", "duplicate_rate"]
 
 
 @pytest.fixture(scope="module")

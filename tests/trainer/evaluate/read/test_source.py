@@ -1,0 +1,71 @@
+"""Data by kind: captions for retrieval, FG-OVD's questions, and what is wrong with a name."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.evaluate.coco_files import CAPTIONS, write_coco, write_fgovd, write_lists
+from trainer.errors import TrainingError
+from trainer.evaluate.read.source import Wanted, default_templates, open_truth
+from trainer.evaluate.settings import TruthSettings
+from trainer.evaluate.truth import Truth
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("files")
+    write_coco(path)
+    write_fgovd(path)
+    write_lists(path)
+    return path
+
+
+def truth_of(data: str) -> Truth:
+    return open_truth(data, split="train", settings=TruthSettings(), wanted=Wanted(wrong=True))
+
+
+@pytest.mark.parametrize("name", ["list.json", "results.token"])
+def test_lists_of_captions(folder, name):
+    truth = truth_of(f"captions:{folder}/{name}?images={folder}/val2017")
+    assert list(truth.captions) == [caption for captions in CAPTIONS.values() for caption in captions]
+    assert truth.caption_start.tolist() == [0, 2, 5, 6]
+    assert truth.images.read(0)[:2] == b"\xff\xd8"
+
+
+def test_a_split_of_karpathy_s(folder):
+    truth = truth_of(f"karpathy:{folder}/dataset_coco.json")
+    assert truth.caption_start.tolist() == [0, 2, 5]
+    assert len(truth_of(f"karpathy:{folder}/dataset_coco.json?split=train").images) == 1
+    with pytest.raises(TrainingError, match="no image is of the split 'val'"):
+        truth_of(f"karpathy:{folder}/dataset_coco.json?split=val")
+
+
+@pytest.mark.parametrize("name", ["hard.json", "hard.jsonl"])
+def test_fgovd_in_its_own_format_and_fg_clip_s(folder, name):
+    images = folder / "val2017" if name == "hard.json" else folder
+    truth = truth_of(f"fgovd:{folder}/{name}?images={images}")
+    assert truth.boxes.tolist() == [[4, 6, 24, 16], [30, 20, 42, 36], [5, 30, 35, 55]]
+    assert list(truth.region_captions) == ["a red cat", "a yellow light", "a red cat"]
+    assert truth.alternatives.start.tolist() == [0, 2, 3, 5]
+    assert list(truth.alternatives.captions[:3]) == ["a blue cat", "a green cat", "a pink light"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("cocoo:a.json", "no such kind of data: cocoo; there are coco, karpathy, captions, fgovd, and folders"),
+        ("coco:" + "a" * 300 + ".json", "File name too long"),
+        ("coco:a.json?image=b", "'image=b' is none of its options once: images, captions, segments"),
+        ("captions:{}/instances.json", "is not FILE#NUMBER, a tab"),
+        ("karpathy:{}/captions.json", "not one of Karpathy's files"),
+        ("fgovd:{}/captions.json", "not FG-OVD's JSON"),
+        ("fgovd:{}/gone.json", "No such file"),
+    ],
+)
+def test_what_is_wrong_is_told(folder, data, message):
+    with pytest.raises(TrainingError, match=message):
+        truth_of(data.format(folder))
+
+
+def test_coco_is_measured_with_vild_s_sentences():
+    assert (default_templates("coco:a.json"), default_templates("some/folder")) == ("vild", "short")
