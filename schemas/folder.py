@@ -116,8 +116,10 @@ class Folder:
                 entries = fs.ls(self._root, detail=True)
         except NotImplementedError:
             return None
-        except (FileNotFoundError, NotADirectoryError) as error:
+        except FileNotFoundError as error:
             raise DatasetError(f"{self.url}: no such folder; give the OUTPUT of `fineclip annotate`") from error
+        except NotADirectoryError as error:
+            raise DatasetError(f"{self.url}: a file, no folder; give the OUTPUT of `fineclip annotate`") from error
         if [entry["name"] for entry in entries if entry["type"] == "file"] == [self._root]:
             raise DatasetError(f"{self.url}: a file, no folder; give the OUTPUT of `fineclip annotate`")
         named = ((entry["name"].rsplit("/", 1)[-1], entry) for entry in entries if entry["type"] != "directory")

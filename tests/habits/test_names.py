@@ -304,7 +304,7 @@ def test_a_disk_that_fails_is_the_inputs_and_not_outputs(tmp_path: Path, monkeyp
     monkeypatch.setattr("pipeline.read.location.walk", failing)
     monkeypatch.setattr("schemas.store_errors._BACK_OFF_S", 0)
     outcome = run("annotate", f"folder:{tmp_path}/in", tmp_path / "out", *CHEAP)
-    assert outcome.code == 2
+    assert outcome.code == 5
     assert f"{tmp_path}/in/a.jpg: Input/output error" in outcome.err
 
 
@@ -327,7 +327,7 @@ def test_a_disk_that_fails_while_reading_is_the_inputs_after_some_tries(
     monkeypatch.setattr("pipeline.read.location.open_file", failing)
     monkeypatch.setattr("schemas.store_errors._BACK_OFF_S", 0)
     outcome = run("annotate", tmp_path / "in", tmp_path / "out", *CHEAP)
-    assert outcome.code == 2, outcome
+    assert outcome.code == 5, outcome
     assert "0.tar: Input/output error" in outcome.err
     assert len(tries) == 3
     monkeypatch.undo()

@@ -215,7 +215,8 @@ def test_captions_have_single_spaces(make: Make, tmp_path: Path) -> None:
 
 
 def test_where_regions_are_rare_few_samples_wait(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step, "_WINDOW", 3)
+    monkeypatch.setattr(step, "_LEAST_WINDOW", 3)
+    monkeypatch.setattr(step, "_WINDOW_A_PLACE", 0)
     sparse = [members(f"k{i}", boxes=[(0, 0, 20, 20)] if i % 2 == 0 else ()) for i in range(9)]
     captioner = FakeCaptioner(batch_size=64)
     annotator = make(sparse, captioner=captioner)
