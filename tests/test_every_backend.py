@@ -16,7 +16,7 @@ from tests.caption_server import FakeCaptionServer
 from tests.random_captioners import random_qwen2_vl
 from tests.random_detectors import DETECTORS, random_detector
 from tests.random_grounders import GROUNDERS, random_grounder, random_sam3
-from tests.random_models import random_fastsam, random_rpn, random_sam
+from tests.random_models import random_fastsam, random_libreyolo, random_rpn, random_sam
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -28,6 +28,8 @@ def proposers(tmp_path_factory: pytest.TempPathFactory) -> Flags:
     folder = tmp_path_factory.mktemp("proposers")
     fastsam = folder / "FastSAM-s.pt"
     fastsam_sha256 = random_fastsam(fastsam)
+    yolov9 = folder / "yolov9t.safetensors"
+    random_libreyolo(yolov9)
     rpn = "fasterrcnn_mobilenet_v3_large_320_fpn"
     random_rpn(folder / "rpn.pth", model=rpn)
     random_sam(folder / "sam")
@@ -38,7 +40,11 @@ def proposers(tmp_path_factory: pytest.TempPathFactory) -> Flags:
     return {
         "manual": (),
         "selective_search": ("--propose.working-side", "64"),
-        "yolov9": ("--propose.model", "mini", "--propose.engine", "libreyolo", "--propose.image-side", "256"),
+        "yolov9": (
+            *("--propose.model", str(yolov9), "--propose.engine", "libreyolo", "--propose.image-side", "128"),
+            *("--propose.min-score", "1e-6", *few),
+        ),
+        "detr": ("--propose.model", "mini"),
         "fastsam": (
             *("--propose.model", str(fastsam), "--propose.sha256", fastsam_sha256, "--propose.image-side", "128"),
             *("--propose.min-score", "1e-6", *few),

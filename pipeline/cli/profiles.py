@@ -32,14 +32,12 @@ PROFILES = {
         },
     ),
     "mini": Profile(
-        proposer="yolov9",
+        proposer="detr",
         captioner="blip2",
-        summary="the same code with the small models that ship: for synthetic scenes only",
+        summary="a D-FINE and a BLIP-2 of 4 MB that ship: for synthetic scenes only",
         defaults={
             "propose.model": "mini",
-            "propose.engine": "libreyolo",
-            "propose.image_side": 256,
-            "propose.max_iou": 0.5,
+            "propose.min_score": 0.3,
             "caption.model": "mini",
             "caption.dtype": "float32",
             "caption.max_new_tokens": 12,

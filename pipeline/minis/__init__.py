@@ -4,7 +4,7 @@
     batches    scenes and their crops as training batches
     heads      what teaches a small vision tower to see shapes
     tokens     the small BPE of captioner and clip
-    detector   YOLOv9-t, one class
+    detector   D-FINE, one class
     captioner  BLIP-2 with an OPT head
     clip       a CLIP of open_clip
     evaluate   figures on fresh scenes, and whether a repeated training lies where the card says

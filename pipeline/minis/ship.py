@@ -23,7 +23,7 @@ NUM_TEST_SCENES = 500
 TEST_SEED = 1
 
 _LIBRARIES = {
-    "detector": ("torch", "libreyolo"),
+    "detector": ("torch", "transformers"),
     "captioner": ("torch", "transformers", "tokenizers"),
     "clip": ("torch", "open_clip_torch", "tokenizers"),
 }

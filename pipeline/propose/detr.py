@@ -29,6 +29,7 @@ from schemas.boxes import as_boxes
 if TYPE_CHECKING:  # planning must not import torch
     from torch import Tensor
 
+_MINI = "detector"
 _NO_NAME = re.compile(r"LABEL_\d+|N/A|")
 """What stands where a class has no name: transformers' own invention, and the gaps in COCO's numbers."""
 
@@ -38,7 +39,7 @@ class DetrConfig:
     """Settings of `detr`; the image's size and the rest of the input are the model's own."""
 
     model: str = "ustc-community/dfine-medium-obj2coco"
-    """A hub id (docs/models.md has a table), or a local folder in the hub's layout."""
+    """A hub id (docs/models.md has a table), a local folder in the hub's layout, or `mini` (synthetic scenes only)."""
     revision: str | None = None
     """The hub's branch, tag or commit; its newest when not given."""
     dtype: Dtype = "float32"
@@ -102,7 +103,7 @@ class Detr(PretrainedProposer):
     @staticmethod
     def licenses(config: DetrConfig) -> tuple[Licensed, ...]:
         """Return the terms of transformers and of the weights."""
-        return (TRANSFORMERS, model_license(config.model, stated=config.license))
+        return (TRANSFORMERS, model_license(config.model, mini=_MINI, stated=config.license))
 
 
 def _find(config: DetrConfig) -> ModelFiles:
@@ -110,4 +111,4 @@ def _find(config: DetrConfig) -> ModelFiles:
 
     types = {*modeling_auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES}
     others = "; models that are asked by text are for --proposer grounding"
-    return find_files(config.model, config.revision, types=types, what="a detector", instead=others)
+    return find_files(config.model, config.revision, mini=_MINI, types=types, what="a detector", instead=others)

@@ -1,6 +1,6 @@
 """libreyolo's YOLOv9 (MIT by its own metadata): checkpoints loaded strictly, without running code, and boxes found.
 
-`yolov9` imports this module where that engine was asked for; `mini` is a checkpoint like any other.
+`yolov9` imports this module where that engine was asked for.
 """
 
 from pathlib import Path
@@ -13,29 +13,26 @@ from torch import Tensor
 
 from pipeline.models.state_dict import WeightsError, fit_strictly
 
-_MINI_FILE = "model.safetensors"
-"""Of a mini's folder."""
 
 
 def load(path: Path, *, device: str = "cpu") -> LibreYOLO9:
-    """Return libreyolo's predictor with the weights at `path`, in eval mode: a mini's folder, or a checkpoint's file.
+    """Return libreyolo's predictor with the weights at `path`, in eval mode.
 
     Size and number of classes are read from the weights; a .pt is read without running code. Raises WeightsError
     unless they are those of a YOLOv9 and all fit.
     """
-    file = path / _MINI_FILE if path.is_dir() else path
-    if file.suffix == ".safetensors":
-        checkpoint: dict[str, Any] = {"model": load_file(file)}
+    if path.suffix == ".safetensors":
+        checkpoint: dict[str, Any] = {"model": load_file(path)}
     else:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     tensors = checkpoint.get("model", checkpoint)
     # Published checkpoints hold the branches that training alone uses too.
     state = {key: value for key, value in tensors.items() if not key.startswith(("aux.", "aux_head."))}
     size, num_classes = LibreYOLO9.detect_size(state), LibreYOLO9.detect_nb_classes(state)
     if size is None or num_classes is None:
-        raise WeightsError(f"{file} is not a YOLOv9 of libreyolo's, which has the variants t, s, m and c")
+        raise WeightsError(f"{path} is not a YOLOv9 of libreyolo's, which has the variants t, s, m and c")
     predictor = LibreYOLO9(None, size=size, nb_classes=num_classes, device=device)
-    fit_strictly(predictor.model, state, file)
+    fit_strictly(predictor.model, state, path)
     names = {int(index): str(name) for index, name in checkpoint.get("names", {}).items()}
     predictor.names = names or ({0: "object"} if num_classes == 1 else predictor.names)
     # A fresh model is in train mode, and gives raw maps.

@@ -61,13 +61,15 @@ class Inputs:
         return tuple((name, tuple(tensor.shape)) for name, tensor in sorted(self.tensors.items()))
 
 
-def find_files(model: str, revision: str | None, *, types: Collection[str], what: str, instead: str = "") -> ModelFiles:
-    """Return the files of `model`, a local folder or a hub id, checked without loading anything.
+def find_files(
+    model: str, revision: str | None, *, types: Collection[str], what: str, instead: str = "", mini: str | None = None
+) -> ModelFiles:
+    """Return the files of `model`, a local folder, a hub id, or `mini` (which ships as that), checked without loading.
 
     Raises WeightsNotFoundError, and SettingError where they are not those of a model of one of `types` (transformers'
     names) with its processor; `what` says what such a model does, `instead` what takes others.
     """
-    files = find_model(model, mini=None, flag=FLAG, revision=revision)
+    files = find_model(model, mini=mini, flag=FLAG, revision=revision)
     if not files.path.is_dir():
         raise WeightsNotFoundError(
             f"{FLAG} {model}: is a file; give the folder that holds it, its config.json and preprocessor_config.json"

@@ -2,7 +2,7 @@
 `libreyolo` (MIT by its own metadata). Both get letterboxed squares, so their own resizing has nothing left to do.
 
     ultralytics   t, s, m, c, e: a pickled .pt, whose hash the user must name
-    libreyolo     t, s, m, c: .safetensors, or a .pt that is read without running code; `mini` is a t of one class
+    libreyolo     t, s, m, c: .safetensors, or a .pt that is read without running code
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from pipeline.backends import require
 from pipeline.models.device import CPU, Device, same_threads
 from pipeline.models.licenses import LIBREYOLO, ULTRALYTICS, Licensed, model_license
-from pipeline.models.weights import ModelFiles, WeightsNotFoundError, check_pickled, find_file, find_model
+from pipeline.models.weights import ModelFiles, check_pickled, find_file
 from pipeline.propose.letterbox import check_side
 from pipeline.propose.nms import suppressed
 from pipeline.propose.squares import SquaredProposer, Squares, as_input
@@ -42,8 +42,7 @@ class Yolov9Config:
     """
 
     model: str = "yolov9c.pt"
-    """Weights: a local file of the engine's (ultralytics: variants t to e, libreyolo: t to c), or `mini` (libreyolo,
-    one class, synthetic scenes only)."""
+    """Weights: a local file of the engine's (ultralytics: variants t to e, libreyolo: t to c)."""
     engine: Literal["ultralytics", "libreyolo"] = "ultralytics"
     """The library that runs the model; their checkpoints are not interchangeable."""
     sha256: str | None = None
@@ -119,18 +118,12 @@ class Yolov9(SquaredProposer):
     @staticmethod
     def licenses(config: Yolov9Config) -> tuple[Licensed, ...]:
         """Return the terms of the engine and of the weights."""
-        is_mini = config.model == "mini" and config.engine == "libreyolo"
         code = ULTRALYTICS if config.engine == "ultralytics" else LIBREYOLO
-        return (code, model_license(config.model, origin="mini" if is_mini else "path", stated=config.license))
+        return (code, model_license(config.model, origin="path", stated=config.license))
 
 
 def _find(config: Yolov9Config) -> ModelFiles:
-    if config.model == "mini":
-        if config.engine != "libreyolo":
-            raise WeightsNotFoundError(f"{_FLAG} mini is libreyolo's; give --propose.engine libreyolo")
-        files = find_model("mini", mini="detector", flag=_FLAG)
-    else:
-        files = find_file(config.model, flag=_FLAG, what=_CHECKPOINTS[config.engine])
+    files = find_file(config.model, flag=_FLAG, what=_CHECKPOINTS[config.engine])
     if config.engine == "ultralytics" or config.sha256 is not None:
         check_pickled(files, config.sha256, flag=_FLAG, hash_flag="--propose.sha256")
     return files

@@ -14,6 +14,7 @@ from safetensors.torch import load_file  # noqa: E402
 from pipeline.minis.loop import save_half  # noqa: E402
 from pipeline.models.state_dict import WeightsError, fit_strictly  # noqa: E402
 from pipeline.scenes.words import every_region_caption, parse_region_caption  # noqa: E402
+from tests.builders import decoded_image  # noqa: E402
 
 
 def test_weights_return_in_half_precision(tmp_path):
@@ -129,25 +130,30 @@ class TestClip:
 class TestDetector:
     detector = pytest.importorskip("pipeline.minis.detector")
 
-    def test_a_few_steps_give_a_checkpoint_that_finds_boxes(self, tmp_path):
+    def test_a_few_steps_give_a_checkpoint_that_the_proposer_opens(self, tmp_path):
         recipe = dataclasses.replace(self.detector.DetectorRecipe(), steps=2, batch_size=2, warmup_steps=1)
         self.detector.train(recipe, tmp_path)
-        from pipeline.propose.libreyolo import load
+        from pipeline.propose.detr import Detr, DetrConfig
 
-        predictor = load(tmp_path / "checkpoint")
-        assert not predictor.model.training
-        (boxes,) = self.detector.detect(predictor, [np.zeros((256, 256, 3), np.uint8)], conf=1e-7)
-        assert boxes.shape[1] == 4 and boxes.dtype == np.float32
+        proposer = Detr(DetrConfig(model=str(tmp_path / "checkpoint"), min_score=0))
+        (found,) = proposer.propose([decoded_image(np.zeros((256, 256, 3), np.uint8))])
+        assert found.boxes.shape == (30, 4) and {*found.labels} == {"object"}
         assert json.loads((tmp_path / "curve.jsonl").read_text().splitlines()[-1])["step"] == 2
+        assert sum(file.stat().st_size for file in (tmp_path / "checkpoint").iterdir()) < 2_000_000
 
-    def test_rows_without_an_object_do_not_change_the_loss(self):
+    def test_training_sees_the_pixels_that_the_processor_makes(self):
         from pipeline.minis.batches import scenes_of_step
 
         scenes = scenes_of_step(0, 0, 2)
-        targets = self.detector._targets(scenes)
-        used = max(len(scene.boxes) for scene in scenes)
-        torch.manual_seed(0)
-        trainee = self.detector._Trainee(self.detector.DetectorRecipe())
-        maps = [level.detach() for level in trainee.model(self.detector._images(scenes))]
-        losses = [trainee._loss(maps, rows)["total_loss"].item() for rows in (targets, targets[:, :used])]
-        assert losses[0] == pytest.approx(losses[1])
+        made = self.detector.build_processor()(images=[scene.pixels for scene in scenes], return_tensors="pt")
+        assert torch.allclose(self.detector._images(scenes), made["pixel_values"], atol=1e-6)
+
+    def test_labels_are_centres_and_sides_in_shares_of_the_scene(self):
+        from pipeline.minis.batches import scenes_of_step
+
+        (scene,) = scenes_of_step(0, 0, 1)
+        labels = self.detector._labels(scene)
+        assert labels["class_labels"].tolist() == [0] * len(scene.boxes)
+        for (x, y, width, height), box in zip(labels["boxes"].tolist(), scene.boxes.tolist(), strict=True):
+            corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+            assert [256 * one for one in corners] == pytest.approx(box, abs=1e-3)

@@ -75,8 +75,12 @@ def test_the_terms_of_a_file_do_not_depend_on_its_being_there(name: str):
 def test_the_mini_is_the_one_that_ships_for_the_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mini").mkdir()  # what ships goes before what lies here, as it does where weights are looked for
-    for captioner in (Blip2.licenses(Blip2Config(model="mini")), ClipRule.licenses(ClipRuleConfig(model="mini"))):
-        check_permissive(captioner)
+    for backend in (
+        Detr.licenses(DetrConfig(model="mini")),
+        Blip2.licenses(Blip2Config(model="mini")),
+        ClipRule.licenses(ClipRuleConfig(model="mini")),
+    ):
+        check_permissive(backend)
     for other in (
         Yolov9.licenses(Yolov9Config(model="mini", engine="ultralytics")),
         Vlm.licenses(VlmConfig(model="mini")),
@@ -103,8 +107,7 @@ def test_torchvision_s_own_weights_are_known_and_a_file_given_for_them_is_not():
 
 
 def test_the_minis_are_permissive_and_the_paper_s_models_are_not():
-    detector = Yolov9.licenses(Yolov9Config(model="mini", engine="libreyolo"))
-    check_permissive((*detector, *Blip2.licenses(Blip2Config(model="mini"))))
+    check_permissive((*Detr.licenses(DetrConfig(model="mini")), *Blip2.licenses(Blip2Config(model="mini"))))
     with pytest.raises(LicenseError) as raised:
         check_permissive((*Yolov9.licenses(Yolov9Config()), *Blip2.licenses(Blip2Config())))
     for refused in ("ultralytics (code): AGPL-3.0", "yolov9c.pt (weights)", "Salesforce/blip2-opt-6.7b-coco (weights)"):

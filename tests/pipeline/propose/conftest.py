@@ -4,13 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.propose.detr import Detr, DetrConfig
 from pipeline.propose.fastsam import FastSam, FastSamConfig
 from pipeline.propose.rpn import Rpn, RpnConfig
 from pipeline.propose.sam import Sam, SamConfig
 from pipeline.propose.yolov9 import Yolov9, Yolov9Config
 from pipeline.sample import DecodedImage, Pixels
 from tests.builders import decoded_image
-from tests.random_models import random_fastsam, random_rpn, random_sam, random_yolov9
+from tests.random_models import random_fastsam, random_libreyolo, random_rpn, random_sam, random_yolov9
 
 MakeImage = Callable[..., DecodedImage]
 
@@ -59,8 +60,15 @@ def ultralytics(checkpoints: Path) -> Yolov9:
 
 
 @pytest.fixture(scope="session")
-def mini() -> Yolov9:
-    return Yolov9(Yolov9Config(model="mini", engine="libreyolo", image_side=256, max_iou=0.5))
+def libreyolo(checkpoints: Path) -> Yolov9:
+    path = checkpoints / "yolov9t.safetensors"
+    random_libreyolo(path)
+    return Yolov9(Yolov9Config(model=str(path), engine="libreyolo", image_side=128, min_score=1e-6, max_proposals=5))
+
+
+@pytest.fixture(scope="session")
+def mini() -> Detr:
+    return Detr(DetrConfig(model="mini"))
 
 
 @pytest.fixture(scope="session")
@@ -87,8 +95,8 @@ def sam(checkpoints: Path) -> Sam:
     return Sam(SamConfig(model=str(folder), points_per_side=3, min_stability=0, max_iou=1, max_proposals=9, masks=True))
 
 
-@pytest.fixture(params=["ultralytics", "mini", "fastsam", "rpn", "sam"])
-def model_proposer(request: pytest.FixtureRequest) -> Yolov9 | FastSam | Rpn | Sam:
+@pytest.fixture(params=["ultralytics", "libreyolo", "mini", "fastsam", "rpn", "sam"])
+def model_proposer(request: pytest.FixtureRequest) -> Detr | Yolov9 | FastSam | Rpn | Sam:
     """Each proposer that runs a model."""
-    found: Yolov9 | FastSam | Rpn | Sam = request.getfixturevalue(request.param)
+    found: Detr | Yolov9 | FastSam | Rpn | Sam = request.getfixturevalue(request.param)
     return found

@@ -24,7 +24,7 @@ from tests.random_models import random_libreyolo, random_yolov9
 MakeImage = Callable[..., DecodedImage]
 
 
-@pytest.fixture(params=["ultralytics", "mini"])
+@pytest.fixture(params=["ultralytics", "libreyolo"])
 def proposer(request: pytest.FixtureRequest) -> Yolov9:
     found: Yolov9 = request.getfixturevalue(request.param)
     return found
@@ -126,11 +126,6 @@ def test_a_hash_that_was_given_counts_with_libreyolo_too(tmp_path: Path) -> None
     Yolov9.weights(Yolov9Config(model=str(path), engine="libreyolo", sha256=sha256))
     with pytest.raises(WeightsNotFoundError, match=sha256):
         Yolov9.weights(Yolov9Config(model=str(path), engine="libreyolo", sha256="0" * 64))
-
-
-def test_the_mini_is_not_ultralytics() -> None:
-    with pytest.raises(WeightsNotFoundError, match=r"give --propose\.engine libreyolo"):
-        Yolov9.weights(Yolov9Config(model="mini"))
 
 
 def test_ultralytics_own_predictor_finds_the_same(
