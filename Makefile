@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-faults test-engines test-docker test-envs test-browser lint format bench clean
+.PHONY: demo test test-oldest test-faults test-engines test-docker test-envs test-browser lint format bench clean
 
 demo: .venv/pipeline.installed
 	rm -rf demo
@@ -15,6 +15,10 @@ demo: .venv/pipeline.installed
 
 test: .venv/dev.installed
 	$(BIN)/pytest -m "not faults and not browser and not envs and not engines"
+
+# The same tests with the lowest version of each direct dependency that setup.py allows, in an environment of its own: 7 GB.
+test-oldest: .venv-oldest/installed
+	.venv-oldest/bin/python -m pytest -m "not faults and not browser and not envs and not engines"
 
 # Kills real jobs at named points and at seeded times, and resumes them: minutes.
 test-faults: .venv/dev.installed
@@ -53,20 +57,20 @@ bench: .venv/dev.installed
 	$(BIN)/python -m benchmarks.proposer --random-weights --variant t --side 256
 
 clean:
-	rm -rf .venv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-oldest demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # A stamp for each set of extras: a second run installs nothing, and so works without a network. What would bring a
 # second OpenCV into the environment, which would overwrite the first one's files, is installed without its dependencies.
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+ALONE := libreyolo mss ultralytics-opencv-headless ultralytics-thop
 
-.venv/pipeline.installed: setup.py | .venv/bin/python
+.venv/pipeline.installed: setup.py constraints.txt | .venv/bin/python
 	$(PIP) --editable '.[pipeline,viewer]'
-	$(PIP) --no-deps libreyolo==1.6.0 mss
 	touch $@
 
 .venv/dev.installed: .venv/pipeline.installed
 	$(PIP) --editable '.[pipeline,trainer,viewer,dev]'
-	$(PIP) --no-deps ultralytics-opencv-headless==8.4.190 ultralytics-thop
+	$(PIP) --no-deps $(ALONE)
 	touch $@
 
 # Spark's runner for Beam is pinned to old versions of both, which it does not need.
@@ -77,3 +81,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
+
+.venv-oldest/installed: setup.py constraints.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest --resolution lowest-direct \
+		--editable '.[pipeline,trainer,viewer,dev]'
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest --no-deps --constraint constraints.txt $(ALONE)
+	.venv-oldest/bin/uv pip list --python .venv-oldest
+	touch $@

@@ -2,41 +2,39 @@
 
 Extras keep what a user does not need out of the environment. `[pipeline]`, `[trainer]` and `[viewer]` hold
 permissively licensed packages only; a package whose licence restricts users gets an extra of its own.
+
+Lower bounds are the lowest versions that the tests pass with (`make test-oldest`), so that a cluster's image may bring
+its own torch. Our own installation keeps to the tested set of constraints.txt.
 """
 
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
-SCHEMAS = ["msgspec>=0.20", "numpy>=2", "pyarrow>=20", "fsspec[http]>=2025.5"]
+SCHEMAS = ["msgspec>=0.22", "numpy>=2", "pyarrow>=21", "fsspec[http]>=2025.5"]
 # pillow and zstandard (.tar.zst): plans name sources, so `status`, `doctor` and `view` import the readers too
-COMMAND = ["jsonargparse[signatures]>=4.40", "pillow>=11", "rich>=14", "zstandard>=0.18"]
+COMMAND = ["jsonargparse[signatures]>=4.49", "pillow>=11", "rich>=14", "zstandard>=0.23"]
+# Before 2.10, weights_only could be made to run code. Each torchvision loads with one torch alone, and pins it.
+TORCH = ["torch>=2.10", "torchvision>=0.25", "transformers>=5.9"]
 PIPELINE = [
     "apache-beam==2.77.0",
     "filelock>=3.15",
     "platformdirs>=4",
     "prometheus-client>=0.22",  # --metrics-port; Apache-2.0, without dependencies
     "pycocotools>=2.0.8",
-    "opencv-contrib-python-headless>=4.10",
-    # torchvision's pin is the one that matters: a looser one may be paired with a torch it cannot load with
-    "torch>=2.14",
-    "torchvision>=0.29",
-    "transformers>=5",
-    # what libreyolo imports, which is installed with --no-deps, since its own dependencies would bring a second OpenCV
-    "requests>=2.25",
-    "scipy>=1.7",
-    "open_clip_torch>=3.2",
+    "opencv-contrib-python-headless>=4.10.0.84",  # the first that loads with NumPy 2
+    *TORCH,
+    "scipy>=1.13",  # train-mini's detector: transformers matches boxes to objects by it
+    "open_clip_torch>=3.3",
 ]
 VIEWER = ["duckdb>=1.4", "starlette>=0.46", "uvicorn>=0.34"]
 TRAINER = [
     "accelerate>=1.10",
-    "open_clip_torch>=3.2",
+    "open_clip_torch>=3.3",
     "safetensors>=0.6",
     "tensorboard>=2.20",
-    "timm>=1.0.20",
-    "torch>=2.15",
-    "torchvision>=0.29",
-    "transformers>=5",
+    "timm>=1.0.22",
+    *TORCH,
     "typing_extensions>=4.10",  # `override`, which is in typing from Python 3.12
 ]
 OPENAI = ["openai>=3"]
@@ -65,7 +63,7 @@ DEV = [
     "pytest-timeout>=2.3",
     "python-multipart>=0.0.20",  # as fastapi
     "ruff>=0.12",
-    "s3fs>=2026.6",
+    "s3fs>=2025.5",
     "torchmetrics>=1.6",  # metrics of other authors, which ours are compared with
     "types-PyYAML>=6",
     "webdataset>=1.0",
@@ -80,6 +78,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
+    # 3.11 is tested, and most of 3.13; the others have wheels of all dependencies, and are untried
+    classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13, 14)],
     packages=find_packages(include=["schemas*", "pipeline*", "trainer*"]),
     py_modules=["fineclip"],
     package_data={

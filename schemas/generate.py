@@ -43,8 +43,11 @@ def _json_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
     """Return the JSON Schema of a record, described by its docstrings."""
     (schema,), definitions = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
     for struct in _structs(kind):
+        definition = definitions[struct.__name__]
+        if "description" in definition:
+            definition["description"] = inspect.cleandoc(definition["description"])  # as Python 3.13 keeps docstrings
         for name, text in _field_docs(struct).items():
-            definitions[struct.__name__]["properties"][name]["description"] = text
+            definition["properties"][name]["description"] = text
     return {"$schema": _DIALECT, **schema, "$defs": dict(sorted(definitions.items()))}
 
 

@@ -115,7 +115,7 @@ WRONG = {
     "photos out --proposer yolov9 --propose.sha265 x": "did you mean --propose.sha256?\n",
     "photos out --propose.sha265 x": "did you mean --propose.sha256? (a setting of yolov9,",
     "photos out --selects.min-side 3": "did you mean --select.min-side?",
-    "photos out --propose.model x": "(a setting of yolov9, fastsam, rpn, detr, grounding, sam, sam3: choose one with --proposer)",
+    "photos out --propose.model x": "(a setting of yolov9, fastsam, rpn, detr, grounding, sam, sam3: choose",
     "photos out --shard-size many": "--shard-size is 'many', but must be a whole number",
     "photos out --shard-size 0": "--shard-size is 0, but must be at least 1",
     "photos out --limit x": "--limit is 'x', but must be a whole number",

@@ -14,7 +14,6 @@ from torch import Tensor
 from pipeline.models.state_dict import WeightsError, fit_strictly
 
 
-
 def load(path: Path, *, device: str = "cpu") -> LibreYOLO9:
     """Return libreyolo's predictor with the weights at `path`, in eval mode.
 

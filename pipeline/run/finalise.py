@@ -131,7 +131,7 @@ def _repeated_keys(storage: Storage, shards: list[tuple[ShardName, ShardMarker]]
         return []
     seen: dict[str, int] = {}
     for shard, hashes in zip(shards, by_shard, strict=True):
-        suspected = np.isin(hashes, suspects)
+        suspected = np.isin(hashes, suspects, kind="sort")  # the other kind, which NumPy 2.0 chooses, overflows
         if suspected.any():
             for key in np.asarray(_keys(storage, *shard))[suspected].tolist():
                 seen[key] = seen.get(key, 0) + 1

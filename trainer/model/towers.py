@@ -127,7 +127,7 @@ def _check_eva(visual: TimmModel) -> None:
         "attention other than EvaAttention": isinstance(block.attn, EvaAttention),
         "one projection for query, key and value": block.attn.qkv is None,
         "normalised queries": isinstance(block.attn.q_norm, nn.Identity),
-        "gated attention": block.attn.gate is None,
+        "gated attention": getattr(block.attn, "gate", None) is None,  # timm has it from 1.0.28
         "no class token, or registers": trunk.num_prefix_tokens == 1 and not trunk.no_embed_class,
         "no rotary positions": trunk.rope is not None and not trunk.rope_mixed,
         "pooling other than the class token": trunk.global_pool == "token" and len(visual.head) == 0,
