@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     found = {cell.name: there for cell in study.cells if (there := run.read(cell)) is not None}
     if found:
         name = options.name.rsplit(":", 1)[-1]
-        command = ["fineclip", "study", *arguments]
+        command = ["fineclip", "study", *(argument for argument in arguments if argument != "--report")]
         Console(emoji=False).print(Markdown(write_report(study, found, out, name, command)))
         console.print(f"{len(found)} of {len(study.cells)} cells; the table is {out / name}.md", highlight=False)
     return code
