@@ -69,11 +69,16 @@ class Cell:
     """In order. The JSON of those that write one is what the cell found."""
 
     @property
+    def key(self) -> str:
+        """8 hex digits of all its commands: cells of two studies that are alike in them are one."""
+        return sha256(" ".join(step.key for step in self.steps).encode())[:8]
+
+    @property
     def name(self) -> str:
-        """Of its file: the row, the seed, and a hash of all its commands."""
+        """Of its file: the row, the seed, and its key."""
         slug = re.sub(r"[^a-z0-9]+", "-", self.row.lower()).strip("-")
         seed = "" if self.seed is None else f"-s{self.seed}"
-        return f"{slug}{seed}-{sha256(' '.join(step.key for step in self.steps).encode())[:8]}"
+        return f"{slug}{seed}-{self.key}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,12 +70,13 @@ class StudyRun:
                         self._console.print(f"[red]{failures[-1]}[/red]", highlight=False)
                         break
                 else:
-                    _write(self._cell_file(cell), self._finished(study, cell))
+                    _write(self._out / CELLS / f"{cell.name}.json", self._finished(study, cell))
             return failures
 
     def read(self, cell: Cell) -> dict[str, Any] | None:
-        """Return what a cell found, None where it is missing."""
-        return _read(self._cell_file(cell))
+        """Return what a cell found, None where it is missing. Another study may have run it, under another name."""
+        there = sorted((self._out / CELLS).glob(f"*-{cell.key}.json"))
+        return _read(there[0]) if there else None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[int]:
@@ -113,9 +114,6 @@ class StudyRun:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, signal.SIGINT)
-
-    def _cell_file(self, cell: Cell) -> Path:
-        return self._out / CELLS / f"{cell.name}.json"
 
     def _step_file(self, step: Step) -> Path:
         return self._work / "steps" / f"{step.kind}-{step.key}.json"

@@ -113,6 +113,18 @@ def test_work_that_was_deleted_is_not_made_again_for_cells_that_are_there(folder
     assert not list((folder / "out/work/subset").iterdir())
 
 
+def test_a_cell_that_another_study_has_run_is_not_run_again(folder, capfd):
+    assert fineclip.main(arguments(folder)) == 0
+    for file in (folder / "out/work/subset").iterdir():
+        file.unlink()
+    (folder / "ours.py").write_text(
+        OURS.replace("{percent} %", "so many: {percent}").replace("def shares", "def others")
+    )
+    assert fineclip.main(arguments(folder, "others")) == 0
+    assert commands_run(folder) == len(cells(folder)) == 9
+    assert "| so many: 10 |" in (folder / "out/others.md").read_text()
+
+
 def test_a_failed_cell_is_named_and_the_others_go_on(folder, capfd):
     (folder / "ours.py").write_text(OURS.replace("range(10, 100, 10)", "(0, 50)"))
     assert fineclip.main(arguments(folder)) == 1
