@@ -86,8 +86,10 @@ class Metric:
     """A column of the table."""
 
     name: str
-    """In a cell's figures: the task and the metric, `words.shape_accuracy@1`."""
+    """In a cell's figures: the task and the metric, `words.shape_accuracy@1`; or `cost.KIND.FIELD` of its own steps."""
     title: str
+    decimals: int = 1
+    """Of numbers that are no shares."""
     unit: str = "%"
     """`%` for shares; else what the number counts, and it is shown as it is."""
     chance: str | None = None

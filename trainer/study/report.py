@@ -1,5 +1,6 @@
 """From the cells that are there to a table: Markdown for people, JSON for programs, a plot."""
 
+import dataclasses
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -26,10 +27,21 @@ class Row:
     cells: Sequence[Found]
     num_cells: int
     """With those that are missing."""
+    shared: frozenset[str] = frozenset()
+    """Keys of the steps that all cells of the study have: no row's cost."""
 
     def values(self, metric: Metric) -> list[float]:
         """Return the metric of each finished cell that has it."""
-        return [cell["figures"][metric.name] for cell in self.cells if metric.name in cell["figures"]]
+        found = (self._cost(cell, metric.name) or cell["figures"].get(metric.name) for cell in self.cells)
+        return [value for value in found if value is not None]
+
+    def _cost(self, cell: Found, name: str) -> float | None:
+        """Return `cost.KIND.FIELD` of the cell's own steps of a kind: their sum, or the largest peak; else None."""
+        if not name.startswith("cost."):
+            return None
+        _, kind, field = name.split(".")
+        own = [step[field] for step in cell["steps"] if step["kind"] == kind and step["key"] not in self.shared]
+        return (max(own) if field.startswith("peak") else sum(own)) if own else None
 
     def hits(self, metric: Metric) -> Hits | None:
         """Return what the finished cells told right by image; None where they do not say."""
@@ -46,8 +58,9 @@ def rows_of(study: Study, found: Mapping[str, Found]) -> list[Row]:
     cells: dict[str, list[Cell]] = {}
     for cell in study.cells:
         cells.setdefault(cell.row, []).append(cell)
+    shared = frozenset.intersection(*(frozenset(step.key for step in cell.steps) for cell in study.cells))
     return [
-        Row(name=name, cells=[found[cell.name] for cell in own if cell.name in found], num_cells=len(own))
+        Row(name=name, cells=[found[c.name] for c in own if c.name in found], num_cells=len(own), shared=shared)
         for name, own in cells.items()
     ]
 
@@ -56,9 +69,10 @@ def write_report(study: Study, found: Mapping[str, Found], out: Path, name: str,
     """Write `NAME.md`, `NAME.json` and, where two rows have figures, `NAME.svg` to `out`; return the Markdown."""
     rows = rows_of(study, found)
     parts = [f"# {study.title}", "", f"`{shlex.join(command)}`", "", *_table(study, rows), ""]
-    for number, contrast in enumerate(study.contrasts):
-        parts += [f"- {'Primary contrast: ' if number == 0 else ''}{told_contrast(contrast, study, rows)}"]
-    parts += ["", *_by_seed(study, rows), "", *_costs(rows)]
+    if study.contrasts:
+        parts += [f"Primary contrast: {told_contrast(study.contrasts[0], study, rows)}", ""]
+        parts += [*_differences(study, rows), ""]
+    parts += [*_by_seed(study, rows), "", *_costs(rows)]
     text = "\n".join(parts).rstrip() + "\n"
     (out / f"{name}.md").write_text(text, encoding="utf-8")
     (out / f"{name}.json").write_text(json.dumps(_as_json(study, rows), indent=1) + "\n", encoding="utf-8")
@@ -81,10 +95,27 @@ def told_contrast(contrast: Contrast, study: Study, rows: Sequence[Row]) -> str:
     told += f", seed by seed {_listed(row.share_by_seed())} against {_listed(against.share_by_seed())}."
     if found.excludes_zero:
         return told
-    wanted = [f"{images_wanted(found, num_images):,} images"]
-    if (seeds := seeds_wanted(row.share_by_seed(), against.share_by_seed())) is not None:
-        wanted.append(f"{seeds:,} seeds")
-    return f"{told} The range holds 0: a difference of this size would want some {' and '.join(wanted)}."
+    wanted = f"{images_wanted(found, num_images):,} images"
+    seeds = seeds_wanted(row.share_by_seed(), against.share_by_seed())
+    if seeds is not None and seeds > min(len(row.hits), len(against.hits)):
+        wanted += f" and {seeds:,} seeds"
+    return f"{told} The range holds 0: to be shown four times in five, such a difference would want some {wanted}."
+
+
+def _differences(study: Study, rows: Sequence[Row]) -> list[str]:
+    """Return the paired differences of all contrasts in all metrics that are shares of rows, in points."""
+    by_name = {row.name: row for row in rows}
+    metrics = [metric for metric in study.metrics if metric.unit == "%"]
+    lines = ["| points, paired | " + " | ".join(metric.title for metric in metrics) + " |"]
+    lines.append("|---" * (len(metrics) + 1) + "|")
+    for contrast in study.contrasts:
+        texts = []
+        for metric in metrics:
+            row, against = (by_name[name].hits(metric) for name in (contrast.row, contrast.against))
+            found = None if row is None or against is None else difference(row, against)
+            texts.append("-" if found is None else f"{100 * found.value:+.1f} ({_range(found, '+')})")
+        lines.append(f"| {contrast.row} - {contrast.against} | {' | '.join(texts)} |")
+    return lines
 
 
 def _table(study: Study, rows: Sequence[Row]) -> list[str]:
@@ -107,7 +138,7 @@ def _cell_text(row: Row, metric: Metric) -> str:
     if not values:
         return "-"
     if metric.unit != "%":
-        return f"{np.mean(values):,.1f}"
+        return f"{np.mean(values):,.{metric.decimals}f}"
     hits = row.hits(metric)
     return f"{100 * np.mean(values):.1f}" + ("" if hits is None else f" ({_range(interval(hits))})")
 
@@ -117,7 +148,7 @@ def _by_seed(study: Study, rows: Sequence[Row]) -> list[str]:
     lines.append("|---" * (len(study.metrics) + 2) + "|")
     for row in rows:
         for cell in row.cells:
-            alone = Row(name=row.name, cells=[cell], num_cells=1)
+            alone = dataclasses.replace(row, cells=[cell])
             seed = "-" if cell["seed"] is None else cell["seed"]
             lines.append(f"| {row.name} | {seed} | {' | '.join(_cell_text(alone, m) for m in study.metrics)} |")
     return lines

@@ -180,10 +180,6 @@ class StudyRun:
                 figures |= _figures(_read(self._work / step.out) or {})
             if (self._work / step.scores).exists():
                 by_image |= scores_by_image(self._work / step.scores, {metric.name for metric in study.metrics})
-            figures |= {
-                f"cost.{step.kind}_cpu_min": record["cpu_s"] / 60,
-                f"cost.{step.kind}_peak_memory_mb": record["peak_memory_mb"],
-            }
         return {
             "row": cell.row,
             "seed": cell.seed,

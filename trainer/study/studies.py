@@ -14,8 +14,8 @@ _CLIPSELF = ("--global-weight", "0", "--region-weight", "0", "--teacher", "froze
 _REGIONCLIP = ("--global-weight", "0", "--distill-weight", "0", "--region-objective", "concepts")
 _HARD = "FineCLIP, hard negatives"
 _TRAINING = (
-    Metric(name="cost.train_cpu_min", title="CPU minutes a training", unit="minutes"),
-    Metric(name="cost.train_peak_memory_mb", title="peak memory, MB", unit="MB"),
+    Metric(name="cost.train.cpu_s", title="CPU seconds a training", unit="s", decimals=0),
+    Metric(name="cost.train.peak_memory_mb", title="peak memory, MB", unit="MB", decimals=0),
 )
 
 
@@ -56,7 +56,7 @@ def proposers(ground: Ground) -> Study:
     """Table 2: where regions come from, with what each finds and takes; one captioner for all."""
     if not ground.inputs:
         raise TrainingError("proposers: the study annotates pictures anew: name them by --input INPUT")
-    metrics = [Metric(name="cost.data_cpu_min", title="CPU minutes for the data", unit="minutes")]
+    metrics = [Metric(name="cost.data.cpu_s", title="CPU seconds for the data", unit="s", decimals=0)]
     if ground.has_truth:
         metrics += [
             Metric(name="boxes.boxes_per_image", title="regions per image", unit="regions"),
@@ -115,17 +115,17 @@ def backbone(ground: Ground) -> Study:
 
 def distillation(ground: Ground) -> Study:
     """The weight of the self-distillation, lambda: the paper's 1, and 8, which its code comes to on 8 GPUs."""
-    return _varied("Lambda", ground, "--distill-weight", ("1", "8"))
+    return _varied("Lambda", ground, "--distill-weight", ("1", "8"), default="1")
 
 
 def teacher(ground: Ground) -> Study:
     """Who embeds the crops."""
-    return _varied("Teacher", ground, "--teacher", ("live", "detached", "ema", "frozen"))
+    return _varied("Teacher", ground, "--teacher", ("live", "detached", "ema", "frozen"), default="live")
 
 
 def duplicate_text(ground: Ground) -> Study:
     """What another pair with the same caption is."""
-    return _varied("Duplicate text", ground, "--duplicate-text", ("positive", "mask", "negative"))
+    return _varied("Duplicate text", ground, "--duplicate-text", ("positive", "mask", "negative"), default="positive")
 
 
 _SIZES = ("224", "320", "448", "640")
@@ -157,9 +157,10 @@ def _with_hard_negatives(ground: Ground) -> list[Cell]:
     return [ground.cell(_HARD, seed, steps, given, "--hard-negative-weight", "1") for seed in ground.seeds]
 
 
-def _varied(title: str, ground: Ground, flag: str, values: Sequence[str]) -> Study:
-    """Return a study of one flag of `train`."""
-    cells = [cell for value in values for cell in ground.trained(value, flag, value)]
+def _varied(title: str, ground: Ground, flag: str, values: Sequence[str], default: str | None = None) -> Study:
+    """Return a study of one flag of `train`; it is not given for the recipes' `default`, whose cells others share."""
+    given = {value: () if value == default else (flag, value) for value in values}
+    cells = [cell for value in values for cell in ground.trained(value, *given[value])]
     return Study(title=title, cells=_by_seed(cells), metrics=ground.metrics)
 
 

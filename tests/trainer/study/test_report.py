@@ -1,5 +1,6 @@
 """Tables and plots from cells whose figures are known."""
 
+import dataclasses
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from trainer.study.plot import Mark, Panel, draw
 from trainer.study.report import write_report
 
 SHAPE = Metric(name="words.shape_accuracy@1", title="shape", chance="words.shape_chance@1")
-COST = Metric(name="cost.train_cpu_min", title="CPU minutes", unit="minutes")
+COST = Metric(name="cost.train.cpu_s", title="CPU seconds", unit="s", decimals=0)
 
 
 def cell(row: str, seed: int) -> Cell:
@@ -23,7 +24,7 @@ def finished(one: Cell, hits: str, *, attempts: int = 1) -> dict:
     return {
         "row": one.row,
         "seed": one.seed,
-        "figures": {SHAPE.name: sum(right) / (2 * len(right)), "words.shape_chance@1": 0.1, COST.name: 1.25},
+        "figures": {SHAPE.name: sum(right) / (2 * len(right)), "words.shape_chance@1": 0.1},
         "by_image": {SHAPE.name: {"images": "a hash", "hits": hits, "rows": " ".join(["2"] * len(right))}},
         "steps": [
             {"kind": "train", "key": step.key, "attempts": attempts, "cpu_s": 36, "wall_s": 72, "peak_memory_mb": 1500}
@@ -58,6 +59,7 @@ def test_the_table_has_means_intervals_chance_and_every_seed(tmp_path):
     assert next(line for line in lines if line.startswith("| ours |")).startswith("| ours | 91.7 (")
     assert "| not run | - | - | not run of 1 |" in lines
     assert "| *chance* | 10.0 |  | |" in lines
+    assert next(line for line in lines if line.startswith("| ours |")).endswith("| 36 | 2 |")
     assert len([line for line in lines if line.startswith(("| ours | 0 ", "| ours | 1 "))]) == 2
     assert "| train | 4 | 0.04 | 0.08 | 1,500 |" in lines
     assert "2026-11-26; a CPU, 2 cores, torch 2.15." in lines
@@ -75,15 +77,33 @@ def test_the_contrast_is_paired_and_tells_each_seed(tmp_path):
     assert "holds 0" not in line
 
 
+def test_every_contrast_is_told_in_every_share(tmp_path):
+    line = next(line for line in report(tmp_path).splitlines() if line.startswith("| ours - theirs |"))
+    assert line.startswith("| ours - theirs | +58.3 (") and line.count("|") == 3
+
+
+def test_steps_that_all_cells_have_are_no_row_s_cost(tmp_path):
+    start = Step(kind="train", arguments=("train", "start"))
+    kept = {"kind": "train", "key": start.key, "attempts": 1, "cpu_s": 1000, "wall_s": 1, "peak_memory_mb": 1}
+    cells = [Cell(row=c.row, seed=c.seed, steps=(start, *c.steps)) for c in STUDY.cells]
+    found = {
+        new.name: {**FOUND[old.name], "steps": [kept, *FOUND[old.name]["steps"]]}
+        for old, new in zip(STUDY.cells, cells, strict=True)
+        if old.name in FOUND
+    }
+    text = write_report(dataclasses.replace(STUDY, cells=cells), found, tmp_path, "methods", ["fineclip"])
+    assert next(line for line in text.splitlines() if line.startswith("| ours |")).endswith("| 36 | 2 |")
+
+
 def test_a_difference_that_drowns_says_what_it_would_want(tmp_path):
     same = {
         name: {**one, "by_image": {SHAPE.name: {**one["by_image"][SHAPE.name], "hits": hits}}}
         for (name, one), hits in zip(
-            FOUND.items(), ("1 2 0 1 2 1", "2 1 1 0 1 2", "1 1 1 2 1 0", "2 0 1 1 2 0"), strict=True
+            FOUND.items(), ("2 2 2 2 2 2", "1 0 0 0 1 0", "1 1 1 2 1 0", "2 0 1 1 2 0"), strict=True
         )
     }
     line = next(line for line in report(tmp_path, same).splitlines() if "Primary contrast" in line)
-    assert "The range holds 0: a difference of this size would want some" in line
+    assert "The range holds 0: to be shown four times in five, such a difference would want some" in line
     assert "images and" in line and "seeds." in line
 
 

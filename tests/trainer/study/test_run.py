@@ -23,7 +23,7 @@ def shares(ground):
         given = ("study", "subset", *ground.train_data, "--share", str(percent / 100), "--out", OUT)
         step = Step(kind="subset", arguments=given, suffix=".jsonl")
         cells.append(Cell(row=f"{percent} %", seed=None, steps=(step,)))
-    return Study(title="Shares", cells=cells, metrics=[Metric(name="cost.subset_cpu_min", title="cost", unit="min")])
+    return Study(title="Shares", cells=cells, metrics=[Metric(name="cost.subset.cpu_s", title="cost", unit="s")])
 '''
 
 

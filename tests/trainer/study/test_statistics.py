@@ -50,8 +50,9 @@ def test_how_much_more_a_difference_wants():
     rng = np.random.default_rng(1)
     one, two = (rng.random(400) < share for share in (0.32, 0.30))
     found = difference(hits(one.tolist()), hits(two.tolist()))
-    wanted = images_wanted(found, 400)
-    assert (wanted > 400) == (not found.excludes_zero)
+    half_width = found.value - found.low
+    assert images_wanted(found, 400) == pytest.approx(2.04 * 400 * (half_width / found.value) ** 2, rel=0.01)
+    assert not found.excludes_zero and images_wanted(found, 400) > 400
     assert seeds_wanted(np.array([0.3]), np.array([0.2, 0.2])) is None
     # Differences of 0.1 with a variance of 0.02 in all: 4 * 0.02 / 0.01 = 8 seeds.
     assert seeds_wanted(np.array([0.3, 0.5]), np.array([0.3, 0.3])) == 8
