@@ -43,11 +43,15 @@ SUBCOMMANDS = {
         "pipeline.cli.materialize:materialize_main", "pipeline", "write a data set with its overlays as one of its own"
     ),
     "score": _Subcommand("pipeline.scenes.score:main", "pipeline", "compare a data set of scenes with the truth"),
+    "truth": _Subcommand("pipeline.scenes.truth:main", "pipeline", "give a data set of scenes its true captions"),
     "train-mini": _Subcommand("pipeline.minis.command:main", "trainer", "train a small detector, captioner or CLIP"),
     "train": _Subcommand("trainer.cli.command:train_main", "trainer", "train FineCLIP, CLIPSelf, RegionCLIP or CLIP"),
     "evaluate": _Subcommand("trainer.cli.evaluate:evaluate_main", "trainer", "measure a model on a data set"),
     "visualize": _Subcommand(
         "trainer.cli.visualize:visualize_main", "trainer", "show what models see in images, as one picture"
+    ),
+    "study": _Subcommand(
+        "trainer.study.command:main", "trainer", "run the paper's studies, cell by cell, into a table"
     ),
     "export-model": _Subcommand("trainer.cli.export:export_main", "trainer", "write a trained model in another form"),
     "status": _Subcommand("pipeline.cli.status:status_main", "", "count what a data set holds now"),

@@ -4,9 +4,12 @@ Boxes: recall at IoU 0.5 and boxes per object. Captions: the share that name sha
 whose box matches an object.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +22,8 @@ from schemas.dataset import Dataset, DatasetError
 from schemas.plain_flags import PlainParser
 
 _KEY = re.compile(r"(?:.*-)?scene-(?P<split>train|test)-s(?P<seed>\d+)-(?P<index>\d{8})")
+_FEW = (4, 10)
+"""How many boxes of an image count, where proposers are compared by their first boxes."""
 _DESCRIPTION = "Compare a data set made from scenes:N with the truth: recall of its boxes, and captions right on them."
 
 
@@ -28,12 +33,23 @@ class SceneFigures:
 
     num_scenes: int
     boxes: BoxFigures
+    recall_at: dict[int, float]
+    """Recall by how many boxes of an image count, in the order of its regions: by score."""
     captions: dict[str, float]
     """Share right by aspect, among `num_captions`; empty where there are none."""
     num_captions: int
     """Captions of regions that match an object at IoU 0.5."""
     num_foreign: int
     """Those of them that are no sentence of the scenes' grammar, and so count as wrong."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `--out` writes."""
+        recalls = {f"recall@{k}": recall for k, recall in self.recall_at.items()}
+        boxes = {"recall": self.boxes.recall, **recalls, "boxes_per_object": self.boxes.boxes_per_object}
+        boxes["boxes_per_image"] = self.boxes.num_boxes / max(self.num_scenes, 1)
+        captions = {f"{aspect}_right": share for aspect, share in self.captions.items()}
+        counts = {"num_captions": self.num_captions, "num_foreign": self.num_foreign}
+        return {"num_scenes": self.num_scenes, "boxes": boxes, "captions": captions | counts}
 
 
 def score(dataset: Dataset) -> SceneFigures:
@@ -54,6 +70,7 @@ def score(dataset: Dataset) -> SceneFigures:
     return SceneFigures(
         num_scenes=len(truths),
         boxes=score_boxes(truths, found),
+        recall_at={k: score_boxes(truths, [boxes[:k] for boxes in found]).recall for k in _FEW},
         captions=score_captions(captions, attributes) if captions else {},
         num_captions=len(captions),
         num_foreign=sum(parse_region_caption(caption) is None for caption in captions),
@@ -75,8 +92,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("data", metavar="DATA", help="a data set made from scenes:N: a folder, or a URL")
     parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="may be given several times")
     parser.add_argument("--filter", action="append", default=[], metavar="FILE", help="a filter list; several may be")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file to write the figures to, too")
     options = parser.parse_args(arguments)
-    _print(Console(emoji=False), score(Dataset.open(options.data, overlays=options.overlay, filters=options.filter)))
+    figures = score(Dataset.open(options.data, overlays=options.overlay, filters=options.filter))
+    _print(Console(emoji=False), figures)
+    if options.out is not None:
+        options.out.write_text(json.dumps(figures.as_json(), indent=2) + "\n", encoding="utf-8")
     return 0
 
 

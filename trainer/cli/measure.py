@@ -19,6 +19,7 @@ from trainer.evaluate.templates import read_templates
 from trainer.evaluate.texts import TextEncoder
 from trainer.evaluate.towers import ImageTower, has_dense_map, image_tower
 from trainer.evaluate.truth import Truth
+from trainer.evaluate.vocabulary import read_vocabulary
 from trainer.run.load import load_any
 
 _EVERY_S = 5.0
@@ -43,6 +44,7 @@ def measure(options: EvaluateOptions, device: torch.device, console: Console) ->
     """
     templates = options.templates or default_templates(options.data)
     sentences = read_templates(templates)
+    vocabulary = None if options.words is None else read_vocabulary(options.words)
     classes = None if options.truth.classes is None else read_classes(options.truth.classes)
     loaded = load_any(options.checkpoint, image_size=options.image_size, alpha=options.alpha, any_tower=True)
     settings = loaded.settings
@@ -64,6 +66,7 @@ def measure(options: EvaluateOptions, device: torch.device, console: Console) ->
     )
     _tell_skipped(embedded, console)
     encoder = TextEncoder(
+        vocabulary=vocabulary,
         model=loaded.model,
         device=device,
         templates=sentences,

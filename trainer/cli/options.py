@@ -88,6 +88,7 @@ class EvaluateOptions:
     split: str
     image_size: int | tuple[int, int] | None
     templates: str | None
+    words: str | None
     alpha: float | None
     device: str
     scores: str | None
@@ -189,6 +190,7 @@ def parse_evaluate(arguments: Sequence[str]) -> EvaluateOptions:
         help="sentences with {} for a class name: vild (63), short (4), or a file, a line each; default: vild for "
         "coco:, else short",
     )
+    parser.add_argument("--words", metavar="FILE", default=None, help="JSON of the words that --task words asks about")
     parser.add_argument("--alpha", type=float | None, default=None, help=_ALPHA_HELP)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
     _add_repeated(parser)
@@ -198,6 +200,8 @@ def parse_evaluate(arguments: Sequence[str]) -> EvaluateOptions:
     parsed = parser.parse_args(list(arguments))
     if parsed.out.endswith(".md"):
         parser.error(f"--out {parsed.out}: name a JSON file; the tables go to a .md beside it")
+    if "words" in parsed.task and parsed.words is None:
+        parser.error("--task words: name the words by --words FILE")
     names = [field.name for field in dataclasses.fields(EvaluateOptions)]
     own: dict[str, Any] = {name: parsed[name] for name in names if name in parsed}
     repeated: dict[str, Any] = {

@@ -8,6 +8,7 @@ towers, embed      the features of a truth, from all processes
 templates, texts   captions and class names as features
 tasks              a task by name: `run` yields (name, value), its `measure` is pure
 regions            boxes and masks against the names of classes
+words, vocabulary  boxes against the words that captions are made of
 attributes         boxes, the right caption among wrong ones
 retrieval          images and their captions, both ways
 region_retrieval   boxes and their captions, both ways

@@ -11,7 +11,7 @@ RegionFeature = Literal["roi", "crop", "mask"]
 embedded as an image."""
 REGION_FEATURES: tuple[RegionFeature, ...] = get_args(RegionFeature)
 
-Task = Literal["regions", "attributes", "retrieval", "region-retrieval", "zeroshot"]
+Task = Literal["regions", "attributes", "retrieval", "region-retrieval", "zeroshot", "words"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
 

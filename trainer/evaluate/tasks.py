@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from trainer.evaluate import attributes, region_retrieval, regions, retrieval, zeroshot
+from trainer.evaluate import attributes, region_retrieval, regions, retrieval, words, zeroshot
 from trainer.evaluate.embed import Embedded
 from trainer.evaluate.metrics import Metric
 from trainer.evaluate.settings import Task
@@ -30,4 +30,5 @@ EVALUATORS: Mapping[Task, Evaluator] = {
     "retrieval": retrieval,
     "region-retrieval": region_retrieval,
     "zeroshot": zeroshot,
+    "words": words,
 }

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from trainer.evaluate.templates import SHORT, sentences
+from trainer.evaluate.vocabulary import Vocabulary
 from trainer.model.open import LoadedModel
 from trainer.model.text import embed_texts
 
@@ -29,6 +30,8 @@ class TextEncoder:
     """What sentences say for a class name, where it is not the name."""
     fixed: Mapping[str, Tensor] = field(default_factory=dict)
     """Features `[D]` of class names that are given, not computed."""
+    vocabulary: Vocabulary | None = None
+    """The words that `--task words` asks about."""
     watch: Callable[[int, int], None] = lambda done, total: None
 
     def captions(self, texts: Sequence[str]) -> Tensor:

@@ -39,3 +39,13 @@ def test_what_cannot_be_scored_is_wrong_usage(scenes: Path, tmp_path: Path) -> N
     outcome = run("score", tmp_path / "out")
     assert outcome.code == 2 and "names no scene" in outcome.err
     assert run("score").code == 2
+
+
+def test_figures_are_written_for_programs(scenes: Path, tmp_path: Path) -> None:
+    assert run("score", scenes, "--out", tmp_path / "figures.json").code == 0
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert written["num_scenes"] == 3
+    boxes = written["boxes"]
+    assert boxes["recall"] == boxes["recall@10"] == 1 >= boxes["recall@4"]
+    num_objects = sum(len(sample.record.regions) for sample in Dataset.open(scenes).samples("train-000000"))
+    assert boxes["boxes_per_image"] == num_objects / 3

@@ -1,0 +1,114 @@
+"""`fineclip study NAME --data DATA --out DIR`: settings in, the exit code out."""
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from trainer.cli.outputs import check_folder
+from trainer.errors import DONE, STOPPED, InterruptedRunError, TrainingError
+from trainer.study import subset
+from trainer.study.cell import Study
+from trainer.study.grounds import SCENES, Ground, data_set, scenes
+from trainer.study.report import write_report
+from trainer.study.run import StudyRun
+from trainer.study.studies import STUDIES
+
+_EXIT_CODES = """\
+exit codes:
+  0  done: all cells are there
+  1  cells failed; the same command tries them again
+  2  wrong usage or unusable input
+  3  refused: another study is at work in DIR
+  4  interrupted; the same command goes on
+  5  DIR cannot be written"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `fineclip study` and return its exit code; errors that a person can act on carry theirs."""
+    if arguments[:1] == ["subset"]:
+        return subset.main(arguments[1:])
+    options, flags = _parse(arguments)
+    check_folder(options.out, "--out")
+    out = Path(options.out)
+    study = _study_of(options.name)(_ground(options, flags))
+    console = Console(emoji=False, stderr=True)
+    run = StudyRun(out, console)
+    try:
+        failures = [] if options.report else run.run(study)
+        code = STOPPED if failures else DONE
+    except InterruptedRunError as error:
+        console.print(str(error))
+        code = error.exit_code
+    found = {cell.name: there for cell in study.cells if (there := run.read(cell)) is not None}
+    if found:
+        name = options.name.rsplit(":", 1)[-1]
+        command = ["fineclip", "study", *(argument for argument in arguments if argument != "--report")]
+        Console(emoji=False).print(Markdown(write_report(study, found, out, name, command)))
+        console.print(f"{len(found)} of {len(study.cells)} cells; the table is {out / name}.md", highlight=False)
+    return code
+
+
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the options, and the flags after `--`, which every training is given."""
+    at = list(arguments).index("--") if "--" in arguments else len(arguments)
+    summaries = "; ".join(
+        f"{name}: {(make.__doc__ or '').splitlines()[0].rstrip('.')}" for name, make in STUDIES.items()
+    )
+    parser = argparse.ArgumentParser(
+        prog="fineclip study",
+        usage="fineclip study NAME --data DATA --out DIR [options] [-- FLAGS OF EVERY TRAINING]",
+        description="Run a study, cell by cell, and write its table. The same command runs what is missing.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("name", metavar="NAME", help=f"{summaries}; or FILE.py:FUNCTION, one of your own")
+    parser.add_argument(
+        "--data", required=True, metavar="DATA", help="`scenes`, which is made here, or a data set with val shards"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder of cells and tables; several studies share it"
+    )
+    parser.add_argument("--recipe", default="vitb16", help="of all trainings, for a data set (default: vitb16)")
+    parser.add_argument("--input", action="append", default=[], help="INPUT of annotate, for the study `proposers`")
+    parser.add_argument("--seeds", type=int, help="how many (default: 3 for methods and losses, else 1)")
+    parser.add_argument(
+        "--report", action="store_true", help="write the table of the cells that are there, run nothing"
+    )
+    options = parser.parse_args(arguments[:at])
+    if options.seeds is None:
+        options.seeds = 3 if options.name in ("methods", "losses") else 1
+    if options.seeds < 1:
+        parser.error(f"--seeds {options.seeds}: give 1 or more")
+    return options, list(arguments[at + 1 :])
+
+
+def _ground(options: argparse.Namespace, flags: list[str]) -> Ground:
+    if options.data == SCENES:
+        return scenes(flags, seeds=options.seeds)
+    return data_set(
+        options.data, Path(options.out), recipe=options.recipe, inputs=options.input, flags=flags, seeds=options.seeds
+    )
+
+
+def _study_of(name: str) -> Callable[[Ground], Study]:
+    """Return a study by its name or place. Raises TrainingError where there is none."""
+    if name in STUDIES:
+        return STUDIES[name]
+    file, _, function = name.rpartition(":")
+    spec = importlib.util.spec_from_file_location("study_of_a_user", file) if file.endswith(".py") else None
+    if spec is None or spec.loader is None or not Path(file).is_file():
+        raise TrainingError(f"there is no study {name!r}; there are {', '.join(STUDIES)}, or FILE.py:FUNCTION")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    made = getattr(module, function, None)
+    if not callable(made):
+        raise TrainingError(f"{file} has no function {function!r}")
+    study: Callable[[Ground], Study] = made
+    return study
