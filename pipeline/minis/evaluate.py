@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.minis.batches import cut
 from pipeline.read.scenes import encode
-from pipeline.sample import DecodedImage, Pixels, SourceItem
+from pipeline.sample import DecodedImage, Pixels, Proposals, SourceItem
 from pipeline.scenes.draw import Scene, draw_scene
 from pipeline.scenes.scoring import score_boxes, score_captions
 from pipeline.scenes.words import Attributes, every_region_caption
@@ -65,7 +65,9 @@ def measure_detector(folder: Path, scenes: Sequence[Scene]) -> Figures:
     proposer = Detr(DetrConfig(model=str(folder), min_score=0))
     images = [_decoded(scene) for scene in scenes]
     firsts = range(0, len(images), proposer.batch_size)
-    found = [one for first in firsts for one in proposer.propose(images[first : first + proposer.batch_size])]
+    answers = [one for first in firsts for one in proposer.propose(images[first : first + proposer.batch_size])]
+    found = [one for one in answers if isinstance(one, Proposals)]
+    assert len(found) == len(images), "a detector that is asked nothing has proposals of every image"
     truth = [scene.boxes for scene in scenes]
     proposed = score_boxes(truth, [one.boxes[one.scores >= MIN_SCORE] for one in found])
     best = {f"recall_at_{k}_boxes": score_boxes(truth, [one.boxes[:k] for one in found]).recall for k in (4, 10)}
