@@ -165,5 +165,32 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown == "env HF_TOKEN=*** serve --api-key *** --port {port} --ssl-key=*** x://***@host *** --api-key"
 
 
+@pytest.mark.parametrize(
+    ("script", "shown"),
+    [
+        ("serve --api-key one --port {port}", "serve --api-key *** --port {port}"),
+        ("MY_API_KEY=one serve --port {port}", "MY_API_KEY=*** serve --port {port}"),
+        ("export HF_TOKEN='one two'; serve {port}", "export HF_TOKEN=***; serve {port}"),
+        ('serve {port} --options {"password": "one"}', 'serve {port} --options {"password": ***}'),
+        ("serve keys/model --port {port}", "serve keys/model --port {port}"),
+    ],
+)
+def test_secrets_in_the_script_of_a_shell_are_not_shown(script: str, shown: str) -> None:
+    assert shlex.split(redacted(["bash", "-c", script])) == ["bash", "-c", shown]
+
+
+def test_one_that_cannot_be_started_again_is_told_of(captioner: Openai, monkeypatch: pytest.MonkeyPatch) -> None:
+    managed = captioner._managed
+    assert managed is not None
+
+    def fail() -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(managed, "_start", fail)
+    os.kill(_server_pid(captioner), signal.SIGKILL)
+    with pytest.raises(WorkError, match="SIGKILL, and cannot be started again: the disk is full"):
+        captioner.caption(_crops(1), [captioner.prompt])
+
+
 def test_no_profile_starts_a_program() -> None:
     assert not any("serve" in name for profile in PROFILES.values() for name in profile.defaults)
