@@ -261,7 +261,8 @@ def _log_file(port: int) -> Path:
 
 
 def _ending(code: int) -> str:
-    if code > _SIGNALLED:
+    number = -code if code < 0 else code - _SIGNALLED  # of the supervisor itself, or as it tells of the server
+    if number > 0:
         with contextlib.suppress(ValueError):
-            return f"was ended by {signal.Signals(code - _SIGNALLED).name}"
+            return f"was ended by {signal.Signals(number).name}"
     return f"ended with exit code {code}"

@@ -106,6 +106,18 @@ def test_it_ends_with_all_its_processes_when_its_worker_is_killed() -> None:
     _wait(lambda: not any(map(_exists, processes)))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells of a parent's death")
+def test_it_ends_with_its_supervisor_and_another_takes_its_place(captioner: Openai) -> None:
+    crops = _crops(5)
+    before = captioner.caption(crops, [captioner.prompt] * 5)
+    server = _server_pid(captioner)
+    assert captioner._managed is not None
+    os.kill(captioner._managed.pid, signal.SIGKILL)
+    _wait(lambda: not _exists(server))
+    assert captioner.caption(crops, [captioner.prompt] * 5) == before
+    assert captioner.new_restarts() == 1
+
+
 def test_one_that_ignores_being_asked_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.caption.managed._GRACE_S", 0.5)
     server = ManagedServer(f"sh -c {shlex.quote('trap : TERM; while :; do sleep 1; done # {port}')}", device=CPU)
