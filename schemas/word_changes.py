@@ -10,7 +10,7 @@ same, or may be said of the same thing (small and tiny), never stand for each ot
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 ATTRIBUTES: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -115,6 +115,7 @@ def _words(caption: str) -> list[str]:
     return re.findall(r"[\w-]+", caption.lower())
 
 
+@cache
 def _pattern(word: str) -> re.Pattern[str]:
     """Match a whole word, with the article in front where there is one."""
     return re.compile(rf"(?:\b(?P<article>an?)(?P<space>\s+))?(?<![\w-]){re.escape(word)}(?![\w-])", re.IGNORECASE)

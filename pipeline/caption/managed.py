@@ -37,6 +37,12 @@ _NOT_PASSED_ON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 """Variables that would take a server of another environment into ours."""
 _SECRET = re.compile(r"(?i)(key|token|secret|passw)")
 _ASSIGNED = re.compile(r"(?i)^((?:--?)?[\w.-]*(?:key|token|secret|passw)[\w.-]*)=.+", re.DOTALL)
+_WITHIN = re.compile(
+    r"(?i)((?<![\w-])-[\w.-]*(?:key|token|secret|passw)[\w.-]*\s+"
+    r"|[\w.-]*(?:key|token|secret|passw)[\w.-]*[\"']?\s*[=:]\s*)"
+    r"(?:'[^']*'|\"[^\"]*\"|\S+)"
+)
+"""The same within a word that is a command of its own, such as that of `bash -c`, or holds settings."""
 _USERINFO = re.compile(r"(://)[^/\s@]+@")
 _LEAST_SECRET = 6
 """Characters from which on a variable's value is taken for a secret wherever it stands."""
@@ -140,7 +146,10 @@ class ManagedServer:
         self._has_answered = False
         self._num_restarts += 1
         _log.warning("the caption server %s; it is started again (its log: %s)", _ending(code), self.log)
-        self._start()
+        try:
+            self._start()
+        except OSError as error:  # of this thread nobody would hear
+            self._failure = f"--caption.serve: the server {_ending(code)}, and cannot be started again: {error}"
 
     def _tail(self) -> str:
         """Return the end of the server's log, as a part of a message."""
@@ -209,7 +218,11 @@ def redacted(words: Sequence[str]) -> str:
         "***" if before.startswith("-") and "=" not in before and _SECRET.search(before) else word
         for before, word in zip(["", *words], words, strict=False)
     ]
-    return without_secrets(shlex.join(_ASSIGNED.sub(r"\1=***", word) for word in shown))
+    return without_secrets(
+        shlex.join(
+            _WITHIN.sub(r"\1***", word) if len(word.split()) > 1 else _ASSIGNED.sub(r"\1=***", word) for word in shown
+        )
+    )
 
 
 def without_secrets(text: str) -> str:
@@ -248,7 +261,8 @@ def _log_file(port: int) -> Path:
 
 
 def _ending(code: int) -> str:
-    if code > _SIGNALLED:
+    number = -code if code < 0 else code - _SIGNALLED  # of the supervisor itself, or as it tells of the server
+    if number > 0:
         with contextlib.suppress(ValueError):
-            return f"was ended by {signal.Signals(code - _SIGNALLED).name}"
+            return f"was ended by {signal.Signals(number).name}"
     return f"ended with exit code {code}"

@@ -4,15 +4,20 @@
 
 Whoever starts this holds the other end of the pipe. The kernel closes it however that process ends, by `kill -9` too,
 so no server outlives its worker. The group gets SIGTERM, and after GRACE_S seconds SIGKILL. Ends as the command does,
-by 128 + N where signal N ended it.
+by 128 + N where signal N ended it. Should this program be killed itself, Linux kills the command.
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import threading
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+"""Found before the fork: there is no importing after it."""
 
 
 def main() -> int:
@@ -22,7 +27,7 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)  # the pipe alone ends us; the command gets its own handling back
     try:
         command_process = subprocess.Popen(  # noqa: S603 - the user's own command
-            command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_default_signals
+            command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_prepare
         )
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error.strerror}\n")
@@ -34,7 +39,10 @@ def main() -> int:
     return code if code >= 0 else 128 - code
 
 
-def _default_signals() -> None:
+def _prepare() -> None:
+    """Be killed with the parent, where the system knows how, and take signals as any program does."""
+    if sys.platform == "linux":
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 

@@ -1,12 +1,12 @@
 """The subcommand `hard-negatives`: wrong captions for the boxes of a data set, as an overlay to train with."""
 
-import argparse
 from collections.abc import Sequence
 
 from rich.console import Console
 
 from pipeline.errors import EXIT_CODES
 from pipeline.overlay.hard_negatives import make_hard_negatives
+from schemas.plain_flags import PlainParser
 
 _DESCRIPTION = """\
 Make wrong captions of each region: its own with one colour, size, texture, material or noun changed to another that
@@ -15,13 +15,7 @@ the data's captions hold. They are an overlay; train with --overlay NAME --hard-
 
 def hard_negatives_main(arguments: Sequence[str]) -> int:
     """Run `fineclip hard-negatives` and return its exit code. Raises errors that carry theirs."""
-    parser = argparse.ArgumentParser(
-        prog="fineclip hard-negatives",
-        description=_DESCRIPTION,
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = PlainParser("fineclip hard-negatives", _DESCRIPTION, epilog=EXIT_CODES)
     parser.add_argument("data", metavar="DATA", help="a data set made by fineclip annotate: a folder, or a URL")
     parser.add_argument("--as", dest="name", required=True, metavar="NAME", help="what to call the overlay")
     parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="captions to change, if others")

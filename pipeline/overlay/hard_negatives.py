@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pipeline.overlay.markers import OverlayMarkers
 from pipeline.overlay.plan import OverlaidShards, plan_overlay
 from pipeline.overlay.write import commit_overlay
-from pipeline.store.storage import open_storage, storage_errors
+from pipeline.store.storage import at_work, open_storage, storage_errors
 from schemas.dataset import Dataset
 from schemas.hashes import fingerprint, text_hash
 from schemas.names import ShardName
@@ -53,8 +53,8 @@ def make_hard_negatives(
     """
     storage = open_storage(data)
     with storage_errors(storage.url):
-        storage.check()
         dataset = Dataset.open(data, overlays=overlays)
+    with at_work(storage):
         words = _vocabulary(dataset)
         configuration = {
             "rule": _VERSION,

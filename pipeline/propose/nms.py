@@ -37,7 +37,11 @@ def suppressed(
         at_once = boxes.is_cuda
     best, classes = scores.float().max(dim=2)
     finite = boxes.isfinite().all(dim=2) & best.isfinite()
-    image, candidate = ((best > min_score) & finite).nonzero(as_tuple=True)
+    is_candidate = (best > min_score) & finite
+    if best.shape[1] > _MOST_CANDIDATES:
+        order = best.where(is_candidate, -torch.inf).argsort(dim=1, descending=True, stable=True)
+        is_candidate.scatter_(1, order[:, _MOST_CANDIDATES:], False)
+    image, candidate = is_candidate.nonzero(as_tuple=True)
     rows = torch.cat(
         [boxes.float()[image, candidate], best[image, candidate][:, None], classes[image, candidate][:, None].float()],
         dim=1,
@@ -54,8 +58,6 @@ def _kept_in_turn(rows: "Tensor", image: "Tensor", num_images: int, max_iou: flo
     kept = []
     for index in range(num_images):
         own = (image == index).nonzero()[:, 0]
-        if len(own) > _MOST_CANDIDATES:
-            own = own[rows[own, 4].argsort(descending=True, stable=True)[:_MOST_CANDIDATES]]
         kept.append(own[nms(rows[own, :4].double(), rows[own, 4].double(), max_iou)])
     return torch.cat(kept)
 

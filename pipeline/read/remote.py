@@ -120,7 +120,7 @@ def _copy_ranges(fs: Any, path: str, descriptor: int, url: str) -> None:
     def fetch(start: int, etag: str | None = None) -> s3.Range:
         with input_store(url):
             found = s3.read_range(fs, path, start, _RANGE, etag=etag)
-        os.pwrite(descriptor, found.data, start)
+        _write_at(descriptor, found.data, start)
         return found._replace(data=b"")
 
     first = fetch(0)
@@ -129,6 +129,14 @@ def _copy_ranges(fs: Any, path: str, descriptor: int, url: str) -> None:
         rest = (functools.partial(ask, start) for start in range(_RANGE, first.total, _RANGE))
         for _ in pool.map(functools.partial(retried, answers=(FileNotFoundError,)), rest):
             pass
+
+
+def _write_at(descriptor: int, data: bytes, start: int) -> None:
+    """Write all of `data` at a place of a file: a disk that is nearly full takes the beginning, and no error."""
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(descriptor, rest, start)
+        rest, start = rest[written:], start + written
 
 
 def is_web(path: str) -> bool:

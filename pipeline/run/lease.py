@@ -10,14 +10,17 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
 from pipeline.store.process import host, is_gone, process
 from pipeline.store.storage import Storage, discards_gathered, in_parallel
 from schemas.names import LEASES_DIR
+
+_Result = TypeVar("_Result")
 
 _NOTE_EVERY_S = 1.0
 """How often a holder says how far it is, where that costs no request."""
@@ -163,13 +166,13 @@ class _Lease:
 
     def take(self) -> bool:
         """Take the lease; False if another holds it."""
-        if self._storage.decide(self._path, self._renewed()):
+        if self._write(self._storage.decide):
             return True
         holder = _read(self._storage, self._path)
         if holder is not None and holder.seconds_left() is not None:
             return False
         self._storage.remove(self._path)
-        return self._storage.decide(self._path, self._renewed())
+        return self._write(self._storage.decide)
 
     def keep(self, held: Hold, stop: threading.Event) -> None:
         """Renew the lease in time until stopped or robbed of it; locally, whenever its holder has got on too."""
@@ -184,7 +187,7 @@ class _Lease:
                     self._lost = True
                     return
                 noted, renew_at = held.num_done, time.monotonic() + renew_every
-                self._storage.replace(self._path, self._renewed(noted))
+                self._write(self._storage.replace, noted)
 
     def give_back(self, useless: Sequence[str]) -> None:
         """Remove the lease unless another has it: one that has run out may have been taken since.
@@ -199,19 +202,20 @@ class _Lease:
         holder = _read(self._storage, self._path)
         return holder is not None and holder.token == self._token
 
-    def _renewed(self, num_done: int = 0) -> bytes:
-        self._expires_at = time.time() + self._timeout_s
-        return msgspec.json.encode(
-            _Holder(
-                token=self._token,
-                host=host(),
-                process=process(os.getpid()),
-                expires_at=self._expires_at,
-                timeout_s=self._timeout_s,
-                run=self._run,
-                num_done=num_done,
-            )
+    def _write(self, put: Callable[[str, bytes], _Result], num_done: int = 0) -> _Result:
+        """Put the lease for another `timeout_s`; one that cannot be put ends when the last one does."""
+        holder = _Holder(
+            token=self._token,
+            host=host(),
+            process=process(os.getpid()),
+            expires_at=time.time() + self._timeout_s,
+            timeout_s=self._timeout_s,
+            run=self._run,
+            num_done=num_done,
         )
+        result = put(self._path, msgspec.json.encode(holder))
+        self._expires_at = holder.expires_at
+        return result
 
 
 def _read(storage: Storage, path: str) -> _Holder | None:

@@ -16,7 +16,6 @@ from schemas.store_errors import StorageError, in_words, retried
 
 _ANSWERS = (FileNotFoundError, FileExistsError)
 """Errors that answer a question: they are not the store's trouble."""
-_WILDCARDS = set("*?[")
 _READ_AHEAD = 1 << 20
 """Bytes that are fetched at once when little is read of an object."""
 
@@ -176,8 +175,8 @@ class ObjectStorage:
     def remove(self, *names: str) -> None:
         """Delete; several in one request where the store can."""
         paths = [self._path(name) for name in names]
-        if len(paths) > 1 and self._is_s3 and not _WILDCARDS & set("".join(paths)):
-            self._ask(names[0], self._fs.rm, paths)
+        if len(paths) > 1 and self._is_s3:
+            self._ask(names[0], s3.remove, self._fs, paths)
             return
         for name, path in zip(names, paths, strict=True):
             with contextlib.suppress(FileNotFoundError):

@@ -1,12 +1,17 @@
 """What S3 can do and fsspec does not ask for.
 
-A listing from a name on, a copy without a look before it, and ranges that are of one version of an object.
+A listing from a name on, a copy without a look before it, ranges that are of one version of an object, and deletions of
+many that tell which failed.
 """
 
 import errno
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fsspec.asyn import sync
+
+_MOST_DELETED = 1000
+"""Objects that a request may delete."""
 
 
 def list_after(fs: Any, folder: str, after: str) -> dict[str, int]:
@@ -35,6 +40,20 @@ def copy(fs: Any, path: str, new_path: str) -> None:
         if error.errno != errno.EINVAL:
             raise
         fs.cp_file(path, new_path)  # larger than 5 GB: in parts
+
+
+def remove(fs: Any, paths: Sequence[str]) -> None:
+    """Delete objects of one bucket, a thousand a request; one that is not there is no error.
+
+    Raises PermissionError or OSError where the store answers that it kept one: s3fs does not look.
+    """
+    bucket, _, _ = fs.split_path(paths[0])
+    for start in range(0, len(paths), _MOST_DELETED):
+        keys = [{"Key": fs.split_path(path)[1]} for path in paths[start : start + _MOST_DELETED]]
+        answer = fs.call_s3("delete_objects", Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+        for error in answer.get("Errors", []):
+            kind, code = (PermissionError, errno.EACCES) if error["Code"] == "AccessDenied" else (OSError, errno.EIO)
+            raise kind(code, f"{error['Key']} was not deleted: {error['Code']} {error.get('Message', '')}".strip())
 
 
 class Range(NamedTuple):

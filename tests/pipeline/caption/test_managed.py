@@ -106,6 +106,18 @@ def test_it_ends_with_all_its_processes_when_its_worker_is_killed() -> None:
     _wait(lambda: not any(map(_exists, processes)))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells of a parent's death")
+def test_it_ends_with_its_supervisor_and_another_takes_its_place(captioner: Openai) -> None:
+    crops = _crops(5)
+    before = captioner.caption(crops, [captioner.prompt] * 5)
+    server = _server_pid(captioner)
+    assert captioner._managed is not None
+    os.kill(captioner._managed.pid, signal.SIGKILL)
+    _wait(lambda: not _exists(server))
+    assert captioner.caption(crops, [captioner.prompt] * 5) == before
+    assert captioner.new_restarts() == 1
+
+
 def test_one_that_ignores_being_asked_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.caption.managed._GRACE_S", 0.5)
     server = ManagedServer(f"sh -c {shlex.quote('trap : TERM; while :; do sleep 1; done # {port}')}", device=CPU)
@@ -163,6 +175,33 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     command = "env HF_TOKEN=abc serve --api-key one --port {port} --ssl-key=two x://me:three@host sesame-open --api-key"
     shown = " ".join(shlex.split(redacted(words_of(command))))
     assert shown == "env HF_TOKEN=*** serve --api-key *** --port {port} --ssl-key=*** x://***@host *** --api-key"
+
+
+@pytest.mark.parametrize(
+    ("script", "shown"),
+    [
+        ("serve --api-key one --port {port}", "serve --api-key *** --port {port}"),
+        ("MY_API_KEY=one serve --port {port}", "MY_API_KEY=*** serve --port {port}"),
+        ("export HF_TOKEN='one two'; serve {port}", "export HF_TOKEN=***; serve {port}"),
+        ('serve {port} --options {"password": "one"}', 'serve {port} --options {"password": ***}'),
+        ("serve keys/model --port {port}", "serve keys/model --port {port}"),
+    ],
+)
+def test_secrets_in_the_script_of_a_shell_are_not_shown(script: str, shown: str) -> None:
+    assert shlex.split(redacted(["bash", "-c", script])) == ["bash", "-c", shown]
+
+
+def test_one_that_cannot_be_started_again_is_told_of(captioner: Openai, monkeypatch: pytest.MonkeyPatch) -> None:
+    managed = captioner._managed
+    assert managed is not None
+
+    def fail() -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(managed, "_start", fail)
+    os.kill(_server_pid(captioner), signal.SIGKILL)
+    with pytest.raises(WorkError, match="SIGKILL, and cannot be started again: the disk is full"):
+        captioner.caption(_crops(1), [captioner.prompt])
 
 
 def test_no_profile_starts_a_program() -> None:

@@ -59,3 +59,14 @@ def test_what_is_not_finite_is_no_box(at_once: bool) -> None:
     scores[1, :, 0] = float("nan")
     for found in suppressed(corners, scores, NAMES, min_score=0.0, max_iou=0.5, max_kept=9, at_once=at_once):
         assert len(found.boxes) == 0
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_the_best_boxes_of_each_image_are_compared(monkeypatch: pytest.MonkeyPatch, at_once: bool) -> None:
+    monkeypatch.setattr("pipeline.propose.nms._MOST_CANDIDATES", 5)
+    corners, scores = _random(3, 2, 20)
+    corners[0, :10] = float("nan")
+    found = suppressed(corners, scores, NAMES, min_score=0.1, max_iou=1.0, max_kept=20, at_once=at_once)
+    best = scores.max(dim=2).values
+    assert found[0].scores.tolist() == best[0, 10:].sort(descending=True).values[:5].tolist()
+    assert found[1].scores.tolist() == best[1].sort(descending=True).values[:5].tolist()

@@ -1,6 +1,7 @@
 """INPUTs on S3 (moto): requests are counted, a store that fails is told of, and what is read is of one version."""
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -78,6 +79,18 @@ def test_a_tar_is_fetched_in_ranges(
     with copied(f"s3://{BUCKET}/x.tar") as copy:
         assert copy.read() == data
     assert server.count("GET") == max(1, -(-size // 1000))
+
+
+def test_a_disk_that_takes_a_part_of_a_range_gets_the_rest(
+    server: S3Server,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, start: write(file, bytes(data)[:300], start))
+    data = bytes(range(250)) * 4
+    fsspec.filesystem("s3").pipe_file(f"{BUCKET}/x.tar", data)
+    with copied(f"s3://{BUCKET}/x.tar") as copy:
+        assert copy.read() == data
 
 
 def test_ranges_are_of_one_version(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

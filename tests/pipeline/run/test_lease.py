@@ -213,3 +213,20 @@ def test_a_lost_renewal_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.setattr(storage, "replace", replace_later)
         wait_until(lambda: expiry(storage) > first)
     assert next(drops, None) is None
+
+
+def test_a_lease_that_another_took_after_a_lost_renewal_is_left_alone(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end is that of the last renewal that was written."""
+
+    def lose(name: str, data: bytes) -> None:
+        raise OSError("the store is away")
+
+    with hold(storage, NAME, 0.9):
+        ends_at = expiry(storage)
+        monkeypatch.setattr(storage, "replace", lose)
+        wait_until(lambda: time.time() > ends_at + 0.05)
+        monkeypatch.undo()
+        put(storage)
+    assert json.loads(storage.read(FILE))["token"] == "theirs"

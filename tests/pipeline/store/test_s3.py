@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -88,6 +89,26 @@ def test_a_listing_goes_on_where_it_is_told_to(
     server.asked.clear()
     assert list(storage.sizes("", after="train-000019.json")) == names[20:]
     assert server.count("LIST") == 1
+
+
+def test_many_are_removed_at_once_whatever_they_are_called(storage: Storage, server: S3Server) -> None:
+    names = ["a*.json", "b?.json", "c[1].json"]
+    for name in [*names, "kept.json"]:
+        storage.replace(f"x/{name}", b"{}")
+    server.asked.clear()
+    storage.remove(*(f"x/{name}" for name in [*names, "gone.json"]))
+    assert server.count("POST") == len(server.asked) == 1
+    assert storage.names("x") == ["kept.json"]
+
+
+def test_one_that_the_store_keeps_is_told_of(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(method: str, **asked: Any) -> Any:
+        assert method == "delete_objects"
+        return {"Errors": [{"Key": "out/x", "Code": "AccessDenied", "Message": "a policy"}]}
+
+    monkeypatch.setattr(storage._fs, "call_s3", refuse)  # type: ignore[attr-defined]
+    with pytest.raises(StorageError, match=r"out/x was not deleted: AccessDenied a policy; permission denied"):
+        storage.remove("x", "y")
 
 
 def test_a_store_that_ignores_the_condition_is_refused(storage: Storage, server: S3Server) -> None:
