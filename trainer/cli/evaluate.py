@@ -21,6 +21,7 @@ from trainer.run.files import find_checkpoint
 def evaluate_main(arguments: Sequence[str]) -> int:
     """Run `fineclip evaluate` and return its exit code; errors that a person can act on carry theirs."""
     options = parse_evaluate(arguments)
+    check_file(options.out, "--out")  # as it was given: a URL is none any more once it is a path
     outputs = [Path(options.out), Path(options.out).with_suffix(".md")]
     outputs += [] if options.scores is None else [Path(options.scores)]
     for path, flag in zip(outputs, ("--out", "--out", "--scores"), strict=False):
