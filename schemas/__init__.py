@@ -10,6 +10,7 @@
     dataset   opens a data set, local or remote, with overlays and filter lists; made of
               folder (bytes), shards (markers), overlays, filters and views (what both change in records)
     flags         the parser of both sides' command lines; needs jsonargparse, as nothing else here does
+    plain_flags   the parser of the light commands
     store_errors  what goes wrong with the store of a data set, in sentences
     generate  writes the JSON and Arrow schemas committed here
 

@@ -15,6 +15,8 @@ generation  decoding and scores, for `blip2` and `vlm`
 client      a server, its errors in words, proxies, for `openai`
 patience    retries, rate limit and waiting, for `openai`
 secrets     keys and passwords, for `openai`
+fleet       several servers of one model, for `openai`
+managed     a server of a worker's own, for `openai`; supervise: what ends it with its worker
 view        what a captioner sees of a region: the crop, context, the whole image with a box, or the mask
 crop        windows of an image
 pixels      crops sent to a device, or scaled

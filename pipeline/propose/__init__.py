@@ -3,6 +3,7 @@
 base               the protocol
 letterbox          an image into a model's square input, boxes and masks back
 squares            what proposers share whose model takes such squares
+nms                non-maximum suppression of a whole batch
 order              proposals by score, then geometry
 masks              tight boxes and run lengths of masks
 manual             the regions the source gives

@@ -5,6 +5,7 @@ work that the next pass, or the next job, finds and does.
 """
 
 import contextlib
+import gc
 import itertools
 import secrets
 import threading
@@ -231,8 +232,11 @@ class Job:
         engine = load_engine(self._settings.run.engine)
         options = engine.check_options(self._engine_options, self._settings.run)
         self._storage.replace(token_file(self.run_id), b"seen\n")
-        with contextlib.suppress(_EngineLingersError):
-            engine.run_units(units, self._settings, options, self._wait)
+        try:
+            with contextlib.suppress(_EngineLingersError):
+                engine.run_units(units, self._settings, options, self._wait)
+        finally:
+            gc.collect()  # a worker of this process: its models and its server go before others are loaded
 
     def _wait(self, thread: threading.Thread) -> None:
         """Hand a drain on to the workers, show the progress, and wait half a second for the engine's thread.
