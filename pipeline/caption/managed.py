@@ -35,11 +35,11 @@ _GRACE_S = 20.0
 _POLL_S = 0.2
 _NOT_PASSED_ON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 """Variables that would take a server of another environment into ours."""
-_SECRET = re.compile(r"(?i)(key|token|secret|passw)")
-_ASSIGNED = re.compile(r"(?i)^((?:--?)?[\w.-]*(?:key|token|secret|passw)[\w.-]*)=.+", re.DOTALL)
+_SECRET = re.compile(r"(?i)(key|token(?!s|iz)|secret|passw)")
+_ASSIGNED = re.compile(r"(?i)^((?:--?)?[\w.-]*(?:key|token(?!s|iz)|secret|passw)[\w.-]*)=.+", re.DOTALL)
 _WITHIN = re.compile(
-    r"(?i)((?<![\w-])-[\w.-]*(?:key|token|secret|passw)[\w.-]*\s+"
-    r"|[\w.-]*(?:key|token|secret|passw)[\w.-]*[\"']?\s*[=:]\s*)"
+    r"(?i)((?<![\w-])-[\w.-]*(?:key|token(?!s|iz)|secret|passw)[\w.-]*\s+"
+    r"|[\w.-]*(?:key|token(?!s|iz)|secret|passw)[\w.-]*[\"']?\s*[=:]\s*)"
     r"(?:'[^']*'|\"[^\"]*\"|\S+)"
 )
 """The same within a word that is a command of its own, such as that of `bash -c`, or holds settings."""

@@ -206,3 +206,8 @@ def test_one_that_cannot_be_started_again_is_told_of(captioner: Openai, monkeypa
 
 def test_no_profile_starts_a_program() -> None:
     assert not any("serve" in name for profile in PROFILES.values() for name in profile.defaults)
+
+
+def test_numbers_of_tokens_are_no_secrets() -> None:
+    command = "vllm serve m --max-num-batched-tokens 8192 --tokenizer-mode=slow --port {port}"
+    assert " ".join(shlex.split(redacted(words_of(command)))) == command
