@@ -69,7 +69,8 @@ def _doubt(items: Sequence[SourceItem]) -> str | None:
     """Judge the given boxes of items whose images' sizes are known, as the annotation states them or by decoding."""
     boxes, sizes = [], []
     for item in items:
-        size = (item.given_size or _decoded_size(item)) if item.given and item.drop is None else None
+        judged = item.given and item.drop is None and not item.given_in_shares
+        size = (item.given_size or _decoded_size(item)) if judged else None
         if size is not None:
             boxes += [region.box for region in item.given]
             sizes += [size] * len(item.given)
