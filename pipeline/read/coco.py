@@ -6,6 +6,7 @@ of their own: a bad entry of `images`, an image id that annotations name and `im
 lengths of the image's size; polygons are not drawn. Boxes stay as written: they may hold NaN or lie outside the image.
 """
 
+import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import ClassVar
 
 from pipeline.read.base import ListedItem, SourceError, SourceFile, SourcePart
 from pipeline.read.captions import CaptionReader
+from pipeline.read.coco_folder import CocoIndex, find_indexes
 from pipeline.read.describe import Description, Unread, like
 from pipeline.read.formats import suffix_of
 from pipeline.read.items import SampleError, stated_size
@@ -89,31 +91,67 @@ class _Images:
 
 
 class Coco:
-    """`coco:instances.json?images=FOLDER&captions=captions.json`; the images lie beside the JSON by default."""
+    """`coco:instances.json?images=FOLDER&captions=captions.json`; the images lie beside the JSON by default.
+
+    `coco:FOLDER`, or `coco:FOLDER?split=train`, is a folder as tools write it (`pipeline.read.coco_folder`).
+    """
 
     kind: ClassVar[str] = "coco"
 
     def __init__(self, rest: str, *, allow: Sequence[str] = ()) -> None:
-        path, options = split_options(rest, known=("images", "captions"))
-        self._json = Location.of(path)
-        if self._json.name is None:
-            raise SourceError(f"{self._json}: a COCO input is one JSON file, not a folder or pattern; name the file")
-        beside = Location(root=self._json.root)
-        images = self._json.related_folder(options["images"]) if "images" in options else beside
-        self._images = images.allowing([*allow, self._json.root])
+        path = split_options(rest)[0]
+        location = Location.of(path)
+        known = ("split",) if location.is_folder else ("images", "captions")
+        options = split_options(rest, known=known)[1]
+        self._folder = Location(root=location.root)
+        self._split = options.get("split")
+        if location.is_folder:
+            self._indexes = self._found(location)
+            images = self._folder
+        elif location.name is None:
+            raise SourceError(f"{location}: a COCO input is a JSON file or a folder, not a pattern")
+        else:
+            self._indexes = [CocoIndex(uri=location.name, split="", images="")]
+            images = location.related_folder(options["images"]) if "images" in options else self._folder
+        self._images = images.allowing([*allow, location.root])
         self._names = Names(self._images)
-        self._captions = self._json.related(options["captions"]) if "captions" in options else None
+        self._captions = location.related(options["captions"]) if "captions" in options else None
+
+    def _found(self, location: Location) -> list[CocoIndex]:
+        """Return the COCO files of a folder. Raises SourceError where there are none, or not of the wanted split."""
+        found = find_indexes([file.uri for file in location.files()])
+        indexes = [index for index in found if self._split in (None, index.split)]
+        if not found:
+            raise SourceError(
+                f"{location}: found no _annotations.coco.json (Roboflow), no labels.json beside data/ (FiftyOne) and no "
+                "annotations/instances_*.json (CVAT, COCO); name the file, as in coco:FILE.json?images=FOLDER"
+            )
+        if not indexes:
+            there = ", ".join(index.split or index.uri for index in found)
+            raise SourceError(f"{location}: has no split {self._split!r}; there are {there}")
+        return indexes
+
+    def _json(self, index: CocoIndex) -> Location:
+        return Location(root=self._folder.root, name=index.uri)
+
+    def _captions_of(self, index: CocoIndex) -> Location | None:
+        beside = None if index.captions is None else Location(root=self._folder.root, name=index.captions)
+        return self._captions or beside
 
     def files(self) -> Iterator[SourceFile]:
-        """Yield the images that the JSON lists, and the JSON files under their full paths."""
-        jsons = [self._json] if self._captions is None else [self._json, self._captions]
+        """Yield the images that the JSON files list, and these files under their full paths."""
+        locations = [location for index in self._indexes for location in (self._json(index), self._captions_of(index))]
         indexes = [
             SourceFile(uri=str(location), size=file.size, etag=file.etag)
-            for location in jsons
+            for location in locations
+            if location is not None
             for file in location.files()
         ]
-        wanted = _Images(_load(self._json), self._uri).by_uri.keys()
-        check_allowed(wanted, self._images, str(self._json))
+        wanted: set[str] = set()
+        for index in self._indexes:
+            named = _Images(_load(self._json(index)), self._namer(index)).by_uri.keys()
+            check_allowed(named, self._images, str(self._json(index)))
+            wanted |= named
         yield from sorted([*indexes, *self._images.find(wanted)], key=lambda file: file.uri)
 
     @property
@@ -122,44 +160,71 @@ class Coco:
         return self._images.root
 
     def describe(self) -> Description:
-        """Count images, boxes and captions of the JSON, and name the other JSON files beside it."""
-        coco = _load(self._json)
-        annotations = Counter(annotation.is_region for annotation in coco.annotations())
-        captions = self._captions or (self._json if annotations[False] else None)
-        beside = [] if not self._json.is_local else [path.name for path in Path(self._json.root).glob("*.json")]
-        read = {str(self._json), str(captions)}
+        """Count images, boxes and captions of the JSON files, and name the other JSON files beside them."""
+        suffixes: Counter[str] = Counter()
+        captioned, boxed, read = [], [], set()
+        for index in self._indexes:
+            json, coco, uri_of = self._json(index), _load(self._json(index)), self._namer(index)
+            annotations = Counter(annotation.is_region for annotation in coco.annotations())
+            captions = self._captions_of(index) or (json if annotations[False] else None)
+            captioned += [] if captions is None else [str(captions)]
+            boxed += [f"{annotations[True]:,} annotations of {json}"] if annotations[True] else []
+            suffixes.update(suffix_of(uri_of(entry)) for entry in coco.images)
+            read |= {str(json), str(captions)}
+        folders = {posixpath.dirname(str(self._json(index))) for index in self._indexes if self._folder.is_local}
+        beside = {str(path): path.name for folder in folders for path in Path(folder).glob("*.json")}
+        unread = sorted(name for path, name in beside.items() if path not in read)
         return Description(
-            images=dict(sorted(Counter(suffix_of(self._uri(entry)) for entry in coco.images).items())),
-            num_images=len(coco.images),
-            captions=() if captions is None else (str(captions),),
-            boxes=(f"{annotations[True]:,} annotations of {self._json}",) if annotations[True] else (),
-            unread=tuple(
-                Unread(name=name, like=like(name)) for name in sorted(beside) if self._json.url(name) not in read
-            ),
+            images=dict(sorted(suffixes.items())),
+            num_images=suffixes.total(),
+            captions=tuple(captioned),
+            boxes=tuple(boxed),
+            unread=tuple(Unread(name=name, like=like(name)) for name in unread),
         )
 
-    def _uri(self, entry: CocoImage) -> str:
-        return self._names.uri(text(entry.file_name) or "")
+    def _namer(self, index: CocoIndex) -> Callable[[CocoImage], str]:
+        """Return what turns an entry of a COCO file into the uri of its image."""
+        by_url: list[bool] = []
+
+        def uri_of(entry: CocoImage) -> str:
+            name = text(entry.file_name) or ""
+            if entry.named_by_url and not by_url:  # whether images= is the folder of the splits, as the first tells
+                uri = self._names.uri(name, index.images)
+                by_url.append(any(file.etag for file in self._images.lookup([uri])))
+            flat = entry.named_by_url and not by_url[0]
+            return self._names.uri(posixpath.basename(name) if flat else name, index.images)
+
+        return uri_of
 
     def parts(self, shard_size: int, repack: bool) -> Iterator[tuple[SourcePart, ...]]:
         """Yield the images in the order of their file names, `shard_size` a shard, then rows for what is none."""
-        coco = _load(self._json)
-        images = _Images(coco, self._uri)
+        listed: dict[str, tuple[_Image, CocoFile]] = {}
+        dead: list[ListedItem] = []
+        for index in self._indexes:
+            coco, images, problems = self._joined_files(index)
+            problems += [(uri, f"{uri} is of another file, too") for uri in images.by_uri if uri in listed]
+            listed = {uri: (image, coco) for uri, image in images.by_uri.items()} | listed
+            for name, problem in problems:
+                error = SampleError(Reason.BAD_RECORD, f"{index.uri}: {problem}")
+                dead.append(ListedItem(key=as_key(f"{index.uri} {name}"), uri=str(self._json(index)), drop=error.drop))
+        uris = sorted(listed)
+        items = [_item(key, uri, *listed[uri]) for key, uri in zip(keys_of_files(uris), uris, strict=True)]
+        yield from list_parts([*items, *dead], shard_size)
+
+    def _joined_files(self, index: CocoIndex) -> tuple[CocoFile, _Images, list[tuple[str, str]]]:
+        """Return a COCO file, its images with their annotations, and (name, problem) of what is of no image."""
+        coco = _load(self._json(index))
+        images = _Images(coco, self._namer(index))
         strays: dict[str, list[CocoAnnotation]] = {}
         shared = images.shared
         _add_annotations(coco, images, strays)
-        if self._captions is not None:
-            captions = _load(self._captions)
-            joined, others = _joined(_Images(captions, self._uri), images, str(self._captions))
+        location = self._captions_of(index)
+        if location is not None:
+            captions = _load(location)
+            joined, others = _joined(_Images(captions, self._namer(index)), images, str(location))
             _add_captions(captions, joined, strays)
             shared = shared | others
-        dead = [*images.problems, *(_stray(named, found, shared) for named, found in strays.items())]
-        where = self._json.name or ""
-        items = _items(coco, images)
-        for name, problem in dead:
-            error = SampleError(Reason.BAD_RECORD, f"{where}: {problem}")
-            items.append(ListedItem(key=as_key(f"{where} {name}"), uri=str(self._json), drop=error.drop))
-        yield from list_parts(items, shard_size)
+        return coco, images, [*images.problems, *(_stray(named, found, shared) for named, found in strays.items())]
 
     def read(self, part: SourcePart) -> Iterator[SourceItem]:
         """Yield the part's images with their regions and captions."""
@@ -278,11 +343,6 @@ def _stray(image_id: str, annotations: list[CocoAnnotation], shared: Mapping[str
     if image_id in shared:
         return f"image {image_id}", f"{many} image id {image_id}, and {shared[image_id]}"
     return f"image {image_id}", f"{many} image id {image_id}, which 'images' lacks"
-
-
-def _items(coco: CocoFile, images: _Images) -> list[ListedItem]:
-    uris = sorted(images.by_uri)
-    return [_item(key, uri, images.by_uri[uri], coco) for key, uri in zip(keys_of_files(uris), uris, strict=True)]
 
 
 def _item(key: str, uri: str, image: _Image, coco: CocoFile) -> ListedItem:
