@@ -5,6 +5,7 @@
     describe, summary   what an input gives, where from, and what of it is not read
     webdataset       tars (tars, compression, img2dataset, sample_json: their parts)
     folder, coco, yolo, voc   sources that list their samples when planned (listed; yolo_yaml, yolo_labels, voc_xml)
+    objects          Hugging Face's `objects`, in a column or a table
     record           what a file of one sample says, whatever its format
     parquet          rows with pictures (parquet_files, picture_cells)
     captions         what counts as a caption, for all of them; caption_tables: those of a folder in a table

@@ -13,7 +13,8 @@ import msgspec
 from pipeline.read.formats import NOT_READ, suffix_of
 
 BOXES_FROM = (
-    "a COCO file (coco:FILE.json?images=FOLDER), YOLO (yolo:data.yaml), Pascal VOC (voc:FOLDER), "
+    "a COCO file (coco:FILE.json?images=FOLDER), YOLO (yolo:data.yaml), Pascal VOC (voc:FOLDER), Hugging Face's "
+    "`objects` in Parquet or metadata.jsonl, "
     "and from `regions` in the .json members of WebDataset tars (shards of ours among them) or in .json files beside "
     "images"
 )

@@ -20,6 +20,7 @@ from pipeline.read.base import Source
 from pipeline.read.coco import Coco
 from pipeline.read.decode import DecodeSettings
 from pipeline.read.keys import as_key, input_prefixes, with_prefix
+from pipeline.read.parquet import Parquet
 from pipeline.read.spec import canonical
 from pipeline.read.voc import Voc
 from pipeline.read.webdataset import WebDataset
@@ -122,7 +123,7 @@ def _check(lists: Sequence[FilterList], inputs: Sequence[str], *, proposer: str)
         if (
             named
             and proposer == GIVEN
-            and not any(isinstance(source, WebDataset | Coco | Yolo | Voc) for source in sources)
+            and not any(isinstance(source, WebDataset | Coco | Yolo | Voc | Parquet) for source in sources)
         ):
             raise DatasetError(
                 f"--filter: the lists name {named} regions, but no INPUT gives its regions ids: shards of "

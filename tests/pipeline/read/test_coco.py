@@ -115,7 +115,10 @@ def test_a_pattern_is_no_coco_input_nor_a_folder_of_no_known_layout(tmp_path):
 
 FOLDERS = {
     "roboflow": ("train/_annotations.coco.json", "train/b.jpg", "valid/_annotations.coco.json", "valid/b.jpg"),
-    "cvat": ("annotations/instances_train.json", "images/train/b.jpg", "annotations/instances_valid.json", "images/valid/b.jpg"),
+    "cvat": (
+        "annotations/instances_train.json", "images/train/b.jpg",
+        "annotations/instances_valid.json", "images/valid/b.jpg",
+    ),
     "coco": ("annotations/instances_train.json", "train/b.jpg", "annotations/instances_valid.json", "valid/b.jpg"),
 }  # fmt: skip
 
