@@ -190,6 +190,8 @@ class Crop:
     image_width: int
     image_height: int
     label: str | None
+    given_caption: str | None = None
+    """What the source says of the region, where it brought it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,7 +123,7 @@ class Coco:
         indexes = [index for index in found if self._split in (None, index.split)]
         if not found:
             raise SourceError(
-                f"{location}: found no _annotations.coco.json (Roboflow), no labels.json beside data/ (FiftyOne) and no "
+                f"{location}: found no _annotations.coco.json (Roboflow), no labels.json beside data/ (FiftyOne), no "
                 "annotations/instances_*.json (CVAT, COCO); name the file, as in coco:FILE.json?images=FOLDER"
             )
         if not indexes:
