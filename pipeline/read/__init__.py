@@ -2,6 +2,7 @@
 
     spec, location, local_files   how an INPUT is written, where its files are, what a local name leads to
     names            which file a table means by a name, and whether it may be read
+    recognise        annotations of other kinds in a folder of pictures: what they are, who reads them
     describe, summary   what an input gives, where from, and what of it is not read
     webdataset       tars (tars, compression, img2dataset, sample_json: their parts)
     folder, coco, yolo, voc   sources that list their samples when planned (listed; yolo_yaml, yolo_labels, voc_xml)

@@ -26,6 +26,7 @@ from pipeline.read.location import Location
 from pipeline.read.names import Names, check_allowed
 from pipeline.read.objects import read_objects
 from pipeline.read.parts import list_parts
+from pipeline.read.recognise import recognise
 from pipeline.read.sample_json import decode_sample_json
 from pipeline.read.spec import split_options
 from pipeline.sample import GivenRegion, SourceItem
@@ -109,6 +110,7 @@ class ImageFolder:
         records = [uri for stem, uri in _records(read).items() if stem in stems]
         boxes = [f"`regions` of {len(records):,} .json files beside the images"] if self._gives_boxes(records) else []
         boxes += [f"`objects` of {' and '.join(tables.read)}"] if tables.regions else []
+        recognised = recognise(self._location, {file.uri for file in listed}) if self._location.is_folder else ()
         rest = (file.uri for file in listed if file.uri not in read and self._location.url(file.uri) not in read)
         return Description(
             images=dict(sorted(Counter(map(suffix_of, images)).items())),
@@ -116,7 +118,7 @@ class ImageFolder:
             captions=tuple(captions),
             boxes=tuple(boxes),
             unread=unread_files(rest),
-            notes=tuple(why for _, why in tables.unread),
+            notes=(*(why for _, why in tables.unread), *recognised),
         )
 
     def _gives_boxes(self, records: Iterable[str]) -> bool:

@@ -102,6 +102,7 @@ def check_boxes(spec: str, summary: InputSummary) -> None:
         return
     unread = ", ".join(entry.name for entry in summary.described.unread if entry.like == "boxes")
     looks = f" What looks like boxes here and is not read: {unread}." if unread else ""
+    looks += "".join(f" {note[0].upper()}{note[1:]}." for note in summary.described.notes)
     raise SourceError(
         f"{spec}: --proposer manual takes the boxes that come with the images, and here come none. Boxes are read from "
         f"{BOXES_FROM}.{looks} Bring them into one of these, or choose a proposer that finds its own"
