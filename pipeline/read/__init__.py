@@ -5,7 +5,8 @@
     recognise        annotations of other kinds in a folder of pictures: what they are, who reads them
     describe, summary   what an input gives, where from, and what of it is not read
     webdataset       tars (tars, compression, img2dataset, sample_json: their parts)
-    folder, coco, yolo, voc   sources that list their samples when planned (listed; yolo_yaml, yolo_labels, voc_xml)
+    folder, coco, yolo, voc   sources that list their samples when planned (listed; coco_images, coco_folder, yolo_yaml,
+                     yolo_labels, voc_xml: their parts)
     objects          Hugging Face's `objects`, in a column or a table
     record           what a file of one sample says, whatever its format
     parquet          rows with pictures (parquet_files, picture_cells)
