@@ -81,6 +81,8 @@ class SourceItem:
     given: tuple[GivenRegion, ...] = ()
     given_size: tuple[int, int] | None = None
     """(width, height) that the annotation states; `given` boxes are in that frame. None: in the decoded image's."""
+    given_in_shares: bool = False
+    """Whether `given` boxes are shares of the decoded image's width and height, in [0, 1], as YOLO writes them."""
     drop: Drop | None = None
     bytes_lost: int = 0
     """Bytes of the source that could not be read: what this item's drop stands for, beside the item itself."""
@@ -188,6 +190,8 @@ class Crop:
     image_width: int
     image_height: int
     label: str | None
+    given_caption: str | None = None
+    """What the source says of the region, where it brought it."""
 
 
 @dataclass(frozen=True, kw_only=True)

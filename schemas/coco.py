@@ -35,7 +35,9 @@ class CocoImage(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str | None
     file_name: str | None
-    """As written, not looked for."""
+    """As written, not looked for; of LVIS, which has addresses alone, the last folder and the name of the address."""
+    named_by_url: bool
+    """Whether `file_name` is of an address."""
     width: float | None
     """In pixels, as stated; may be no size at all."""
     height: float | None
@@ -228,6 +230,10 @@ def _image(position: int, piece: msgspec.Raw) -> CocoImage:
     problem = f"images[{position}]: {entry}" if isinstance(entry, str) else None
     entry = _Image() if isinstance(entry, str) else entry
     file_name = entry.file_name if isinstance(entry.file_name, str) else text(entry.file_name)
+    url = text(entry.coco_url)
+    named_by_url = entry.file_name is None and url is not None
+    if named_by_url and url is not None:
+        file_name = "/".join(url.rstrip("/").split("/")[-2:])
     key = id_text(entry.id)
     if problem is None and (file_name is None or not file_name.strip()):
         problem = f"images[{position}]: file_name is {shown(entry.file_name)}, not a name"
@@ -238,9 +244,10 @@ def _image(position: int, piece: msgspec.Raw) -> CocoImage:
     return CocoImage(
         id=key,
         file_name=file_name,
+        named_by_url=named_by_url,
         width=number(entry.width),
         height=number(entry.height),
-        url=text(entry.coco_url) or text(entry.flickr_url),
+        url=url or text(entry.flickr_url),
         license=id_text(entry.license),
         problem=problem,
     )

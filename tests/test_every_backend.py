@@ -73,6 +73,7 @@ def captioners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flags]:
     yield {
         "rule": (),
         "label": (),
+        "given": (),
         "blip2": ("--caption.model", "mini", "--caption.dtype", "float32", "--caption.max-new-tokens", "12"),
         "vlm": (
             "--caption.model",

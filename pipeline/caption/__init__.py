@@ -36,6 +36,7 @@ from pipeline.registry import Registry
 CAPTIONERS: dict[str, str] = {
     "blip2": "pipeline.caption.blip2:Blip2",
     "clip_rule": "pipeline.caption.clip_rule:ClipRule",
+    "given": "pipeline.caption.given:Given",
     "label": "pipeline.caption.label:Label",
     "openai": "pipeline.caption.openai:Openai",
     "rule": "pipeline.caption.rule:Rule",

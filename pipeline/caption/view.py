@@ -102,6 +102,7 @@ def crops_of(sample: Sample, settings: ViewSettings) -> Iterator[Crop | tuple[st
             image_width=sample.image.width,
             image_height=sample.image.height,
             label=region.label,
+            given_caption=region.given.caption if region.given else None,
         )
 
 

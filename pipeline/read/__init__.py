@@ -2,9 +2,13 @@
 
     spec, location, local_files   how an INPUT is written, where its files are, what a local name leads to
     names            which file a table means by a name, and whether it may be read
+    recognise        annotations of other kinds in a folder of pictures: what they are, who reads them
     describe, summary   what an input gives, where from, and what of it is not read
     webdataset       tars (tars, compression, img2dataset, sample_json: their parts)
-    folder, coco     sources that list their samples when planned (listed)
+    folder, coco, yolo, voc   sources that list their samples when planned (listed; coco_images, coco_folder, yolo_yaml,
+                     yolo_labels, voc_xml: their parts)
+    objects          Hugging Face's `objects`, in a column or a table
+    record           what a file of one sample says, whatever its format
     parquet          rows with pictures (parquet_files, picture_cells)
     captions         what counts as a caption, for all of them; caption_tables: those of a folder in a table
     scenes           generated pictures whose truth is known
@@ -25,13 +29,15 @@ SOURCES: dict[str, str] = {
     "webdataset": "pipeline.read.webdataset:WebDataset",
     "folder": "pipeline.read.folder:ImageFolder",
     "coco": "pipeline.read.coco:Coco",
+    "yolo": "pipeline.read.yolo:Yolo",
+    "voc": "pipeline.read.voc:Voc",
     "parquet": "pipeline.read.parquet:Parquet",
     "scenes": "pipeline.read.scenes:Scenes",
 }
 """Name of each kind of source and where its class is, "module:Class"."""
 
 
-_NAMES_FILES = {"folder", "coco", "parquet"}
+_NAMES_FILES = {"folder", "coco", "yolo", "voc", "parquet"}
 """Kinds with tables that name pictures by path."""
 
 

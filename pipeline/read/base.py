@@ -50,7 +50,7 @@ class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
     url: str | None = None
     license: str | None = None
     record: str | None = None
-    """The uri of a `.json` beside the image, read as the member of a tar is: regions, address, licence."""
+    """The uri of a file of the image's own that says more of it, regions for instance; the kind of source reads it."""
     texts: tuple[str, ...] | None = None
     """Text files that may hold captions, relative to the root; None where they were not listed, and are looked for."""
     note: str | None = None

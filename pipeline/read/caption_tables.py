@@ -7,7 +7,7 @@ delimiter is the one that makes the columns appear in the header; a quotation ma
 import csv
 import io
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipeline.read.base import SourceError
 from pipeline.read.captions import CAPTION_NAMES, CaptionReader, caption_columns
 from pipeline.read.items import MAX_MEMBER_BYTES, SampleError, read_file
 from pipeline.read.location import Location
+from pipeline.read.objects import COLUMN
 from pipeline.read.parquet_files import DamagedParquetError, find_name, open_parquet, plain
 from schemas.loose_json import LooseJsonError, decode_json, text
 from schemas.reasons import Reason
@@ -53,6 +54,8 @@ class Row:
     """What stands in its columns of captions."""
     where: str
     problem: str | None = None
+    objects: Any = None
+    """What its field `objects` holds: regions."""
 
 
 class NoCaptionsError(SourceError):
@@ -122,12 +125,13 @@ def _object_rows(entries: Iterable[tuple[str, Any]], where: str) -> Iterator[Row
     """
     found = list(entries)
     names = dict.fromkeys(name for _, entry in found if isinstance(entry, Mapping) for name in entry)
-    if names:
+    if names and not (COLUMN in names and find_name(list(names), _FILE_NAMES)):
         _columns(list(names), where)
     for place, entry in found:
         if isinstance(entry, Mapping):
             there = [name for name, value in entry.items() if value is not None]
-            yield _row(_file_of(entry), [entry[name] for name in caption_columns(there)], place)
+            row = _row(_file_of(entry), [entry[name] for name in caption_columns(there)], place)
+            yield replace(row, objects=entry.get(COLUMN))
         else:
             yield Row(file=None, where=place, problem=f"{place} is no JSON object")
 
@@ -255,6 +259,8 @@ class Matched:
 
     readers: dict[str, CaptionReader] = field(default_factory=dict)
     """By uri; those of images that only the table names too."""
+    objects: dict[str, list[tuple[str, Any]]] = field(default_factory=dict)
+    """(where, what a row's `objects` holds), by uri."""
     lost: list[Row] = field(default_factory=list)
 
 
@@ -285,6 +291,8 @@ def match_rows(rows: Iterable[Row], uris: Collection[str], name: str, folder: st
             reader.lose(SampleError(Reason.BAD_RECORD, f"{name}: {row.problem}"))
         for value in row.values:
             reader.add(value, f"{name}: {row.where}")
+        if row.objects is not None:
+            matched.objects.setdefault(uri, []).append((f"{name}: {row.where}", row.objects))
     return matched
 
 

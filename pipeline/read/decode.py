@@ -288,7 +288,7 @@ def _with_given(item: SourceItem, stored: _Stored) -> DecodedImage | Drop:
 
 
 def _given_upright(item: SourceItem, stored: _Stored) -> tuple[GivenRegion, ...] | Drop:
-    """Return the given regions in the upright frame, or why their frame is unknown.
+    """Return the given regions in the upright frame, or why their frame is unknown. Shares are of the upright image.
 
     Boxes stated for the upright size are upright. Only a size that is the upright one with its sides swapped, as EXIF
     orientations 5 to 8 swap them, tells of boxes drawn on the raw pixels; these are turned. Orientations 2 to 4, and
@@ -296,6 +296,8 @@ def _given_upright(item: SourceItem, stored: _Stored) -> tuple[GivenRegion, ...]
     are of the frame of their boxes; those of boxes that are turned are left out.
     """
     height, width = stored.pixels.shape[:2]
+    if item.given_in_shares:
+        return tuple(_in_pixels(region, width, height) for region in item.given)
     if not item.given or item.given_size in (None, (width, height)):
         return item.given
     if stored.orientation >= 5 and item.given_size == (height, width):
@@ -305,6 +307,11 @@ def _given_upright(item: SourceItem, stored: _Stored) -> tuple[GivenRegion, ...]
         )
     stated = " x ".join(map(str, item.given_size or ()))
     return _drop(Reason.SIZE_MISMATCH, f"the annotation states {stated} pixels, the image has {width} x {height}")
+
+
+def _in_pixels(region: GivenRegion, width: int, height: int) -> GivenRegion:
+    x0, y0, x1, y1 = region.box
+    return msgspec.structs.replace(region, box=(x0 * width, y0 * height, x1 * width, y1 * height))
 
 
 def _turn(

@@ -13,8 +13,10 @@ import msgspec
 from pipeline.read.formats import NOT_READ, suffix_of
 
 BOXES_FROM = (
-    "a COCO file (coco:FILE.json?images=FOLDER), and from `regions` in the .json members of WebDataset tars (shards of "
-    "ours among them) or in .json files beside images"
+    "a COCO file (coco:FILE.json?images=FOLDER), YOLO (yolo:data.yaml), Pascal VOC (voc:FOLDER), Hugging Face's "
+    "`objects` in Parquet or metadata.jsonl, "
+    "and from `regions` in the .json members of WebDataset tars (shards of ours among them) or in .json files beside "
+    "images"
 )
 NUM_LOOKED_AT = 50
 """Samples read to see what they give."""

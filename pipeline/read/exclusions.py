@@ -20,8 +20,11 @@ from pipeline.read.base import Source
 from pipeline.read.coco import Coco
 from pipeline.read.decode import DecodeSettings
 from pipeline.read.keys import as_key, input_prefixes, with_prefix
+from pipeline.read.parquet import Parquet
 from pipeline.read.spec import canonical
+from pipeline.read.voc import Voc
 from pipeline.read.webdataset import WebDataset
+from pipeline.read.yolo import Yolo
 from schemas.filters import FilterList, check_rows, load_filter
 from schemas.folder import DatasetError
 from schemas.hashes import fingerprint
@@ -117,10 +120,14 @@ def _check(lists: Sequence[FilterList], inputs: Sequence[str], *, proposer: str)
     tables = _named_rows(inputs, sources)
     if tables is None:
         named = sum(filter_list.dropped["region_id"].drop_null().length() for filter_list in lists)
-        if named and proposer == GIVEN and not any(isinstance(source, WebDataset | Coco) for source in sources):
+        if (
+            named
+            and proposer == GIVEN
+            and not any(isinstance(source, WebDataset | Coco | Yolo | Voc | Parquet) for source in sources)
+        ):
             raise DatasetError(
                 f"--filter: the lists name {named} regions, but no INPUT gives its regions ids: shards of "
-                "`fineclip annotate`, other tars with records and COCO files do. Take these rows out, or give such"
+                "`fineclip annotate`, other tars with records, COCO, YOLO and VOC do. Take these rows out, or give such"
             )
         return
     try:

@@ -24,10 +24,12 @@ from pipeline.read.keys import as_key, keys_of_files, without_extension
 from pipeline.read.listed import read_listed
 from pipeline.read.location import Location
 from pipeline.read.names import Names, check_allowed
+from pipeline.read.objects import read_objects
 from pipeline.read.parts import list_parts
+from pipeline.read.recognise import recognise
 from pipeline.read.sample_json import decode_sample_json
 from pipeline.read.spec import split_options
-from pipeline.sample import SourceItem
+from pipeline.sample import GivenRegion, SourceItem
 from schemas.reasons import Reason
 from schemas.text import counted
 
@@ -40,6 +42,8 @@ class _Tables:
 
     readers: dict[str, CaptionReader] = field(default_factory=dict)
     """By uri of the image."""
+    regions: dict[str, tuple[GivenRegion, ...]] = field(default_factory=dict)
+    """By uri of the image."""
     lost: list[tuple[str, str, str]] = field(default_factory=list)
     """(table, row, problem) of rows that name no image."""
     read: list[str] = field(default_factory=list)
@@ -49,6 +53,9 @@ class _Tables:
     def add(self, matched: Matched, name: str) -> None:
         for uri, reader in matched.readers.items():
             self.readers.setdefault(uri, reader)
+        for uri, objects in matched.objects.items():
+            found = tuple(region for where, value in objects for region in read_objects(value, where))
+            self.regions.setdefault(uri, found)
         self.read.append(name)
         self.lost += [(name, row.where, f"{name}: {row.problem}") for row in matched.lost]
 
@@ -101,15 +108,17 @@ class ImageFolder:
         captions += [str(self._captions)] if self._captions is not None else sorted(tables.read)
         stems = set(map(without_extension, images))
         records = [uri for stem, uri in _records(read).items() if stem in stems]
-        boxes = (f"`regions` of {len(records):,} .json files beside the images",)
+        boxes = [f"`regions` of {len(records):,} .json files beside the images"] if self._gives_boxes(records) else []
+        boxes += [f"`objects` of {' and '.join(tables.read)}"] if tables.regions else []
+        recognised = recognise(self._location, {file.uri for file in listed}) if self._location.is_folder else ()
         rest = (file.uri for file in listed if file.uri not in read and self._location.url(file.uri) not in read)
         return Description(
             images=dict(sorted(Counter(map(suffix_of, images)).items())),
             num_images=len(images),
             captions=tuple(captions),
-            boxes=boxes if self._gives_boxes(records) else (),
+            boxes=tuple(boxes),
             unread=unread_files(rest),
-            notes=tuple(why for _, why in tables.unread),
+            notes=(*(why for _, why in tables.unread), *recognised),
         )
 
     def _gives_boxes(self, records: Iterable[str]) -> bool:
@@ -133,7 +142,8 @@ class ImageFolder:
         for key, uri in zip(keys_of_files(uris), uris, strict=True):
             beside = None if looks else tuple(texts.get(uri, ()))
             item = _listed(key, uri, beside, tables.readers.get(uri))
-            items.append(msgspec.structs.replace(item, record=records.get(without_extension(uri))))
+            record, regions = records.get(without_extension(uri)), tables.regions.get(uri, ())
+            items.append(msgspec.structs.replace(item, record=record, regions=regions))
         for name, row, problem in tables.lost:
             error = SampleError(Reason.BAD_RECORD, problem)
             table = str(self._captions) if self._captions is not None else name  # as `files` has it

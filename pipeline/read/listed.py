@@ -8,23 +8,31 @@ from pipeline.read.base import ListedItem, SourcePart
 from pipeline.read.captions import CaptionReader, notes
 from pipeline.read.items import SampleError, failed_item, read_file, read_image_file
 from pipeline.read.location import Location
-from pipeline.read.sample_json import SampleJson, decode_sample_json
+from pipeline.read.record import SampleRecord
+from pipeline.read.sample_json import decode_sample_json
 from pipeline.sample import SourceItem
+
+RecordReader = Callable[[bytes, str], SampleRecord]
+"""What a file of one sample says, from its bytes and its name, for messages; raises SampleError."""
 
 _AHEAD = 16
 """Remote files requested ahead, so that a request's latency is not paid once an image."""
 
 
 def read_listed(
-    part: SourcePart, location: Location, add_captions: Callable[[ListedItem, CaptionReader], None] | None = None
+    part: SourcePart,
+    location: Location,
+    add_captions: Callable[[ListedItem, CaptionReader], None] | None = None,
+    read_record: RecordReader = decode_sample_json,
 ) -> Iterator[SourceItem]:
     """Yield the part's items with their bytes, in order; those that were dropped when planned are not read.
 
     `add_captions` gives a reader what lies beside an item, before what the plan says; it may raise SampleError.
+    `read_record` reads the file that an item names as its `record`.
     """
 
     def read(listed: ListedItem, index: int) -> SourceItem:
-        return _read_item(listed, index, location=location, add_captions=add_captions)
+        return _read_item(listed, index, location=location, add_captions=add_captions, read_record=read_record)
 
     indexed = enumerate(part.items or (), start=part.start)
     if location.is_local:
@@ -46,6 +54,7 @@ def _read_item(
     *,
     location: Location,
     add_captions: Callable[[ListedItem, CaptionReader], None] | None,
+    read_record: RecordReader,
 ) -> SourceItem:
     if listed.drop is not None:
         return SourceItem(key=listed.key, index=index, uri=listed.uri, data=None, drop=listed.drop)
@@ -54,7 +63,9 @@ def _read_item(
         data = read_image_file(location, listed.uri)
         if add_captions is not None:
             add_captions(listed, reader)
-        record = _record(listed, location)
+        record = SampleRecord()
+        if listed.record is not None:
+            record = read_record(read_file(location, listed.record), listed.record)
         reader.add([*listed.captions, *record.captions], listed.uri)
         captions = reader.captions()
     except SampleError as error:
@@ -70,11 +81,5 @@ def _read_item(
         note=notes(reader.note_text, listed.note, record.note),
         given=listed.regions or record.given,
         given_size=(listed.width, listed.height) if listed.width and listed.height else record.given_size,
+        given_in_shares=record.in_shares,
     )
-
-
-def _record(listed: ListedItem, location: Location) -> SampleJson:
-    """Return what the `.json` beside an image says, nothing where there is none."""
-    if listed.record is None:
-        return SampleJson()
-    return decode_sample_json(read_file(location, listed.record), listed.record)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +17,7 @@ from pipeline.read.items import SampleError, failed_item, read_image_file, unrea
 from pipeline.read.keys import as_key, without_extension
 from pipeline.read.location import Location
 from pipeline.read.names import Names
+from pipeline.read.objects import COLUMN, Form, class_names, holds_boxes, read_objects
 from pipeline.read.parquet_files import (
     DamagedParquetError,
     damaged_group,
@@ -41,6 +42,7 @@ _CANDIDATES = {
     "key": ("key", "id", "image_id", "__key__"),
     "url": ("url", "image_url"),
     "license": ("license",),
+    "objects": (COLUMN,),
     "status": ("status",),
 }
 _BATCH_ROWS = 32
@@ -58,13 +60,15 @@ class Columns:
     key: str | None
     url: str | None
     license: str | None
+    objects: str | None
+    """Regions, as `pipeline.read.objects` reads them."""
     status: str | None
     """What the program that made the file says of each row: img2dataset writes "success", or why it has no image."""
 
     @property
     def names(self) -> list[str]:
         """The columns to read, each once."""
-        found = (self.image, *self.captions, self.key, self.url, self.license, self.status)
+        found = (self.image, *self.captions, self.key, self.url, self.license, self.objects, self.status)
         return list(dict.fromkeys(name for name in found if name is not None))
 
 
@@ -74,7 +78,10 @@ class Parquet:
     kind: ClassVar[str] = "parquet"
 
     def __init__(self, rest: str, *, allow: Sequence[str] = ()) -> None:
-        path, self._options = split_options(rest, known=("image", "caption", "key"))
+        path, self._options = split_options(rest, known=("image", "caption", "key", "objects", "boxes"))
+        self._form = cast(Form, self._options.get("boxes", "xywh"))
+        if self._form not in ("xywh", "xyxy"):
+            raise SourceError(f"{path}: ?boxes={self._form} is neither xywh, as COCO has them, nor xyxy")
         self._location = Location.of(path).allowing(allow)
         self._names = Names(self._location)
 
@@ -98,7 +105,10 @@ class Parquet:
                 if parquet.metadata.num_rows:
                     columns = self._columns(parquet, self._location.url(file.uri))
                     captions = tuple(f"column {name!r}" for name in columns.captions)
-                    return Description(captions=captions, unread=unread_columns(parquet.schema_arrow, columns.names))
+                    boxes = () if columns.objects is None else (f"column {columns.objects!r}, as {self._form}",)
+                    return Description(
+                        captions=captions, boxes=boxes, unread=unread_columns(parquet.schema_arrow, columns.names)
+                    )
         return Description()
 
     def parts(self, shard_size: int, repack: bool) -> Iterator[tuple[SourcePart, ...]]:
@@ -117,11 +127,12 @@ class Parquet:
         try:
             with unreadable_is_missing(self._location, part.uri), open_parquet(self._location, part.uri) as parquet:
                 columns = self._columns(parquet, self._location.url(part.uri))
+                names = class_names(parquet.schema_arrow.metadata, columns.objects or "")
                 for index, row in _rows(parquet, columns, part):
                     if isinstance(row, SampleError):
                         yield failed_item(as_key(f"{stem}-{index:08d}"), index, part.uri, row)
                     else:
-                        yield self._item(row, columns, index, uri=part.uri, stem=stem)
+                        yield self._item(row, columns, index, uri=part.uri, stem=stem, names=names)
                     index += 1
             lost = SampleError(Reason.TRUNCATED, f"{part.uri}: the file ends before this row")
         except SampleError as error:
@@ -154,7 +165,9 @@ class Parquet:
         pictured = any(is_picture_text(value) for value in values)
         return find_columns(schema, self._options, where, pictured=(wanted,) if pictured else ())
 
-    def _item(self, row: Mapping[str, Any], columns: Columns, index: int, *, uri: str, stem: str) -> SourceItem:
+    def _item(
+        self, row: Mapping[str, Any], columns: Columns, index: int, *, uri: str, stem: str, names: Mapping[int, str]
+    ) -> SourceItem:
         key = as_key(_text(row, columns.key) or f"{stem}-{index:08d}")
         name = f"row {index}"
         captions = CaptionReader()
@@ -172,6 +185,7 @@ class Parquet:
             texts = captions.captions()
         except SampleError as error:
             return failed_item(key, index, uri, error)
+        objects = None if columns.objects is None else row[columns.objects]
         return SourceItem(
             key=key,
             index=index,
@@ -181,6 +195,7 @@ class Parquet:
             url=_text(row, columns.url),
             license=_text(row, columns.license),
             note=notes(captions.note_text, note),
+            given=() if objects is None else read_objects(plain(objects), name, form=self._form, names=names),
         )
 
 
@@ -193,7 +208,9 @@ def find_columns(
     for an option's column that is not there or cannot be used, where no column holds images, and where a column that
     is needed is there twice.
     """
-    image, key, url, license_, status = (_column(schema, role, options, where, pictured) for role in _CANDIDATES)
+    image, key, url, license_, objects, status = (
+        _column(schema, role, options, where, pictured) for role in _CANDIDATES
+    )
     if image is None:
         raise SourceError(
             f"{where}: no column of image bytes among {_described(schema)}; name one as in ?image=COLUMN "
@@ -205,7 +222,9 @@ def find_columns(
             raise _unusable(schema, "caption", options, where)
         usable = [options["caption"]]
     captions = tuple(usable) if "caption" in options else caption_columns(usable)
-    columns = Columns(image=image, captions=captions, key=key, url=url, license=license_, status=status)
+    columns = Columns(
+        image=image, captions=captions, key=key, url=url, license=license_, objects=objects, status=status
+    )
     twice = [name for name in columns.names if schema.names.count(name) > 1]
     if twice:
         raise SourceError(f"{where}: has {schema.names.count(twice[0])} columns {twice[0]!r}; write it with one")
@@ -235,6 +254,9 @@ def _described(schema: pa.Schema) -> str:
 def _is_usable(role: str, kind: pa.DataType) -> bool:
     if role == "image":
         return may_hold_pictures(kind)
+    if role == "objects":
+        inner = kind.value_type if is_list(kind) else kind
+        return pa.types.is_struct(inner) and holds_boxes([inner.field(place).name for place in range(inner.num_fields)])
     return is_text(kind) or (role == "key" and bool(pa.types.is_integer(kind)))
 
 

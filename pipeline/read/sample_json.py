@@ -6,45 +6,25 @@ another kind is passed over, a region that cannot be used has a problem.
 
 from typing import Any
 
-import msgspec
-
 from pipeline.read.items import SampleError, stated_size
+from pipeline.read.record import NOWHERE, SampleRecord
 from pipeline.sample import GivenRegion
 from schemas.loose_json import LooseJsonError, decode_json, id_text, number, shown, text
 from schemas.reasons import Reason
 
-_NOWHERE = (float("nan"), float("nan"), float("nan"), float("nan"))
 
-
-class SampleJson(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sample's `.json` says that is of use."""
-
-    captions: tuple[Any, ...] = ()
-    """As written, the one that counts first; for a `CaptionReader`."""
-    url: str | None = None
-    license: str | None = None
-    given: tuple[GivenRegion, ...] = ()
-    """In the frame of `given_size`."""
-    given_size: tuple[int, int] | None = None
-    """(width, height) of the regions' frame, where there are regions and both are stated."""
-    has_regions: bool = False
-    """Whether it has a list of regions, be it empty."""
-    note: str | None = None
-    """What was left out."""
-
-
-def decode_sample_json(data: bytes, name: str) -> SampleJson:
+def decode_sample_json(data: bytes, name: str) -> SampleRecord:
     """Decode the member called `name`. Raises SampleError, bad record, for what is no JSON."""
     try:
         value = decode_json(data)
     except LooseJsonError as error:
         raise SampleError(Reason.BAD_RECORD, f"{name}: {error}") from error
     if not isinstance(value, dict):
-        return SampleJson(note=f"{name}: is no JSON object, so nothing of it is read")
+        return SampleRecord(note=f"{name}: is no JSON object, so nothing of it is read")
     source, said = value.get("source"), value.get("regions")
     origin = source if isinstance(source, dict) else {}
     regions = said if isinstance(said, list) else []
-    return SampleJson(
+    return SampleRecord(
         captions=tuple(value[field] for field in ("caption", "image_caption", "image_captions") if field in value),
         url=text(value.get("url")) or text(origin.get("url")),
         license=text(value.get("license")) or text(origin.get("license")),
@@ -67,7 +47,7 @@ def _region(value: Any, place: int) -> GivenRegion:
         problem = f"regions[{place}]: proposal_score {shown(fields['proposal_score'])} is no number"
     mask, crowd = fields.get("mask_rle"), fields.get("is_crowd")
     return GivenRegion(
-        box=_NOWHERE if problem else (corners[0], corners[1], corners[2], corners[3]),
+        box=NOWHERE if problem else (corners[0], corners[1], corners[2], corners[3]),
         label=text(fields.get("label")),
         score=score,
         caption=text(fields.get("caption")),

@@ -69,7 +69,8 @@ def _doubt(items: Sequence[SourceItem]) -> str | None:
     """Judge the given boxes of items whose images' sizes are known, as the annotation states them or by decoding."""
     boxes, sizes = [], []
     for item in items:
-        size = (item.given_size or _decoded_size(item)) if item.given and item.drop is None else None
+        judged = item.given and item.drop is None and not item.given_in_shares
+        size = (item.given_size or _decoded_size(item)) if judged else None
         if size is not None:
             boxes += [region.box for region in item.given]
             sizes += [size] * len(item.given)
@@ -101,6 +102,7 @@ def check_boxes(spec: str, summary: InputSummary) -> None:
         return
     unread = ", ".join(entry.name for entry in summary.described.unread if entry.like == "boxes")
     looks = f" What looks like boxes here and is not read: {unread}." if unread else ""
+    looks += "".join(f" {note[0].upper()}{note[1:]}." for note in summary.described.notes)
     raise SourceError(
         f"{spec}: --proposer manual takes the boxes that come with the images, and here come none. Boxes are read from "
         f"{BOXES_FROM}.{looks} Bring them into one of these, or choose a proposer that finds its own"

@@ -23,7 +23,8 @@ from pipeline.read.keys import as_key
 from pipeline.read.location import Location
 from pipeline.read.parquet_files import DamagedParquetError, open_parquet
 from pipeline.read.parts import pack_parts
-from pipeline.read.sample_json import SampleJson, decode_sample_json
+from pipeline.read.record import SampleRecord
+from pipeline.read.sample_json import decode_sample_json
 from pipeline.read.spec import TAR_SUFFIXES, is_data, is_tar, split_options, tar_stem
 from pipeline.read.tars import OpenTar, TarEntry, open_tar
 from pipeline.sample import SourceItem
@@ -332,7 +333,7 @@ def _read_row(tar: OpenTar | SampleError, row: TarRow, index: int, *, uri: str, 
             if (text := row.file(suffix)) is not None:
                 captions.add_file(tar.read(text), text.name)
         record = row.file("json")
-        annotation = SampleJson() if record is None else decode_sample_json(tar.read(record), record.name)
+        annotation = SampleRecord() if record is None else decode_sample_json(tar.read(record), record.name)
         listed = sidecar.row(row.name)
         captions.add([*annotation.captions, listed.caption], file_uri)
         found = captions.captions()
@@ -354,7 +355,7 @@ def _read_row(tar: OpenTar | SampleError, row: TarRow, index: int, *, uri: str, 
     )
 
 
-def _record(tar: OpenTar, sample: TarRow) -> SampleJson | None:
+def _record(tar: OpenTar, sample: TarRow) -> SampleRecord | None:
     member = sample.file("json")
     with suppress(SampleError):
         return None if member is None else decode_sample_json(tar.read(member), member.name)

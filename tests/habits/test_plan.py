@@ -91,13 +91,14 @@ def test_members_of_tars_are_told(tmp_path: Path):
 
 def test_columns_of_parquet_are_told(tmp_path: Path):
     objects = [{"bbox": [[1.0, 2.0, 3.0, 4.0]], "category": [1]}] * 2
-    spec = parquet(tmp_path, image=[JPEG, JPEG], text=["a", ""], objects=objects, depth=[JPEG] * 2, alt_text=["x"] * 2,
+    spec = parquet(tmp_path, image=[JPEG, JPEG], text=["a", ""], detections=objects, depth=[JPEG] * 2,
+                   alt_text=["x"] * 2,
                    width=[1, 2], label=[0, 1])  # fmt: skip
     summary = summary_of(spec)
     assert summary.described.captions == ("column 'text'",)
     assert (summary.num_looked_at, summary.num_captioned) == (2, 1)
     found = {name: like for name, like in unread(summary).items() if like != "other"}
-    assert found == {"column 'objects'": "boxes", "column 'depth'": "images", "column 'alt_text'": "captions"}
+    assert found == {"column 'detections'": "boxes", "column 'depth'": "images", "column 'alt_text'": "captions"}
 
 
 def test_coco_counts_its_annotations_and_names_the_json_beside(tmp_path: Path):
@@ -137,7 +138,7 @@ def test_plan_and_annotate_print_it_and_the_plan_keeps_it(tmp_path: Path):
 
 def hugging_face(folder: Path) -> str:
     objects = [{"bbox": [[1.0, 2.0, 3.0, 4.0]], "category": [1]}]
-    return parquet(folder, image=[{"bytes": JPEG, "path": "a.jpg"}], objects=objects)
+    return parquet(folder, image=[{"bytes": JPEG, "path": "a.jpg"}], detections=objects)
 
 
 def export(suffix: str, *files: tuple[str, bytes]):
@@ -182,7 +183,7 @@ def test_manual_is_refused_where_no_boxes_can_come(tmp_path: Path, write):
 
 
 def test_the_refusal_names_what_looks_like_boxes(tmp_path: Path):
-    assert "column 'objects'" in run("plan", hugging_face(tmp_path / "in"), tmp_path / "out", *CHEAP).err
+    assert "column 'detections'" in run("plan", hugging_face(tmp_path / "in"), tmp_path / "out", *CHEAP).err
 
 
 def test_manual_takes_boxes_of_later_samples_and_records_without_any(tmp_path: Path):

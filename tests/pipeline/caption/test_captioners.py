@@ -17,7 +17,7 @@ def test_a_batch_of_nothing_is_refused_by_its_flag(name):
 
 @pytest.mark.parametrize("name", CAPTIONERS)
 def test_whether_one_answer_is_right_is_asked_of_all_models(name):
-    assert hasattr(captioner_class(name).config_class(), "allow_constant") == (name not in ("rule", "label"))
+    assert hasattr(captioner_class(name).config_class(), "allow_constant") == (name not in ("rule", "label", "given"))
 
 
 def test_an_unknown_name_is_told_the_known_ones():

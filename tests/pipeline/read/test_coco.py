@@ -105,6 +105,82 @@ def test_captions_of_unknown_images_are_a_row_of_their_own(instances, tmp_path):
     assert "annotations[0] names image id 404, which 'images' lacks" in stray.drop.message
 
 
-def test_a_folder_is_no_coco_input(tmp_path):
-    with pytest.raises(SourceError, match="one JSON file"):
+def test_a_pattern_is_no_coco_input_nor_a_folder_of_no_known_layout(tmp_path):
+    with pytest.raises(SourceError, match="not a pattern"):
+        open_source(f"coco:{tmp_path}/*.json")
+    write(tmp_path / "instances.json")
+    with pytest.raises(SourceError, match=r"found no _annotations\.coco\.json"):
         open_source(f"coco:{tmp_path}")
+
+
+FOLDERS = {
+    "roboflow": ("train/_annotations.coco.json", "train/b.jpg", "valid/_annotations.coco.json", "valid/b.jpg"),
+    "cvat": (
+        "annotations/instances_train.json", "images/train/b.jpg",
+        "annotations/instances_valid.json", "images/valid/b.jpg",
+    ),
+    "coco": ("annotations/instances_train.json", "train/b.jpg", "annotations/instances_valid.json", "valid/b.jpg"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", FOLDERS)
+def test_folders_of_tools_give_each_image_the_boxes_of_its_own_file(tmp_path, layout):
+    first, picture, second, other = FOLDERS[layout]
+    write(tmp_path / first, images=IMAGES[:1], annotations=BOXES[:1])
+    write(tmp_path / second, images=IMAGES[:1], annotations=BOXES[1:2])
+    for name in (picture, other):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(JPEG + name.encode())
+    items = read_all(f"coco:{tmp_path}")
+    assert [(item.uri, item.data, [region.id for region in item.given]) for item in items] == [
+        (picture, JPEG + picture.encode(), ["1"]), (other, JPEG + other.encode(), ["2"]),
+    ]  # fmt: skip
+    assert [item.uri for item in read_all(f"coco:{tmp_path}?split=valid")] == [other]
+    with pytest.raises(SourceError, match=r"has no split 'test'; there are train, valid"):
+        read_all(f"coco:{tmp_path}?split=test")
+    source = open_source(f"coco:{tmp_path}")
+    assert {file.uri for file in source.files() if file.etag} == {
+        picture, other, str(tmp_path / first), str(tmp_path / second)
+    }  # fmt: skip
+    told = source.describe()
+    assert (told.num_images, len(told.boxes), told.unread) == (2, 2, ())
+
+
+def test_a_folder_of_fiftyone_and_captions_of_a_folder_are_read(tmp_path):
+    write(tmp_path / "f" / "labels.json", annotations=BOXES[:1])
+    write(tmp_path / "c" / "annotations" / "instances_val2017.json", annotations=BOXES[:1])
+    write(tmp_path / "c" / "annotations" / "captions_val2017.json", annotations=CAPTIONS)
+    for name in ("f/data/a.jpg", "f/data/b.jpg", "c/val2017/a.jpg", "c/val2017/b.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(JPEG)
+    assert [(item.uri, len(item.given)) for item in read_all(f"coco:{tmp_path}/f")] == [
+        ("data/a.jpg", 0), ("data/b.jpg", 1),
+    ]  # fmt: skip
+    assert [(item.caption, len(item.given)) for item in read_all(f"coco:{tmp_path}/c")] == [(None, 0), ("first", 1)]
+
+
+def test_an_image_of_two_files_of_a_folder_is_read_once_and_told(tmp_path):
+    for split in ("train", "val"):
+        write(tmp_path / "annotations" / f"instances_{split}.json", images=IMAGES[:1], annotations=BOXES[:1])
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "b.jpg").write_bytes(JPEG)
+    good, dead = read_all(f"coco:{tmp_path}")
+    assert (good.uri, len(good.given)) == ("images/b.jpg", 1)
+    assert dead.drop and "instances_val.json: images/b.jpg is of another file, too" in dead.drop.message
+
+
+@pytest.mark.parametrize("folder", ["coco", "coco/train2017"])
+def test_lvis_names_its_images_by_their_addresses(tmp_path, folder):
+    path = tmp_path / "coco" / "train2017"
+    path.mkdir(parents=True)
+    (path / "000000391895.jpg").write_bytes(JPEG)
+    image = {
+        "id": 391895,
+        "coco_url": "http://images.cocodataset.org/train2017/000000391895.jpg",
+        "height": 4,
+        "width": 5,
+    }
+    box = {"id": 1, "image_id": 391895, "category_id": 1, "bbox": [1, 1, 2, 2]}
+    write(tmp_path / "lvis_v1_train.json", images=[image], annotations=[box])
+    (item,) = read_all(f"coco:{tmp_path}/lvis_v1_train.json?images={tmp_path}/{folder}")
+    assert (item.data, len(item.given), item.url) == (JPEG, 1, image["coco_url"])

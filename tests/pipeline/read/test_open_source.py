@@ -134,4 +134,4 @@ def test_opening_a_tar_does_not_import_the_other_kinds(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-    assert set(SOURCES) == {"webdataset", "folder", "coco", "parquet", "scenes"}
+    assert set(SOURCES) == {"webdataset", "folder", "coco", "yolo", "voc", "parquet", "scenes"}

@@ -1,0 +1,113 @@
+"""Hugging Face's `objects` of a picture: in a column of Parquet, or a field of an imagefolder's `metadata.jsonl`.
+
+    {"bbox": [[x, y, width, height], ...], "category": [3, ...]}        a list a field, as `datasets` stores them
+    [{"bbox": [x, y, width, height], "category": 3}, ...]               or an object each
+
+Boxes are in pixels, `xywh` as COCO has them unless said otherwise. Categories are names, or numbers of the column's
+ClassLabel. An object that cannot be used is a region with a problem.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pipeline.read.captions import tidy_caption
+from pipeline.read.record import NOWHERE
+from pipeline.sample import GivenRegion
+from schemas.loose_json import id_text, number, shown, text
+
+Form = Literal["xywh", "xyxy"]
+
+COLUMN = "objects"
+_BOXES = ("bbox", "bboxes", "box", "boxes")
+_LABELS = ("category", "categories", "label", "labels", "category_name", "class", "name")
+_CAPTIONS = ("caption", "captions", "phrase", "text", "description")
+_IDS = ("id", "ids", "bbox_id")
+_SCORES = ("score", "scores")
+
+
+def holds_boxes(fields: Any) -> bool:
+    """Return whether the names of an object's fields have boxes among them."""
+    return any(name in fields for name in _BOXES)
+
+
+def read_objects(
+    value: Any, name: str, *, form: Form = "xywh", names: Mapping[int, str] | None = None
+) -> tuple[GivenRegion, ...]:
+    """Return the regions that `objects` of a picture says; `name` tells where, for messages. Ids are places, else."""
+    if value is None:
+        return ()
+    found = list(_entries(value))
+    return tuple(_region(entry, place, f"{name}: objects[{place}]", form, names or {}) for place, entry in found)
+
+
+def class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> dict[int, str]:
+    """Return the names of the ClassLabel within a column, from what `datasets` writes into a Parquet file's schema."""
+    try:
+        features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return dict(enumerate(_label_names(features[column])))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+
+
+def _label_names(feature: Any) -> list[str]:
+    """Return the names of the first ClassLabel under the usual names of categories."""
+    if isinstance(feature, list):
+        return next((names for names in map(_label_names, feature) if names), [])
+    if not isinstance(feature, dict):
+        return []
+    labels = next((feature[name] for name in _LABELS if isinstance(feature.get(name), dict | list)), feature)
+    labels = labels.get("feature", labels) if isinstance(labels, dict) else labels
+    if isinstance(labels, dict) and isinstance(labels.get("names"), list):
+        return [str(name) for name in labels["names"]]
+    return [] if labels is feature else _label_names(labels)
+
+
+def _entries(value: Any) -> Iterator[tuple[int, Any]]:
+    """Yield (place, object) of either form; a field of fewer values than there are boxes makes all of them unusable."""
+    if isinstance(value, list):
+        yield from enumerate(value)
+        return
+    lists = {name: field for name, field in value.items() if isinstance(field, list)} if isinstance(value, dict) else {}
+    boxes = _first(lists, _BOXES)
+    if boxes is None:
+        if value != {}:
+            yield 0, value
+        return
+    uneven = [name for name, field in lists.items() if len(field) not in (0, len(boxes))]
+    for place in range(len(boxes)):
+        if uneven:
+            counts = f"{len(lists[uneven[0]])} of {uneven[0]!r} for {len(boxes)} boxes"
+            yield place, counts
+        else:
+            yield place, {name: field[place] for name, field in lists.items() if field}
+
+
+def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    return next((fields[name] for name in names if fields.get(name) is not None), None)
+
+
+def _region(entry: Any, place: int, where: str, form: Form, names: Mapping[int, str]) -> GivenRegion:
+    fields = entry if isinstance(entry, dict) else {}
+    box, label, score = _first(fields, _BOXES), _first(fields, _LABELS), _first(fields, _SCORES)
+    numbers = [number(side) for side in box] if isinstance(box, list) else []
+    sides = [side for side in numbers if side is not None]
+    problem = None
+    if not isinstance(entry, dict):
+        problem = f"{where} is {shown(entry)}"
+    elif not len(sides) == len(numbers) == 4:
+        problem = f"{where}: its box {shown(box)} is not four numbers"
+    elif names and isinstance(label, int) and label not in names:
+        problem = f"{where}: the category {label} is none of the {len(names)} of the column"
+    elif score is not None and number(score) is None:
+        problem = f"{where}: the score {shown(score)} is no number"
+    x0, y0, x1, y1 = NOWHERE if len(sides) != 4 or problem else (sides[0], sides[1], sides[2], sides[3])
+    caption = _first(fields, _CAPTIONS)
+    return GivenRegion(
+        box=(x0, y0, x0 + x1, y0 + y1) if form == "xywh" else (x0, y0, x1, y1),
+        label=names.get(label, text(label)) if isinstance(label, int) else text(label),
+        score=number(score),
+        caption=tidy_caption(caption) if isinstance(caption, str) else None,
+        id=id_text(_first(fields, _IDS)) or str(place),
+        problem=problem,
+    )

@@ -1,0 +1,66 @@
+"""YOLO's labels: a text file an image, a line an object, all coordinates shares of the image's width and height.
+
+    class x y width height [score]                a box by its centre
+    class x y x y x y ... [score]                 an outline, or OBB's four corners: the box around it
+    class x y width height, then keypoints        with `kpt_shape` in data.yaml: the box
+
+A line that cannot be used is a region with a problem, and the others are as they are. (Ultralytics drops the image.)
+"""
+
+from pipeline.read.record import NOWHERE, SampleRecord
+from pipeline.sample import GivenRegion
+from schemas.loose_json import number, shown
+from schemas.text import decode_utf8
+
+_BEYOND = 0.01
+"""How far outside the image a coordinate may lie, as a share: Ultralytics' own tolerance; `select` clips the box."""
+_BOX = 5
+"""Columns of a line of one box."""
+
+
+def read_labels(data: bytes, name: str, names: dict[int, str], num_keypoint_columns: int = 0) -> SampleRecord:
+    """Return the objects of the label file called `name`, none for an empty one; ids are line numbers from 1.
+
+    `names` are the classes', empty where there are none to tell; pose labels have `num_keypoint_columns` behind a box.
+    """
+    lines = enumerate(decode_utf8(data).splitlines(), start=1)
+    given = (_region(line.split(), place, name, names, num_keypoint_columns) for place, line in lines if line.strip())
+    return SampleRecord(given=tuple(given), in_shares=True, has_regions=True)
+
+
+def _region(fields: list[str], line: int, name: str, names: dict[int, str], num_keypoint_columns: int) -> GivenRegion:
+    numbers = [value for value in map(number, fields) if value is not None]
+    problem = _problem(fields, numbers, names)
+    if problem is not None:
+        return GivenRegion(box=NOWHERE, id=str(line), problem=f"{name}, line {line}: {problem}")
+    if num_keypoint_columns and len(numbers) == _BOX + num_keypoint_columns:
+        numbers = numbers[:_BOX]
+    box, score = _box(numbers[1:])
+    if any(not -_BEYOND <= share <= 1 + _BEYOND for share in box if share == share):
+        problem = f"{name}, line {line}: {shown(' '.join(fields))} lies outside the image; shares in 0..1 are due"
+    return GivenRegion(box=box, label=names.get(int(numbers[0])), score=score, id=str(line), problem=problem)
+
+
+def _problem(fields: list[str], numbers: list[float], names: dict[int, str]) -> str | None:
+    """Return what makes the fields no label at all."""
+    said = shown(" ".join(fields))
+    if len(numbers) < len(fields):
+        return f"{said} is not all numbers"
+    if len(numbers) < _BOX:
+        return f"{said} has {len(numbers)} columns; a box has {_BOX}, an outline 7 or more"
+    if not numbers[0].is_integer() or numbers[0] < 0:
+        return f"the class {fields[0]} is no whole number from 0"
+    if names and int(numbers[0]) not in names:
+        return f"the class {fields[0]} is none of the {len(names):,} of 'names'"
+    return None
+
+
+def _box(coordinates: list[float]) -> tuple[tuple[float, float, float, float], float | None]:
+    """Return the box in xyxy shares, and the score; an outline has an even number of coordinates."""
+    if len(coordinates) <= _BOX:
+        x, y, width, height = coordinates[:4]
+        score = coordinates[4] if len(coordinates) == _BOX else None
+        return (x - width / 2, y - height / 2, x + width / 2, y + height / 2), score
+    score = coordinates.pop() if len(coordinates) % 2 else None
+    xs, ys = coordinates[::2], coordinates[1::2]
+    return (min(xs), min(ys), max(xs), max(ys)), score

@@ -1,0 +1,101 @@
+"""Hugging Face's `objects`: as `datasets` itself writes them to Parquet, and by hand in `metadata.jsonl`."""
+
+import json
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.read import open_source
+from pipeline.read.base import SourceError
+from pipeline.read.objects import read_objects
+from schemas.reasons import Reason
+from tests.builders import annotate, check_balance, jpeg, read_rows, write_files
+from tests.pipeline.read.source_builders import JPEG, read_all
+
+LISTS = {"bbox": [[1, 2, 3, 4], [5.5, 6, 7, 8]], "category": ["cat", "dog"], "id": [7, 9], "area": [12, 56]}
+OBJECTS = [{"bbox": [1, 2, 3, 4], "category": "cat", "id": 7}, {"bbox": [5.5, 6, 7, 8], "label": "dog", "id": "9"}]
+
+
+@pytest.mark.parametrize("value", [LISTS, OBJECTS])
+def test_either_form_is_read(value):
+    regions = read_objects(value, "x")
+    assert [(region.box, region.label, region.id, region.problem) for region in regions] == [
+        ((1, 2, 4, 6), "cat", "7", None), ((5.5, 6, 12.5, 14), "dog", "9", None),
+    ]  # fmt: skip
+    assert read_objects(value, "x", form="xyxy")[0].box == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("value", [None, [], {}, {"bbox": [], "category": []}])
+def test_no_objects_are_none(value):
+    assert read_objects(value, "x") == ()
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("odd", "is 'odd'"),
+        ({"bbox": [1, 2, 3]}, "its box [1, 2, 3] is not four numbers"),
+        ({"category": "cat"}, "its box None is not four numbers"),
+        ({"bbox": [1, 2, 3, 4], "category": 9}, "the category 9 is none of the 1"),
+        ({"bbox": [1, 2, 3, 4], "score": "high"}, "the score 'high' is no number"),
+    ],
+)
+def test_a_bad_object_has_a_problem_beside_the_good_ones(entry, words):
+    good, bad = read_objects([{"bbox": [1, 2, 3, 4], "category": 0}, entry], "row 3", names={0: "cat"})
+    assert (good.label, good.problem) == ("cat", None)
+    assert bad.problem and bad.problem.startswith("row 3: objects[1]") and words in bad.problem
+
+
+def test_lists_of_different_lengths_tell_no_boxs_label():
+    regions = read_objects({"bbox": [[1, 2, 3, 4], [1, 2, 3, 4]], "category": ["cat"]}, "x")
+    assert len(regions) == 2
+    assert all(region.problem and "1 of 'category' for 2 boxes" in region.problem for region in regions)
+
+
+def test_parquet_of_datasets_gives_boxes_with_the_names_of_its_classes(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    label = datasets.ClassLabel(names=["cat", "dog"])
+    box = datasets.List(datasets.Value("float32"), length=4)
+    for name, kind in (("list", datasets.List({"bbox": box, "category": label})),
+                       ("struct", {"bbox": datasets.List(box), "category": datasets.List(label)})):  # fmt: skip
+        objects: Any = [{"bbox": [1, 2, 3, 4], "category": 1}]
+        objects = objects if name == "list" else {"bbox": [[1, 2, 3, 4]], "category": [1]}
+        features = datasets.Features({"image": datasets.Value("binary"), "objects": kind})
+        data = datasets.Dataset.from_dict({"image": [JPEG], "objects": [objects]}, features=features)
+        data.to_parquet(str(tmp_path / f"{name}.parquet"))
+        (item,) = read_all(str(tmp_path / f"{name}.parquet"))
+        assert [(region.box, region.label) for region in item.given] == [((1, 2, 4, 6), "dog")]
+        (told,) = open_source(str(tmp_path / f"{name}.parquet")).describe().boxes
+        assert told == "column 'objects', as xywh"
+
+
+def test_columns_without_boxes_are_no_objects_and_options_choose(tmp_path):
+    table = pa.table({"image": [JPEG], "objects": [[{"name": "cat"}]], "found": [[{"box": [1, 2, 3, 4]}]]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    (item,) = read_all(f"{tmp_path}/x.parquet")
+    assert item.given == ()
+    (item,) = read_all(f"parquet:{tmp_path}/x.parquet?objects=found&boxes=xyxy")
+    assert item.given[0].box == (1, 2, 3, 4)
+    with pytest.raises(SourceError, match="objects=objects names no usable column"):
+        read_all(f"parquet:{tmp_path}/x.parquet?objects=objects")
+    with pytest.raises(SourceError, match="boxes=cxcywh is neither"):
+        open_source(f"parquet:{tmp_path}/x.parquet?boxes=cxcywh")
+
+
+@pytest.mark.parametrize("caption", [{}, {"text": "two pets"}])
+def test_an_imagefolders_metadata_gives_boxes_and_totals_balance(tmp_path, caption):
+    boxes = {"bbox": [[10, 20, 30, 40], [1, 2, 3]], "categories": [0, 1]}
+    lines = [{"file_name": "a.jpg", "objects": boxes, **caption}, {"file_name": "gone.jpg", "objects": boxes}]
+    metadata = "\n".join(map(json.dumps, lines)).encode()
+    spec = f"folder:{write_files(tmp_path / 'in', {'a.jpg': jpeg(0), 'b.jpg': jpeg(1), 'metadata.jsonl': metadata})}"
+    assert open_source(spec).describe().boxes == ("`objects` of metadata.jsonl",)
+    a, b, gone = read_all(spec)
+    assert (a.caption, b.given) == (caption.get("text"), ())
+    assert gone.drop and gone.drop.reason is Reason.MISSING
+    annotate(spec, tmp_path / "out", "--max-dead", "0.9")
+    rows = {row["source_id"]: row for row in read_rows(tmp_path / "out") if row["region_id"]}
+    assert {name: row["reason"] for name, row in rows.items()} == {"0": None, "1": "bad_record"}
+    assert [rows["0"][edge] for edge in ("x0", "y0", "x1", "y1")] == [10, 20, 40, 60]
+    check_balance(tmp_path / "out")
