@@ -58,6 +58,8 @@ class BackendBase:
     """Whether a proposer says what its regions are."""
     needs_labels: ClassVar[bool] = False
     """Whether a captioner has nothing to say of a region without a label."""
+    needs_source: ClassVar[bool] = False
+    """Whether a captioner says what the source says of its regions, and of no others."""
 
     def __init__(
         self, config: Any, *, files: ModelFiles | None = None, libraries: Mapping[str, str] | None = None

@@ -11,7 +11,7 @@ from pipeline.caption.view import ViewSettings, check_asked, check_masks
 from pipeline.models.licenses import Licensed
 from pipeline.propose import proposer_class, proposers
 from pipeline.propose.select import SelectSettings
-from pipeline.read.exclusions import ReadSettings
+from pipeline.read.exclusions import GIVEN, ReadSettings
 from pipeline.registry import Registry
 from schemas.hashes import fingerprint
 from schemas.names import SCHEMA_REVISION, SCHEMA_VERSION, TRAIN, VAL
@@ -79,6 +79,11 @@ class Configuration(CaptionConfiguration):
             raise ValueError(
                 f"--captioner {self.captioner} says the label of a region, and --proposer {self.proposer} gives none; "
                 "take a proposer that does, such as detr, grounding, yolov9 or manual, or another captioner"
+            )
+        if getattr(captioner_class(self.captioner), "needs_source", False) and self.proposer != GIVEN:
+            raise ValueError(
+                f"--captioner {self.captioner} keeps what the source says of its regions: give --proposer {GIVEN}, not "
+                f"{self.proposer}, whose regions are its own"
             )
         super().__post_init__()
 

@@ -29,6 +29,7 @@ class Given(CaptionerBase):
     name: ClassVar[str] = "given"
     version: ClassVar[int] = 1
     config_class: ClassVar[type[GivenConfig]] = GivenConfig
+    needs_source: ClassVar[bool] = True
 
     def __init__(self, config: GivenConfig, *, device: Device = CPU) -> None:
         super().__init__(config)

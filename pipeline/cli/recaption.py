@@ -78,6 +78,8 @@ def _parse(arguments: Sequence[str]) -> _Options:
     parsed = parser.parse_args(list(arguments))
     if parsed.captioner is None and parsed.profile is None:
         parser.error("name the captioner by --captioner NAME, or by a --profile")
+    if getattr(captioner_class(names["captioner"]), "needs_source", False):
+        parser.error(f"--captioner {names['captioner']} says what the source says, and recaption reads no source")
     try:
         parser.check_groups(parsed)
         view = take_view(parsed)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from schemas.dataset import Dataset
-from tests.builders import annotate, check_balance, jpeg, read_rows, write_files
+from tests.builders import annotate, check_balance, jpeg, read_rows, run, write_files
 
 FLAGS = ("--proposer", "manual", "--captioner", "given")
 SAID = ["a red kite", None, " \n"]
@@ -51,3 +51,12 @@ def test_captions_of_regions_are_kept_and_a_region_without_one_is_dead(tmp_path,
     annotate(tmp_path / "out", tmp_path / "again", flags=FLAGS)
     (sample,) = Dataset.open(tmp_path / "again").samples("train-000000")
     assert [region.caption for region in sample.record.regions] == ["a red kite"]
+
+
+def test_other_proposers_regions_and_other_commands_have_no_source(tmp_path):
+    refused = run("annotate", regions(tmp_path / "in"), tmp_path / "out", "--proposer", "selective_search", *FLAGS[2:])
+    assert refused.code == 2
+    assert "give --proposer manual, not selective_search" in refused.err
+    refused = run("recaption", tmp_path / "out", "--as", "x", "--captioner", "given")
+    assert refused.code == 2
+    assert "recaption reads no source" in refused.err
