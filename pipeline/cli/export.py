@@ -50,7 +50,11 @@ def export_main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     check_here(options.out, "OUT")
     to = _format(parser, options)
-    with storage_errors(options.out), Progress(console=Console(stderr=True, emoji=False), transient=True) as bar:
+    console = Console(stderr=True, emoji=False)
+    with (
+        storage_errors(options.out),
+        Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
+    ):
         task = bar.add_task("export", total=None)
         totals, num_written = export(
             options.data,
