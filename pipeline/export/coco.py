@@ -8,6 +8,7 @@ Crowds, which no region is made of, come back from the shards' tables. Ids are t
 numbers that differ; otherwise both images and annotations are counted from 1.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from schemas.reasons import Reason
 from schemas.records import ImageRecord
 
 _IMAGES, _INSTANCES, _CAPTIONS = "images.jsonl", "instances.jsonl", "captions.jsonl"
+NO_BOX = "crowds whose box cannot be used"
 _CROWD_COLUMNS = ["key", "region_id", "reason", "x0", "y0", "x1", "y1", "label", "source_id", "mask_rle"]
 
 
@@ -124,6 +126,9 @@ def _crowds(part: Part) -> dict[str, list[dict[str, Any]]]:
     crowds = defaultdict(list)
     for row in rows.to_pylist():
         box = (row["x0"], row["y0"], row["x1"], row["y1"])
+        if not all(corner is not None and math.isfinite(corner) for corner in box):
+            part.counts.leave_out(NO_BOX)
+            continue
         number = part.survey.label_number(row["label"]) + 1
         annotation = annotation_of(box, row, category_id=number, mask_rle=row["mask_rle"])
         crowds[row["key"]].append(

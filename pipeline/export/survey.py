@@ -5,6 +5,7 @@ One pass over the tables. In memory: 16 bytes per image and 8 per region.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -39,15 +40,11 @@ class Survey:
 
     def label_number(self, label: str | None) -> int:
         """Return the place of a label in `labels`."""
-        return self._numbers[label or UNLABELLED]
+        return self._places[label or UNLABELLED]
 
-    @property
-    def _numbers(self) -> dict[str, int]:
-        numbers: dict[str, int] | None = self.__dict__.get("_cached_numbers")
-        if numbers is None:
-            numbers = {label: number for number, label in enumerate(self.labels)}
-            self.__dict__["_cached_numbers"] = numbers
-        return numbers
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {label: number for number, label in enumerate(self.labels)}
 
 
 def survey(dataset: Dataset) -> Survey:
