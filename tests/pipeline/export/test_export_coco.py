@@ -2,12 +2,18 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pycocotools import mask
 from pycocotools.coco import COCO
 
+from pipeline.export import coco
+from pipeline.export.part import Counts
+from pipeline.export.survey import survey
+from schemas.dataset import Dataset
 from tests.builders import annotate, jpeg, run, write_files
 from tests.pipeline.export.conftest import Export
 from tests.shards import HEIGHT, WIDTH
@@ -118,3 +124,15 @@ def test_images_and_regions_of_all_shards_are_numbered_where_there_are_no_ids(ex
         assert (entry["width"], entry["height"]) == (WIDTH, HEIGHT)
     (second,) = (a for a in train.anns.values() if a["caption"] == "naïve 日本")
     assert second["bbox"] == [0.0, 2.0, 10.5, 18.0625]
+
+
+def test_a_crowd_without_a_usable_box_is_counted_and_not_written(data: str) -> None:
+    dataset = Dataset.open(data)
+    rows = dataset.regions(shards=["train-000000"]).to_pylist()
+    crowds = [row | {"reason": "crowd"} for row in rows if row["status"] == "filtered"]
+    crowds[0]["x0"], crowds[1]["y1"] = None, float("nan")
+    table = pa.Table.from_pylist([*crowds, crowds[0] | {"x0": 0.0}])
+    fake_dataset = SimpleNamespace(regions=lambda columns, shards: table)
+    part = SimpleNamespace(dataset=fake_dataset, shard="train-000000", survey=survey(dataset), counts=Counts())
+    assert [len(found) for found in coco._crowds(part).values()] == [1]  # type: ignore[arg-type]
+    assert part.counts.left_out == {coco.NO_BOX: 2}
