@@ -42,6 +42,7 @@ SUBCOMMANDS = {
     "materialize": _Subcommand(
         "pipeline.cli.materialize:materialize_main", "pipeline", "write a data set with its overlays as one of its own"
     ),
+    "export": _Subcommand("pipeline.cli.export:export_main", "", "write a data set in a format of other tools"),
     "score": _Subcommand("pipeline.scenes.score:main", "pipeline", "compare a data set of scenes with the truth"),
     "truth": _Subcommand("pipeline.scenes.truth:main", "pipeline", "give a data set of scenes its true captions"),
     "train-mini": _Subcommand("pipeline.minis.command:main", "trainer", "train a small detector, captioner or CLIP"),

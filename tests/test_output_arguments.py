@@ -12,6 +12,7 @@ LOCAL: dict[str, tuple[str, ...]] = {
     "--out ": ("evaluate", "x.pt", "--task", "region-retrieval", "--data", "DATA", "--out", f"{URL}.json"),
     "OUT": ("export-model", "x.pt", URL),
     "OUT ": ("export-model", "x.pt", URL, "--format", "official"),
+    "OUT  ": ("export", "DATA", URL, "--to", "coco"),
     "OUT.html": ("sheet", "DATA", f"{URL}.html"),
     "--marks": ("view", "DATA", "--marks", f"{URL}.jsonl"),
     "--json": ("doctor", "DATA", "--json", f"{URL}.json"),

@@ -1,0 +1,103 @@
+"""The subcommand `export`: a data set in the formats that other tools read."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from pipeline.export.crops import Crops
+from pipeline.export.export import export
+from pipeline.export.formats import FORMATS, Format
+from pipeline.export.grounding import BOX_STYLES, Grounding
+from pipeline.export.part import Counts
+from schemas.plain_flags import PlainParser
+from schemas.store_errors import check_here, storage_errors
+from schemas.text import counted
+
+_DESCRIPTION = """\
+Write a data set in a format that other tools read, as its overlays show it, less what filter lists drop. The same
+command goes on where it was stopped.
+
+  official   the files of FineCLIP's own training code
+  coco       images, instances and captions as COCO's JSON (FiftyOne, Label Studio, supervision)
+  yolo       data.yaml, images and labels (Ultralytics)
+  crops      each region an image-text sample in tars, for any CLIP trainer
+  hf         Parquet for Hugging Face's datasets, with a column of objects
+  grounding  JSON lines with boxes in the text, for vision-language models"""
+_EPILOG = """\
+exit codes:
+  0  done
+  2  wrong usage, or DATA is damaged
+  3  refused: OUT holds something else
+  4  interrupted; the same command goes on from there
+  5  DATA cannot be read or OUT cannot be written"""
+
+
+def export_main(arguments: Sequence[str]) -> int:
+    """Run `fineclip export` and return its exit code. Raises errors that carry theirs."""
+    parser = PlainParser("fineclip export", _DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("data", metavar="DATA", help="a data set made by fineclip annotate: a folder, or a URL")
+    parser.add_argument("out", metavar="OUT", help="the folder to write")
+    parser.add_argument("--to", required=True, choices=list(FORMATS), metavar="FORMAT", help=", ".join(FORMATS))
+    parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="may be given several times")
+    parser.add_argument("--filter", action="append", default=[], metavar="FILE", help="a filter list; several may be")
+    parser.add_argument("--crop-scale", type=_at_least_one, metavar="S", help="crops: enlarge boxes (default: 1)")
+    styles = f"grounding: {', '.join(BOX_STYLES)} (default: {BOX_STYLES[0]})"
+    parser.add_argument("--box-style", choices=BOX_STYLES, metavar="STYLE", help=styles)
+    options = parser.parse_args(arguments)
+    check_here(options.out, "OUT")
+    to = _format(parser, options)
+    console = Console(stderr=True, emoji=False)
+    with (
+        storage_errors(options.out),
+        Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
+    ):
+        task = bar.add_task("export", total=None)
+        totals, num_written = export(
+            options.data,
+            Path(options.out),
+            to,
+            overlays=options.overlay,
+            filters=options.filter,
+            watch=lambda done, shards: bar.update(task, completed=done, total=shards),
+        )
+    _show(totals, options.out, nothing_to_do=num_written == 0)
+    return 0
+
+
+def _format(parser: PlainParser, options: argparse.Namespace) -> Format:
+    """Return the format with its options; ends the command where one is given that it does not have."""
+    for flag, given, owner in (
+        ("--crop-scale", options.crop_scale, "crops"),
+        ("--box-style", options.box_style, "grounding"),
+    ):
+        if given is not None and options.to != owner:
+            parser.error(f"{flag} is of --to {owner}; leave it out for {options.to}")
+    if options.crop_scale is not None:
+        return Crops(scale=options.crop_scale)
+    if options.box_style is not None:
+        return Grounding(box_style=options.box_style)
+    return FORMATS[options.to]()
+
+
+def _show(totals: Counts, out: str, *, nothing_to_do: bool) -> None:
+    console = Console(emoji=False, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{counted(totals.images, 'image')}, {counted(totals.regions, 'region')}")
+    for what, count in sorted(totals.left_out.items()):
+        console.print(f"  left out: {count:,} {what}")
+    if nothing_to_do:
+        console.print("Nothing to do: all shards were done.")
+    console.print(f"Export: {out}")
+
+
+def _at_least_one(text: str) -> float:
+    scale = float(text)
+    if not 1 <= scale < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 1")
+    return scale
+
+
+_at_least_one.__name__ = "float"

@@ -1,0 +1,73 @@
+"""`official`, read by a reader that was written from the notes on the method alone: what it samples has a caption."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from pycocotools.coco import COCO
+
+from pipeline.export.official import COLLIDING, NO_BOX, NO_CAPTION, OF_LEFT_OUT
+from tests.builders import run
+from tests.pipeline.export.conftest import Export, with_regions, write_data
+from tests.shards import tiny_sample
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Return what a trainer would draw: per image its captions, and each box with its caption."""
+    proposals = COCO(str(folder / "coco_proposals.json"))
+    texts = json.loads((folder / "coco_captions.json").read_text(encoding="utf-8"))
+    captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
+    names = {image["id"]: image["file_name"] for image in captions["images"]}
+    by_name: dict[str, list[str]] = {name: [] for name in names.values()}
+    for annotation in captions["annotations"]:
+        by_name[names[annotation["image_id"]]].append(annotation["caption"])
+    drawn = []
+    for image_id in proposals.getImgIds():
+        name = proposals.imgs[image_id]["file_name"]
+        with Image.open(folder / "images" / name) as image:
+            size = image.size
+        boxes = []
+        for annotation in proposals.imgToAnns[image_id]:
+            x, y, w, h = annotation["bbox"]
+            caption = texts[f"{name}_{int(x)}_{int(y)}_{int(w)}_{int(h)}.jpg"]
+            assert isinstance(caption, str)
+            if 8**2 <= w * h <= 1024**2:
+                boxes.append(((x, y, w, h), caption))
+        assert boxes, "a dummy box with an empty text would be drawn"
+        assert by_name[name], "an image without a caption ends the training"
+        drawn.append({"name": name, "size": size, "captions": by_name[name], "boxes": boxes})
+    return drawn
+
+
+def test_every_box_that_is_drawn_has_its_caption(export: Export, tmp_path: Path) -> None:
+    outcome = export("official")
+    assert outcome.code == 0, outcome
+    train, val = read(tmp_path / "out" / "train"), read(tmp_path / "out" / "val")
+    assert [image["name"] for image in train] == ["a.png", "b.jpg"]
+    assert train[1]["boxes"] == [((0.0, 2.0, 10.5, 18.0625), "naïve 日本"), ((1.0, 2.0, 10.5, 18.0625), "b shape 1")]
+    assert [image["captions"] for image in val] == [["two shapes"]]
+    assert "3 images, 5 regions" in outcome.out
+    for count, what in ((1, NO_CAPTION), (1, NO_BOX), (3, OF_LEFT_OUT)):
+        assert f"left out: {count} {what}" in outcome.out
+
+
+def test_boxes_that_collide_when_cut_keep_one_caption(tmp_path: Path) -> None:
+    box = (0.25, 2.5, 10.75, 20.5625)
+    other = with_regions(tiny_sample("a", num_regions=3), {}, {"box": box})
+    same = with_regions(tiny_sample("b"), {"caption": "one text"}, {"box": box, "caption": "one text"})
+    data = write_data(tmp_path / "data", {"train": [[other, same]]})
+    outcome = run("export", data, tmp_path / "out", "--to", "official")
+    assert f"left out: 1 {COLLIDING}" in outcome.out
+    first, second = read(tmp_path / "out" / "train")
+    assert [caption for _, caption in first["boxes"]] == ["a shape 0", "a shape 2"]
+    assert [caption for _, caption in second["boxes"]] == ["one text", "one text"]
+    texts = (tmp_path / "out" / "train" / "coco_captions.json").read_text()
+    assert len(json.loads(texts)) == texts.count(".jpg"), "no key twice"
+
+
+def test_an_image_of_boxes_too_small_to_draw_is_left_out(tmp_path: Path) -> None:
+    small = with_regions(tiny_sample("a", num_regions=1), {"box": (0.0, 0.0, 7.9375, 8.0)})
+    data = write_data(tmp_path / "data", {"train": [[small, tiny_sample("b")]]})
+    assert f"left out: 1 {NO_BOX}" in run("export", data, tmp_path / "out", "--to", "official").out
+    assert [image["name"] for image in read(tmp_path / "out" / "train")] == ["b.png"]
