@@ -96,6 +96,7 @@ _PAIRS = [
     for proposer in PROPOSERS
     for captioner in CAPTIONERS
     if proposer_class(proposer).gives_labels or not captioner_class(captioner).needs_labels
+    if proposer == "manual" or not captioner_class(captioner).needs_source
 ]
 
 
