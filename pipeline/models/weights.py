@@ -176,7 +176,7 @@ def _from_hub(name: str, flag: str, revision: str | None) -> Path:
     except OSError as error:
         raise WeightsNotFoundError(
             f"{flag} {name}: not in the local cache, or not all of it, and the hub cannot be reached "
-            f"({type(error).__name__}); download it elsewhere (`hf download {name} --local-dir FOLDER`) and give "
+            f"({_reason(error)}); download it elsewhere (`hf download {name} --local-dir FOLDER`) and give "
             f"{flag} the path of its folder"
         ) from error
     if not _has_weights(path):
@@ -184,6 +184,12 @@ def _from_hub(name: str, flag: str, revision: str | None) -> Path:
             f"{flag} {name}: the hub has no weights of it that can be loaded here ({', '.join(_WEIGHTS)}), or not all"
         )
     return path
+
+
+def _reason(error: OSError) -> str:
+    """Return what the network said, in a line: the hub's client wraps it in errors about a dry run."""
+    cause = error.__cause__ or error
+    return (str(cause).splitlines() or [type(cause).__name__])[0]
 
 
 def _has_weights(folder: Path) -> bool:

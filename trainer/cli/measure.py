@@ -89,7 +89,10 @@ def _truth(options: EvaluateOptions, classes: ClassList | None) -> Truth:
     )
     truth = truth if classes is None else with_classes(truth, classes)
     for task in options.tasks:
-        EVALUATORS[task].check(truth)
+        try:
+            EVALUATORS[task].check(truth)
+        except TrainingError as error:
+            raise TrainingError(f"--task {task}: {error}") from error
     return truth
 
 

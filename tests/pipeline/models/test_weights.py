@@ -141,6 +141,14 @@ def test_a_download_that_was_broken_off_is_not_a_model(snapshot: Path, names: tu
         _hub()
 
 
+@pytest.mark.usefixtures("snapshot")
+def test_why_the_hub_cannot_be_reached_is_said() -> None:
+    with pytest.raises(WeightsNotFoundError) as told:
+        _hub()
+    assert "DryRunError" not in str(told.value)
+    assert "offline mode is enabled" in str(told.value)
+
+
 class _FakeHub:
     """Stands in for `snapshot_download`: a repository's files, and which of them were asked for."""
 

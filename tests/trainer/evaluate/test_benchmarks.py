@@ -157,6 +157,12 @@ def test_masks_that_nothing_has_are_refused(folder, tmp_path, capsys):
     assert "--region-feature mask: no region of" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_task_that_the_data_cannot_answer_is_named(folder, tmp_path, capsys):
+    data = f"fgovd:{folder}/hard.jsonl?images={folder}"
+    evaluate(tmp_path / "m.json", VIT, data, "--task", "attributes", "zeroshot", *SMALL, code=2)
+    assert "--task zeroshot: " in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_tables_are_not_written_over_the_figures(tmp_path, capsys):
     with pytest.raises(SystemExit):
         fineclip.main(["evaluate", VIT, "--task", "regions", "--data", "d", "--out", str(tmp_path / "m.md")])
