@@ -65,8 +65,15 @@ class ViewSettings:
 
 def check_asked(settings: ViewSettings, caption: Any) -> None:
     """Raise SettingError where a captioner of the config `caption` would describe whole images instead of regions."""
+    if settings.view != "marked":
+        return
     prompts = [field.default for field in dataclasses.fields(caption) if field.name == "prompt"]
-    if settings.view == "marked" and prompts and caption.prompt == prompts[0]:
+    if not prompts:
+        raise SettingError(
+            "--caption.view marked shows the whole image with a box drawn: it is for captioners that can be asked "
+            "about the box, by --caption.prompt; this one would describe the whole image for each region"
+        )
+    if caption.prompt == prompts[0]:
         raise SettingError(
             "--caption.view marked shows the whole image: say in --caption.prompt which part of it you mean, such as "
             "'Describe what is in the red box in one sentence.'"

@@ -81,7 +81,8 @@ def read_phrases(path: str | None) -> Phrases | None:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"{_FLAG} {path}: {getattr(error, 'strerror', None) or error}") from error
+        said = getattr(error, "strerror", None) or error
+        raise SettingError(f"{_FLAG} {path}: {said}; give a text file in UTF-8 with a phrase on each line") from error
     phrases = _distinct(" ".join(line.split()) for line in lines if not line.lstrip().startswith("#"))
     if not phrases:
         raise SettingError(f"{_FLAG} {path}: holds no phrase; write one a line")

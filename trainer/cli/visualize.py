@@ -10,13 +10,15 @@ from rich.console import Console
 
 from trainer.cli.options import parse_visualize
 from trainer.cli.outputs import check_file
-from trainer.errors import DONE
+from trainer.errors import DONE, TrainingError
 
 
 def visualize_main(arguments: Sequence[str]) -> int:
     """Write the figure and return the exit code; errors that a person can act on carry theirs."""
     options = parse_visualize(arguments)
     check_file(options.out, "--out")
+    if Path(options.out).suffix.lower() != ".png":
+        raise TrainingError(f"--out {options.out}: the figure is a PNG: name a file that ends in .png")
     from trainer.evaluate.visualize import figure, read_images
     from trainer.run.processes import joined_processes
 

@@ -62,7 +62,9 @@ def figure(
     """
     seen = []
     for number, model in enumerate(models, 1):
-        told(f"embedding {len(images)} images by {model}, model {number} of {len(models)}")
+        told(
+            f"embedding {len(images)} image{'' if len(images) == 1 else 's'} by {model}, model {number} of {len(models)}"
+        )
         seen.append(_see(model, images, settings, prompts=prompts, image_size=image_size, device=device))
     names = [_title(model) for model in models]
     titles = [["image"], *([name] for name in names), *([f"“{prompt}”", name] for prompt in prompts for name in names)]

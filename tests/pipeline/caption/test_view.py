@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -190,7 +191,8 @@ def test_settings_name_the_flag(scale: float) -> None:
 def test_the_fingerprint_knows_the_view() -> None:
     views = [ViewSettings(view=name) for name in ("crop", "context", "marked", "alpha")]  # type: ignore[arg-type]
     views += [ViewSettings(view="context", context_scale=2)]
-    assert len({configuration(view=one).fingerprint() for one in views}) == 5
+    asked = FakeConfig(prompt="What is in the box?")
+    assert len({configuration(view=one, caption=asked).fingerprint() for one in views}) == 5
     stated = ViewSettings(view="context", context_scale=1.5)
     assert configuration(view=stated).fingerprint() == configuration(view=views[1]).fingerprint()
 
@@ -209,15 +211,23 @@ def test_a_whole_image_wants_a_prompt_that_names_the_box() -> None:
     from pipeline.caption.vlm import VlmConfig
 
     box = ViewSettings(view="marked")
+    with pytest.raises(SettingError, match=r"for captioners that can be asked about the box"):
+        CaptionConfiguration(captioner="rule", caption=RuleConfig(), view=box)
     with pytest.raises(SettingError, match=r"say in --caption\.prompt which part"):
         CaptionConfiguration(captioner="vlm", caption=VlmConfig(), view=box)
     CaptionConfiguration(captioner="vlm", caption=VlmConfig(prompt="What is in the red box?"), view=box)
+
+
+@dataclass(frozen=True)
+class FakeConfig(RuleConfig):
+    prompt: str | None = None
 
 
 class FakeCaptioner(Rule):
     """Says how large and how bright the picture is that it is shown."""
 
     name: ClassVar[str] = "rule"
+    config_class: ClassVar[type[RuleConfig]] = FakeConfig
 
     def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[Caption]:
         told = [f"{crop.pixels.shape[1]} by {crop.pixels.shape[0]}, {crop.pixels.mean():.0f}" for crop in crops]
@@ -256,12 +266,13 @@ def test_annotate_and_recaption_show_the_same(tar: Path, tmp_path: Path) -> None
         "alpha": ["30 by 30", "no_mask"],
     }
     for name, sizes in expected.items():
-        annotate(tar, tmp_path / name, flags=(*CHEAP, "--caption.view", name))
+        asked = ("--caption.prompt", "What is in the box?") if name == "marked" else ()
+        annotate(tar, tmp_path / name, flags=(*CHEAP, "--caption.view", name, *asked))
         found = captions(tmp_path / name)
         assert [found[region].split(",")[0] for region in (first, second)] == sizes
         again = run(
             *("recaption", tmp_path / "crop", "--captioner", "rule", "--as", name, "--caption.view", name),
-            *("--max-dead", "1"),
+            *("--max-dead", "1", *asked),
         )
         assert again.code == 0, again
         assert captions(tmp_path / "crop", overlays=[name]) == found
