@@ -61,10 +61,9 @@ def figure(
     Raises TrainingError for models that have no dense map.
     """
     seen = []
+    count = f"{len(images)} image{'' if len(images) == 1 else 's'}"
     for number, model in enumerate(models, 1):
-        told(
-            f"embedding {len(images)} image{'' if len(images) == 1 else 's'} by {model}, model {number} of {len(models)}"
-        )
+        told(f"embedding {count} by {model}, model {number} of {len(models)}")
         seen.append(_see(model, images, settings, prompts=prompts, image_size=image_size, device=device))
     names = [_title(model) for model in models]
     titles = [["image"], *([name] for name in names), *([f"“{prompt}”", name] for prompt in prompts for name in names)]
