@@ -91,6 +91,12 @@ class FakeSam:
         return SimpleNamespace(pred_masks=logits.expand(1, count, 3, *logits.shape), iou_scores=scores)
 
 
+SQUARED = pytest.mark.parametrize(
+    "model_proposer", ["ultralytics", "libreyolo", "fastsam", "rpn", "sam"], indirect=True
+)
+"""The mini is a `detr`, whose way back has a test of its own in `test_detr.py`."""
+
+
 @pytest.fixture
 def with_fake(model_proposer: ModelProposer, monkeypatch: pytest.MonkeyPatch) -> ModelProposer:
     """Each proposer with a fake instead of its model."""
@@ -118,6 +124,7 @@ def _mask(rle: str | None, width: int, height: int) -> np.ndarray:
     return np.asarray(coco.decode({"size": [height, width], "counts": rle.encode()}))
 
 
+@SQUARED
 def test_known_boxes_come_back_to_a_pixel(with_fake: ModelProposer, make_image: MakeImage) -> None:
     """All sizes in one batch: each is among very different neighbours."""
     pictures = [_painted(*size, _side(with_fake)) for size in SIZES]
@@ -127,6 +134,7 @@ def test_known_boxes_come_back_to_a_pixel(with_fake: ModelProposer, make_image: 
 
 
 @pytest.mark.parametrize("model_proposer", ["fastsam", "sam"], indirect=True)
+@SQUARED
 def test_known_masks_come_back_to_a_pixel(with_fake: ModelProposer, make_image: MakeImage) -> None:
     for width, height in SIZES:
         pixels, (x0, y0, x1, y1) = _painted(width, height, _side(with_fake))
