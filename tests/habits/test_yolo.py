@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.propose.ultralytics import import_ultralytics
 from pipeline.read import open_source
 from pipeline.read.base import SourceError
 from pipeline.read.summary import check_boxes, summarise
@@ -202,6 +203,7 @@ def test_a_remote_data_set(bucket, store):
 
 @pytest.mark.parametrize("kind", ["a box", "an outline", "turned", "tabs, bom"])
 def test_ultralytics_reads_the_same_box_from_the_same_place(tmp_path, kind):
+    import_ultralytics()  # or its import would replace `PIL.Image.open` for the tests after this one
     data = pytest.importorskip("ultralytics.data.utils")
     line, box, _ = GOOD[kind]
     write_files(tmp_path, {"images/images/a.jpg": jpeg(0), "images/labels/a.txt": line})

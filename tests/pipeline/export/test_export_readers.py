@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from pipeline.caption.crop import window
+from pipeline.propose.ultralytics import import_ultralytics
 from schemas.dataset import Dataset, Sample
 from tests.pipeline.export.conftest import Export
 
@@ -44,6 +45,7 @@ def test_yolo_s_labels_are_the_boxes_to_a_sixteenth(data: str, export: Export, t
 
 
 def test_yolo_is_accepted_by_ultralytics_own_check(export: Export, tmp_path: Path) -> None:
+    import_ultralytics()  # or its import would replace `PIL.Image.open` for the tests after this one
     ultralytics = pytest.importorskip("ultralytics.data.utils")
     assert export("yolo").code == 0
     checked = ultralytics.check_det_dataset(str(tmp_path / "out" / "data.yaml"), autodownload=False)

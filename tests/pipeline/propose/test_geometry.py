@@ -134,7 +134,6 @@ def test_known_boxes_come_back_to_a_pixel(with_fake: ModelProposer, make_image: 
 
 
 @pytest.mark.parametrize("model_proposer", ["fastsam", "sam"], indirect=True)
-@SQUARED
 def test_known_masks_come_back_to_a_pixel(with_fake: ModelProposer, make_image: MakeImage) -> None:
     for width, height in SIZES:
         pixels, (x0, y0, x1, y1) = _painted(width, height, _side(with_fake))
