@@ -60,7 +60,7 @@ def modules_of(*parts):
     lists = {
         node.targets[0].id: ast.literal_eval(node.value)
         for node in ast.parse((ROOT / "setup.py").read_text()).body
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.List)
+        if isinstance(node, ast.Assign) and node.targets[0].id in parts
     }
     plain = installed_by([text for part in parts for text in lists[part]])
     assert {"fsspec", "aiohttp", "pyarrow"} <= plain and not {"torch", "apache-beam", "scipy"} & plain
