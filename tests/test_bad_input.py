@@ -402,8 +402,9 @@ def test_settings_that_cannot_work_are_told_before_any_work(tmp_path: Path, flag
 
 
 def test_a_hash_that_is_given_must_be_that_of_the_weights(tmp_path: Path):
-    (tmp_path / "yolov9t.safetensors").write_bytes(b"any")
-    yolo = ("--proposer", "yolov9", "--propose.engine", "libreyolo", "--propose.model", tmp_path / "yolov9t.safetensors")
+    model = tmp_path / "yolov9t.safetensors"
+    model.write_bytes(b"any")
+    yolo = ("--proposer", "yolov9", "--propose.engine", "libreyolo", "--propose.model", model)
     outcome = run("annotate", "scenes:2", tmp_path / "out", *yolo, "--captioner", "rule", "--propose.sha256", "abc")
     assert outcome.code == 2
     assert "not the one that --propose.sha256 names: abc" in outcome.err
