@@ -78,7 +78,8 @@ def test_the_command_from_a_shell_on_crowds(folder, tmp_path):
     code = "import sys; from tests.trainer.towers import add_tiny_models; from pathlib import Path; import fineclip;"
     code += f"add_tiny_models(Path({str(tmp_path)!r})); sys.exit(fineclip.main(sys.argv[1:]))"
     flags = ["--task", "regions", "--data", data, "--out", str(tmp_path / "m.json"), "--workers", "2", "--crowds"]
-    ran = subprocess.run([sys.executable, "-c", code, "evaluate", VIT, *flags, *SMALL], capture_output=True, text=True)
+    command = [sys.executable, "-c", code, "evaluate", VIT, *flags, *SMALL]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3])
     assert ran.returncode == 0, ran.stderr
     found = json.loads((tmp_path / "m.json").read_text())
     assert (found["regions"]["num_regions"], found["left_out"]) == (5, {"box without area": 1})
