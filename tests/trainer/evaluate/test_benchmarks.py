@@ -1,6 +1,7 @@
 """Benchmarks by command, as a user gives it, on files that the tests make."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 import fineclip
 from tests.trainer.evaluate.coco_files import CATEGORIES, write_coco, write_fgovd, write_lists
-from tests.trainer.towers import VIT, add_plain_model
+from tests.trainer.towers import VIT, add_plain_model, random_weights
 from trainer.evaluate.templates import VILD, sentences
 
 
@@ -79,7 +80,8 @@ def test_the_command_from_a_shell_on_crowds(folder, tmp_path):
     code += f"add_tiny_models(Path({str(tmp_path)!r})); sys.exit(fineclip.main(sys.argv[1:]))"
     flags = ["--task", "regions", "--data", data, "--out", str(tmp_path / "m.json"), "--workers", "2", "--crowds"]
     command = [sys.executable, "-c", code, "evaluate", VIT, *flags, *SMALL]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    found_here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    ran = subprocess.run(command, capture_output=True, text=True, env=found_here)
     assert ran.returncode == 0, ran.stderr
     found = json.loads((tmp_path / "m.json").read_text())
     assert (found["regions"]["num_regions"], found["left_out"]) == (5, {"box without area": 1})
@@ -105,8 +107,8 @@ def test_a_tower_without_a_value_path_has_crops_alone(folder, tmp_path, capsys):
 def test_class_features_of_a_file_are_those_used(folder, tmp_path, capsys):
     data = f"coco:{folder}/panoptic.json?images={folder}/val2017"
     model = open_clip.create_model(VIT)
+    random_weights(model)  # the same in every run, and large enough that the order of the classes shows
     tokenize = open_clip.get_tokenizer(VIT)
-    torch.manual_seed(0)
     open_clip_weights = tmp_path / "weights.pt"
     torch.save(model.state_dict(), open_clip_weights)
     rows = []
