@@ -99,11 +99,16 @@ def load_model(kind: Any, path: Path, *, dtype: Dtype, device: str, **arguments:
     model = kind.from_pretrained(path, dtype=torch_dtype(dtype), local_files_only=True, **arguments)
     if dtype != "int8":  # which `from_pretrained` has put there, and which cannot be moved
         model = model.to(device)
-    for part in (model, *(getattr(model, name, None) for name in _PARTS)):
+    for part in _parts(model):
         settings = getattr(part, "generation_config", None)
         for name in (*_SAMPLING, _FORCED_END) if settings is not None else ():
             setattr(settings, name, None)
     return model.eval()
+
+
+def _parts(model: Any) -> list[Any]:
+    """Return the model, and what of it may be what generates."""
+    return [part for part in (model, *(getattr(model, name, None) for name in _PARTS)) if part is not None]
 
 
 def torch_dtype(dtype: Dtype) -> Any:
@@ -132,8 +137,7 @@ def answers_of(model: Any, inputs: Mapping[str, Any], decoding: Decoding) -> "tu
         tokens = output.sequences[:, -length:]
         return tokens, _logs_of_beams(output.logits[:length], tokens, rows[:, :length])
     chosen = _ChosenLogs()
-    parts = [part for part in (model, *(getattr(model, name, None) for name in _PARTS)) if part is not None]
-    hooks = [part.register_forward_hook(chosen.keep) for part in parts]  # one of them has the logits
+    hooks = [part.register_forward_hook(chosen.keep) for part in _parts(model)]  # one of them has the logits
     try:
         output = model.generate(**inputs, **decoding.arguments(), stopping_criteria=[chosen])
     finally:

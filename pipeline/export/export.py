@@ -49,7 +49,7 @@ def export(
     _check_plan(out, configuration)
     surveyed = survey(dataset)
     with _locked(out):
-        write_whole(out / _PLAN, msgspec.json.encode(configuration))
+        write_whole(out / _PLAN, [msgspec.json.encode(configuration)])
         done = _done(out, dataset)
         if done is not None:
             return done, 0
@@ -85,7 +85,7 @@ def _export(
         watch(position, len(dataset.shards))
     join = Join(out=out, shards=dataset.shards, survey=surveyed)
     to.join(join)
-    write_whole(out / _DONE, msgspec.json.encode(_Done(totals, join.written)))
+    write_whole(out / _DONE, [msgspec.json.encode(_Done(totals, join.written))])
     for path in (out / PARTS).iterdir():
         if path.suffix != ".json":
             path.unlink()

@@ -1,6 +1,5 @@
 """One file of OUT from the lines of all parts, in the order of the shards; a line is in memory at a time."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from pipeline.export.part import PARTS
+from pipeline.export.part import PARTS, write_whole
 from pipeline.export.survey import Survey
 from schemas.names import ShardName
 
@@ -31,13 +30,7 @@ class Join:
     def write(self, name: str, pieces: Iterator[bytes]) -> None:
         """Write a file of OUT, of pieces of any size."""
         path = self.out / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.new")
-        with temporary.open("wb") as file:
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_whole(path, pieces)
         self.written[name] = path.stat().st_size
 
     def write_json(self, name: str, value: object) -> None:

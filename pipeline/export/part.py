@@ -7,7 +7,7 @@ OUT/.export/done.json                   all is written; the lines are gone
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -95,7 +95,7 @@ class Part:
         self._stack.close()
         os.sync()
         sizes = {name: (self._out / name).stat().st_size for name in self._names}
-        write_whole(self._out / PARTS / f"{self.shard}.json", _encode(_Marker(counts=self.counts, files=sizes)))
+        write_whole(self._out / PARTS / f"{self.shard}.json", [_encode(_Marker(counts=self.counts, files=sizes))])
         return self.counts
 
 
@@ -120,12 +120,12 @@ def are_whole(out: Path, sizes: Mapping[str, int]) -> bool:
         return False
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a small file so that a reader sees all of it or none."""
+def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write a file, of pieces of any size, so that a reader sees all of it or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.new")
     with temporary.open("wb") as file:
-        file.write(data)
+        file.writelines(pieces)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks.processes import children_of
 from tests.faults.fault_points import Fault
 
 _HERE = Path(__file__).parent
@@ -71,12 +72,7 @@ def catches(process: subprocess.Popen[str], number: int) -> bool:
 
 def workers_of(pid: int) -> list[int]:
     """The processes that the process `pid` started."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(path.parent.name))
-    return found
+    return children_of(pid)
 
 
 def is_alive(pid: int) -> bool:

@@ -21,11 +21,11 @@ from trainer.run.files import find_checkpoint
 def evaluate_main(arguments: Sequence[str]) -> int:
     """Run `fineclip evaluate` and return its exit code; errors that a person can act on carry theirs."""
     options = parse_evaluate(arguments)
-    check_file(options.out, "--out")  # as it was given: a URL is none any more once it is a path
-    outputs = [Path(options.out), Path(options.out).with_suffix(".md")]
-    outputs += [] if options.scores is None else [Path(options.scores)]
-    for path, flag in zip(outputs, ("--out", "--out", "--scores"), strict=False):
-        check_file(str(path), flag)
+    given = [(options.out, "--out"), *([] if options.scores is None else [(options.scores, "--scores")])]
+    for name, flag in given:  # as it was given: a URL is none any more once it is a path
+        check_file(name, flag)
+    outputs = [Path(options.out), Path(options.out).with_suffix(".md"), *(Path(name) for name, _ in given[1:])]
+    check_file(str(outputs[1]), "--out")
     find_checkpoint(options.checkpoint)
     if ":" not in options.data or "://" in options.data:
         Dataset.open(options.data, overlays=options.overlays, filters=options.filters)  # a wrong path is told at once

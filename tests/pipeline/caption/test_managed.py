@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.processes import children_of
 from pipeline.caption.managed import ManagedServer, redacted, words_of
 from pipeline.caption.openai import Openai, OpenaiConfig
 from pipeline.cli.profiles import PROFILES
@@ -49,12 +50,8 @@ def captioner() -> Iterator[Openai]:
 
 def _server_pid(captioner: Openai) -> int:
     assert captioner._managed is not None
-    (child,) = _children(captioner._managed.pid)
+    (child,) = children_of(captioner._managed.pid)
     return child
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _wait(is_so: Callable[[], bool], seconds: float = 20) -> None:
@@ -99,9 +96,9 @@ def test_it_ends_with_all_its_processes_when_its_worker_is_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=_ROOT) as worker:
         assert worker.stdout is not None
         supervisor = int(worker.stdout.readline())
-        _wait(lambda: len([pid for shell in _children(supervisor) for pid in _children(shell)]) == 2)
-        (shell,) = _children(supervisor)
-        processes = [supervisor, shell, *_children(shell)]
+        _wait(lambda: len([pid for shell in children_of(supervisor) for pid in children_of(shell)]) == 2)
+        (shell,) = children_of(supervisor)
+        processes = [supervisor, shell, *children_of(shell)]
         worker.kill()
     _wait(lambda: not any(map(_exists, processes)))
 
@@ -121,8 +118,8 @@ def test_it_ends_with_its_supervisor_and_another_takes_its_place(captioner: Open
 def test_one_that_ignores_being_asked_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.caption.managed._GRACE_S", 0.5)
     server = ManagedServer(f"sh -c {shlex.quote('trap : TERM; while :; do sleep 1; done # {port}')}", device=CPU)
-    _wait(lambda: bool(_children(server.pid)))
-    (shell,) = _children(server.pid)
+    _wait(lambda: bool(children_of(server.pid)))
+    (shell,) = children_of(server.pid)
     server.end()
     assert not _exists(shell)
 
