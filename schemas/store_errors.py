@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -130,6 +131,22 @@ def storage_errors(url: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise in_words(error, str(error.filename or url)) from error
+
+
+@contextlib.contextmanager
+def full_disk(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say of a disk that fills up while the file or folder at `path` is written that it is the one there.
+
+    The system's error of a write names no file, and OUTPUT, or an INPUT, would be blamed for a full temporary folder.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise in_words(error, os.fspath(path)) from error
 
 
 @contextlib.contextmanager

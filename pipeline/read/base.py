@@ -14,7 +14,7 @@ from pipeline.errors import InputError as InputError
 from pipeline.errors import SourceError as SourceError
 from pipeline.read.describe import Description
 from pipeline.sample import Drop, GivenRegion, SourceItem
-from schemas.store_errors import in_words
+from schemas.store_errors import StorageError, in_words
 
 _T = TypeVar("_T")
 _STORES = {"aiohttp", "aiobotocore", "botocore", "gcsfs", "google", "azure", "adlfs", "requests", "urllib3"}
@@ -25,7 +25,7 @@ def input_errors(spec: str, items: Iterator[_T]) -> Iterator[_T]:
     """Yield the items that a source makes; what its store raises becomes an InputError that names `spec`."""
     try:
         yield from items
-    except SourceError:
+    except (SourceError, StorageError):
         raise
     except Exception as error:
         if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _STORES:

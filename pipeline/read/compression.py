@@ -133,9 +133,10 @@ def _feed(
         if not data:
             return position, "it ends early"
         try:
-            plain.write(stream.decompress(data))
+            piece = stream.decompress(data)
         except _ERRORS as error:
             return position, str(error)
+        plain.write(piece)
         position += len(data)
     return position - len(stream.unused_data), ""
 

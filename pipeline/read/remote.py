@@ -14,7 +14,15 @@ from fsspec.core import url_to_fs
 
 from pipeline.errors import InputError
 from pipeline.store import s3
-from schemas.store_errors import in_words, is_of_store, is_refused_range, retried, trouble_behind
+from schemas.store_errors import (
+    StorageError,
+    full_disk,
+    in_words,
+    is_of_store,
+    is_refused_range,
+    retried,
+    trouble_behind,
+)
 
 _T = TypeVar("_T")
 _RANGE = 16 << 20
@@ -58,7 +66,7 @@ def input_store(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except InputError:
+    except StorageError:
         raise
     except Exception as error:
         trouble = trouble_behind(error) if isinstance(error, FileNotFoundError) else error
@@ -109,7 +117,7 @@ def copied(url: str) -> BinaryIO:
             stack.pop_all()
             return cast(BinaryIO, copy)
         named = stack.enter_context(tempfile.NamedTemporaryFile(prefix="fineclip-"))
-        with input_store(url):
+        with input_store(url), full_disk(named.name):
             fs.get_file(path, named.name)
         return Path(named.name).open("rb")
 
@@ -120,7 +128,8 @@ def _copy_ranges(fs: Any, path: str, descriptor: int, url: str) -> None:
     def fetch(start: int, etag: str | None = None) -> s3.Range:
         with input_store(url):
             found = s3.read_range(fs, path, start, _RANGE, etag=etag)
-        _write_at(descriptor, found.data, start)
+        with full_disk(tempfile.gettempdir()):
+            _write_at(descriptor, found.data, start)
         return found._replace(data=b"")
 
     first = fetch(0)

@@ -26,6 +26,7 @@ from pipeline.read.formats import looks_like_picture
 from pipeline.read.items import SampleError, check_size, read_range, unreadable_is_missing
 from pipeline.read.location import Location
 from schemas.reasons import Reason
+from schemas.store_errors import full_disk
 from schemas.tar import BLOCK, END, padding
 
 _RECORD = 20 * BLOCK
@@ -147,7 +148,9 @@ def open_tar(location: Location, uri: str) -> Iterator[OpenTar]:
         scale = 1.0
         if is_compressed(file):
             packed, file = file, cast(BinaryIO, stack.enter_context(tempfile.TemporaryFile()))
-            breaks = decompress(packed, file)
+            with full_disk(tempfile.gettempdir()):
+                breaks = decompress(packed, file)
+                file.flush()
             scale = packed.seek(0, os.SEEK_END) / max(file.tell(), 1)
             breaks = [replace(end, num_lost=round(end.num_lost / scale)) for end in breaks]
         entries, gaps = walk(file, breaks)

@@ -89,13 +89,15 @@ _decode_event = msgspec.json.Decoder(Event).decode
 class RunLog:
     """The events of one run: a file for each unit and worker, so that no two writers share one.
 
-    Its name says what most readers want: RUN.unit-N.STAGE.ENDING.WORKER-COUNT.jsonl, COUNT being of the units done.
+    Its name says what most readers want: RUN.unit-N.STAGE.ENDING.WORKER-COUNT.jsonl. COUNT is that of the units which the
+    worker has done or failed at, so that a second failure at a unit does not replace what is known of the first.
     """
 
     def __init__(self, storage: Storage, run_id: str) -> None:
         self._storage = storage
         self._run_id = run_id
         self._so_far = Sums()
+        self._num_tried = 0
         host = sha256(socket.gethostname().encode())[:8]  # containers on several hosts may have equal process ids
         self._worker = f"{host}-{os.getpid()}-{secrets.token_hex(2)}"
 
@@ -106,6 +108,7 @@ class RunLog:
         so_far = copy.deepcopy(self._so_far)
         if report is not None:
             so_far.add(report)
+        num_tried = self._num_tried + (report is not None or ending in _FAILURES)
         event = Event(
             run=self._run_id,
             unit=unit,
@@ -117,13 +120,13 @@ class RunLog:
             report=report,
             so_far=so_far,
         )
-        parts = self._run_id, f"unit-{unit:06d}", stage, ending, f"{self._worker}-{so_far.num_units}", "jsonl"
+        parts = self._run_id, f"unit-{unit:06d}", stage, ending, f"{self._worker}-{num_tried}", "jsonl"
         try:
             self._storage.replace(f"{RUN_DIR}/{'.'.join(parts)}", msgspec.json.encode(event) + b"\n")
         except OSError:
             if ending is not Ending.STORAGE:  # where OUTPUT cannot be written, neither can this
                 raise
-        self._so_far = so_far
+        self._so_far, self._num_tried = so_far, num_tried
 
     def undone(self) -> list[Event]:
         """Return how units were left that were not done, in the order of the units."""

@@ -17,6 +17,7 @@ from pipeline.store.commit import FinishedFile
 from schemas.names import ShardName
 from schemas.reasons import Reason
 from schemas.records import Counts, FileDigest, ImageRecord, encode
+from schemas.store_errors import full_disk
 from schemas.tables import REGION_SCHEMA, RegionRow
 from schemas.tar import END, padding, tar_member_header
 
@@ -70,11 +71,12 @@ class HashingFile:
         block, self._waiting = self._waiting, []
         total, self._waiting_bytes = self._waiting_bytes, 0
         self._blocks.put(block)
-        written = os.writev(self._file.fileno(), block) if block else 0
-        if written < total:
-            rest = memoryview(b"".join(block))[written:]
-            while rest:
-                rest = rest[os.write(self._file.fileno(), rest) :]
+        with full_disk(self.path):
+            written = os.writev(self._file.fileno(), block) if block else 0
+            if written < total:
+                rest = memoryview(b"".join(block))[written:]
+                while rest:
+                    rest = rest[os.write(self._file.fileno(), rest) :]
 
     def finish(self) -> FinishedFile:
         """Write what waits, close, and return the file with its digest (not synced yet: `commit` does that)."""

@@ -1,5 +1,6 @@
 """A full disk, a disk that cannot be written: a sentence, exit 5, and a resume once there is room."""
 
+import gzip
 import os
 import subprocess
 from collections.abc import Iterator
@@ -105,3 +106,23 @@ def test_a_data_set_that_became_read_only(source: Path, small_disk: Path) -> Non
     refused = jobs.run(source, small_disk / "out")
     assert refused.code == 5, refused.text
     assert "read-only" in refused.text
+
+
+def test_a_temporary_folder_that_fills_up_is_named_and_not_the_output(
+    large_source: Path, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compressed tar is unpacked there."""
+    source = tmp_path / "packed"
+    source.mkdir()
+    for path in large_source.glob("*.tar"):
+        (source / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    monkeypatch.setenv("TMPDIR", str(small_disk))
+    _fill(small_disk / "filler", 200_000)
+    output = tmp_path / "out"
+    full = jobs.run(source, output)
+    assert full.code == 5, full.text
+    assert f"{small_disk}: No space left on device; the disk is full: free space" in full.text
+    assert str(output) not in full.text
+    assert "Traceback" not in full.text
+    (small_disk / "filler").unlink()
+    assert jobs.run(source, output).code == 0
