@@ -89,7 +89,7 @@ _decode_event = msgspec.json.Decoder(Event).decode
 class RunLog:
     """The events of one run: a file for each unit and worker, so that no two writers share one.
 
-    Its name says what most readers want: RUN.unit-N.STAGE.ENDING.WORKER-COUNT.jsonl. COUNT is that of the units which the
+    Its name says what most readers want: RUN.unit-N.STAGE.ENDING.WORKER-COUNT.jsonl. COUNT is of units that the
     worker has done or failed at, so that a second failure at a unit does not replace what is known of the first.
     """
 

@@ -68,4 +68,6 @@ def _about(options: EvaluateOptions, arguments: Sequence[str], measured: Any) ->
         "command": shlex.join(["fineclip", "evaluate", *arguments]),
         "settings": settings,
         "left_out": measured.embedded.truth.left_out,
+        "num_captions": measured.cut.num_texts,
+        "num_cut_captions": measured.cut.num_cut,
     }

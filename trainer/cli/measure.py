@@ -1,7 +1,7 @@
 """An evaluation from options to metrics: model and truth are opened, embedded once, and measured task by task."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +20,7 @@ from trainer.evaluate.texts import TextEncoder
 from trainer.evaluate.towers import ImageTower, has_dense_map, image_tower
 from trainer.evaluate.truth import Truth
 from trainer.evaluate.vocabulary import read_vocabulary
+from trainer.model.context import Cut
 from trainer.run.load import load_any
 
 _EVERY_S = 5.0
@@ -35,6 +36,8 @@ class Measured:
     image_size: tuple[int, int]
     """(height, width) in pixels."""
     templates: str
+    cut: Cut
+    """Captions longer than the text tower takes, of all tasks."""
 
 
 def measure(options: EvaluateOptions, device: torch.device, console: Console) -> Measured:
@@ -65,7 +68,9 @@ def measure(options: EvaluateOptions, device: torch.device, console: Console) ->
         watch=Progress(console, "embedded {} of {} images"),
     )
     _tell_skipped(embedded, console)
+    cut = [Cut(0, 0, False)]
     encoder = TextEncoder(
+        note_cut=cut.append,
         vocabulary=vocabulary,
         model=loaded.model,
         device=device,
@@ -75,7 +80,13 @@ def measure(options: EvaluateOptions, device: torch.device, console: Console) ->
         watch=Progress(console, "embedded {} of {} texts"),
     )
     found = _found(options, embedded, encoder, console)
-    return Measured(found=found, embedded=embedded, image_size=settings.input_size, templates=templates)
+    return Measured(
+        found=found,
+        embedded=embedded,
+        image_size=settings.input_size,
+        templates=templates,
+        cut=_tell_cut(cut, console),
+    )
 
 
 def _truth(options: EvaluateOptions, classes: ClassList | None) -> Truth:
@@ -118,6 +129,18 @@ def _tell_skipped(embedded: Embedded, console: Console) -> None:
     if not len(embedded.image.at):
         key, why = embedded.skipped[0]
         raise TrainingError(f"none of {num_images} images can be used; the first, {key}: {why}")
+
+
+def _tell_cut(counts: Sequence[Cut], console: Console) -> Cut:
+    """Return the sum of counts of captions that are cut, and say it where there are any."""
+    cut = Cut(sum(c.num_cut for c in counts), sum(c.num_texts for c in counts), any(c.is_sample for c in counts))
+    if cut.num_cut:
+        about = "about " if cut.is_sample else ""
+        console.print(
+            f"{about}{cut.num_cut} of {cut.num_texts} captions have more tokens than the text tower takes, and are cut",
+            highlight=False,
+        )
+    return cut
 
 
 def _found(

@@ -58,6 +58,9 @@ class Report:
         lines += [f"Settings: {told}.", ""]
         for reason, count in self.about["left_out"].items():
             lines.append(f"Left out: {count}, {reason}.")
+        if self.about["num_cut_captions"]:
+            of = f"{self.about['num_cut_captions']} of {self.about['num_captions']}"
+            lines.append(f"Cut: {of} captions, which have more tokens than the text tower takes.")
         for key, why in self.skipped[:10]:
             lines.append(f"Skipped: {key}: {why}.")
         if len(self.skipped) > 10:

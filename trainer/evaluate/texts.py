@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from trainer.evaluate.templates import SHORT, sentences
 from trainer.evaluate.vocabulary import Vocabulary
+from trainer.model.context import Cut, count_cut
 from trainer.model.open import LoadedModel
 from trainer.model.text import embed_texts
 
@@ -33,9 +35,13 @@ class TextEncoder:
     vocabulary: Vocabulary | None = None
     """The words that `--task words` asks about."""
     watch: Callable[[int, int], None] = lambda done, total: None
+    note_cut: Callable[[Cut], None] = lambda cut: None
+    """Told how many captions are longer than the tower takes, and so are cut."""
 
     def captions(self, texts: Sequence[str]) -> Tensor:
-        """Return the features of texts."""
+        """Return the features of texts; those with more tokens than the tower takes are cut, and counted."""
+        length = self.model.tokenize([""]).shape[1]
+        self.note_cut(count_cut(pa.chunked_array([list(texts)], pa.string()), self.model.tokenize, length))
         parts = []
         for first in range(0, max(len(texts), 1), _PORTION):
             parts.append(embed_texts(self.model, texts[first : first + _PORTION], self.device))

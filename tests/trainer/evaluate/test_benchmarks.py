@@ -55,6 +55,19 @@ def test_panoptic_by_box_crop_and_mask(folder, tmp_path, capsys):
     assert np.mean(mine) == pytest.approx(found["regions:crop"]["region_accuracy@1"])
 
 
+def test_captions_longer_than_the_text_tower_takes_are_counted(folder, tmp_path, capsys):
+    """The tower takes 16 tokens, two of them marks."""
+    lines = (folder / "results.token").read_text().splitlines()
+    name, _, _ = lines[0].partition("\t")
+    tokens = tmp_path / "results.token"
+    tokens.write_text("\n".join([f"{name}\t{'cat ' * 15}", *lines[1:]]) + "\n")
+    data = f"captions:{tokens}?images={folder}/val2017"
+    found = evaluate(tmp_path / "m.json", VIT, data, "--task", "retrieval", *SMALL)
+    assert (found["num_cut_captions"], found["num_captions"]) == (1, 6)
+    assert "1 of 6 captions have more tokens than the text tower takes, and are cut" in capsys.readouterr().err
+    assert "Cut: 1 of 6 captions" in (tmp_path / "m.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("task", "data", "name", "count"),
     [
