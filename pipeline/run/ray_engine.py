@@ -227,8 +227,8 @@ def _count_death(unit: int | None, error: RayError, deaths: Counter[int | None])
     """
     deaths[unit] += 1
     if isinstance(error, RayTaskError):
-        raised = str(error).strip().splitlines()[-1]  # the end of the traceback that Ray hands over as a text
-        raise InterruptedRunError(f"a worker failed at unit {unit}: {raised}") from error
+        where = "at its start" if unit is None else f"at unit {unit}"
+        raise InterruptedRunError(f"a worker failed {where}: {sentence_of(error.cause)}") from error
     if unit is None and (deaths[unit] == _MAX_DEATHS or "its creation task" in str(error)):
         raise InterruptedRunError(f"a worker could not be started: {sentence_of(error)}") from error
     if deaths[unit] == _MAX_DEATHS:

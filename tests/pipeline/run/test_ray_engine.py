@@ -2,14 +2,16 @@
 
 import os
 import socket
+from collections import Counter
 from pathlib import Path
 
 import psutil
 import pytest
+from ray.exceptions import RayTaskError
 
 from pipeline.errors import EngineError, InterruptedRunError
 from pipeline.run import job, ray_engine
-from pipeline.run.ray_engine import check_options
+from pipeline.run.ray_engine import _count_death, check_options
 from pipeline.settings import RunSettings
 from tests.builders import configuration, digests, members, write_tar, write_tars
 
@@ -34,6 +36,16 @@ def test_an_address_at_which_nothing_listens_is_told_at_once() -> None:
         address = f"127.0.0.1:{unused.getsockname()[1]}"
         with pytest.raises(EngineError, match=f"--address {address}: nothing answers there"):
             check_options(["--address", address], RunSettings())
+
+
+def test_what_a_worker_raised_is_told_by_its_first_line_with_its_kind() -> None:
+    """Not by the last line of Ray's text, which of an error of several lines is its end."""
+    raised = ValueError("boxes do not match\n  expected: 3\n  found: 2")
+    error = RayTaskError("work", "Traceback: ...", raised).as_instanceof_cause()
+    with pytest.raises(InterruptedRunError, match=r"^a worker failed at unit 7: ValueError: boxes do not match$"):
+        _count_death(7, error, Counter())
+    with pytest.raises(InterruptedRunError, match=r"^a worker failed at its start: ValueError: boxes do not match$"):
+        _count_death(None, error, Counter())
 
 
 @pytest.fixture
