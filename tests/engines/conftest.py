@@ -11,11 +11,10 @@ import pytest
 from pipeline.run import job
 from tests.builders import configuration, digests, write_tars
 from tests.engines import slurm as real_slurm
-from tests.engines.services import MARK, check_none_left
+from tests.engines.services import MARK, NUM_UNITS, check_none_left
 from tests.engines.table import Table
 from tests.faults import jobs
 
-NUM_UNITS = 30
 _TABLE = Table()
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 MARK = "FINECLIP_ENGINE_TEST"
 """A variable of the environment that all processes of a test inherit, by whomever they were started."""
 PATIENCE_S = 60.0
+NUM_UNITS = 30
+"""Of equal work, in the source that all engines are given."""
 
 
 def free_port() -> int:
@@ -78,11 +80,11 @@ def check_none_left(value: str) -> None:
     assert not left, f"processes were left behind: {left}"
 
 
-def units_by(output: Path, part: int = -1) -> dict[str, int]:
-    """How many units each worker of the newest data set did, by the names in its log: host and process."""
+def units_by(output: Path) -> dict[str, int]:
+    """How many units each worker of the newest data set did, by the names in its log (`pipeline.run.log`)."""
     counts: dict[str, int] = {}
     for path in (output / "_run").glob("*.unit-*.jsonl"):
-        worker = path.name.split(".")[part - 1]
+        worker, _, _ = path.name.split(".")[-2].rpartition("-")
         counts[worker] = counts.get(worker, 0) + 1
     return counts
 
@@ -90,3 +92,11 @@ def units_by(output: Path, part: int = -1) -> dict[str, int]:
 def spread(counts: Sequence[int]) -> float:
     """The most units of a worker over the mean."""
     return max(counts) * len(counts) / sum(counts)
+
+
+def check_shared(output: Path, num_workers: int) -> None:
+    """Each unit was done once, all workers did some, and none much more than the others."""
+    counts = units_by(output)
+    assert sum(counts.values()) == NUM_UNITS, f"each unit once: {counts}"
+    assert len(counts) == num_workers, counts
+    assert spread([*counts.values()]) <= 1.2, counts

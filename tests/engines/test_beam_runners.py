@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.builders import digests
-from tests.engines.conftest import NUM_UNITS, Gate
-from tests.engines.services import free_port, service, spread, units_by
+from tests.engines.conftest import Gate
+from tests.engines.services import NUM_UNITS, check_shared, free_port, service
 from tests.engines.table import LOCAL, Table
 from tests.faults import jobs
 from tests.faults.fault_points import Fault
@@ -181,6 +181,4 @@ def test_two_local_workers_do_as_much_as_each_other(
         ended = jobs.finish(started)
     assert ended.code == 0, ended.text
     assert digests(output) == undisturbed
-    counts = units_by(output)
-    assert sum(counts.values()) == NUM_UNITS, f"each unit once: {counts}"
-    assert spread([*counts.values()]) <= 1.2, counts
+    check_shared(output, 2)

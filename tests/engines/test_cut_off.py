@@ -11,9 +11,9 @@ import fsspec
 import pytest
 
 from tests.builders import digests
-from tests.engines.conftest import NUM_UNITS, Gate
+from tests.engines.conftest import Gate
 from tests.engines.network import CUT_S, ON_A_NETWORK, Host, network
-from tests.engines.services import end, free_port, units_by, wait_for_port
+from tests.engines.services import NUM_UNITS, end, free_port, units_by, wait_for_port
 from tests.faults import jobs
 from tests.pipeline.store.s3_server import BUCKET, point_s3fs_at, serve
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.builders import digests
-from tests.engines.conftest import NUM_UNITS, Gate
-from tests.engines.services import spread, units_by
+from tests.engines.conftest import Gate
+from tests.engines.services import NUM_UNITS, check_shared, units_by
 from tests.engines.table import Table
 from tests.faults import jobs
 
@@ -79,9 +79,7 @@ def test_hosts_do_as_much_as_each_other(
         gate.open_for(num_hosts, *drivers)
         finish(*drivers)
     assert digests(output) == undisturbed
-    counts = units_by(output)
-    assert sum(counts.values()) == NUM_UNITS, f"each unit once: {counts}"
-    assert spread([*counts.values()]) <= 1.2, counts
+    check_shared(output, num_hosts)
 
 
 @survives(_HOSTS, "a dead host")

@@ -8,8 +8,8 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from tests.builders import digests
-from tests.engines.conftest import NUM_UNITS, Gate
-from tests.engines.services import spread, units_by
+from tests.engines.conftest import Gate
+from tests.engines.services import NUM_UNITS, check_shared
 from tests.engines.table import Table
 from tests.faults import jobs
 
@@ -45,7 +45,7 @@ def test_two_workers_on_this_machine(
         ended = jobs.finish(started)
     assert ended.code == 0, ended.text
     assert digests(output) == undisturbed
-    assert sum(units_by(output).values()) == NUM_UNITS, "each unit once"
+    check_shared(output, 2)
 
 
 def test_two_nodes_do_as_much_as_each_other(
@@ -57,9 +57,7 @@ def test_two_nodes_do_as_much_as_each_other(
         ended = jobs.finish(started)
     assert ended.code == 0, ended.text
     assert digests(output) == undisturbed
-    counts = units_by(output)
-    assert sum(counts.values()) == NUM_UNITS, f"each unit once: {counts}"
-    assert spread([*counts.values()]) <= 1.2, counts
+    check_shared(output, 2)
 
 
 @survives(_NODES, "a dead node")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.builders import digests
-from tests.engines.conftest import NUM_UNITS, Gate
-from tests.engines.services import MARK
+from tests.engines.conftest import Gate
+from tests.engines.services import MARK, NUM_UNITS
 from tests.engines.slurm import run, wait
 from tests.engines.table import Table
 from tests.faults import jobs
