@@ -303,6 +303,7 @@ LIGHT = {
     "status out --ded": "unrecognized arguments: --ded; did you mean --dead?",
     "status out other": "unrecognized arguments: other: too many are given",
     "status out --reason decod": "did you mean decode?",
+    "status out --watch --dead": "--watch counts and --dead lists: give one of them",
     "status ": "OUTPUT is empty",
     "view out --prot 3": "did you mean --port?",
     "view out --port x": "--port is 'x', but must be a whole number",

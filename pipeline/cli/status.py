@@ -41,6 +41,8 @@ def status_main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if not options.output:
         parser.error("OUTPUT is empty; name a folder ('.' for the current one)")
+    if options.watch and (options.dead or options.reason):
+        parser.error("--watch counts and --dead lists: give one of them")
     storage = open_storage(options.output)
     with storage_errors(storage.url):
         plan = load_plan(storage)
@@ -50,8 +52,7 @@ def status_main(arguments: Sequence[str]) -> int:
             )
         markers = Markers(storage).refresh()
     if options.dead or options.reason:
-        for item in _read(storage, dead_items(plan, markers, options.reason)):
-            sys.stdout.write(f"{dead_line(item)}\n")
+        _list_dead(_read(storage, dead_items(plan, markers, options.reason)), options.reason)
         return 0
     with storage_errors(storage.url):
         if options.watch:
@@ -86,6 +87,16 @@ def _read(storage: Storage, items: Iterator[DeadItem]) -> Iterator[DeadItem]:
         if item is None:
             return
         yield item
+
+
+def _list_dead(items: Iterator[DeadItem], reason: str | None) -> None:
+    """Write a line for each; where there is none, that goes where no program reads."""
+    none = True
+    for item in items:
+        none = False
+        sys.stdout.write(f"{dead_line(item)}\n")
+    if none:
+        sys.stderr.write(f"no image and no region is dead{f' of {reason}' if reason else ''}\n")
 
 
 def _watch(plan: Plan, markers: Markers) -> None:

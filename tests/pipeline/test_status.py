@@ -48,6 +48,14 @@ def test_a_failure_of_a_unit_that_is_done_since_is_not_told(tmp_path: Path, plan
     assert "Failed" not in run("status", output).out
 
 
+def test_a_list_of_the_dead_that_is_empty_is_said_to_be(tmp_path: Path, plan: Plan, output: Path) -> None:
+    """Not on standard output, which programs read."""
+    job.annotate([str(tmp_path / "tars")], str(output), configuration=configuration())
+    everything, of_one = run("status", output, "--dead"), run("status", output, "--reason", "oom")
+    assert (everything.code, everything.out, everything.err) == (0, "", "no image and no region is dead\n")
+    assert (of_one.code, of_one.out, of_one.err) == (0, "", "no image and no region is dead of oom\n")
+
+
 def test_watching_shows_the_fleet_until_all_is_done(
     tmp_path: Path, plan: Plan, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
