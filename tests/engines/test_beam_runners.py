@@ -90,6 +90,7 @@ def test_external_workers(
 def test_a_killed_external_worker_ends_the_job_which_goes_on_elsewhere(
     source: Path,
     output: Path,
+    gate: Gate,
     job_service: list[str],
     pool: Pool,
     undisturbed: dict[str, str],
@@ -97,6 +98,7 @@ def test_a_killed_external_worker_ends_the_job_which_goes_on_elsewhere(
     """Beam's job service itself would wait for ever."""
     process, options = pool
     started = jobs.start(source, output, "--stall-timeout-s", "5", *job_service, *options)
+    gate.open_for(1, started)
     jobs.wait_until(lambda: len([*output.glob("train-*.json")]) > 2, started)
     for pid in jobs.workers_of(process.pid):
         os.kill(pid, signal.SIGKILL)
@@ -112,12 +114,14 @@ def test_a_killed_external_worker_ends_the_job_which_goes_on_elsewhere(
 def test_a_signal_drains_external_workers(
     source: Path,
     output: Path,
+    gate: Gate,
     job_service: list[str],
     pool: Pool,
     undisturbed: dict[str, str],
     number: signal.Signals,
 ) -> None:
     started = jobs.start(source, output, *job_service, *pool[1])
+    gate.open_for(1, started)
     jobs.wait_until(lambda: len([*output.glob("train-*.json")]) > 2, started)
     started.send_signal(number)
     ended = jobs.finish(started)
@@ -156,10 +160,11 @@ def test_prism(
 @survives(_PRISM, "TERM, INT to the group: drained; a dead driver: resumed")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_prism_ends_with_its_driver(
-    source: Path, output: Path, prism: list[str], undisturbed: dict[str, str], number: signal.Signals
+    source: Path, output: Path, prism: list[str], undisturbed: dict[str, str], gate: Gate, number: signal.Signals
 ) -> None:
     """A signal to the whole group, as a terminal sends it: Prism is in a session of its own, and units are finished."""
     fault = Fault(operation="publish", target=r"train-000003\.tar", when="before") if number == signal.SIGKILL else None
+    gate.open_for(0)
     started = jobs.start(source, output, *prism, fault=fault)
     if fault is None:
         jobs.wait_until(lambda: len([*output.glob("train-*.json")]) > 2, started)

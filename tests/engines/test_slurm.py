@@ -54,8 +54,8 @@ def test_an_array_and_a_second_one_of_another_size(
         _submit(source, output, slurm, "--array=0-1")
         _submit(source, output, slurm, "--array=0-2")
         gate.open_for(2)
-        wait(lambda: len([*output.glob("train-*.json")]) == NUM_UNITS, slurm)
-    wait(_is_over, slurm)
+        wait(_is_over, slurm)
+    assert len([*output.glob("train-*.json")]) == NUM_UNITS
     assert digests(output) == undisturbed
     assert (slurm / f"fineclip-weights-{os.geteuid()}" / "model.bin").read_bytes() == b"weights"
 
