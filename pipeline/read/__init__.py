@@ -7,9 +7,11 @@
     webdataset       tars (tars, compression, img2dataset, sample_json: their parts)
     folder, coco, yolo, voc   sources that list their samples when planned (listed; coco_images, coco_folder, yolo_yaml,
                      yolo_labels, voc_xml: their parts)
+    annotated        files that name pictures and say what is on them: visual_genome, flickr30k, refcoco, grounding
+                     (grounding_text, json_entries: their parts)
     objects          Hugging Face's `objects`, in a column or a table
     record           what a file of one sample says, whatever its format
-    parquet          rows with pictures (parquet_files, picture_cells)
+    parquet, arrow   rows with pictures (parquet_files, arrow_files, picture_cells, phrases: their parts)
     captions         what counts as a caption, for all of them; caption_tables: those of a folder in a table
     scenes           generated pictures whose truth is known
     formats, decode, mend   which files are pictures, and their pixels
@@ -31,14 +33,19 @@ SOURCES: dict[str, str] = {
     "coco": "pipeline.read.coco:Coco",
     "yolo": "pipeline.read.yolo:Yolo",
     "voc": "pipeline.read.voc:Voc",
+    "visual_genome": "pipeline.read.visual_genome:VisualGenome",
+    "flickr30k": "pipeline.read.flickr30k:Flickr30k",
+    "refcoco": "pipeline.read.refcoco:RefCoco",
+    "grounding": "pipeline.read.grounding:GroundingText",
     "parquet": "pipeline.read.parquet:Parquet",
+    "arrow": "pipeline.read.arrow:Arrow",
     "scenes": "pipeline.read.scenes:Scenes",
 }
 """Name of each kind of source and where its class is, "module:Class"."""
 
 
-_NAMES_FILES = {"folder", "coco", "yolo", "voc", "parquet"}
-"""Kinds with tables that name pictures by path."""
+_NO_NAMES = {"webdataset", "scenes"}
+"""Kinds without files that name pictures by path."""
 
 
 def open_source(spec: str, kind: str | None = None, *, allow: Sequence[str] = ()) -> Source:
@@ -53,5 +60,5 @@ def open_source(spec: str, kind: str | None = None, *, allow: Sequence[str] = ()
     kind = prefix or kind or detect_kind(split_options(rest)[0])
     if kind not in SOURCES:
         raise SourceError(f"{spec}: unknown kind {kind!r} before the colon; known: {', '.join(sorted(SOURCES))}")
-    named = {"allow": allow} if kind in _NAMES_FILES else {}
+    named = {} if kind in _NO_NAMES else {"allow": allow}
     return cast(Source, load_backend(SOURCES, "source", kind)(rest, **named))

@@ -47,6 +47,8 @@ class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
     """Of the image as its annotation states it, in pixels."""
     height: int | None = None
     regions: tuple[GivenRegion, ...] = ()
+    in_shares: bool = False
+    """Whether `regions` are in shares, as `SourceItem.given_in_shares` says."""
     url: str | None = None
     license: str | None = None
     record: str | None = None

@@ -83,12 +83,14 @@ def read_table(location: Location, known: Collection[str] = ()) -> list[Row]:
 
 def _parquet_rows(location: Location, name: str) -> Iterator[Row]:
     with open_parquet(location, name) as parquet:
-        file_column, captions = _columns(parquet.schema_arrow.names, str(location))
+        file_column, captions, objects = _columns(parquet.schema_arrow.names, str(location))
+        columns = [file_column, *captions, *([objects] if objects else [])]
         number = 0
-        for batch in parquet.iter_batches(columns=[file_column, *captions]):
+        for batch in parquet.iter_batches(columns=columns):
             for row in range(batch.num_rows):
-                file, *values = (plain(batch.column(column)[row]) for column in (file_column, *captions))
-                yield _row(text(file), values, f"row {number}")
+                cells = {column: plain(batch.column(column)[row]) for column in columns}
+                found = _row(text(cells[file_column]), [cells[column] for column in captions], f"row {number}")
+                yield replace(found, objects=_objects(cells.get(objects or "")))
                 number += 1
 
 
@@ -125,7 +127,7 @@ def _object_rows(entries: Iterable[tuple[str, Any]], where: str) -> Iterator[Row
     """
     found = list(entries)
     names = dict.fromkeys(name for _, entry in found if isinstance(entry, Mapping) for name in entry)
-    if names and not (COLUMN in names and find_name(list(names), _FILE_NAMES)):
+    if names:
         _columns(list(names), where)
     for place, entry in found:
         if isinstance(entry, Mapping):
@@ -143,16 +145,26 @@ def _file_of(entry: Mapping[str, Any]) -> str | None:
     return next((by_name[name] for name in _FILE_NAMES if by_name.get(name)), None)
 
 
-def _columns(names: list[str], where: str) -> tuple[str, tuple[str, ...]]:
-    """Return the column of files and those of captions."""
+def _columns(names: list[str], where: str) -> tuple[str, tuple[str, ...], str | None]:
+    """Return the column of files, those of captions, and that of objects; captions may be none where objects are."""
     stripped = {name.strip(): name for name in reversed(names)}
     file_column, captions = find_name(stripped, _FILE_NAMES), caption_columns(names)
-    if file_column is None or not captions:
+    if file_column is None or not (captions or COLUMN in stripped):
         raise NoCaptionsError(
             f"{where}: the header is {', '.join(names)[:200]!r}; it must name a column of files "
             f"({', '.join(_FILE_NAMES)}) and one of captions ({', '.join(CAPTION_NAMES)})"
         )
-    return stripped[file_column], captions
+    return stripped[file_column], captions, stripped.get(COLUMN)
+
+
+def _objects(value: Any) -> Any:
+    """Return what a cell of objects holds; a table of text has it as JSON, and a cell that is none has a problem."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return decode_json(value.encode("utf-8", "surrogatepass")) if value.strip() else None
+    except LooseJsonError:
+        return [value]
 
 
 def _row(file: str | None, values: Iterable[Any], place: str) -> Row:
@@ -169,8 +181,8 @@ def _delimited_rows(content: str, where: str, known: Collection[str]) -> list[Ro
     csv.field_size_limit(MAX_MEMBER_BYTES)  # the module's own limit is 131,072, for the whole process
     first = next(iter(io.StringIO(content, newline="")), "")
     delimiter, header = _dialect(first, where)
-    file_column, captions = _columns(header, where)
-    places = [header.index(name) for name in (file_column, *captions)]
+    file_column, captions, objects = _columns(header, where)
+    places = [header.index(name) for name in (file_column, *captions, *([objects] if objects else []))]
     rows = []
     for number, fields in _records(content, delimiter, header, places[0], known):
         place = f"line {number}"
@@ -181,7 +193,9 @@ def _delimited_rows(content: str, where: str, known: Collection[str]) -> list[Ro
             problem = f"{place} has {counts}; quote fields that hold {delimiter!r}"
             rows.append(Row(file=file or None, where=place, problem=problem))
         else:
-            rows.append(_row(fields[places[0]], [fields[column] for column in places[1:]], place))
+            values = [fields[column] for column in places[1:]]
+            said = _objects(values.pop()) if objects else None
+            rows.append(replace(_row(fields[places[0]], values, place), objects=said))
     return rows
 
 

@@ -13,8 +13,9 @@ import msgspec
 from pipeline.read.formats import NOT_READ, suffix_of
 
 BOXES_FROM = (
-    "a COCO file (coco:FILE.json?images=FOLDER), YOLO (yolo:data.yaml), Pascal VOC (voc:FOLDER), Hugging Face's "
-    "`objects` in Parquet or metadata.jsonl, "
+    "a COCO file (coco:FILE.json?images=FOLDER), YOLO (yolo:data.yaml), Pascal VOC (voc:FOLDER), Visual Genome "
+    "(visual_genome:FOLDER), Flickr30k Entities (flickr30k:FOLDER), RefCOCO (refcoco:FOLDER), conversations with boxes "
+    "(grounding:FILE.jsonl), Hugging Face's `objects` in Parquet, Arrow or metadata.jsonl, GRIT's phrases in tars, "
     "and from `regions` in the .json members of WebDataset tars (shards of ours among them) or in .json files beside "
     "images"
 )

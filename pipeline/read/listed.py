@@ -81,5 +81,5 @@ def _read_item(
         note=notes(reader.note_text, listed.note, record.note),
         given=listed.regions or record.given,
         given_size=(listed.width, listed.height) if listed.width and listed.height else record.given_size,
-        given_in_shares=record.in_shares,
+        given_in_shares=listed.in_shares or record.in_shares,
     )

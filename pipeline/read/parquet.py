@@ -1,8 +1,11 @@
-"""Parquet files with the images' bytes in a column, as Hugging Face data sets keep them."""
+"""Parquet files with the images' bytes in a column, as Hugging Face data sets keep them.
+
+Regions come from a column `objects`, from GRIT's spans of the caption, or from a column of a box with its expressions.
+"""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, cast
@@ -24,15 +27,17 @@ from pipeline.read.parquet_files import (
     find_name,
     is_bytes,
     is_list,
+    is_numbers,
     is_text,
     open_parquet,
     plain,
     unread_columns,
 )
 from pipeline.read.parts import pack_parts
+from pipeline.read.phrases import EXPRESSIONS, SPANS, read_lone_boxes, read_spans
 from pipeline.read.picture_cells import is_empty, is_picture_text, is_text_or_lists, may_hold_pictures, read_picture
 from pipeline.read.spec import is_data, is_parquet, split_options
-from pipeline.sample import SourceItem
+from pipeline.sample import GivenRegion, SourceItem
 from schemas.loose_json import text
 from schemas.reasons import Reason
 from schemas.text import decode_utf8
@@ -42,7 +47,7 @@ _CANDIDATES = {
     "key": ("key", "id", "image_id", "__key__"),
     "url": ("url", "image_url"),
     "license": ("license",),
-    "objects": (COLUMN,),
+    "objects": (COLUMN, "bbox", "box"),
     "status": ("status",),
 }
 _BATCH_ROWS = 32
@@ -61,7 +66,11 @@ class Columns:
     url: str | None
     license: str | None
     objects: str | None
-    """Regions, as `pipeline.read.objects` reads them."""
+    """Regions, as `pipeline.read.objects` reads them, or boxes alone."""
+    expressions: str | None = None
+    """What a box alone is of, as `pipeline.read.phrases` reads it."""
+    spans: tuple[str, ...] = ()
+    """Spans of the caption with boxes in shares, as `pipeline.read.phrases` reads them."""
     status: str | None
     """What the program that made the file says of each row: img2dataset writes "success", or why it has no image."""
 
@@ -69,6 +78,7 @@ class Columns:
     def names(self) -> list[str]:
         """The columns to read, each once."""
         found = (self.image, *self.captions, self.key, self.url, self.license, self.objects, self.status)
+        found = (*found, self.expressions, *self.spans)
         return list(dict.fromkeys(name for name in found if name is not None))
 
 
@@ -76,9 +86,11 @@ class Parquet:
     """A file, folder or glob of Parquet: `data`, `data/*.parquet`, `data?image=photo&caption=alt&key=id`."""
 
     kind: ClassVar[str] = "parquet"
+    known: ClassVar[tuple[str, ...]] = ("image", "caption", "key", "objects", "boxes")
+    """Options."""
 
     def __init__(self, rest: str, *, allow: Sequence[str] = ()) -> None:
-        path, self._options = split_options(rest, known=("image", "caption", "key", "objects", "boxes"))
+        path, self._options = split_options(rest, known=self.known)
         self._form = cast(Form, self._options.get("boxes", "xywh"))
         if self._form not in ("xywh", "xyxy"):
             raise SourceError(f"{path}: ?boxes={self._form} is neither xywh, as COCO has them, nor xyxy")
@@ -101,11 +113,14 @@ class Parquet:
     def describe(self) -> Description:
         """Name the columns that are read, and those that are not, of the first file that has rows."""
         for file in self.files():
-            with suppress(FileNotFoundError, DamagedParquetError), open_parquet(self._location, file.uri) as parquet:
+            with suppress(FileNotFoundError, DamagedParquetError), self._open(file.uri) as parquet:
                 if parquet.metadata.num_rows:
                     columns = self._columns(parquet, self._location.url(file.uri))
                     captions = tuple(f"column {name!r}" for name in columns.captions)
                     boxes = () if columns.objects is None else (f"column {columns.objects!r}, as {self._form}",)
+                    boxes = boxes or tuple(
+                        f"column {name!r}, shares with spans of the caption" for name in columns.spans
+                    )
                     return Description(
                         captions=captions, boxes=boxes, unread=unread_columns(parquet.schema_arrow, columns.names)
                     )
@@ -125,10 +140,10 @@ class Parquet:
         stem = without_extension(part.uri)
         index = part.start
         try:
-            with unreadable_is_missing(self._location, part.uri), open_parquet(self._location, part.uri) as parquet:
+            with unreadable_is_missing(self._location, part.uri), self._open(part.uri) as parquet:
                 columns = self._columns(parquet, self._location.url(part.uri))
                 names = class_names(parquet.schema_arrow.metadata, columns.objects or "")
-                for index, row in _rows(parquet, columns, part):
+                for index, row in self._rows(parquet, columns, part):
                     if isinstance(row, SampleError):
                         yield failed_item(as_key(f"{stem}-{index:08d}"), index, part.uri, row)
                     else:
@@ -142,10 +157,18 @@ class Parquet:
         for row_number in range(index, part.stop if part.stop is not None else index):
             yield failed_item(as_key(f"{stem}-{row_number:08d}"), row_number, part.uri, lost)
 
+    def _open(self, uri: str) -> AbstractContextManager[Any]:
+        """Open a file of rows. Raises FileNotFoundError, OSError when the store fails, and DamagedParquetError."""
+        return open_parquet(self._location, uri)
+
+    def _rows(self, opened: Any, columns: Columns, part: SourcePart) -> Iterator[tuple[int, "Cells"]]:
+        """Yield (row number, its cells) of the part's range."""
+        return _rows(opened, columns, part)
+
     def _count(self, uri: str) -> int | None:
         """Return a file's number of rows, None if it is damaged or not there. Raises SourceError without images."""
         try:
-            with open_parquet(self._location, uri) as parquet:
+            with self._open(uri) as parquet:
                 num_rows = int(parquet.metadata.num_rows)
                 if num_rows:  # an empty file may have columns without a type
                     self._columns(parquet, self._location.url(uri))
@@ -185,7 +208,7 @@ class Parquet:
             texts = captions.captions()
         except SampleError as error:
             return failed_item(key, index, uri, error)
-        objects = None if columns.objects is None else row[columns.objects]
+        given = self._given(row, columns, name, names)
         return SourceItem(
             key=key,
             index=index,
@@ -195,8 +218,21 @@ class Parquet:
             url=_text(row, columns.url),
             license=_text(row, columns.license),
             note=notes(captions.note_text, note),
-            given=() if objects is None else read_objects(plain(objects), name, form=self._form, names=names),
+            given=given,
+            given_in_shares=columns.objects is None and bool(columns.spans),
         )
+
+    def _given(
+        self, row: Mapping[str, Any], columns: Columns, name: str, names: Mapping[int, str]
+    ) -> tuple[GivenRegion, ...]:
+        if columns.objects is None:
+            caption = plain(row[columns.captions[0]]) if columns.captions and columns.spans else None
+            return read_spans({span: plain(row[span]) for span in columns.spans}, caption, name)
+        objects = row[columns.objects]
+        if is_numbers(objects.type):
+            said = None if columns.expressions is None else plain(row[columns.expressions])
+            return read_lone_boxes(plain(objects), said, name, form=self._form)
+        return read_objects(plain(objects), name, form=self._form, names=names)
 
 
 def find_columns(
@@ -221,9 +257,23 @@ def find_columns(
         if options["caption"] not in usable:
             raise _unusable(schema, "caption", options, where)
         usable = [options["caption"]]
+    expressions = None
+    if objects is not None and is_numbers(schema.field(objects).type):
+        expressions = find_name([field.name for field in schema if _is_caption(field.type)], EXPRESSIONS)
+    if "caption" not in options:
+        usable = [name for name in usable if name != expressions]
     captions = tuple(usable) if "caption" in options else caption_columns(usable)
+    spans = tuple(name for name in SPANS if name in schema.names)
     columns = Columns(
-        image=image, captions=captions, key=key, url=url, license=license_, objects=objects, status=status
+        image=image,
+        captions=captions,
+        key=key,
+        url=url,
+        license=license_,
+        objects=objects,
+        status=status,
+        expressions=expressions,
+        spans=() if objects else spans,
     )
     twice = [name for name in columns.names if schema.names.count(name) > 1]
     if twice:
@@ -256,7 +306,9 @@ def _is_usable(role: str, kind: pa.DataType) -> bool:
         return may_hold_pictures(kind)
     if role == "objects":
         inner = kind.value_type if is_list(kind) else kind
-        return pa.types.is_struct(inner) and holds_boxes([inner.field(place).name for place in range(inner.num_fields)])
+        return is_numbers(kind) or (
+            pa.types.is_struct(inner) and holds_boxes([inner.field(place).name for place in range(inner.num_fields)])
+        )
     return is_text(kind) or (role == "key" and bool(pa.types.is_integer(kind)))
 
 
@@ -269,11 +321,11 @@ def _is_caption(kind: pa.DataType) -> bool:
     return is_text(kind) or is_bytes(kind)
 
 
-_Cells = dict[str, Any] | SampleError
+Cells = dict[str, Any] | SampleError
 """A row's cells by column, or why they cannot be read."""
 
 
-def _rows(parquet: pq.ParquetFile, columns: Columns, part: SourcePart) -> Iterator[tuple[int, _Cells]]:
+def _rows(parquet: pq.ParquetFile, columns: Columns, part: SourcePart) -> Iterator[tuple[int, Cells]]:
     """Yield (row number, its cells) of the part's range, reading the row groups that hold it.
 
     One group at a time: batches across groups would take good rows down with a damaged group.

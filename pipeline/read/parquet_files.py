@@ -25,14 +25,15 @@ def open_parquet(location: Location, uri: str) -> Iterator[pq.ParquetFile]:
     """
     with (
         location.open_ranges(uri) as file,
-        _arrow_errors(uri),
+        arrow_errors(uri),
         pq.ParquetFile(file, buffer_size=_BUFFER_BYTES) as parquet,
     ):
         yield parquet
 
 
 @contextmanager
-def _arrow_errors(uri: str) -> Iterator[None]:
+def arrow_errors(uri: str) -> Iterator[None]:
+    """Raise DamagedParquetError, naming the file, for what Arrow says of damage; a store's errors go through."""
     try:
         yield
     except pa.ArrowException as error:
@@ -47,7 +48,7 @@ def _arrow_errors(uri: str) -> Iterator[None]:
 @contextmanager
 def damaged_group(group: int) -> Iterator[None]:
     """Raise DamagedParquetError, naming the row group, for damage met inside the block."""
-    with _arrow_errors(f"row group {group}"):
+    with arrow_errors(f"row group {group}"):
         yield
 
 
@@ -61,6 +62,14 @@ def find_name(names: Collection[str], candidates: Sequence[str]) -> str | None:
     for name in names:
         by_lower.setdefault(name.lower(), name)
     return next((by_lower[candidate] for candidate in candidates if candidate in by_lower), None)
+
+
+def is_numbers(kind: pa.DataType) -> bool:
+    """Return whether a type is a list of numbers, or of such lists."""
+    if not is_list(kind):
+        return False
+    inner = kind.value_type
+    return bool(pa.types.is_integer(inner) or pa.types.is_floating(inner)) or is_numbers(inner)
 
 
 _TEXTS = {pa.string().id, pa.large_string().id, pa.string_view().id}

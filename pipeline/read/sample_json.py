@@ -1,5 +1,7 @@
 """The `.json` member of a WebDataset sample: img2dataset's, the ImageRecord of a shard of ours, or anything else.
 
+GRIT's, as img2dataset writes it, has `noun_chunks` and `ref_exps`: spans of the caption with boxes in shares.
+
 Nothing of it is needed, so nothing is insisted on but that it is JSON: what is no object says nothing, a field of
 another kind is passed over, a region that cannot be used has a problem.
 """
@@ -7,6 +9,7 @@ another kind is passed over, a region that cannot be used has a problem.
 from typing import Any
 
 from pipeline.read.items import SampleError, stated_size
+from pipeline.read.phrases import SPANS, read_spans
 from pipeline.read.record import NOWHERE, SampleRecord
 from pipeline.sample import GivenRegion
 from schemas.loose_json import LooseJsonError, decode_json, id_text, number, shown, text
@@ -24,13 +27,15 @@ def decode_sample_json(data: bytes, name: str) -> SampleRecord:
     source, said = value.get("source"), value.get("regions")
     origin = source if isinstance(source, dict) else {}
     regions = said if isinstance(said, list) else []
+    spans = () if regions else read_spans(value, value.get("caption"), name)
     return SampleRecord(
         captions=tuple(value[field] for field in ("caption", "image_caption", "image_captions") if field in value),
         url=text(value.get("url")) or text(origin.get("url")),
         license=text(value.get("license")) or text(origin.get("license")),
-        given=tuple(_region(region, place) for place, region in enumerate(regions)),
+        given=spans or tuple(_region(region, place) for place, region in enumerate(regions)),
         given_size=stated_size(number(value.get("width")), number(value.get("height"))) if regions else None,
-        has_regions=isinstance(said, list),
+        in_shares=bool(spans),
+        has_regions=isinstance(said, list) or any(field in value for field in SPANS),
         note=None if said is None or isinstance(said, list) else f"{name}: 'regions' is no list, so none is read",
     )
 

@@ -19,6 +19,8 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.zst", ".tzst
 
 _PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9_]*):(?!//|:)(.*)", re.DOTALL)
 _OPTIONS = re.compile(r"\?([A-Za-z_]+=[^&?]*(?:&[A-Za-z_]+=[^&?]*)*)\Z")
+_HEAD = 2**16
+"""Bytes of a JSON file that are looked into."""
 _REMEDY = "name the kind in front, as in webdataset:PATH, folder:PATH, coco:PATH or parquet:PATH"
 
 
@@ -89,18 +91,31 @@ def detect_kind(path: str) -> str:
     Raises SourceError where nothing usable is there, or several kinds.
     """
     location = Location.of(path)
-    if location.name is not None and location.name.lower().endswith(".json"):
-        return "coco"
+    name = (location.name or "").lower()
+    if name.endswith(".json"):
+        return kind_of_json(location.read(location.name or "", _HEAD))
+    if name.endswith((".jsonl", ".ndjson")):
+        return "grounding"
+    if name.endswith(".arrow"):
+        return "arrow"
     kinds = _kinds_among([file.uri for file in location.files()])
     if not kinds:
         raise SourceError(
-            f"{path}: found no tar ({', '.join(TAR_SUFFIXES)}), no .parquet and no image "
+            f"{path}: found no tar ({', '.join(TAR_SUFFIXES)}), no .parquet, no .arrow and no image "
             f"({', '.join(IMAGE_SUFFIXES)}); check the path, or {_REMEDY}"
         )
     if len(kinds) > 1:
         found = " and ".join(f"{kind} ({example})" for kind, example in kinds.items())
         raise SourceError(f"{path}: holds files of several kinds, {found}; {_REMEDY}")
     return next(iter(kinds))
+
+
+def kind_of_json(head: bytes) -> str:
+    """Return the kind of a JSON file from its first bytes: COCO's is an object, the lists differ by their fields."""
+    if not head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+        return "coco"
+    fields = {b"conversations": "grounding", b"messages": "grounding", b"suffix": "grounding", b"sentences": "refcoco"}
+    return next((kind for name, kind in fields.items() if b'"' + name + b'"' in head), "coco")
 
 
 def _kinds_among(uris: Iterable[str]) -> dict[str, str]:
@@ -118,6 +133,8 @@ def _kinds_among(uris: Iterable[str]) -> dict[str, str]:
             kinds.setdefault("webdataset", uri)
         elif is_parquet(uri) and is_data(uri) and not _belongs_to(uri, owners) and PurePosixPath(uri).name != beside:
             kinds.setdefault("parquet", uri)
+        elif uri.endswith(".arrow") and not uri.rpartition("/")[2].startswith(("cache-", "tmp")):
+            kinds.setdefault("arrow", uri)
         elif is_image(uri):
             kinds.setdefault("folder", uri)
     return kinds

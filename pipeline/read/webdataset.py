@@ -23,6 +23,7 @@ from pipeline.read.keys import as_key
 from pipeline.read.location import Location
 from pipeline.read.parquet_files import DamagedParquetError, open_parquet
 from pipeline.read.parts import pack_parts
+from pipeline.read.phrases import SPANS
 from pipeline.read.record import SampleRecord
 from pipeline.read.sample_json import decode_sample_json
 from pipeline.read.spec import TAR_SUFFIXES, is_data, is_tar, split_options, tar_stem
@@ -111,7 +112,7 @@ class WebDataset:
         captions += [sidecar_uri(tar_uri)] if any(row.caption for row in sidecar.rows.values()) else []
         return Description(
             captions=tuple(captions),
-            boxes=("`regions` of .json members",) if any(record.has_regions for record in records) else (),
+            boxes=_boxes(records),
             unread=unread_members(suffixes, _is_read),
         )
 
@@ -352,7 +353,14 @@ def _read_row(tar: OpenTar | SampleError, row: TarRow, index: int, *, uri: str, 
         note=notes(captions.note_text, annotation.note),
         given=annotation.given,
         given_size=annotation.given_size,
+        given_in_shares=annotation.in_shares,
     )
+
+
+def _boxes(records: Sequence[SampleRecord]) -> tuple[str, ...]:
+    if any(record.in_shares for record in records):
+        return (f"{' and '.join(f'`{name}`' for name in SPANS)} of .json members",)
+    return ("`regions` of .json members",) if any(record.has_regions for record in records) else ()
 
 
 def _record(tar: OpenTar, sample: TarRow) -> SampleRecord | None:

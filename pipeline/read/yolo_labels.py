@@ -7,13 +7,11 @@
 A line that cannot be used is a region with a problem, and the others are as they are. (Ultralytics drops the image.)
 """
 
-from pipeline.read.record import NOWHERE, SampleRecord
+from pipeline.read.record import NOWHERE, SampleRecord, is_beyond
 from pipeline.sample import GivenRegion
 from schemas.loose_json import number, shown
 from schemas.text import decode_utf8
 
-_BEYOND = 0.01
-"""How far outside the image a coordinate may lie, as a share: Ultralytics' own tolerance; `select` clips the box."""
 _BOX = 5
 """Columns of a line of one box."""
 
@@ -36,7 +34,7 @@ def _region(fields: list[str], line: int, name: str, names: dict[int, str], num_
     if num_keypoint_columns and len(numbers) == _BOX + num_keypoint_columns:
         numbers = numbers[:_BOX]
     box, score = _box(numbers[1:])
-    if any(not -_BEYOND <= share <= 1 + _BEYOND for share in box if share == share):
+    if is_beyond(box):
         problem = f"{name}, line {line}: {shown(' '.join(fields))} lies outside the image; shares in 0..1 are due"
     return GivenRegion(box=box, label=names.get(int(numbers[0])), score=score, id=str(line), problem=problem)
 

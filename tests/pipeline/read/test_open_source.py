@@ -56,7 +56,7 @@ def test_a_prefix_or_the_caller_may_tell_the_kind(tmp_path):
         ([], "webdataset:{}", ["found no tar"]),
         ([], "parquet:{}", ["found no .parquet"]),
         ([], "folder:{}", ["found no image"]),
-        ([], "zip:{}", ["unknown kind 'zip'", "coco, folder, parquet"]),
+        ([], "zip:{}", ["unknown kind 'zip'", "coco, flickr30k, folder"]),
         (["a.jpg"], "folder:{}?caption=x", ["unknown option 'caption'", "captions"]),
         (["a.jpg"], "folder:{}?captions=x&captions=y", ["given twice"]),
         (["a.jpg"], "folder:{}?captions=gone.csv", ["gone.csv: no such file or folder"]),
@@ -134,4 +134,5 @@ def test_opening_a_tar_does_not_import_the_other_kinds(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-    assert set(SOURCES) == {"webdataset", "folder", "coco", "yolo", "voc", "parquet", "scenes"}
+    written = {"coco", "yolo", "voc", "visual_genome", "flickr30k", "refcoco", "grounding"}
+    assert set(SOURCES) == written | {"webdataset", "folder", "parquet", "arrow", "scenes"}

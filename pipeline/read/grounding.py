@@ -1,0 +1,196 @@
+"""What vision-language models are trained on: conversations in JSON or JSON lines with boxes in their text.
+
+    {"image": "a.jpg", "conversations": [{"from": "human", "value": ...}, {"from": "gpt", "value": ...}]}    LLaVA, Qwen
+    {"images": ["a.jpg"], "messages": [{"role": "user", "content": ...}, ...]}                               Qwen, swift
+    {"image": "a.jpg", "prefix": "<OD>", "suffix": "a cat<loc_10>..."}                                       Florence-2
+    ... with {"objects": {"ref": ["a cat"], "bbox": [[x0, y0, x1, y1]]}}     swift, and `fineclip export --to grounding`
+
+`objects` counts where it is there: corners in pixels, or in shares by its `bbox_type`. Otherwise boxes are read from
+the text (`grounding_text`). `?boxes=` tells what numbers are where the text does not.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from io import BytesIO
+from typing import Any, ClassVar, cast
+
+import msgspec
+from PIL import ExifTags, Image
+
+from pipeline.read.annotated import Annotated, Entry
+from pipeline.read.base import SourceError, SourcePart
+from pipeline.read.formats import FORMATS
+from pipeline.read.grounding_text import FRAMES, Found, Frame, boxes_of_turn, find_boxes
+from pipeline.read.items import stated_size
+from pipeline.read.json_entries import is_lines, json_entries, object_problem
+from pipeline.read.location import Location
+from pipeline.read.record import region_of
+from pipeline.read.spec import split_options
+from pipeline.sample import GivenRegion, SourceItem
+from schemas.loose_json import id_text, number, shown, text
+from schemas.text import counted
+
+_FILES = ("image", "images", "image_path", "img", "img_path", "file_name", "path")
+_SQUARE = "square"
+"""Shares of the picture padded to a square, as LLaVA 1.5's own files have them."""
+_OBJECTS = "objects"
+_TYPES = {"real": "pixels", "norm1": "shares", "norm1000": "thousandths"}
+
+
+class GroundingText(Annotated):
+    """`grounding:train.jsonl?images=DIR`, or a `.json` list; `?boxes=pixels`, `thousandths`, `shares` or `square`."""
+
+    kind: ClassVar[str] = "grounding"
+
+    def __init__(self, rest: str, *, allow: Sequence[str] = ()) -> None:
+        path, options = split_options(rest, known=("images", "boxes"))
+        location = Location.of(path)
+        self._boxes = options.get("boxes")
+        if self._boxes not in (None, _SQUARE, *FRAMES):
+            raise SourceError(f"{path}: ?boxes={self._boxes} is none of {', '.join((*FRAMES, _SQUARE))}")
+        found = [location]
+        if location.is_folder:
+            uris = [file.uri for file in location.files() if is_lines(file.uri)]
+            found = [Location(root=location.root, name=uri) for uri in uris]
+        if not found or found[0].name is None:
+            raise SourceError(f"{path}: found no .jsonl there; name the file, as in grounding:FILE.json?images=DIR")
+        images = location.related_folder(options["images"]) if "images" in options else Location(root=location.root)
+        super().__init__(found, images, allow=allow)
+
+    def _options(self) -> object:
+        return self._boxes
+
+    def _entries(self) -> Iterator[Entry]:
+        for location in self._annotations:
+            for where, value in json_entries(location):
+                if not _is_text_alone(value):
+                    yield from self._entry(where, value)
+
+    def _notes(self) -> tuple[str, ...]:
+        alone = sum(_is_text_alone(value) for location in self._annotations for _, value in json_entries(location))
+        return (f"{counted(alone, 'conversation')} without a picture are not read",) if alone else ()
+
+    def _entry(self, where: str, value: Any) -> Iterator[Entry]:
+        """Yield what an entry says, for each frame that its boxes are in; once where it has none."""
+        problem = object_problem(value)
+        files = () if problem else _files(value)
+        if problem is None and len(files) != 1:
+            problem = f"names {len(files)} pictures, and its boxes are of one"
+        if problem is not None:
+            yield Entry(files=(), where=where, problem=problem)
+            return
+        size = stated_size(number(value.get("width")), number(value.get("height")))
+        captions = tuple(value[name] for name in ("caption", "captions") if name in value)
+        name = id_text(value.get("id")) or where.rpartition(" ")[2]
+        regions: dict[bool, list[GivenRegion]] = {}
+        for place, found in enumerate(_found(value)):
+            in_shares, region = self._region(found, where, f"{name}.{place}")
+            regions.setdefault(in_shares, []).append(region)
+        for in_shares, those in (regions or {False: []}).items():
+            yield Entry(
+                files=files, where=where, captions=captions, regions=tuple(those), in_shares=in_shares, size=size
+            )
+
+    def _region(self, found: Found, where: str, region_id: str) -> tuple[bool, GivenRegion]:
+        """Return whether a box is in shares, and its region."""
+        told = "shares" if self._boxes == _SQUARE else cast(Frame | None, self._boxes)
+        frame = told if found.frame is None or (told and found.frame == "pixels") else found.frame
+        box, problem = found.box, None
+        if box is None:
+            problem = f"{where}: {shown(found.written)} is no box"
+        elif frame is None:
+            problem = f"{where}: nothing tells what {found.written} counts: ?boxes=pixels or ?boxes=thousandths"
+        elif frame == "thousandths":
+            box = (box[0] / 1000, box[1] / 1000, box[2] / 1000, box[3] / 1000)
+        in_shares = frame in ("shares", "thousandths")
+        label = found.label
+        region = region_of(
+            box, where, id=region_id, caption=found.words, label=label, in_shares=in_shares, problem=problem
+        )
+        return in_shares, region
+
+    def read(self, part: SourcePart) -> Iterator[SourceItem]:
+        """Yield the part's pictures with their regions; boxes on a padded square are moved to the picture."""
+        for item in super().read(part):
+            yield _from_square(item) if self._boxes == _SQUARE and item.given_in_shares else item
+
+
+def _is_text_alone(value: Any) -> bool:
+    return isinstance(value, dict) and all(value.get(name) in (None, "", []) for name in _FILES)
+
+
+def _files(value: Mapping[str, Any]) -> tuple[str, ...]:
+    said = next(value[name] for name in _FILES if value.get(name) not in (None, "", []))
+    named = [
+        entry.get("path") if isinstance(entry, dict) else entry
+        for entry in (said if isinstance(said, list) else [said])
+    ]
+    return tuple(name for entry in named if (name := text(entry)) is not None)
+
+
+def _found(value: Mapping[str, Any]) -> Iterator[Found]:
+    """Yield the boxes of an entry."""
+    objects = value.get(_OBJECTS)
+    if isinstance(objects, dict) and isinstance(objects.get("bbox"), list):
+        yield from _of_objects(objects)
+        return
+    question = ""
+    for role, said in _turns(value):
+        if role == "answer":
+            yield from boxes_of_turn(question, said)
+        question = said if role == "question" else ""
+    if question and find_boxes(question):
+        yield from boxes_of_turn(question, "")
+
+
+def _of_objects(objects: Mapping[str, Any]) -> Iterator[Found]:
+    boxes, refs = objects["bbox"], objects.get("ref")
+    said = refs if isinstance(refs, list) else []
+    said = said * len(boxes) if len(said) == 1 else said
+    frame = cast(Frame, _TYPES.get(str(objects.get("bbox_type", "real")), "pixels"))
+    for place, box in enumerate(boxes):
+        numbers = [number(side) for side in box] if isinstance(box, list) else []
+        sides = [side for side in numbers if side is not None]
+        four = (sides[0], sides[1], sides[2], sides[3]) if len(sides) == len(numbers) == 4 else None
+        words = text(said[place]) if len(said) == len(boxes) else None
+        written = str(box) if len(said) in (0, len(boxes)) else f"{len(said)} of 'ref' for {len(boxes)} boxes"
+        yield Found(four if len(said) in (0, len(boxes)) else None, frame, words, None, written)
+
+
+def _turns(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield ("question" or "answer", text) of each turn of a conversation."""
+    for question, answer in (("prefix", "suffix"), ("query", "response")):
+        if isinstance(value.get(answer), str):
+            yield "question", str(value.get(question) or "")
+            yield "answer", value[answer]
+            return
+    turns = next((value[name] for name in ("conversations", "messages") if isinstance(value.get(name), list)), [])
+    for turn in turns:
+        fields = turn if isinstance(turn, dict) else {}
+        role, said = fields.get("from", fields.get("role")), fields.get("value", fields.get("content"))
+        pieces = said if isinstance(said, list) else [said]
+        texts = [piece.get("text") if isinstance(piece, dict) else piece for piece in pieces]
+        words = "\n".join(piece for piece in texts if isinstance(piece, str))
+        if role in ("human", "user"):
+            yield "question", words
+        elif role in ("gpt", "assistant"):
+            yield "answer", words
+
+
+def _from_square(item: SourceItem) -> SourceItem:
+    """Return the item with shares of its picture, where they are of the square that it was padded to on both sides."""
+    try:
+        picture = Image.open(BytesIO(item.data or b""), formats=FORMATS)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return item  # decoding tells why
+    width, height = picture.size
+    if picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5:
+        width, height = height, width
+    side = max(width, height)
+    left, top = (side - width) / 2, (side - height) / 2
+    given = []
+    for region in item.given:
+        x0, y0, x1, y1 = (share * side for share in region.box)
+        box = ((x0 - left) / width, (y0 - top) / height, (x1 - left) / width, (y1 - top) / height)
+        given.append(msgspec.structs.replace(region, box=box))
+    return replace(item, given=tuple(given))

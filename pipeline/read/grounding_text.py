@@ -1,0 +1,145 @@
+"""Boxes that are written into text, with the words that each is of.
+
+    <|object_ref_start|>a cat<|object_ref_end|><|box_start|>(10,20),(500,600)<|box_end|>    Qwen2-VL, thousandths
+    <ref>a cat</ref><box>(10,20),(500,600)</box>, <box>[[10, 20, 500, 600]]</box>           Qwen-VL, InternVL
+    a cat<loc_10><loc_20><loc_500><loc_600>                                                 Florence-2, thousandths
+    {"bbox_2d": [10, 20, 500, 600], "label": "a cat"}                                       Qwen2.5-VL, pixels
+    a cat [0.01, 0.02, 0.5, 0.6]                                                            LLaVA, shares
+
+A box without words of its own, alone in an answer, is of what the question says; one in a question, of the answer.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+from schemas.loose_json import LooseJsonError, decode_json, number, text
+
+Frame = Literal["shares", "thousandths", "pixels"]
+FRAMES: tuple[Frame, ...] = ("shares", "thousandths", "pixels")
+
+_REF = r"(?:(?:<\|object_ref_start\|>|<ref>)(?P<ref>.*?)(?:<\|object_ref_end\|>|</ref>)\s*)?"
+_MARKED = re.compile(rf"{_REF}(?P<boxes>(?:(?:<\|box_start\|>|<box>).*?(?:<\|box_end\|>|</box>)\s*)+)", re.DOTALL)
+_LOCATIONS = re.compile(r"(?P<boxes>(?:<loc_\d+>)+)")
+_BRACKETS = re.compile(r"\[\s*(?P<boxes>[^\s,\[\]]+(?:\s*,\s*[^\s,\[\]]+){3})\s*\]")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_PICTURE = re.compile(r"<image>|<img>.*?</img>|Picture \d+: |<\|vision_start\|>.*?<\|vision_end\|>", re.DOTALL)
+_TASK = re.compile(r"<[A-Z_]{2,}>")
+"""Florence-2's, in front of a question; what follows is what it is about."""
+_FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
+_BEHIND_BOX, _BEFORE_BOX = " \t\r,;:.-", " \t\r,:-"
+"""What stands between a box and the words of the next, and between words and their box."""
+_CAPTIONS = ("caption", "description", "phrase", "label", "text_content")
+
+
+class Found(NamedTuple):
+    """A box in a text."""
+
+    box: tuple[float, float, float, float] | None
+    """xyxy in `frame`; None where what is written there is no box."""
+    frame: Frame | None
+    """None where nothing tells: numbers above 1 in plain brackets."""
+    words: str | None
+    """What it is said to be of; None where nothing is said beside it."""
+    label: str | None
+    written: str
+    """As it is written, for messages."""
+    is_marked: bool = False
+    """Whether marks say what it is of."""
+
+
+def boxes_of_turn(question: str, answer: str) -> list[Found]:
+    """Return the boxes of a question and its answer, each with its words."""
+    question = _PICTURE.sub("", question)
+    found, asked = find_boxes(answer), find_boxes(question)
+    if found:
+        words = _asked(question) if not asked and all(box.words is None for box in found) else None
+        return [box._replace(words=box.words or words) for box in found]
+    said = text(answer.strip()) if len(asked) == 1 else None
+    return [box._replace(words=box.words if box.is_marked else said) for box in asked]
+
+
+def find_boxes(said: str) -> list[Found]:
+    """Return the boxes of a text, in its order; by JSON, else by marks, else by location tokens, else in brackets."""
+    for find in (_json_boxes, _marked_boxes, _location_boxes, _bracket_boxes):
+        found = list(find(said))
+        if found:
+            return found
+    return []
+
+
+def _asked(question: str) -> str | None:
+    """Return what a question asks the box of: the words behind its last colon, or behind a task of Florence-2's."""
+    _, told, words = question.strip().rpartition(": ")
+    if task := _TASK.match(question.strip()):
+        told, words = task[0], question.strip()[task.end() :]
+    return text(words.strip()) if told else None
+
+
+def _json_boxes(said: str) -> Iterator[Found]:
+    fenced = _FENCE.search(said)
+    body = (fenced[1] if fenced else said).strip()
+    if "bbox" not in body or not body.startswith(("[", "{")):
+        return
+    try:
+        value = decode_json(body.encode("utf-8", "surrogatepass"))
+    except LooseJsonError:
+        yield Found(None, None, None, None, body)
+        return
+    for entry in value if isinstance(value, list) else [value]:
+        if not isinstance(entry, dict):
+            continue
+        written = entry.get("bbox_2d", entry.get("bbox"))
+        words = next((said for name in _CAPTIONS if (said := text(entry.get(name))) is not None), None)
+        if written is not None:
+            yield Found(_four(written), "pixels", words, text(entry.get("label")), str(written))
+
+
+def _marked_boxes(said: str) -> Iterator[Found]:
+    yield from _with_words(said, _MARKED, "thousandths")
+
+
+def _location_boxes(said: str) -> Iterator[Found]:
+    yield from _with_words(said, _LOCATIONS, "thousandths")
+
+
+def _bracket_boxes(said: str) -> Iterator[Found]:
+    yield from _with_words(said, _BRACKETS, None)
+
+
+def _with_words(said: str, pattern: re.Pattern[str], frame: Frame | None) -> Iterator[Found]:
+    """Yield the boxes that match, each with the words between it and the one before, or with its own mark's."""
+    start = 0
+    for match in pattern.finditer(said):
+        ref = match.groupdict().get("ref")
+        _, newline, line = said[start : match.start()].rpartition("\n")
+        between = (line.lstrip(_BEHIND_BOX) if start and not newline else line.strip()).rstrip(_BEFORE_BOX)
+        words = text(ref.strip() if ref is not None else between)
+        start = match.end()
+        for box, written in _groups(match["boxes"], pattern):
+            told: Frame | None = frame
+            if frame is None and box is not None:
+                told = "shares" if all(not side > 1 for side in box) else None
+            yield Found(box, told, words, None, written, ref is not None)
+
+
+def _groups(written: str, pattern: re.Pattern[str]) -> Iterator[tuple[tuple[float, float, float, float] | None, str]]:
+    """Yield the boxes of a run of them; None for numbers that are no boxes."""
+    if pattern is _BRACKETS:
+        sides = [number(side.strip()) for side in written.split(",")]
+        yield _four(sides), f"[{written}]"
+        return
+    numbers = [float(found) for found in _NUMBER.findall(written.replace("loc_", ""))]
+    if not numbers or len(numbers) % 4:
+        yield None, written
+        return
+    # a location token stands for a thousandth of the picture, here for its middle
+    middle = 0.5 if pattern is _LOCATIONS else 0.0
+    for place in range(0, len(numbers), 4):
+        yield _four([side + middle for side in numbers[place : place + 4]]), written
+
+
+def _four(value: Any) -> tuple[float, float, float, float] | None:
+    numbers = [number(side) for side in value] if isinstance(value, list) else []
+    sides = [side for side in numbers if side is not None]
+    return (sides[0], sides[1], sides[2], sides[3]) if len(sides) == len(numbers) == 4 else None

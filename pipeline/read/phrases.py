@@ -1,0 +1,80 @@
+"""Regions that fields or columns say by phrases: spans of the caption, as GRIT has them, or a box with expressions.
+
+noun_chunks, ref_exps: [[start, end, x0, y0, x1, y1, score], ...]     characters of the caption; shares of the picture
+bbox: [x, y, width, height], answer: ["the left one", ...]            an expression a region, as RefCOCO has them
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from pipeline.read.objects import Form, read_objects
+from pipeline.read.record import region_of
+from pipeline.sample import GivenRegion
+from schemas.loose_json import LooseJsonError, decode_json, id_text, number, shown, text
+
+SPANS = ("noun_chunks", "ref_exps")
+EXPRESSIONS = ("sentences", "sents", "sent", "expressions", "expression", "referring_expressions", "phrase", "answer")
+"""Columns that say what a lone box is of, the first that is there counts."""
+
+
+def read_spans(said: Mapping[str, Any], caption: Any, name: str) -> tuple[GivenRegion, ...]:
+    """Return the regions of `SPANS`, in shares; ids say which. `name` tells where, for messages."""
+    return tuple(
+        _of_span(span, caption, f"{name}: {field}[{place}]", f"{field}.{place}")
+        for field in SPANS
+        for place, span in _listed(said.get(field))
+    )
+
+
+def read_lone_boxes(value: Any, said: Any, name: str, *, form: Form) -> tuple[GivenRegion, ...]:
+    """Return the regions of a box, one an expression of `said`, or of a list of boxes without any."""
+    if value is None:
+        return ()
+    if isinstance(value, list) and any(isinstance(side, list) for side in value):
+        return read_objects([{"bbox": box} for box in value], name, form=form)
+    found = list(expressions(said)) or [(None, None)]
+    entries = [{"bbox": value, "caption": caption, "id": said_id} for said_id, caption in found]
+    return read_objects(entries, name, form=form)
+
+
+def expressions(value: Any) -> Iterator[tuple[str | None, str | None]]:
+    """Yield (id, text) of each expression, each text once: of a text, a list of texts, or of `{raw, sent, sent_id}`."""
+    seen: set[str] = set()
+    for entry in value if isinstance(value, list) else [value]:
+        fields = entry if isinstance(entry, Mapping) else {"sent": entry}
+        said = text(fields.get("sent")) or text(fields.get("raw")) or text(fields.get("caption"))
+        if said is not None and said not in seen:
+            seen.add(said)
+            yield id_text(fields.get("sent_id")), said
+
+
+def _listed(value: Any) -> Iterator[tuple[int, Any]]:
+    """Yield (place, span) of a list, also of one that a column of text holds as JSON."""
+    if isinstance(value, str):
+        with suppress(LooseJsonError):
+            value = decode_json(value.encode("utf-8", "surrogatepass"))
+    if isinstance(value, list):
+        yield from enumerate(value)
+    elif value is not None:
+        yield 0, value
+
+
+def _of_span(span: Any, caption: Any, where: str, region_id: str) -> GivenRegion:
+    numbers = [number(side) for side in span] if isinstance(span, list) else []
+    known = [side for side in numbers if side is not None]
+    if len(known) != len(numbers) or len(known) not in (6, 7):
+        problem = f"{where} is {shown(span)}, not start, end, a box and a score"
+        return region_of(None, where, id=region_id, caption=None, problem=problem)
+    start, end, *box = known
+    text = caption if isinstance(caption, str) else ""
+    within = float(start).is_integer() and float(end).is_integer() and 0 <= start < end <= len(text)
+    return region_of(
+        box[:4],
+        where,
+        id=region_id,
+        caption=text[int(start) : int(end)] if within else None,
+        score=box[4] if len(box) > 4 else None,
+        in_shares=True,
+        problem=None if within else f"{where}: characters {start:g} to {end:g} are not within the caption",
+    )

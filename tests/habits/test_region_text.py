@@ -1,0 +1,459 @@
+"""Region-text that exists, as published: Visual Genome, Flickr30k Entities, RefCOCO, GRIT, conversations."""
+
+import csv
+import io
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.read import open_source
+from pipeline.read.base import SourceError
+from pipeline.read.grounding_text import boxes_of_turn
+from pipeline.read.summary import check_boxes, summarise
+from pipeline.sample import GivenRegion, SourceItem
+from schemas.reasons import Reason
+from tests.builders import annotate, check_balance, image_bytes, jpeg, read_rows, run, write_files
+from tests.pipeline.read.source_builders import read_all, reasons, tar_bytes
+
+A, B = jpeg(1), jpeg(2)
+"""Pictures of 96 x 64 pixels."""
+GIVEN = ("--proposer", "manual", "--captioner", "given", "--select.max-iou", "1")
+"""Captions of the source as they are, and of a box all that it has."""
+
+
+def encoded(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def lines(*values: Any) -> bytes:
+    return b"".join(encoded(value) + b"\n" for value in values)
+
+
+def table(rows: list[dict[str, Any]]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
+
+
+VG_REGION = {"image_id": 7, "x": 10, "y": 20, "width": 30, "height": 40, "phrase": "a grey cat", "region_id": 1382}
+VG_DATA = [
+    {"image_id": 7, "width": 96, "height": 64, "url": "https://host/x/VG_100K_2/7.jpg", "coco_id": None},
+    {"image_id": 8, "width": 96, "height": 64, "url": "https://host/x/VG_100K/8.jpg", "coco_id": None},
+]
+VG_OBJECT = {"object_id": 5, "x": 10, "y": 20, "w": 30, "h": 40, "names": ["cat"], "synsets": ["cat.n.01"]}
+VG = {
+    "image_data.json": encoded(VG_DATA),
+    "region_descriptions.json": encoded([{"id": 7, "regions": [VG_REGION]}, {"id": 8, "regions": []}]),
+    "objects.json": encoded([{"image_id": 7, "objects": [VG_OBJECT], "image_url": "https://host/x/VG_100K_2/7.jpg"}]),
+    "VG_100K_2/7.jpg": A,
+    "VG_100K/8.jpg": B,
+}
+SIZE = "<size><width>96</width><height>64</height><depth>3</depth></size>"
+FLICKR_XML = (
+    f"<annotation><filename>7.jpg</filename>{SIZE}"
+    "<object><name>21</name><bndbox><xmin>11</xmin><ymin>21</ymin><xmax>40</xmax><ymax>60</ymax></bndbox></object>"
+    "<object><name>22</name><scene>1</scene><nobndbox>1</nobndbox></object></annotation>"
+).encode()
+FLICKR = {
+    "Sentences/7.txt": b"[/EN#21/animals A grey cat] sits [/EN#22/scene outside] .\n[/EN#21/animals The cat] rests .\n",
+    "Annotations/7.xml": FLICKR_XML,
+    "flickr30k-images/7.jpg": A,
+}
+REF = {
+    "ref_id": 3, "ann_id": 5, "image_id": 7, "category_id": 17, "split": "train",
+    "file_name": "COCO_train2014_000000000007_5.jpg", "sent_ids": [0, 1],
+    "sentences": [{"raw": "Left cat", "sent": "left cat", "sent_id": 0, "tokens": []},
+                  {"raw": "the grey one", "sent": "the grey one", "sent_id": 1, "tokens": []}],
+}  # fmt: skip
+INSTANCES = {
+    "images": [{"id": 7, "file_name": "COCO_train2014_000000000007.jpg", "width": 96, "height": 64}],
+    "annotations": [{"id": 5, "image_id": 7, "category_id": 17, "bbox": [10, 20, 30, 40], "iscrowd": 0}],
+    "categories": [{"id": 17, "name": "cat"}],
+}
+COCO_NAME = "COCO_train2014_000000000007.jpg"
+REF_HUB = {
+    "image_path": f"coco/train2014/{COCO_NAME}", "file_name": f"{COCO_NAME[:-4]}_5.jpg",
+    "bbox": [10.0, 20.0, 40.0, 60.0],
+    "raw_anns": json.dumps({"bbox": [10, 20, 30, 40]}), "ref_id": 3, "split": "train", "captions": ["left cat"],
+    "raw_image_info": json.dumps({"file_name": COCO_NAME, "width": 96, "height": 64}), "sentences": REF["sentences"],
+}  # fmt: skip
+ANSWER = "A grey cat rests"
+SPAN = [2, 10, 0.104166668, 0.3125, 0.416666668, 0.9375, 0.75]
+GRIT = {"caption": ANSWER, "noun_chunks": [SPAN], "ref_exps": [[0, 16, *SPAN[2:]]], "width": 96, "height": 64,
+        "url": "https://host/7.jpg", "key": "7", "status": "success"}  # fmt: skip
+ASKED = "Please provide the bounding box coordinate of the region this sentence describes: a grey cat"
+LLAVA_BOX = "[0.104, 0.312, 0.417, 0.938]"
+QWEN = "<|object_ref_start|>a grey cat<|object_ref_end|><|box_start|>(104,312),(417,938)<|box_end|>"
+FLORENCE = "a grey cat<loc_104><loc_312><loc_416><loc_937>"
+
+
+def talk(answer: str, question: str = "<image>\nWhat is there?", **other: Any) -> dict[str, Any]:
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    return {"id": "t7", "image": "7.jpg", "conversations": turns, **other}
+
+
+def swift(answer: str) -> dict[str, Any]:
+    question = {"role": "user", "content": [{"type": "image", "image": "7.jpg"}, {"type": "text", "text": "what?"}]}
+    return {"images": ["7.jpg"], "messages": [question, {"role": "assistant", "content": answer}]}
+
+
+QWEN25 = talk('```json\n[{"bbox_2d": [10, 20, 40, 60], "label": "a grey cat"}]\n```')
+OBJECTS = {"ref": ["a grey cat"], "bbox": [[10, 20, 40, 60]]}
+BOX = (10.0, 20.0, 40.0, 60.0)
+
+FORMATS: dict[str, tuple[dict[str, bytes], str, list[str | None]]] = {
+    "visual genome": (VG, "visual_genome:{}", ["a grey cat"]),
+    "visual genome, objects": (VG, "visual_genome:{}?take=objects", [None]),
+    "visual genome, both": (VG, "visual_genome:{}?take=regions,objects", ["a grey cat", None]),
+    "visual genome, without image_data.json": (
+        {name: data for name, data in VG.items() if name != "image_data.json"}, "visual_genome:{}", ["a grey cat"]),
+    "flickr30k": (FLICKR, "flickr30k:{}", ["A grey cat", "The cat"]),
+    "refcoco": (
+        {"refs.json": encoded([REF]), "instances.json": encoded(INSTANCES), COCO_NAME: A}, "refcoco:{}",
+        ["left cat", "the grey one"]),
+    "refcoco, lines": (
+        {"refs.jsonl": lines(REF), "x/instances.json": encoded(INSTANCES), f"train2014/{COCO_NAME}": A},
+        "refcoco:{}/refs.jsonl?instances=x/instances.json&images=train2014&split=train", ["left cat", "the grey one"]),
+    "refcoco, parquet of a hub": (
+        {"x.parquet": table([REF_HUB]), f"coco/train2014/{COCO_NAME}": A}, "refcoco:{}/x.parquet",
+        ["left cat", "the grey one"]),
+    "refcoco, rows of corners": (
+        {"x.json": encoded([{"image": "7.jpg", "bbox": list(BOX), "sentences": "left cat"}]), "7.jpg": A},
+        "refcoco:{}/x.json?boxes=xyxy", ["left cat"]),
+    "refcoco, parquet with pictures": (
+        {"x.parquet": table([{"image": {"bytes": A, "path": "7.jpg"}, "question": "what?", "answer": ["left cat", "it"],
+                              "bbox": [10.0, 20.0, 30.0, 40.0]}])},
+        "{}/x.parquet", ["left cat", "it"]),
+    "grit, tars": (
+        {"0.tar": tar_bytes([("7.jpg", A), ("7.json", encoded(GRIT)), ("7.txt", ANSWER.encode())])}, "{}",
+        ["grey cat", ANSWER]),
+    "grit, parquet": ({"0.parquet": table([{"jpg": A, **GRIT}])}, "{}", ["grey cat", ANSWER]),
+    "llava, a box asked for": ({"x.json": encoded([talk(LLAVA_BOX, ASKED)]), "7.jpg": A}, "{}/x.json", ["a grey cat"]),
+    "llava, a text asked for": (
+        {"x.json": encoded([talk("a grey cat", f"<image>\nDescribe this region: {LLAVA_BOX}.")]), "7.jpg": A},
+        "{}/x.json", ["a grey cat"]),
+    "llava, in the text": (
+        {"x.jsonl": lines(talk(f"a grey cat {LLAVA_BOX}")), "7.jpg": A}, "{}/x.jsonl", ["a grey cat"]),
+    "qwen": ({"x.jsonl": lines(talk(QWEN)), "7.jpg": A}, "{}/x.jsonl", ["a grey cat"]),
+    "qwen, pixels": ({"x.jsonl": lines(QWEN25), "7.jpg": A}, "{}/x.jsonl", ["a grey cat"]),
+    "qwen, messages": ({"x.jsonl": lines(swift(QWEN)), "7.jpg": A}, "{}/x.jsonl", ["a grey cat"]),
+    "qwen-vl and internvl": (
+        {"x.jsonl": lines(talk("<ref>a grey cat</ref><box>[[104, 312, 417, 938]]</box>")), "7.jpg": A}, "{}/x.jsonl",
+        ["a grey cat"]),
+    "florence": (
+        {"x.jsonl": lines({"image": "7.jpg", "prefix": "<OD>", "suffix": FLORENCE}), "7.jpg": A}, "{}/x.jsonl",
+        ["a grey cat"]),
+    "objects beside the text": (
+        {"x.jsonl": lines(talk("<ref-object><bbox>", objects=OBJECTS)), "7.jpg": A}, "grounding:{}", ["a grey cat"]),
+}  # fmt: skip
+NAMES = pytest.mark.parametrize("name", FORMATS)
+
+
+def in_pixels(item: SourceItem, region: GivenRegion) -> tuple[float, ...]:
+    width, height = (96, 64) if item.given_in_shares else (1, 1)
+    x0, y0, x1, y1 = region.box
+    return x0 * width, y0 * height, x1 * width, y1 * height
+
+
+def check_read(items: list[SourceItem], captions: list[str | None]) -> None:
+    """The picture 7 has the box with these captions; no other picture has any."""
+    (seven,) = (item for item in items if item.given)
+    assert set(reasons(items)) == {None} and seven.data == A
+    assert [region.caption for region in seven.given] == captions
+    assert len({region.id for region in seven.given}) == len(captions)
+    for region in seven.given:
+        assert region.problem is None
+        assert in_pixels(seven, region) == pytest.approx(BOX, abs=0.1)
+
+
+@NAMES
+def test_each_is_read_with_the_captions_of_its_regions(tmp_path, name):
+    files, spec, captions = FORMATS[name]
+    source = open_source(spec.format(write_files(tmp_path, files)))
+    check_read(read_all(pickle.loads(pickle.dumps(source))), captions)
+    check_read(read_all(pickle.loads(pickle.dumps(source)), shard_size=1), captions)
+    told = source.describe()
+    assert told.boxes
+    check_boxes("x", summarise(source, told, next(iter(source.parts(10, False)))))
+    assert all(file.etag for file in source.files())
+
+
+@NAMES
+def test_each_is_read_from_a_store(bucket, store, name):
+    files, spec, captions = FORMATS[name]
+    for uri, data in files.items():
+        store.pipe(f"/bucket/{uri}", data)
+    check_read(read_all(spec.format(bucket)), captions)
+
+
+@NAMES
+def test_captions_and_boxes_come_out_as_they_were_given(tmp_path, name):
+    files, spec, captions = FORMATS[name]
+    annotate(spec.format(write_files(tmp_path / "in", files)), tmp_path / "out", flags=GIVEN)
+    check_balance(tmp_path / "out")
+    rows = [row for row in read_rows(tmp_path / "out") if row["region_id"]]
+    assert sorted(row["reason"] or "" for row in rows) == sorted("" if said else "empty_caption" for said in captions)
+    ok = [row for row in rows if row["status"] == "ok"]
+    assert sorted(row["caption"] for row in ok) == sorted(said for said in captions if said)
+    for row in ok:
+        assert [row[edge] for edge in ("x0", "y0", "x1", "y1")] == pytest.approx(BOX, abs=0.1)
+    assert run("doctor", tmp_path / "out").code == 0
+
+
+def read_lines(folder: Path, *values: Any, options: str = "", size: tuple[int, int] = (96, 64)) -> list[SourceItem]:
+    write_files(folder, {"7.jpg": jpeg(1, *size), "x.jsonl": lines(*values)})
+    return read_all(f"grounding:{folder}/x.jsonl{options}")
+
+
+def read_one(folder: Path, answer: str, options: str = "", **other: Any) -> GivenRegion:
+    (item,) = read_lines(folder, talk(answer, **other), options=options)
+    (region,) = item.given
+    return region
+
+
+BAD: dict[str, tuple[str, str]] = {
+    "shares beyond the picture": ("cat [0.1, 0.2, 1.7, 0.4] ", "nothing tells"),
+    "thousandths beyond": ("<ref>cat</ref><box>(10,20),(1700,40)</box>", "lies outside the image"),
+    "words": ("<ref>cat</ref><box>here</box>", "is no box"),
+    "three numbers": ('{"bbox_2d": [1, 2, 3], "label": "cat"}', "is no box"),
+    "cut JSON": ('[{"bbox_2d": [1, 2, 3', "is no box"),
+    "an outline": ("cat<loc_1><loc_2><loc_3><loc_4><loc_5>", "is no box"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_box_that_is_none_is_a_dead_region_beside_the_good_ones(tmp_path, kind):
+    answer, words = BAD[kind]
+    (item,) = read_lines(tmp_path, talk(answer), talk(QWEN))
+    bad, good = item.given
+    assert bad.problem and words in bad.problem and "x.jsonl line 1" in bad.problem
+    assert good.problem is None and in_pixels(item, good) == pytest.approx(BOX, abs=0.1)
+
+
+@pytest.mark.parametrize("bad", ["NaN", "-Infinity"])
+def test_numbers_that_are_none_are_told_by_the_rules_of_boxes(tmp_path, bad):
+    row = f'{{"image": "7.jpg", "objects": {{"ref": ["a", "b"], "bbox": [[{bad}, 1, 20, 20], [5, 5, 5, 30]]}}}}'
+    files = {"7.jpg": A, "x.jsonl": row.encode(), "8.jpg": B}
+    annotate(f"grounding:{write_files(tmp_path / 'in', files)}", tmp_path / "out", flags=GIVEN)
+    rows = [row for row in read_rows(tmp_path / "out") if row["region_id"]]
+    assert {row["reason"] for row in rows} == {"invalid_box"} and len(rows) == 2
+    check_balance(tmp_path / "out")
+
+
+FRAMES: dict[str, tuple[str, str]] = {
+    "": ('{"bbox_2d": [10, 20, 40, 60], "label": "cat"}', ""),
+    "thousandths": ('{"bbox_2d": [104.2, 312.5, 416.7, 937.5], "label": "cat"}', "?boxes=thousandths"),
+    "shares": ('{"bbox_2d": [0.1042, 0.3125, 0.4167, 0.9375], "label": "cat"}', "?boxes=shares"),
+    "brackets": ("cat [10, 20, 40, 60]", "?boxes=pixels"),
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_what_the_text_does_not_tell_the_option_does(tmp_path, frame):
+    answer, options = FRAMES[frame]
+    (item,) = read_lines(tmp_path, talk(answer), options=options)
+    (region,) = item.given
+    assert (region.caption, region.problem) == ("cat", None)
+    assert in_pixels(item, region) == pytest.approx(BOX, abs=0.05)
+
+
+@pytest.mark.parametrize(("width", "height"), [(96, 64), (64, 96)])
+def test_boxes_on_a_padded_square_are_moved_to_the_picture(tmp_path, width, height):
+    left, top = (96 - width) / 2, (96 - height) / 2
+    square = [(10 + left) / 96, (20 + top) / 96, (40 + left) / 96, (60 + top) / 96]
+    (item,) = read_lines(tmp_path, talk(f"cat {square}"), options="?boxes=square", size=(width, height))
+    (region,) = item.given
+    x0, y0, x1, y1 = region.box
+    assert (x0 * width, y0 * height, x1 * width, y1 * height) == pytest.approx(BOX)
+
+
+def test_entries_of_one_picture_are_one_sample_in_one_frame(tmp_path):
+    sized = {"width": 96, "height": 64}
+    (item,) = read_lines(tmp_path, talk(QWEN), QWEN25 | sized, talk(f"cat {LLAVA_BOX}") | {"image": "./7.jpg"})
+    assert [region.problem for region in item.given] == [None] * 3
+    for region in item.given:
+        assert in_pixels(item, region) == pytest.approx(BOX, abs=0.1)
+    (item,) = read_lines(tmp_path, talk(QWEN), QWEN25)
+    good, bad = item.given
+    assert good.problem is None and bad.problem and "in pixels and in shares" in bad.problem
+    (item,) = read_lines(tmp_path, QWEN25 | sized, QWEN25 | {"width": 64, "height": 96})
+    assert item.given[1].problem and "states 64 x 96 pixels, and an entry before it 96 x 64" in item.given[1].problem
+
+
+def test_ids_that_a_picture_has_twice_are_noted_and_nothing_is_lost(tmp_path):
+    files = VG | {"region_descriptions.json": encoded([{"id": 7, "regions": [VG_REGION, VG_REGION | {"phrase": "b"}]}])}
+    (item,) = read_all(f"visual_genome:{write_files(tmp_path, files)}")
+    assert [region.caption for region in item.given] == ["a grey cat", "b"]
+    assert item.note and "1 id of regions there more than once, the first 1382" in item.note
+
+
+def test_entries_that_are_none_are_dead_rows(tmp_path):
+    files = {"7.jpg": A, "x.jsonl": b"\xef\xbb\xbf" + encoded(talk(QWEN)) + b"\r\n\r\n{\r\n3\r\n"}
+    write_files(tmp_path, files)
+    good, *bad = read_all(f"grounding:{tmp_path}/x.jsonl")
+    assert len(good.given) == 1
+    assert reasons(bad) == [Reason.BAD_RECORD] * 2
+    assert [item.drop.message.partition(": ")[0] for item in bad if item.drop] == ["x.jsonl line 3", "x.jsonl line 4"]
+    two = talk(QWEN) | {"image": ["7.jpg", "8.jpg"]}
+    _, item = read_lines(tmp_path, talk(QWEN), two)
+    assert item.drop and "names 2 pictures" in item.drop.message
+
+
+def test_entries_without_a_picture_are_counted_and_no_rows(tmp_path):
+    alone = {"id": "x", "conversations": talk("hello")["conversations"]}
+    (item,) = read_lines(tmp_path, talk(QWEN), alone, alone)
+    assert item.drop is None
+    assert open_source(f"grounding:{tmp_path}/x.jsonl").describe().notes == (
+        "2 conversations without a picture are not read",
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["sub/7.jpg", "sub\\7.jpg", "./sub//7.jpg", "sub/%37.jpg", "data/sub/7.jpg", "{}/sub/7.jpg"]
+)
+def test_names_are_found_as_written_elsewhere(tmp_path, name):
+    row = talk(QWEN) | {"image": name.format(tmp_path / "data")}
+    write_files(tmp_path / "data", {"sub/7.jpg": A, "x.jsonl": lines(row)})
+    (item,) = read_all(f"grounding:{tmp_path}/data/x.jsonl")
+    assert (item.drop, item.data) == (None, A)
+
+
+def test_pictures_that_are_missing_ambiguous_or_not_allowed(tmp_path):
+    rows = [talk(QWEN) | {"image": name} for name in ("gone.jpg", "7.jpg", "../secret.jpg", "8.jpg")]
+    write_files(tmp_path, {"secret.jpg": A})
+    files = {"a/7.jpg": A, "b/7.jpg": B, "8.jpg": B, "x.jsonl": lines(*rows)}
+    items = {item.uri: item for item in read_all(f"grounding:{write_files(tmp_path / 'in', files)}/x.jsonl")}
+    drops = {uri: item.drop.reason if item.drop else None for uri, item in items.items()}
+    assert drops == {
+        "../secret.jpg": Reason.NOT_ALLOWED,
+        "7.jpg": Reason.MISSING,
+        "8.jpg": None,
+        "gone.jpg": Reason.MISSING,
+    }
+    assert items["7.jpg"].drop and "2 pictures below" in items["7.jpg"].drop.message
+    (tmp_path / "in" / "x.jsonl").write_bytes(lines(rows[2]))
+    with pytest.raises(SourceError, match=r"--read\.allow"):
+        list(open_source(f"grounding:{tmp_path}/in/x.jsonl").files())
+
+
+TURNS: dict[str, tuple[str, str, list[str | None]]] = {
+    "several in a line": ("what?", "a cat [0, 0, 1, 1], a dog [0, 0, 0.5, 1].", ["a cat", "a dog"]),
+    "several lines": ("what?", "A cat. [0, 0, 1, 1]\nA dog. [0, 0, 1, 1]", ["A cat.", "A dog."]),
+    "one text, two boxes": ("x", "<ref>cats</ref><box>(1,2),(3,4)</box><box>(5,6),(7,8)</box>", ["cats", "cats"]),
+    "florence, two boxes": ("<OD>", "cat<loc_1><loc_2><loc_3><loc_4><loc_1><loc_2><loc_3><loc_4>", ["cat", "cat"]),
+    "florence, what is asked": ("<OPEN_VOCABULARY_DETECTION>a cat", "<loc_1><loc_2><loc_3><loc_4>", ["a cat"]),
+    "florence, a region": ("<REGION_TO_DESCRIPTION><loc_1><loc_2><loc_3><loc_4>", "a cat", ["a cat"]),
+    "no words": ("Where is it?", "[0, 0, 1, 1]", [None]),
+    "a question of marks": ("What does <ref>the man</ref><box>(1,2),(3,4)</box> wear?", "a hat", ["the man"]),
+    "no boxes": ("Is it [red]?", "No, [1, 2] and [a, b, c].", []),
+}
+
+
+@pytest.mark.parametrize("kind", TURNS)
+def test_each_box_has_the_words_that_it_is_of(kind):
+    question, answer, words = TURNS[kind]
+    assert [found.words for found in boxes_of_turn(question, answer)] == words
+
+
+@pytest.mark.parametrize("style", ["qwen", "florence", "llava"])
+def test_what_our_export_writes_is_read_back(tmp_path, style):
+    annotate(FORMATS["flickr30k"][1].format(write_files(tmp_path / "in", FLICKR)), tmp_path / "data", flags=GIVEN)
+    assert run("export", tmp_path / "data", tmp_path / "out", "--to", "grounding", "--box-style", style).code == 0
+    written = tmp_path / "out" / "train.jsonl"
+    (exact,) = read_all(f"grounding:{written}")
+    assert [(region.box, region.caption) for region in exact.given] == [(BOX, "A grey cat"), (BOX, "The cat")]
+    rows = [json.loads(line) for line in written.read_text().splitlines()]
+    written.write_bytes(lines(*({name: row[name] for name in row if name != "objects"} for row in rows)))
+    (rounded,) = read_all(f"grounding:{written}")
+    assert [region.caption for region in rounded.given] == ["A grey cat", "The cat"]
+    for region in rounded.given:
+        assert in_pixels(rounded, region) == pytest.approx(BOX, abs=0.1)
+
+
+def cells(rows: list[dict[str, Any]]) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue().encode()
+
+
+METADATA: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {
+    "metadata.jsonl": lambda rows: lines(*rows),
+    "metadata.csv": lambda rows: cells([row | {"objects": json.dumps(row["objects"])} for row in rows]),
+    "metadata.parquet": table,
+}
+
+
+@pytest.mark.parametrize("name", METADATA)
+@pytest.mark.parametrize("caption", [{}, {"text": "two pets"}])
+def test_objects_of_an_imagefolders_table_are_read_in_each_form(tmp_path, name, caption):
+    objects = {"bbox": [[10, 20, 30, 40]], "categories": ["cat"], "caption": ["a grey cat"]}
+    rows = [{"file_name": "7.jpg", "objects": objects, **caption}]
+    folder = write_files(tmp_path, {"7.jpg": A, name: METADATA[name](rows)})
+    assert open_source(str(folder)).describe().boxes == (f"`objects` of {name}",)
+    (item,) = read_all(str(folder))
+    assert [(region.box, region.label, region.caption) for region in item.given] == [(BOX, "cat", "a grey cat")]
+    assert item.caption == caption.get("text")
+
+
+def test_a_cell_of_objects_that_is_no_json_is_a_dead_region(tmp_path):
+    write_files(tmp_path, {"7.jpg": A, "metadata.csv": b'file_name,objects\n7.jpg,"[{"\n'})
+    (item,) = read_all(str(tmp_path))
+    assert item.given[0].problem and "metadata.csv: line 2: objects[0] is '[{'" in item.given[0].problem
+
+
+@pytest.mark.parametrize(
+    ("files", "spec", "words"),
+    [
+        ({"a.jpg": A}, "visual_genome:{}", "found no objects.json there"),
+        ({"image_data.json": b"[]", "region_descriptions.json": b"{}"}, "visual_genome:{}", "is no list"),
+        (VG, "visual_genome:{}?take=scenes", "?take=scenes is neither"),
+        ({"Annotations/7.xml": FLICKR_XML}, "flickr30k:{}", "found no Annotations/*.xml with Sentences/*.txt"),
+        ({"refs(unc).p": b"x"}, "refcoco:{}", "a pickle can run code, so that none is read"),
+        ({"refs(unc).p": b"x"}, "refcoco:{}/refs(unc).p", "json.dump(pickle.load(open"),
+        ({"x.parquet": table([{"image": A, "bbox": [1.0]}])}, "refcoco:{}/x.parquet", "give it as parquet:"),
+        ({"x.parquet": b"no"}, "refcoco:{}/x.parquet", "cannot be read"),
+        ({"x.json": b"{"}, "grounding:{}/x.json", "is no list of JSON objects"),
+        ({"x.jsonl": b""}, "grounding:{}/x.jsonl", "none of its entries names a picture"),
+        ({"x.jsonl": "{}".encode("utf-16")}, "grounding:{}/x.jsonl", "is UTF-16; write it as UTF-8"),
+        ({"x.jsonl": lines(talk(QWEN))}, "grounding:{}/x.jsonl?boxes=feet", "?boxes=feet is none of pixels"),
+        ({"a.jpg": A}, "grounding:{}", "found no .jsonl there"),
+    ],
+)  # fmt: skip
+def test_what_is_not_of_the_format_is_refused_with_a_sentence(tmp_path, files, spec, words):
+    with pytest.raises(SourceError) as caught:
+        list(open_source(spec.format(write_files(tmp_path, files))).files())
+    assert words in str(caught.value) or words.replace("pixels", "shares") in str(caught.value)
+
+
+def test_spans_that_are_none_are_dead_regions(tmp_path):
+    spans = [[2, 10, 0.1, 0.2, 0.3], [2, 99, 0.1, 0.2, 0.3, 0.4], [2, 10, 0.1, 0.2, 1.3, 0.4], "x", SPAN]
+    record = GRIT | {"noun_chunks": spans, "ref_exps": None}
+    (tmp_path / "0.tar").write_bytes(tar_bytes([("7.jpg", image_bytes("JPEG")), ("7.json", encoded(record))]))
+    (item,) = read_all(str(tmp_path))
+    problems = [region.problem or "" for region in item.given]
+    for problem, words in zip(
+        problems, ("not start, end", "not within the caption", "lies outside", "not start", ""), strict=True
+    ):
+        assert words in problem and (problem == "") == (words == "")
+
+
+def test_a_phrase_of_flickr_in_another_encoding_and_files_that_lack_their_other(tmp_path):
+    files = FLICKR | {
+        "Sentences/8.txt": "[/EN#1/other Un caf\u00e9] .".encode("latin-1"),
+        "Annotations/8.xml": FLICKR_XML.replace(b"<name>21<", b"<name>1<").replace(b"7.jpg", b"8.jpg"),
+        "Annotations/9.xml": FLICKR_XML.replace(b"7.jpg", b"9.jpg"),
+        "Sentences/6.txt": b"[/EN#1/other A cup] .\n",
+        **{f"flickr30k-images/{n}.jpg": B for n in (6, 8, 9)},
+    }
+    items = {item.uri[-5:]: item for item in read_all(f"flickr30k:{write_files(tmp_path, files)}")}
+    assert items["8.jpg"].drop and items["8.jpg"].drop.reason is Reason.CAPTION_ENCODING
+    assert items["9.jpg"].note == "9 has no file in Sentences" and items["9.jpg"].given[0].caption is None
+    assert items["6.jpg"].note == "6 has no file in Annotations" and items["6.jpg"].captions == ("A cup .",)
