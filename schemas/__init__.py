@@ -4,6 +4,7 @@
     reasons   why an image or region did not make it
     boxes     box arithmetic; hashes: ids and fingerprints
     text      what counts as text; loose_json: JSON as others write it; coco: COCO's files
+    class_sentences  names of classes in sentences
     word_changes  wrong captions out of right ones
     records   the `.json` of a sample and of a shard; tables: the Parquet beside it
     tar       the layout of a shard's tar, for its writer and its reader

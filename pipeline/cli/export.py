@@ -8,10 +8,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from pipeline.export.class_embeddings import find_clip
 from pipeline.export.crops import Crops
 from pipeline.export.export import export
 from pipeline.export.formats import FORMATS, Format
 from pipeline.export.grounding import BOX_STYLES, Grounding
+from pipeline.export.official import Official
 from pipeline.export.part import Counts
 from schemas.plain_flags import PlainParser
 from schemas.store_errors import check_here, storage_errors
@@ -47,6 +49,8 @@ def export_main(arguments: Sequence[str]) -> int:
     parser.add_argument("--crop-scale", type=_at_least_one, metavar="S", help="crops: enlarge boxes (default: 1)")
     styles = f"grounding: {', '.join(BOX_STYLES)} (default: {BOX_STYLES[0]})"
     parser.add_argument("--box-style", choices=BOX_STYLES, metavar="STYLE", help=styles)
+    embeddings = "official: also embed the categories' names for RegionCLIP, by a CLIP (hub id, folder, or mini)"
+    parser.add_argument("--embeddings", metavar="MODEL", help=embeddings)
     options = parser.parse_args(arguments)
     check_here(options.out, "OUT")
     to = _format(parser, options)
@@ -73,6 +77,7 @@ def _format(parser: PlainParser, options: argparse.Namespace) -> Format:
     for flag, given, owner in (
         ("--crop-scale", options.crop_scale, "crops"),
         ("--box-style", options.box_style, "grounding"),
+        ("--embeddings", options.embeddings, "official"),
     ):
         if given is not None and options.to != owner:
             parser.error(f"{flag} is of --to {owner}; leave it out for {options.to}")
@@ -80,6 +85,9 @@ def _format(parser: PlainParser, options: argparse.Namespace) -> Format:
         return Crops(scale=options.crop_scale)
     if options.box_style is not None:
         return Grounding(box_style=options.box_style)
+    if options.embeddings is not None:
+        find_clip(options.embeddings)  # before hours of writing
+        return Official(embeddings=options.embeddings)
     return FORMATS[options.to]()
 
 

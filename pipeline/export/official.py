@@ -4,6 +4,7 @@
     train/coco_proposals.json     images and boxes, as COCO says them
     train/coco_captions.json      {"KEY.jpg_X_Y_W_H.jpg": caption}, X, Y, W, H cut to whole pixels
     train/captions.json           captions of images, as COCO says them
+    category_embeddings.npy       with `--embeddings`: a row a category, for the RegionCLIP baseline
 
 That code fails, or learns from an empty text, on what it does not find. So these are left out, and counted: images
 without a caption; boxes that, cut to whole pixels, are another box with another caption; and images none of whose boxes
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from pipeline.export.class_embeddings import embed_classes
 from pipeline.export.coco import annotation_of, captions_of
 from pipeline.export.join import Join, with_commas, write_line
 from pipeline.export.part import Part
@@ -25,6 +27,7 @@ _IMAGES, _BOXES, _TEXTS, _CAPTIONS = "images.jsonl", "boxes.jsonl", "texts.jsonl
 _SMALLEST_SIDE, _LARGEST_SIDE = 8, 1024
 """Boxes whose area is not between the squares of these are passed over by the official code."""
 
+EMBEDDINGS = "category_embeddings.npy"
 NO_CAPTION = "images without a caption"
 NO_BOX = f"images without a box of {_SMALLEST_SIDE}^2 to {_LARGEST_SIDE}^2 pixels"
 OF_LEFT_OUT = "regions of images that are left out"
@@ -34,6 +37,9 @@ COLLIDING = "regions that are another one with another caption when cut to whole
 @dataclass(frozen=True)
 class Official:
     """Ids are counted from 1; a label is a category, which the RegionCLIP baseline reads."""
+
+    embeddings: str | None = None
+    """The CLIP whose text tower the categories are embedded by: a hub id, a folder in open_clip's layout, or `mini`."""
 
     def write(self, part: Part, samples: Iterator[Sample]) -> None:
         """Write a shard's images, and lines of the three files."""
@@ -67,13 +73,15 @@ class Official:
             part.counts.images += 1
 
     def join(self, join: Join) -> None:
-        """Write the three files of each split."""
+        """Write the three files of each split, and the embeddings of the categories."""
         categories = [{"id": number, "name": label} for number, label in enumerate(join.survey.labels, 1)]
         head = b'{"categories":' + msgspec.json.encode(categories) + b","
         for split in join.splits:
             join.write(f"{split}/coco_proposals.json", _file(head, join, split, _BOXES))
             join.write(f"{split}/captions.json", _file(b"{", join, split, _CAPTIONS))
             join.write(f"{split}/coco_captions.json", _object(join.lines(split, _TEXTS)))
+        if self.embeddings is not None:
+            join.write(EMBEDDINGS, iter([embed_classes(self.embeddings, join.survey.labels)]))
 
 
 def caption_key(file_name: str, region: Region) -> str:

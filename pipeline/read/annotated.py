@@ -3,8 +3,8 @@
     entries of a format --Annotated--> a sample for each picture, with what all its entries say; dead rows for the rest
 
 A format is a subclass with `_entries`. A picture that several entries name is one sample. A region keeps its id; ids
-that one picture has twice are noted. Boxes in pixels and in shares of one picture are brought into one frame by its stated
-size, and where there is none, those in pixels have a problem.
+that one picture has twice are noted. Boxes of one picture in pixels and in shares are brought into one frame by its
+stated size; where it has none, those that come later have a problem.
 """
 
 import posixpath

@@ -5,8 +5,8 @@
     FOLDER/.../1.jpg             or below ?images=DIR
 
 A region is a box with a phrase: an entity that five sentences call by three phrases gives its box three times. The
-sentences are the picture's captions. Corners count from 1 and are inside, as VOC's are. Entities that are in no box (scenes,
-things out of sight) give no region.
+sentences are the picture's captions. Corners count from 1 and are inside, as VOC's are. Entities that are in no box
+(scenes, things out of sight) give no region.
 """
 
 import posixpath

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from trainer.evaluate.templates import SHORT, sentences
+from schemas.class_sentences import sentences
+from trainer.evaluate.templates import SHORT
 from trainer.evaluate.vocabulary import Vocabulary
 from trainer.model.context import Cut, count_cut
 from trainer.model.open import LoadedModel

@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
 from pipeline.export.official import COLLIDING, NO_BOX, NO_CAPTION, OF_LEFT_OUT
+from schemas.class_sentences import VILD, sentences
 from tests.builders import run
 from tests.pipeline.export.conftest import Export, with_regions, write_data
 from tests.shards import tiny_sample
@@ -71,3 +74,39 @@ def test_an_image_of_boxes_too_small_to_draw_is_left_out(tmp_path: Path) -> None
     data = write_data(tmp_path / "data", {"train": [[small, tiny_sample("b")]]})
     assert f"left out: 1 {NO_BOX}" in run("export", data, tmp_path / "out", "--to", "official").out
     assert [image["name"] for image in read(tmp_path / "out" / "train")] == ["b.png"]
+
+
+def test_rows_of_embeddings_are_the_categories_by_their_rank(data: str, export: Export, tmp_path: Path) -> None:
+    """As the notes have it: a label is the rank of its category's id, and the rank is a row, normalised float32."""
+    pytest.importorskip("open_clip")
+    from pipeline.caption import clip
+    from pipeline.models.shipped import mini_folder
+
+    outcome = export("official", "--embeddings", "mini")
+    assert outcome.code == 0, outcome
+    rows = np.load(tmp_path / "out" / "category_embeddings.npy", allow_pickle=False)
+    proposals = COCO(str(tmp_path / "out" / "train" / "coco_proposals.json"))
+    ranked = sorted(proposals.getCatIds())
+    assert (rows.shape[0], rows.dtype) == (len(ranked), np.dtype(np.float32))
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+    loaded = clip.load(mini_folder("clip"))
+    for rank, number in enumerate(ranked):
+        texts = sentences(VILD, proposals.cats[number]["name"])
+        mean = clip.encode_captions(loaded, texts).mean(dim=0).numpy()
+        np.testing.assert_allclose(rows[rank], mean / np.linalg.norm(mean), atol=1e-5)
+    drawn = {annotation["category_id"] for annotation in proposals.anns.values()}
+    assert drawn == set(ranked), "each class is that of a box"
+    again = (tmp_path / "out" / "category_embeddings.npy").read_bytes()
+    (tmp_path / "out" / "category_embeddings.npy").unlink()
+    assert export("official", "--embeddings", "mini").code == 0
+    assert (tmp_path / "out" / "category_embeddings.npy").read_bytes() == again
+
+
+def test_embeddings_are_official_s_and_their_model_is_looked_for_first(export: Export, tmp_path: Path) -> None:
+    assert "embeddings is of --to official" in export("coco", "--embeddings", "mini").err
+    refused = export("official", "--embeddings", "./gone")
+    assert refused.code == 2
+    assert "--embeddings ./gone: there is no such file or folder" in refused.err
+    assert not (tmp_path / "out").exists()
+    assert export("official").code == 0
+    assert not (tmp_path / "out" / "category_embeddings.npy").exists()

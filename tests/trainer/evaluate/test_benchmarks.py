@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import fineclip
+from schemas.class_sentences import VILD, sentences
 from tests.trainer.evaluate.coco_files import CATEGORIES, write_coco, write_fgovd, write_lists
 from tests.trainer.towers import VIT, add_plain_model, random_weights
-from trainer.evaluate.templates import VILD, sentences
 
 
 @pytest.fixture(scope="module")
