@@ -8,6 +8,7 @@ stated size; where it has none, those that come later have a problem.
 """
 
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ from pipeline.sample import GivenRegion, SourceItem
 from schemas.reasons import Reason
 from schemas.text import counted
 
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
@@ -50,6 +53,8 @@ class Entry:
     note: str | None = None
     problem: str | None = None
     """Why no picture can be told from the entry."""
+    is_of_no_picture: bool = False
+    """Whether it is not meant to be of a picture: it is counted, and no row."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -132,6 +137,7 @@ class _Joined:
     """By uri, relative to the folder of pictures."""
     lost: list[tuple[str, str]] = field(default_factory=list)
     """(where, problem) of entries that name no picture."""
+    num_of_no_picture: int = 0
 
 
 class Annotated:
@@ -147,10 +153,6 @@ class Annotated:
     def _entries(self) -> Iterator[Entry]:
         """Yield what the files say, in their order. Raises SourceError where one is not of the format."""
         raise NotImplementedError
-
-    def _notes(self) -> tuple[str, ...]:
-        """Return what a person is told of the files, beside what is counted."""
-        return ()
 
     def files(self) -> Iterator[SourceFile]:
         """Yield the pictures that are named, and the annotation files under their full paths."""
@@ -182,6 +184,7 @@ class Annotated:
         folder = Location(root=self._annotations[0].root)
         beside = folder.files() if folder.can_list else ()
         read = {str(location) for location in self._annotations}
+        alone = joined.num_of_no_picture
         rest = (file.uri for file in beside if not is_image(file.uri) and folder.url(file.uri) not in read)
         return Description(
             images=dict(sorted(Counter(map(suffix_of, joined.pictures)).items())),
@@ -189,7 +192,7 @@ class Annotated:
             captions=(where,) if any(picture.captions.found for picture in pictures) else (),
             boxes=(boxes,) if num_regions else (),
             unread=unread_files(rest),
-            notes=self._notes(),
+            notes=(f"entries without a picture, which are not read: {alone:,}",) if alone else (),
         )
 
     def parts(self, shard_size: int, repack: bool) -> Iterator[tuple[SourcePart, ...]]:
@@ -218,6 +221,9 @@ class Annotated:
         finder = _Finder(self._images)
         joined = _Joined()
         for entry in self._entries():
+            if entry.is_of_no_picture:
+                joined.num_of_no_picture += 1
+                continue
             if entry.problem is not None or not entry.files:
                 joined.lost.append((entry.where, entry.problem or "names no picture"))
                 continue
@@ -232,11 +238,16 @@ class Annotated:
 
 
 class _Finder:
-    """Finds the pictures that annotations name: by their path, else the one whose whole path ends so."""
+    """Finds the pictures that annotations name: by their path, else the one whose whole path ends so.
+
+    An absolute name of another machine is the picture whose path below the folder it ends in.
+    """
 
     def __init__(self, images: Location) -> None:
         self._images = images
         self._names = Names(images)
+        self._folders: dict[str, str] = {}
+        """What stood before the path of a picture in the absolute name that it was taken for."""
         self._by_name: dict[str, list[str]] = {}
         for file in images.files() if images.can_list else ():
             if is_image(file.uri):
@@ -245,7 +256,7 @@ class _Finder:
     def uri(self, files: Sequence[str]) -> tuple[str, str | None]:
         """Return the uri of the first of `files` that is there, else of the first; and why none can be told."""
         uris = [self._names.uri(file) for file in files]
-        for uri in uris:
+        for file, uri in zip(files, uris, strict=True):
             alike = self._by_name.get(posixpath.basename(uri), ())
             found = [uri] if uri in alike else [other for other in alike if self._images.url(other).endswith(f"/{uri}")]
             if len(found) == 1:
@@ -253,7 +264,20 @@ class _Finder:
             if found:
                 named = f"{len(found)} pictures below {self._images.root} are called so, {found[0]} and {found[1]}"
                 return uri, f"{uri}: {named}; name the folder of the right ones: ?images=DIR"
+            path = file.replace("\\", "/")
+            alike = self._by_name.get(posixpath.basename(path), ()) if _ABSOLUTE.match(file) else ()
+            tails = [other for other in alike if path.endswith(f"/{other}")]
+            if tails:
+                return self._taken_for(max(tails, key=len), file, uri)
         return uris[0], None
+
+    def _taken_for(self, found: str, file: str, uri: str) -> tuple[str, str | None]:
+        """Return the picture that an absolute name of another machine ends in; one is not taken for two."""
+        folder = file[: -len(found)]
+        first = self._folders.setdefault(found, folder)
+        if first == folder:
+            return found, None
+        return uri, f"{file}: not there, and {found} is taken for {first}{found} already"
 
 
 def _unusable(region: GivenRegion, problem: str) -> GivenRegion:

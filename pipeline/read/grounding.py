@@ -28,7 +28,6 @@ from pipeline.read.record import region_of
 from pipeline.read.spec import split_options
 from pipeline.sample import GivenRegion, SourceItem
 from schemas.loose_json import id_text, number, shown, text
-from schemas.text import counted
 
 _FILES = ("image", "images", "image_path", "img", "img_path", "file_name", "path")
 _SQUARE = "square"
@@ -63,12 +62,10 @@ class GroundingText(Annotated):
     def _entries(self) -> Iterator[Entry]:
         for location in self._annotations:
             for where, value in json_entries(location):
-                if not _is_text_alone(value):
+                if _is_text_alone(value):
+                    yield Entry(files=(), where=where, is_of_no_picture=True)
+                else:
                     yield from self._entry(where, value)
-
-    def _notes(self) -> tuple[str, ...]:
-        alone = sum(_is_text_alone(value) for location in self._annotations for _, value in json_entries(location))
-        return (f"{counted(alone, 'conversation')} without a picture are not read",) if alone else ()
 
     def _entry(self, where: str, value: Any) -> Iterator[Entry]:
         """Yield what an entry says, for each frame that its boxes are in; once where it has none."""

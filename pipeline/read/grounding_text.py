@@ -18,8 +18,9 @@ from schemas.loose_json import LooseJsonError, decode_json, number, text
 Frame = Literal["shares", "thousandths", "pixels"]
 FRAMES: tuple[Frame, ...] = ("shares", "thousandths", "pixels")
 
-_REF = r"(?:(?:<\|object_ref_start\|>|<ref>)(?P<ref>.*?)(?:<\|object_ref_end\|>|</ref>)\s*)?"
-_MARKED = re.compile(rf"{_REF}(?P<boxes>(?:(?:<\|box_start\|>|<box>).*?(?:<\|box_end\|>|</box>)\s*)+)", re.DOTALL)
+_MARKS = r"</?ref>|<\|object_ref_(?:start|end)\|>"
+_REF = rf"(?:(?:<\|object_ref_start\|>|<ref>)(?P<ref>(?:(?!{_MARKS}).)*)(?:<\|object_ref_end\|>|</ref>)\s*)?"
+_MARKED = re.compile(rf"{_REF}(?P<boxes>(?:(?:<\|box_start\|>|<box>)[^<]*(?:<\|box_end\|>|</box>)\s*)+)", re.DOTALL)
 _LOCATIONS = re.compile(r"(?P<boxes>(?:<loc_\d+>)+)")
 _BRACKETS = re.compile(r"\[\s*(?P<boxes>[^\s,\[\]]+(?:\s*,\s*[^\s,\[\]]+){3})\s*\]")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
@@ -114,7 +115,7 @@ def _with_words(said: str, pattern: re.Pattern[str], frame: Frame | None) -> Ite
         ref = match.groupdict().get("ref")
         _, newline, line = said[start : match.start()].rpartition("\n")
         between = (line.lstrip(_BEHIND_BOX) if start and not newline else line.strip()).rstrip(_BEFORE_BOX)
-        words = text(ref.strip() if ref is not None else between)
+        words = text(ref.strip() if ref is not None else re.sub(_MARKS, "", between).strip())
         start = match.end()
         for box, written in _groups(match["boxes"], pattern):
             told: Frame | None = frame

@@ -125,6 +125,16 @@ def test_coco_is_read_with_its_images_beside_or_in_a_folder(web: str, tmp_path: 
         assert all(len(item.given) == 1 for item in items.values() if item.drop is None)
 
 
+def test_conversations_are_read_with_the_pictures_that_they_name(web: str, tmp_path: Path):
+    row = {"image": "a%20b.jpg", "objects": {"ref": ["a cat"], "bbox": [[1, 2, 30, 40]]}}
+    picture = jpeg(0, 200, 200)
+    write_files(tmp_path / "web", {"x.jsonl": json.dumps(row).encode(), "a b.jpg": picture})
+    (item,) = read_all(f"grounding:{web}/x.jsonl")
+    assert (item.data, [region.caption for region in item.given]) == (picture, ["a cat"])
+    with pytest.raises(SourceError, match="a web server lists no files"):
+        read_all(f"flickr30k:{web}/")
+
+
 def test_a_single_image_is_read(web: str, tmp_path: Path):
     write_files(tmp_path / "web", {"a.jpg": jpeg(1, 300, 300), "a.txt": b"words"})
     (item,) = read_all(f"{web}/a.jpg")

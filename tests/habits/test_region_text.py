@@ -310,7 +310,7 @@ def test_entries_without_a_picture_are_counted_and_no_rows(tmp_path):
     (item,) = read_lines(tmp_path, talk(QWEN), alone, alone)
     assert item.drop is None
     assert open_source(f"grounding:{tmp_path}/x.jsonl").describe().notes == (
-        "2 conversations without a picture are not read",
+        "entries without a picture, which are not read: 2",
     )
 
 
@@ -322,6 +322,17 @@ def test_names_are_found_as_written_elsewhere(tmp_path, name):
     write_files(tmp_path / "data", {"sub/7.jpg": A, "x.jsonl": lines(row)})
     (item,) = read_all(f"grounding:{tmp_path}/data/x.jsonl")
     assert (item.drop, item.data) == (None, A)
+
+
+def test_absolute_names_of_another_machine_are_found_below_the_folder_that_is_given(tmp_path):
+    names = ["/home/x/coco/train/7.jpg", "C:\\data\\coco\\train\\8.jpg", "/home/y/other/train/7.jpg"]
+    rows = [talk(QWEN) | {"image": name} for name in names]
+    write_files(tmp_path, {"pictures/train/7.jpg": A, "pictures/train/8.jpg": B, "in/x.jsonl": lines(*rows)})
+    found = read_all(f"grounding:{tmp_path}/in/x.jsonl?images={tmp_path}/pictures")
+    by_uri = {item.uri: item.drop.message if item.drop else item.data for item in found}
+    assert (by_uri.pop("train/7.jpg"), by_uri.pop("train/8.jpg")) == (A, B)
+    ((_, message),) = by_uri.items()
+    assert "train/7.jpg is taken for /home/x/coco/train/7.jpg already" in message
 
 
 def test_pictures_that_are_missing_ambiguous_or_not_allowed(tmp_path):
@@ -349,6 +360,8 @@ TURNS: dict[str, tuple[str, str, list[str | None]]] = {
     "florence, two boxes": ("<OD>", "cat<loc_1><loc_2><loc_3><loc_4><loc_1><loc_2><loc_3><loc_4>", ["cat", "cat"]),
     "florence, what is asked": ("<OPEN_VOCABULARY_DETECTION>a cat", "<loc_1><loc_2><loc_3><loc_4>", ["a cat"]),
     "florence, a region": ("<REGION_TO_DESCRIPTION><loc_1><loc_2><loc_3><loc_4>", "a cat", ["a cat"]),
+    "words without a box": ("x", "<ref>a</ref> and <ref>b</ref><box>(1,2),(3,4)</box>", ["b"]),
+    "marks without a ref": ("x", "the <ref>man</ref> is here: <box>(1,2),(3,4)</box>", ["the man is here"]),
     "no words": ("Where is it?", "[0, 0, 1, 1]", [None]),
     "a question of marks": ("What does <ref>the man</ref><box>(1,2),(3,4)</box> wear?", "a hat", ["the man"]),
     "no boxes": ("Is it [red]?", "No, [1, 2] and [a, b, c].", []),
