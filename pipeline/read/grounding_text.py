@@ -19,6 +19,7 @@ Frame = Literal["shares", "thousandths", "pixels"]
 FRAMES: tuple[Frame, ...] = ("shares", "thousandths", "pixels")
 
 _MARKS = r"</?ref>|<\|object_ref_(?:start|end)\|>"
+_ANY_MARK = re.compile(rf"{_MARKS}|</?box>|<\|box_(?:start|end)\|>")
 _REF = rf"(?:(?:<\|object_ref_start\|>|<ref>)(?P<ref>(?:(?!{_MARKS}).)*)(?:<\|object_ref_end\|>|</ref>)\s*)?"
 _MARKED = re.compile(rf"{_REF}(?P<boxes>(?:(?:<\|box_start\|>|<box>)[^<]*(?:<\|box_end\|>|</box>)\s*)+)", re.DOTALL)
 _LOCATIONS = re.compile(r"(?P<boxes>(?:<loc_\d+>)+)")
@@ -56,7 +57,7 @@ def boxes_of_turn(question: str, answer: str) -> list[Found]:
     if found:
         words = _asked(question) if not asked and all(box.words is None for box in found) else None
         return [box._replace(words=box.words or words) for box in found]
-    said = text(answer.strip()) if len(asked) == 1 else None
+    said = text(_ANY_MARK.sub("", answer).strip()) if len(asked) == 1 else None
     return [box._replace(words=box.words if box.is_marked else said) for box in asked]
 
 
@@ -74,7 +75,7 @@ def _asked(question: str) -> str | None:
     _, told, words = question.strip().rpartition(": ")
     if task := _TASK.match(question.strip()):
         told, words = task[0], question.strip()[task.end() :]
-    return text(words.strip()) if told else None
+    return text(_ANY_MARK.sub("", words).strip()) if told else None
 
 
 def _json_boxes(said: str) -> Iterator[Found]:
@@ -115,7 +116,7 @@ def _with_words(said: str, pattern: re.Pattern[str], frame: Frame | None) -> Ite
         ref = match.groupdict().get("ref")
         _, newline, line = said[start : match.start()].rpartition("\n")
         between = (line.lstrip(_BEHIND_BOX) if start and not newline else line.strip()).rstrip(_BEFORE_BOX)
-        words = text(ref.strip() if ref is not None else re.sub(_MARKS, "", between).strip())
+        words = text(ref.strip() if ref is not None else _ANY_MARK.sub("", between).strip())
         start = match.end()
         for box, written in _groups(match["boxes"], pattern):
             told: Frame | None = frame

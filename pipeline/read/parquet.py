@@ -257,12 +257,10 @@ def find_columns(
         if options["caption"] not in usable:
             raise _unusable(schema, "caption", options, where)
         usable = [options["caption"]]
-    expressions = None
-    if objects is not None and is_numbers(schema.field(objects).type):
-        expressions = find_name([field.name for field in schema if _is_caption(field.type)], EXPRESSIONS)
+    expressions = _expressions(schema, objects)
+    captions = tuple(usable)
     if "caption" not in options:
-        usable = [name for name in usable if name != expressions]
-    captions = tuple(usable) if "caption" in options else caption_columns(usable)
+        captions = caption_columns(name for name in usable if name != expressions)
     spans = tuple(name for name in SPANS if name in schema.names)
     columns = Columns(
         image=image,
@@ -279,6 +277,13 @@ def find_columns(
     if twice:
         raise SourceError(f"{where}: has {schema.names.count(twice[0])} columns {twice[0]!r}; write it with one")
     return columns
+
+
+def _expressions(schema: pa.Schema, objects: str | None) -> str | None:
+    """Return the column that says what a box is of, where the column `objects` holds boxes alone."""
+    if not any(field.name == objects and is_numbers(field.type) for field in schema):
+        return None
+    return find_name([field.name for field in schema if _is_caption(field.type)], EXPRESSIONS)
 
 
 def _column(

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.read import open_source
 from pipeline.read.base import SourceError
@@ -372,6 +375,35 @@ TURNS: dict[str, tuple[str, str, list[str | None]]] = {
 def test_each_box_has_the_words_that_it_is_of(kind):
     question, answer, words = TURNS[kind]
     assert [found.words for found in boxes_of_turn(question, answer)] == words
+
+
+PIECES = st.sampled_from(
+    ["<ref>", "</ref>", "<box>", "</box>", "(1,2),(3,4)", "<loc_5>", "[0.1, 0.2, 0.3, 0.4]", "cat", "```json", "```",
+     '{"bbox_2d": [1, 2, 3, 4]}', "\n", ": ", "<OD>", "NaN", "1e999", "[[", "<|box_start|>", "\ud800", "\0", "[", "]",
+     "{", "bbox", "-", " "]
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PIECES, max_size=40).map("".join), st.lists(PIECES, max_size=40).map("".join))
+def test_no_text_is_beyond_reading(question, answer):
+    for found in boxes_of_turn(question, answer):
+        assert found.box is None or len(found.box) == 4
+        assert found.words is None or not {"<ref>", "</ref>", "<box>", "</box>"} & {
+            *re.findall("<[^<>]*>", found.words)
+        }
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, 3, "x", [], {}, {"bbox": 3}, {"bbox": [3]}]
+    + [{"bbox": [[1, 2, 3, 4]], "ref": ref} for ref in ("a", ["a", "b"], [None], [["a"]])],
+)
+@pytest.mark.parametrize("turns", [None, 3, [], [3], [{}], [{"from": "gpt"}], [{"role": "assistant", "content": [3]}]])
+def test_no_entry_is_beyond_reading(tmp_path, value, turns):
+    entry = {"image": "7.jpg", "objects": value, "conversations": turns}
+    (item,) = read_lines(tmp_path, entry, talk(QWEN, width=96, height=64))
+    assert [region.caption for region in item.given if region.problem is None][-1] == "a grey cat"
 
 
 @pytest.mark.parametrize("style", ["qwen", "florence", "llava"])
