@@ -24,7 +24,7 @@ from pipeline.read.grounding_text import FRAMES, Found, Frame, boxes_of_turn, fi
 from pipeline.read.items import stated_size
 from pipeline.read.json_entries import is_lines, json_entries, object_problem
 from pipeline.read.location import Location
-from pipeline.read.record import region_of
+from pipeline.read.record import region_of, words
 from pipeline.read.spec import split_options
 from pipeline.sample import GivenRegion, SourceItem
 from schemas.loose_json import id_text, number, shown, text
@@ -149,9 +149,9 @@ def _of_objects(objects: Mapping[str, Any]) -> Iterator[Found]:
         numbers = [number(side) for side in box] if isinstance(box, list) else []
         sides = [side for side in numbers if side is not None]
         four = (sides[0], sides[1], sides[2], sides[3]) if len(sides) == len(numbers) == 4 else None
-        words = text(said[place]) if len(said) == len(boxes) else None
+        of = words(said[place]) if len(said) == len(boxes) else None
         written = str(box) if len(said) in (0, len(boxes)) else f"{len(said)} of 'ref' for {len(boxes)} boxes"
-        yield Found(four if len(said) in (0, len(boxes)) else None, frame, words, None, written)
+        yield Found(four if len(said) in (0, len(boxes)) else None, frame, of, None, written)
 
 
 def _turns(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -167,11 +167,11 @@ def _turns(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         role, said = fields.get("from", fields.get("role")), fields.get("value", fields.get("content"))
         pieces = said if isinstance(said, list) else [said]
         texts = [piece.get("text") if isinstance(piece, dict) else piece for piece in pieces]
-        words = "\n".join(piece for piece in texts if isinstance(piece, str))
+        spoken = "\n".join(piece for piece in texts if isinstance(piece, str))
         if role in ("human", "user"):
-            yield "question", words
+            yield "question", spoken
         elif role in ("gpt", "assistant"):
-            yield "answer", words
+            yield "answer", spoken
 
 
 def _from_square(item: SourceItem) -> SourceItem:

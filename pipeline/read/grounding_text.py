@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
+from pipeline.read.record import words
 from schemas.loose_json import LooseJsonError, decode_json, number, text
 
 Frame = Literal["shares", "thousandths", "pixels"]
@@ -55,9 +56,9 @@ def boxes_of_turn(question: str, answer: str) -> list[Found]:
     question = _PICTURE.sub("", question)
     found, asked = find_boxes(answer), find_boxes(question)
     if found:
-        words = _asked(question) if not asked and all(box.words is None for box in found) else None
-        return [box._replace(words=box.words or words) for box in found]
-    said = text(_ANY_MARK.sub("", answer).strip()) if len(asked) == 1 else None
+        told = _asked(question) if not asked and all(box.words is None for box in found) else None
+        return [box._replace(words=box.words or told) for box in found]
+    said = words(_ANY_MARK.sub("", answer).strip()) if len(asked) == 1 else None
     return [box._replace(words=box.words if box.is_marked else said) for box in asked]
 
 
@@ -72,10 +73,10 @@ def find_boxes(said: str) -> list[Found]:
 
 def _asked(question: str) -> str | None:
     """Return what a question asks the box of: the words behind its last colon, or behind a task of Florence-2's."""
-    _, told, words = question.strip().rpartition(": ")
+    _, told, asked = question.strip().rpartition(": ")
     if task := _TASK.match(question.strip()):
-        told, words = task[0], question.strip()[task.end() :]
-    return text(_ANY_MARK.sub("", words).strip()) if told else None
+        told, asked = task[0], question.strip()[task.end() :]
+    return words(_ANY_MARK.sub("", asked).strip()) if told else None
 
 
 def _json_boxes(said: str) -> Iterator[Found]:
@@ -92,9 +93,9 @@ def _json_boxes(said: str) -> Iterator[Found]:
         if not isinstance(entry, dict):
             continue
         written = entry.get("bbox_2d", entry.get("bbox"))
-        words = next((said for name in _CAPTIONS if (said := text(entry.get(name))) is not None), None)
+        of = next((found for name in _CAPTIONS if (found := words(entry.get(name))) is not None), None)
         if written is not None:
-            yield Found(_four(written), "pixels", words, text(entry.get("label")), str(written))
+            yield Found(_four(written), "pixels", of, text(entry.get("label")), str(written))
 
 
 def _marked_boxes(said: str) -> Iterator[Found]:
@@ -116,13 +117,13 @@ def _with_words(said: str, pattern: re.Pattern[str], frame: Frame | None) -> Ite
         ref = match.groupdict().get("ref")
         _, newline, line = said[start : match.start()].rpartition("\n")
         between = (line.lstrip(_BEHIND_BOX) if start and not newline else line.strip()).rstrip(_BEFORE_BOX)
-        words = text(ref.strip() if ref is not None else _ANY_MARK.sub("", between).strip())
+        of = words(ref.strip() if ref is not None else _ANY_MARK.sub("", between).strip())
         start = match.end()
         for box, written in _groups(match["boxes"], pattern):
             told: Frame | None = frame
             if frame is None and box is not None:
                 told = "shares" if all(not side > 1 for side in box) else None
-            yield Found(box, told, words, None, written, ref is not None)
+            yield Found(box, told, of, None, written, ref is not None)
 
 
 def _groups(written: str, pattern: re.Pattern[str]) -> Iterator[tuple[tuple[float, float, float, float] | None, str]]:

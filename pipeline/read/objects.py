@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pipeline.read.captions import tidy_caption
-from pipeline.read.record import NOWHERE
+from pipeline.read.record import NOWHERE, words
 from pipeline.sample import GivenRegion
 from schemas.loose_json import id_text, number, shown, text
+from schemas.text import was_not_utf8
 
 Form = Literal["xywh", "xyxy"]
 
@@ -102,12 +103,14 @@ def _region(entry: Any, place: int, where: str, form: Form, names: Mapping[int, 
     elif score is not None and number(score) is None:
         problem = f"{where}: the score {shown(score)} is no number"
     x0, y0, x1, y1 = NOWHERE if len(sides) != 4 or problem else (sides[0], sides[1], sides[2], sides[3])
-    caption = _first(fields, _CAPTIONS)
+    caption = words(_first(fields, _CAPTIONS))
+    if problem is None and caption is not None and was_not_utf8(caption):
+        problem = f"{where}: a caption that is not UTF-8"
     return GivenRegion(
         box=(x0, y0, x0 + x1, y0 + y1) if form == "xywh" else (x0, y0, x1, y1),
         label=names.get(label, text(label)) if isinstance(label, int) else text(label),
         score=number(score),
-        caption=tidy_caption(caption) if isinstance(caption, str) else None,
+        caption=None if caption is None else tidy_caption(caption),
         id=id_text(_first(fields, _IDS)) or str(place),
         problem=problem,
     )

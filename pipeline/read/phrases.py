@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import Any
 
 from pipeline.read.objects import Form, read_objects
-from pipeline.read.record import region_of
+from pipeline.read.record import region_of, words
 from pipeline.sample import GivenRegion
-from schemas.loose_json import LooseJsonError, decode_json, id_text, number, shown, text
+from schemas.loose_json import LooseJsonError, decode_json, id_text, number, shown
 
 SPANS = ("noun_chunks", "ref_exps")
 EXPRESSIONS = ("sentences", "sents", "sent", "expressions", "expression", "referring_expressions", "phrase", "answer")
@@ -43,7 +43,7 @@ def expressions(value: Any) -> Iterator[tuple[str | None, str | None]]:
     seen: set[str] = set()
     for entry in value if isinstance(value, list) else [value]:
         fields = entry if isinstance(entry, Mapping) else {"sent": entry}
-        said = text(fields.get("sent")) or text(fields.get("raw")) or text(fields.get("caption"))
+        said = words(fields.get("sent")) or words(fields.get("raw")) or words(fields.get("caption"))
         if said is not None and said not in seen:
             seen.add(said)
             yield id_text(fields.get("sent_id")), said

@@ -7,6 +7,7 @@ import msgspec
 
 from pipeline.read.captions import CaptionReader
 from pipeline.sample import GivenRegion
+from schemas.text import decode_utf8
 
 NOWHERE = (float("nan"), float("nan"), float("nan"), float("nan"))
 """The box of a region whose box cannot be read; its `problem` says why."""
@@ -18,6 +19,12 @@ BEYOND = 0.01
 def is_beyond(box: tuple[float, float, float, float]) -> bool:
     """Return whether a box in shares lies outside the image; NaN does not, `select` tells of it."""
     return any(not -BEYOND <= share <= 1 + BEYOND for share in box if share == share)
+
+
+def words(value: Any) -> str | None:
+    """Return a text as it is written, None for what is none or blank: one in another encoding is lost, not mended."""
+    value = decode_utf8(value) if isinstance(value, bytes) else value
+    return value if isinstance(value, str) and value.strip() else None
 
 
 def region_of(

@@ -15,7 +15,7 @@ from pipeline.read.base import SourceError
 from pipeline.read.items import stated_size
 from pipeline.read.json_entries import json_entries, object_problem
 from pipeline.read.location import Location
-from pipeline.read.record import region_of
+from pipeline.read.record import region_of, words
 from pipeline.read.spec import split_options
 from pipeline.sample import GivenRegion
 from schemas.loose_json import id_text, number, shown, text
@@ -109,7 +109,7 @@ def _region(entry: Any, place: int, where: str) -> GivenRegion:
         box,
         where,
         id=id_text(said) or str(place),
-        caption=text(fields.get("phrase")),
+        caption=words(fields.get("phrase")),
         label=text(name),
         problem=None if isinstance(entry, dict) else f"{where} is {shown(entry)}",
     )

@@ -406,6 +406,23 @@ def test_no_entry_is_beyond_reading(tmp_path, value, turns):
     assert [region.caption for region in item.given if region.problem is None][-1] == "a grey cat"
 
 
+def test_a_text_in_another_encoding_is_lost_and_not_mended(tmp_path):
+    accented = "un caf\u00e9"
+    sources = {
+        "grounding:{}/x.jsonl": {
+            "x.jsonl": {"image": "7.jpg", "objects": {"ref": [accented], "bbox": [[1, 2, 30, 40]]}}
+        },
+        "grounding:{}/y.json": {"y.json": [talk(f"{accented} {LLAVA_BOX}")]},
+        "visual_genome:{}": {"region_descriptions.json": [{"id": 7, "regions": [VG_REGION | {"phrase": accented}]}]},
+        "refcoco:{}/z.json": {"z.json": [{"image": "7.jpg", "bbox": [1, 2, 30, 40], "sentences": [accented]}]},
+    }
+    for spec, files in sources.items():
+        written = {name: json.dumps(value, ensure_ascii=False).encode("latin-1") for name, value in files.items()}
+        (item,) = read_all(spec.format(write_files(tmp_path, {"7.jpg": A, **written})))
+        (region,) = item.given
+        assert region.caption is None and region.problem and "not UTF-8" in region.problem, spec
+
+
 @pytest.mark.parametrize("style", ["qwen", "florence", "llava"])
 def test_what_our_export_writes_is_read_back(tmp_path, style):
     annotate(FORMATS["flickr30k"][1].format(write_files(tmp_path / "in", FLICKR)), tmp_path / "data", flags=GIVEN)
