@@ -13,6 +13,7 @@ from pipeline.export.crops import Crops
 from pipeline.export.export import export
 from pipeline.export.formats import FORMATS, Format
 from pipeline.export.grounding import BOX_STYLES, Grounding
+from pipeline.export.nouns import read_nouns
 from pipeline.export.official import Official
 from pipeline.export.part import Counts
 from schemas.plain_flags import PlainParser
@@ -51,6 +52,8 @@ def export_main(arguments: Sequence[str]) -> int:
     parser.add_argument("--box-style", choices=BOX_STYLES, metavar="STYLE", help=styles)
     embeddings = "official: also embed the categories' names for RegionCLIP, by a CLIP (hub id, folder, or mini)"
     parser.add_argument("--embeddings", metavar="MODEL", help=embeddings)
+    nouns = "official: a file of nouns, one a line: the categories of regions without a label, by their captions"
+    parser.add_argument("--nouns", metavar="FILE", help=nouns)
     options = parser.parse_args(arguments)
     check_here(options.out, "OUT")
     to = _format(parser, options)
@@ -78,6 +81,7 @@ def _format(parser: PlainParser, options: argparse.Namespace) -> Format:
         ("--crop-scale", options.crop_scale, "crops"),
         ("--box-style", options.box_style, "grounding"),
         ("--embeddings", options.embeddings, "official"),
+        ("--nouns", options.nouns, "official"),
     ):
         if given is not None and options.to != owner:
             parser.error(f"{flag} is of --to {owner}; leave it out for {options.to}")
@@ -87,7 +91,9 @@ def _format(parser: PlainParser, options: argparse.Namespace) -> Format:
         return Grounding(box_style=options.box_style)
     if options.embeddings is not None:
         find_clip(options.embeddings)  # before hours of writing
-        return Official(embeddings=options.embeddings)
+    if options.to == "official":
+        nouns = () if options.nouns is None else read_nouns(options.nouns)
+        return Official(embeddings=options.embeddings, nouns=nouns)
     return FORMATS[options.to]()
 
 

@@ -8,7 +8,7 @@
     join        one JSON file of many parts
     formats     the formats by name, one file each:
                 official  coco  yolo  crops  hf  grounding
-                (class_embeddings: what official writes for RegionCLIP)
+                (class_embeddings, nouns: what official writes for RegionCLIP)
 
 A format writes what `schemas.Dataset` shows, overlays and filter lists included. Parts know nothing of each other, and
 equal data give equal bytes: whoever kills the command and starts it again gets the files that it would have made.

@@ -15,6 +15,7 @@ from pipeline.export.join import Join
 from pipeline.export.part import FOLDER, PARTS, Counts, Part, are_whole, finished, write_whole
 from pipeline.export.survey import Survey, survey
 from schemas.dataset import Dataset
+from schemas.loose_json import shown
 from schemas.names import ShardName
 
 _PLAN, _DONE, _LOCK = f"{FOLDER}/plan.json", f"{FOLDER}/done.json", f"{FOLDER}/lock"
@@ -105,9 +106,10 @@ def _check_plan(out: Path, configuration: dict[str, Any]) -> None:
             raise PlanError(f"{out}: is not empty, and holds no export; name a new folder, or empty this one")
         return
     before = msgspec.json.decode((out / _PLAN).read_bytes())
-    differing = [name for name, value in configuration.items() if before.get(name) != value]
+    now = msgspec.json.decode(msgspec.json.encode(configuration))
+    differing = [name for name, value in now.items() if before.get(name) != value]
     if differing:
-        told = "; ".join(f"{name} was {before.get(name)}, and is {configuration[name]}" for name in differing)
+        told = "; ".join(f"{name} was {shown(before.get(name))}, and is {shown(now[name])}" for name in differing)
         raise PlanError(f"{out}: holds an export of another configuration: {told}; name a new folder")
 
 

@@ -19,7 +19,9 @@ import msgspec
 from pipeline.export.class_embeddings import embed_classes
 from pipeline.export.coco import annotation_of, captions_of
 from pipeline.export.join import Join, with_commas, write_line
+from pipeline.export.nouns import noun_of
 from pipeline.export.part import Part
+from pipeline.export.survey import UNLABELLED, Survey
 from schemas.dataset import Sample
 from schemas.records import ImageRecord, Region
 
@@ -40,10 +42,13 @@ class Official:
 
     embeddings: str | None = None
     """The CLIP whose text tower the categories are embedded by: a hub id, a folder in open_clip's layout, or `mini`."""
+    nouns: tuple[str, ...] = ()
+    """Categories of regions without a label, found in their captions."""
 
     def write(self, part: Part, samples: Iterator[Sample]) -> None:
         """Write a shard's images, and lines of the three files."""
         images, boxes, texts, captions = map(part.open_lines, (_IMAGES, _BOXES, _TEXTS, _CAPTIONS))
+        places = {name: number for number, name in enumerate(self._categories(part.survey), 1)}
         image_id, box_id = part.survey.first_image[part.shard], part.survey.first_region[part.shard]
         for sample in samples:
             image_id += 1
@@ -64,7 +69,7 @@ class Official:
                     texts.write(msgspec.json.encode(key) + b":" + msgspec.json.encode(region.caption) + b"\n")
                 chosen[key] = region.caption
                 box_id += 1
-                number = part.survey.label_number(region.label) + 1
+                number = places[self._category(region)]
                 box = annotation_of(region.box, record, category_id=number, mask_rle=None)
                 write_line(boxes, {"id": box_id, "image_id": image_id, **box, "iscrowd": 0})
                 part.counts.regions += 1
@@ -74,14 +79,22 @@ class Official:
 
     def join(self, join: Join) -> None:
         """Write the three files of each split, and the embeddings of the categories."""
-        categories = [{"id": number, "name": label} for number, label in enumerate(join.survey.labels, 1)]
+        names = self._categories(join.survey)
+        categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
         head = b'{"categories":' + msgspec.json.encode(categories) + b","
         for split in join.splits:
             join.write(f"{split}/coco_proposals.json", _file(head, join, split, _BOXES))
             join.write(f"{split}/captions.json", _file(b"{", join, split, _CAPTIONS))
             join.write(f"{split}/coco_captions.json", _object(join.lines(split, _TEXTS)))
         if self.embeddings is not None:
-            join.write(EMBEDDINGS, iter([embed_classes(self.embeddings, join.survey.labels)]))
+            join.write(EMBEDDINGS, iter([embed_classes(self.embeddings, names)]))
+
+    def _categories(self, survey: Survey) -> list[str]:
+        """Return all categories in the order of their ids: each label and each noun, whether a region has it or not."""
+        return sorted({*survey.labels, *self.nouns})
+
+    def _category(self, region: Region) -> str:
+        return region.label or noun_of(region.caption, self.nouns) or UNLABELLED
 
 
 def caption_key(file_name: str, region: Region) -> str:

@@ -72,7 +72,7 @@ def test_a_second_run_has_nothing_to_do_until_a_file_is_missing(to: str, export:
 def test_another_configuration_or_other_data_are_refused(export: Export, data: str, tmp_path: Path) -> None:
     assert export("crops").code == 0
     before = tree(tmp_path / "out")
-    for flags, said in ((("coco",), "format was crops"), (("crops", "--crop-scale", "1.5"), "options was")):
+    for flags, said in ((("coco",), "format was 'crops'"), (("crops", "--crop-scale", "1.5"), "options was")):
         refused = export(*flags)
         assert refused.code == 3
         assert said in refused.err

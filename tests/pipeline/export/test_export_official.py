@@ -110,3 +110,24 @@ def test_embeddings_are_official_s_and_their_model_is_looked_for_first(export: E
     assert not (tmp_path / "out").exists()
     assert export("official").code == 0
     assert not (tmp_path / "out" / "category_embeddings.npy").exists()
+
+
+def test_nouns_are_the_categories_of_regions_without_a_label(tmp_path: Path) -> None:
+    texts = ["Two Dogs on a mat", "a hot dog", "a shape", "catalogue"]
+    changes = [{"label": None, "caption": text} for text in texts]
+    sample = with_regions(tiny_sample("a", num_regions=4), *changes)
+    labelled = with_regions(tiny_sample("b", num_regions=1), {"caption": "a dog"})
+    data = write_data(tmp_path / "data", {"train": [[sample, labelled]]})
+    (tmp_path / "nouns.txt").write_text("# things\ndog\nhot dog\ncat\n")
+    outcome = run("export", data, tmp_path / "out", "--to", "official", "--nouns", tmp_path / "nouns.txt")
+    assert outcome.code == 0, outcome
+    proposals = COCO(str(tmp_path / "out" / "train" / "coco_proposals.json"))
+    names = {number: entry["name"] for number, entry in proposals.cats.items()}
+    assert list(names.values()) == ["cat", "dog", "hot dog", "region", "shape"]
+    found = [names[proposals.anns[number]["category_id"]] for number in sorted(proposals.anns)]
+    assert found == ["dog", "hot dog", "region", "region", "shape"]
+    refused = run("export", data, tmp_path / "out", "--to", "official")
+    assert refused.code == 3 and "options was" in refused.err
+    (tmp_path / "nouns.txt").write_text("# nothing\n")
+    empty = run("export", data, tmp_path / "new", "--to", "official", "--nouns", tmp_path / "nouns.txt")
+    assert empty.code == 2 and "holds no noun" in empty.err
