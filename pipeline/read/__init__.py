@@ -8,10 +8,10 @@
     folder, coco, yolo, voc   sources that list their samples when planned (listed; coco_images, coco_folder, yolo_yaml,
                      yolo_labels, voc_xml: their parts)
     annotated        files that name pictures and say what is on them: visual_genome, flickr30k, refcoco, grounding
-                     (grounding_text, json_entries: their parts)
+                     (finder, grounding_text, json_entries: their parts)
     objects          Hugging Face's `objects`, in a column or a table
     record           what a file of one sample says, whatever its format
-    parquet, arrow   rows with pictures (parquet_files, arrow_files, picture_cells, phrases: their parts)
+    parquet, arrow   rows with pictures (parquet_columns, parquet_files, arrow_files, picture_cells, phrases: parts)
     captions         what counts as a caption, for all of them; caption_tables: those of a folder in a table
     scenes           generated pictures whose truth is known
     formats, decode, mend   which files are pictures, and their pixels

@@ -7,8 +7,6 @@ that one picture has twice are noted. Boxes of one picture in pixels and in shar
 stated size; where it has none, those that come later have a problem.
 """
 
-import posixpath
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,20 +17,19 @@ import msgspec
 from pipeline.read.base import ListedItem, SourceError, SourceFile, SourcePart
 from pipeline.read.captions import CaptionReader, notes
 from pipeline.read.describe import Description, unread_files
+from pipeline.read.finder import Finder
 from pipeline.read.formats import is_image, suffix_of
 from pipeline.read.items import SampleError
 from pipeline.read.keys import as_key, keys_of_files
 from pipeline.read.listed import read_listed
 from pipeline.read.location import Location
-from pipeline.read.names import Names, check_allowed
+from pipeline.read.names import check_allowed
 from pipeline.read.parts import list_parts
 from pipeline.read.record import NOWHERE
 from pipeline.read.remote import once
 from pipeline.sample import GivenRegion, SourceItem
 from schemas.reasons import Reason
 from schemas.text import counted
-
-_ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,7 +215,7 @@ class Annotated:
 
     def _join(self) -> _Joined:
         """Join the entries by picture. Raises SourceError where they name none at all."""
-        finder = _Finder(self._images)
+        finder = Finder(self._images)
         joined = _Joined()
         for entry in self._entries():
             if entry.is_of_no_picture:
@@ -235,49 +232,6 @@ class Annotated:
             first = f"; the first: {': '.join(joined.lost[0])}" if joined.lost else ""
             raise SourceError(f"{_shown(self._annotations)}: none of its entries names a picture{first}")
         return joined
-
-
-class _Finder:
-    """Finds the pictures that annotations name: by their path, else the one whose whole path ends so.
-
-    An absolute name of another machine is the picture whose path below the folder it ends in.
-    """
-
-    def __init__(self, images: Location) -> None:
-        self._images = images
-        self._names = Names(images)
-        self._folders: dict[str, str] = {}
-        """What stood before the path of a picture in the absolute name that it was taken for."""
-        self._by_name: dict[str, list[str]] = {}
-        for file in images.files() if images.can_list else ():
-            if is_image(file.uri):
-                self._by_name.setdefault(posixpath.basename(file.uri), []).append(file.uri)
-
-    def uri(self, files: Sequence[str]) -> tuple[str, str | None]:
-        """Return the uri of the first of `files` that is there, else of the first; and why none can be told."""
-        uris = [self._names.uri(file) for file in files]
-        for file, uri in zip(files, uris, strict=True):
-            alike = self._by_name.get(posixpath.basename(uri), ())
-            found = [uri] if uri in alike else [other for other in alike if self._images.url(other).endswith(f"/{uri}")]
-            if len(found) == 1:
-                return found[0], None
-            if found:
-                named = f"{len(found)} pictures below {self._images.root} are called so, {found[0]} and {found[1]}"
-                return uri, f"{uri}: {named}; name the folder of the right ones: ?images=DIR"
-            path = file.replace("\\", "/")
-            alike = self._by_name.get(posixpath.basename(path), ()) if _ABSOLUTE.match(file) else ()
-            tails = [other for other in alike if path.endswith(f"/{other}")]
-            if tails:
-                return self._taken_for(max(tails, key=len), file, uri)
-        return uris[0], None
-
-    def _taken_for(self, found: str, file: str, uri: str) -> tuple[str, str | None]:
-        """Return the picture that an absolute name of another machine ends in; one is not taken for two."""
-        folder = file[: -len(found)]
-        first = self._folders.setdefault(found, folder)
-        if first == folder:
-            return found, None
-        return uri, f"{file}: not there, and {found} is taken for {first}{found} already"
 
 
 def _unusable(region: GivenRegion, problem: str) -> GivenRegion:

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 from pipeline.read.arrow_files import open_arrow
 from pipeline.read.base import SourceError, SourceFile, SourcePart
 from pipeline.read.items import SampleError, read_file
-from pipeline.read.parquet import Cells, Columns, Parquet
+from pipeline.read.parquet import Cells, Parquet
+from pipeline.read.parquet_columns import Columns
 from pipeline.read.parquet_files import DamagedParquetError
 from schemas.loose_json import LooseJsonError, decode_json
 from schemas.reasons import Reason

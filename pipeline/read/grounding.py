@@ -161,7 +161,9 @@ def _turns(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield "question", str(value.get(question) or "")
             yield "answer", value[answer]
             return
-    turns = next((value[name] for name in ("conversations", "messages") if isinstance(value.get(name), list)), [])
+    turns: list[Any] = next(
+        (value[name] for name in ("conversations", "messages") if isinstance(value.get(name), list)), []
+    )
     for turn in turns:
         fields = turn if isinstance(turn, dict) else {}
         role, said = fields.get("from", fields.get("role")), fields.get("value", fields.get("content"))

@@ -3,83 +3,45 @@
 Regions come from a column `objects`, from GRIT's spans of the caption, or from a column of a box with its expressions.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, cast
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.read.base import SourceError, SourceFile, SourcePart
-from pipeline.read.captions import CaptionReader, caption_columns, notes
+from pipeline.read.captions import CaptionReader, notes
 from pipeline.read.describe import Description
 from pipeline.read.items import SampleError, failed_item, read_image_file, unreadable_is_missing
 from pipeline.read.keys import as_key, without_extension
 from pipeline.read.location import Location
 from pipeline.read.names import Names
-from pipeline.read.objects import COLUMN, Form, class_names, holds_boxes, read_objects
+from pipeline.read.objects import Form, class_names, read_objects
+from pipeline.read.parquet_columns import CANDIDATES, Columns, find_columns
 from pipeline.read.parquet_files import (
     DamagedParquetError,
     damaged_group,
     find_name,
-    is_bytes,
-    is_list,
     is_numbers,
-    is_text,
     open_parquet,
     plain,
     unread_columns,
 )
 from pipeline.read.parts import pack_parts
-from pipeline.read.phrases import EXPRESSIONS, SPANS, read_lone_boxes, read_spans
-from pipeline.read.picture_cells import is_empty, is_picture_text, is_text_or_lists, may_hold_pictures, read_picture
+from pipeline.read.phrases import read_lone_boxes, read_spans
+from pipeline.read.picture_cells import is_empty, is_picture_text, is_text_or_lists, read_picture
 from pipeline.read.spec import is_data, is_parquet, split_options
 from pipeline.sample import GivenRegion, SourceItem
 from schemas.loose_json import text
 from schemas.reasons import Reason
 from schemas.text import decode_utf8
 
-_CANDIDATES = {
-    "image": ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "images", "picture", "photo"),
-    "key": ("key", "id", "image_id", "__key__"),
-    "url": ("url", "image_url"),
-    "license": ("license",),
-    "objects": (COLUMN, "bbox", "box"),
-    "status": ("status",),
-}
 _BATCH_ROWS = 32
 """Rows decoded at a time: what bounds the memory of a reader."""
 _REQUESTS = 8
 """Footers of remote files read at once when planning."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """The columns that hold what a sample is made of; None where the file has no such column."""
-
-    image: str
-    captions: tuple[str, ...]
-    key: str | None
-    url: str | None
-    license: str | None
-    objects: str | None
-    """Regions, as `pipeline.read.objects` reads them, or boxes alone."""
-    expressions: str | None = None
-    """What a box alone is of, as `pipeline.read.phrases` reads it."""
-    spans: tuple[str, ...] = ()
-    """Spans of the caption with boxes in shares, as `pipeline.read.phrases` reads them."""
-    status: str | None
-    """What the program that made the file says of each row: img2dataset writes "success", or why it has no image."""
-
-    @property
-    def names(self) -> list[str]:
-        """The columns to read, each once."""
-        found = (self.image, *self.captions, self.key, self.url, self.license, self.objects, self.status)
-        found = (*found, self.expressions, *self.spans)
-        return list(dict.fromkeys(name for name in found if name is not None))
 
 
 class Parquet:
@@ -117,10 +79,9 @@ class Parquet:
                 if parquet.metadata.num_rows:
                     columns = self._columns(parquet, self._location.url(file.uri))
                     captions = tuple(f"column {name!r}" for name in columns.captions)
-                    boxes = () if columns.objects is None else (f"column {columns.objects!r}, as {self._form}",)
-                    boxes = boxes or tuple(
-                        f"column {name!r}, shares with spans of the caption" for name in columns.spans
-                    )
+                    boxes = tuple(f"column {name!r}, shares with spans of the caption" for name in columns.spans)
+                    if columns.objects is not None:
+                        boxes = (f"column {columns.objects!r}, as {self._form}",)
                     return Description(
                         captions=captions, boxes=boxes, unread=unread_columns(parquet.schema_arrow, columns.names)
                     )
@@ -180,7 +141,7 @@ class Parquet:
         """Return the columns of an open file; text is looked into, where no column's type says that it holds images."""
         schema = parquet.schema_arrow
         texts = [field.name for field in schema if is_text_or_lists(field.type)]
-        wanted = self._options.get("image") or find_name(texts, _CANDIDATES["image"])
+        wanted = self._options.get("image") or find_name(texts, CANDIDATES["image"])
         if wanted is None or wanted not in texts or schema.names.count(wanted) > 1:
             return find_columns(schema, self._options, where)
         first = next(parquet.iter_batches(batch_size=_BATCH_ROWS, columns=[wanted]))
@@ -233,97 +194,6 @@ class Parquet:
             said = None if columns.expressions is None else plain(row[columns.expressions])
             return read_lone_boxes(plain(objects), said, name, form=self._form)
         return read_objects(plain(objects), name, form=self._form, names=names)
-
-
-def find_columns(
-    schema: pa.Schema, options: Mapping[str, str], where: str, *, pictured: Collection[str] = ()
-) -> Columns:
-    """Return the columns of a file: those `options` name, else those with a usual name and a usable type.
-
-    `pictured` are columns of text whose values are pictures or paths. Raises SourceError, naming the columns there are,
-    for an option's column that is not there or cannot be used, where no column holds images, and where a column that
-    is needed is there twice.
-    """
-    image, key, url, license_, objects, status = (
-        _column(schema, role, options, where, pictured) for role in _CANDIDATES
-    )
-    if image is None:
-        raise SourceError(
-            f"{where}: no column of image bytes among {_described(schema)}; name one as in ?image=COLUMN "
-            "(a table of addresses must be downloaded first, with img2dataset for instance)"
-        )
-    usable = [field.name for field in schema if _is_caption(field.type) and field.name != image]
-    if "caption" in options:
-        if options["caption"] not in usable:
-            raise _unusable(schema, "caption", options, where)
-        usable = [options["caption"]]
-    expressions = _expressions(schema, objects)
-    captions = tuple(usable)
-    if "caption" not in options:
-        captions = caption_columns(name for name in usable if name != expressions)
-    spans = tuple(name for name in SPANS if name in schema.names)
-    columns = Columns(
-        image=image,
-        captions=captions,
-        key=key,
-        url=url,
-        license=license_,
-        objects=objects,
-        status=status,
-        expressions=expressions,
-        spans=() if objects else spans,
-    )
-    twice = [name for name in columns.names if schema.names.count(name) > 1]
-    if twice:
-        raise SourceError(f"{where}: has {schema.names.count(twice[0])} columns {twice[0]!r}; write it with one")
-    return columns
-
-
-def _expressions(schema: pa.Schema, objects: str | None) -> str | None:
-    """Return the column that says what a box is of, where the column `objects` holds boxes alone."""
-    if not any(field.name == objects and is_numbers(field.type) for field in schema):
-        return None
-    return find_name([field.name for field in schema if _is_caption(field.type)], EXPRESSIONS)
-
-
-def _column(
-    schema: pa.Schema, role: str, options: Mapping[str, str], where: str, pictured: Collection[str]
-) -> str | None:
-    usable = [field.name for field in schema if _is_usable(role, field.type)]
-    usable += pictured if role == "image" else ()
-    if role not in options:
-        return find_name(usable, _CANDIDATES[role])
-    if options[role] not in usable:
-        raise _unusable(schema, role, options, where)
-    return options[role]
-
-
-def _unusable(schema: pa.Schema, role: str, options: Mapping[str, str], where: str) -> SourceError:
-    return SourceError(f"{where}: ?{role}={options[role]} names no usable column among {_described(schema)}")
-
-
-def _described(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name} ({field.type})" for field in schema)
-
-
-def _is_usable(role: str, kind: pa.DataType) -> bool:
-    if role == "image":
-        return may_hold_pictures(kind)
-    if role == "objects":
-        inner = kind.value_type if is_list(kind) else kind
-        return is_numbers(kind) or (
-            pa.types.is_struct(inner) and holds_boxes([inner.field(place).name for place in range(inner.num_fields)])
-        )
-    return is_text(kind) or (role == "key" and bool(pa.types.is_integer(kind)))
-
-
-def _is_caption(kind: pa.DataType) -> bool:
-    """Return whether a type is text, bytes, or a list or struct with such in it."""
-    if is_list(kind):
-        return _is_caption(kind.value_type)
-    if pa.types.is_struct(kind):
-        return any(_is_caption(kind.field(place).type) for place in range(kind.num_fields))
-    return is_text(kind) or is_bytes(kind)
 
 
 Cells = dict[str, Any] | SampleError

@@ -56,7 +56,7 @@ class VisualGenome(Annotated):
 
     def _listed(self) -> dict[str, tuple[str | None, tuple[int, int] | None]]:
         """Return (address, size) of each picture by id, as image_data.json has them."""
-        found = {}
+        found: dict[str, tuple[str | None, tuple[int, int] | None]] = {}
         for location in self._annotations:
             for _, value in json_entries(location) if location.name == IMAGES else ():
                 if isinstance(value, dict) and (key := _image_id(value)) is not None:

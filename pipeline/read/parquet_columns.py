@@ -1,0 +1,139 @@
+"""Which columns of a table of rows hold pictures, captions, keys and regions."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipeline.read.base import SourceError
+from pipeline.read.captions import caption_columns
+from pipeline.read.objects import COLUMN, holds_boxes
+from pipeline.read.parquet_files import find_name, is_bytes, is_list, is_numbers, is_text
+from pipeline.read.phrases import EXPRESSIONS, SPANS
+from pipeline.read.picture_cells import may_hold_pictures
+
+CANDIDATES = {
+    "image": ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "images", "picture", "photo"),
+    "key": ("key", "id", "image_id", "__key__"),
+    "url": ("url", "image_url"),
+    "license": ("license",),
+    "objects": (COLUMN, "bbox", "box"),
+    "status": ("status",),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The columns that hold what a sample is made of; None where the file has no such column."""
+
+    image: str
+    captions: tuple[str, ...]
+    key: str | None
+    url: str | None
+    license: str | None
+    objects: str | None
+    """Regions, as `pipeline.read.objects` reads them, or boxes alone."""
+    expressions: str | None = None
+    """What a box alone is of, as `pipeline.read.phrases` reads it."""
+    spans: tuple[str, ...] = ()
+    """Spans of the caption with boxes in shares, as `pipeline.read.phrases` reads them."""
+    status: str | None
+    """What the program that made the file says of each row: img2dataset writes "success", or why it has no image."""
+
+    @property
+    def names(self) -> list[str]:
+        """The columns to read, each once."""
+        found = (self.image, *self.captions, self.key, self.url, self.license, self.objects, self.status)
+        found = (*found, self.expressions, *self.spans)
+        return list(dict.fromkeys(name for name in found if name is not None))
+
+
+def find_columns(
+    schema: pa.Schema, options: Mapping[str, str], where: str, *, pictured: Collection[str] = ()
+) -> Columns:
+    """Return the columns of a file: those `options` name, else those with a usual name and a usable type.
+
+    `pictured` are columns of text whose values are pictures or paths. Raises SourceError, naming the columns there are,
+    for an option's column that is not there or cannot be used, where no column holds images, and where a column that
+    is needed is there twice.
+    """
+    image, key, url, license_, objects, status = (
+        _column(schema, role, options, where, pictured) for role in CANDIDATES
+    )
+    if image is None:
+        raise SourceError(
+            f"{where}: no column of image bytes among {_described(schema)}; name one as in ?image=COLUMN "
+            "(a table of addresses must be downloaded first, with img2dataset for instance)"
+        )
+    usable = [field.name for field in schema if _is_caption(field.type) and field.name != image]
+    if "caption" in options:
+        if options["caption"] not in usable:
+            raise _unusable(schema, "caption", options, where)
+        usable = [options["caption"]]
+    expressions = _expressions(schema, objects)
+    captions = tuple(usable)
+    if "caption" not in options:
+        captions = caption_columns(name for name in usable if name != expressions)
+    spans = tuple(name for name in SPANS if name in schema.names)
+    columns = Columns(
+        image=image,
+        captions=captions,
+        key=key,
+        url=url,
+        license=license_,
+        objects=objects,
+        status=status,
+        expressions=expressions,
+        spans=() if objects else spans,
+    )
+    twice = [name for name in columns.names if schema.names.count(name) > 1]
+    if twice:
+        raise SourceError(f"{where}: has {schema.names.count(twice[0])} columns {twice[0]!r}; write it with one")
+    return columns
+
+
+def _expressions(schema: pa.Schema, objects: str | None) -> str | None:
+    """Return the column that says what a box is of, where the column `objects` holds boxes alone."""
+    if not any(field.name == objects and is_numbers(field.type) for field in schema):
+        return None
+    return find_name([field.name for field in schema if _is_caption(field.type)], EXPRESSIONS)
+
+
+def _column(
+    schema: pa.Schema, role: str, options: Mapping[str, str], where: str, pictured: Collection[str]
+) -> str | None:
+    usable = [field.name for field in schema if _is_usable(role, field.type)]
+    usable += pictured if role == "image" else ()
+    if role not in options:
+        return find_name(usable, CANDIDATES[role])
+    if options[role] not in usable:
+        raise _unusable(schema, role, options, where)
+    return options[role]
+
+
+def _unusable(schema: pa.Schema, role: str, options: Mapping[str, str], where: str) -> SourceError:
+    return SourceError(f"{where}: ?{role}={options[role]} names no usable column among {_described(schema)}")
+
+
+def _described(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} ({field.type})" for field in schema)
+
+
+def _is_usable(role: str, kind: pa.DataType) -> bool:
+    if role == "image":
+        return may_hold_pictures(kind)
+    if role == "objects":
+        inner = kind.value_type if is_list(kind) else kind
+        return is_numbers(kind) or (
+            pa.types.is_struct(inner) and holds_boxes([inner.field(place).name for place in range(inner.num_fields)])
+        )
+    return is_text(kind) or (role == "key" and bool(pa.types.is_integer(kind)))
+
+
+def _is_caption(kind: pa.DataType) -> bool:
+    """Return whether a type is text, bytes, or a list or struct with such in it."""
+    if is_list(kind):
+        return _is_caption(kind.value_type)
+    if pa.types.is_struct(kind):
+        return any(_is_caption(kind.field(place).type) for place in range(kind.num_fields))
+    return is_text(kind) or is_bytes(kind)
