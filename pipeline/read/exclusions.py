@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.read import open_source
+from pipeline.read.annotated import Annotated
 from pipeline.read.base import Source
 from pipeline.read.coco import Coco
 from pipeline.read.decode import DecodeSettings
+from pipeline.read.folder import OBJECTS_OF, ImageFolder
 from pipeline.read.keys import as_key, input_prefixes, with_prefix
 from pipeline.read.parquet import Parquet
 from pipeline.read.spec import canonical
@@ -114,20 +116,16 @@ def _check(lists: Sequence[FilterList], inputs: Sequence[str], *, proposer: str)
     """Raise DatasetError where it can be told before any work that a row of the lists names nothing in the inputs.
 
     It can where all inputs are shards of ours: their tables name every image and region. Of other inputs keys are known
-    once they are read; regions have ids in no folder or Parquet input. Raises SourceError for unusable inputs.
+    once they are read; regions have ids in all inputs that give any. Raises SourceError for unusable inputs.
     """
     sources = [open_source(spec) for spec in inputs]
     tables = _named_rows(inputs, sources)
     if tables is None:
         named = sum(filter_list.dropped["region_id"].drop_null().length() for filter_list in lists)
-        if (
-            named
-            and proposer == GIVEN
-            and not any(isinstance(source, WebDataset | Coco | Yolo | Voc | Parquet) for source in sources)
-        ):
+        if named and proposer == GIVEN and not any(map(_gives_ids, sources)):
             raise DatasetError(
                 f"--filter: the lists name {named} regions, but no INPUT gives its regions ids: shards of "
-                "`fineclip annotate`, other tars with records, COCO, YOLO and VOC do. Take these rows out, or give such"
+                "`fineclip annotate`, other tars with records and annotations do. Take these rows out, or give such"
             )
         return
     try:
@@ -136,6 +134,13 @@ def _check(lists: Sequence[FilterList], inputs: Sequence[str], *, proposer: str)
         prefixes = [f"{prefix}-" for prefix in input_prefixes([canonical(spec) for spec in inputs]) if prefix]
         hint = f" Keys begin with their INPUT's prefix, as in OUTPUT: {', '.join(prefixes)}." if prefixes else ""
         raise DatasetError(f"--filter {error}{hint}") from error
+
+
+def _gives_ids(source: Source) -> bool:
+    """Return whether regions of a source may have ids; a folder's have, where a table gives them."""
+    if isinstance(source, ImageFolder):
+        return any(boxes.startswith(OBJECTS_OF) for boxes in source.describe().boxes)
+    return isinstance(source, WebDataset | Coco | Yolo | Voc | Annotated | Parquet)
 
 
 def _named_rows(inputs: Sequence[str], sources: Sequence[Source]) -> Iterator[pa.Table] | None:

@@ -33,6 +33,8 @@ from pipeline.sample import GivenRegion, SourceItem
 from schemas.reasons import Reason
 from schemas.text import counted
 
+OBJECTS_OF = "`objects` of"
+"""How the boxes of a table are described: each has an id."""
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
 
@@ -109,7 +111,7 @@ class ImageFolder:
         stems = set(map(without_extension, images))
         records = [uri for stem, uri in _records(read).items() if stem in stems]
         boxes = [f"`regions` of {len(records):,} .json files beside the images"] if self._gives_boxes(records) else []
-        boxes += [f"`objects` of {' and '.join(tables.read)}"] if tables.regions else []
+        boxes += [f"{OBJECTS_OF} {' and '.join(tables.read)}"] if tables.regions else []
         recognised = recognise(self._location, {file.uri for file in listed}) if self._location.is_folder else ()
         rest = (file.uri for file in listed if file.uri not in read and self._location.url(file.uri) not in read)
         return Description(

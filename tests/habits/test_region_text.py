@@ -209,6 +209,28 @@ def test_captions_and_boxes_come_out_as_they_were_given(tmp_path, name):
     assert run("doctor", tmp_path / "out").code == 0
 
 
+@NAMES
+def test_a_filter_list_takes_a_region_away_by_its_id(tmp_path, name):
+    files, spec, captions = FORMATS[name]
+    source = spec.format(write_files(tmp_path / "in", files))
+    (seven,) = (item for item in read_all(source) if item.given)
+    gone = {"key": seven.key, "region_id": seven.given[-1].id, "keep": False}
+    (tmp_path / "list.jsonl").write_text(json.dumps(gone) + "\n")
+    annotate(source, tmp_path / "out", "--filter", tmp_path / "list.jsonl", flags=GIVEN)
+    rows = [row for row in read_rows(tmp_path / "out") if row["region_id"]]
+    assert [row["source_id"] for row in rows if row["reason"] == "excluded"] == [seven.given[-1].id]
+    assert len(rows) == len(captions)
+
+
+def test_a_filter_list_takes_an_object_of_an_imagefolder_away(tmp_path):
+    row = {"file_name": "7.jpg", "objects": {"bbox": [[10, 20, 30, 40], [1, 2, 30, 40]], "id": [5, 6]}}
+    folder = write_files(tmp_path / "in", {"7.jpg": A, "metadata.jsonl": lines(row)})
+    (tmp_path / "list.jsonl").write_text('{"key": "7", "region_id": "6", "keep": false}\n')
+    annotate(folder, tmp_path / "out", "--filter", tmp_path / "list.jsonl")
+    found = {row["source_id"]: row["reason"] for row in read_rows(tmp_path / "out") if row["region_id"]}
+    assert found == {"5": None, "6": "excluded"}
+
+
 def read_lines(folder: Path, *values: Any, options: str = "", size: tuple[int, int] = (96, 64)) -> list[SourceItem]:
     write_files(folder, {"7.jpg": jpeg(1, *size), "x.jsonl": lines(*values)})
     return read_all(f"grounding:{folder}/x.jsonl{options}")
