@@ -1,17 +1,19 @@
 """Export: time and memory of each format, each in a process of its own.
 
-    python -m benchmarks.export [--regions 1000000] [--runs 1] [--folder .]
+    python -m benchmarks.export [--regions 1000000] [--runs 1] [--folder .] [--formats hf,crops]
 
 The data set has 4 regions of 8 pixels or more in each image of about 4 KB (random, 64 to 96 pixels; 300 different ones,
 reused under other keys), 1000 images a shard. Memory is the peak of the process's resident set; the second size, a
-tenth, tells what grows with the data. Images of real sizes cost what reading and writing their bytes costs, and `crops`
-decodes them.
+tenth, tells what grows with the data. CPU seconds, user and system, are the command's own, which other work on the
+machine hardly changes. A line is printed after each export: what was measured is there if the run is ended early.
+Images of real sizes cost what reading and writing their bytes costs, and `crops` decodes them.
 """
 
 import argparse
 import subprocess
 import sys
 import tempfile
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -32,8 +34,10 @@ from schemas.tables import RegionRow
 _PER_SHARD = 1000
 _PER_IMAGE = 4
 _NUM_DISTINCT = 300
-_EXPORT = "import resource, sys, fineclip; code = fineclip.main(sys.argv[1:]); " + (
-    "sys.stderr.write(f'{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}'); sys.exit(code)"
+_EXPORT = (
+    "import resource, sys, fineclip; code = fineclip.main(sys.argv[1:]); "
+    "used = resource.getrusage(resource.RUSAGE_SELF); "
+    "sys.stderr.write(f'{used.ru_maxrss} {used.ru_utime + used.ru_stime}'); sys.exit(code)"
 )
 
 
@@ -116,34 +120,42 @@ def main() -> None:
     parser.add_argument("--regions", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path(), help="where to write: its disk is measured")
+    parser.add_argument("--formats", default=",".join(FORMATS), help="which, with commas")
     arguments = parser.parse_args()
-    rows, memory = [], {}
+    rows, memory, cpu = [], {}, {}
     with tempfile.TemporaryDirectory(prefix="fineclip-bench-", dir=arguments.folder) as folder:
         for num_regions in (arguments.regions // 10, arguments.regions):
             data = Path(folder) / f"data-{num_regions}"
             make_data(data, num_regions)
-            ways = {to: _Way(data, to) for to in FORMATS}
+            ways = {to: _Way(data, to, num_regions) for to in arguments.formats.split(",")}
             seconds = measure({to: way.run for to, way in ways.items()}, arguments.runs)
             for to, way in ways.items():
                 name = f"{to}, {num_regions:,} regions"
                 rows.append(Row(name=name, seconds=seconds[to], items=num_regions))
                 memory[name] = f"{max(way.peaks_mib):.0f} MiB"
-    report("Export: regions per second", rows, {"peak memory": memory})
+                cpu[name] = f"{min(way.cpu_s):.1f} s"
+    report("Export: regions per second", rows, {"peak memory": memory, "CPU time": cpu})
 
 
 class _Way:
     """One format: exports to a new folder each time, which is removed after."""
 
-    def __init__(self, data: Path, to: str) -> None:
+    def __init__(self, data: Path, to: str, num_regions: int) -> None:
         self.peaks_mib: list[float] = []
-        self._data, self._to = data, to
+        self.cpu_s: list[float] = []
+        self._data, self._to, self._num_regions = data, to, num_regions
 
     def run(self) -> None:
-        """Export, and note the peak of the process."""
+        """Export, and note the peak and the CPU time of the process."""
+        started = time.perf_counter()
         with tempfile.TemporaryDirectory(dir=self._data.parent) as out:
             command = ["export", str(self._data), f"{out}/out", "--to", self._to]
             done = subprocess.run([sys.executable, "-c", _EXPORT, *command], capture_output=True, text=True, check=True)
-            self.peaks_mib.append(int(done.stderr.split()[-1]) / 2**10)
+            peak, seconds = done.stderr.split()[-2:]
+            self.peaks_mib.append(int(peak) / 2**10)
+            self.cpu_s.append(float(seconds))
+        told = f"{time.perf_counter() - started:.1f} s, {self.cpu_s[-1]:.1f} s of CPU, {self.peaks_mib[-1]:.0f} MiB"
+        print(f"{self._to}, {self._num_regions:,} regions: {told}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
