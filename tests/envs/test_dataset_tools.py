@@ -178,6 +178,6 @@ def test_fiftyone_imports_the_export_and_what_it_exports_is_read(fiftyone: Path,
     annotate(f"coco:{tmp_path}/in/x.json", tmp_path / "data", flags=FLAGS)
     assert run("export", tmp_path / "data", tmp_path / "out", "--to", "coco").code == 0
     check(asked(fiftyone, FIFTYONE, tmp_path))
-    for kind, spec in {"coco": "coco:{}", "yolo": "yolo:{}", "voc": "voc:{}"}.items():
+    for kind, spec in {"coco": "coco:{}", "yolo": "yolo:{}", "voc": "voc:{}?origin=0"}.items():
         annotate(spec.format(tmp_path / "fo" / kind), tmp_path / f"again-{kind}", flags=FLAGS)
         check(keyed(tmp_path / f"again-{kind}"))
