@@ -1,17 +1,21 @@
 """A training step: one shared trunk pass against separate dense, global and crop passes.
 
     python -m benchmarks.train_step [--device cpu|cuda] [--model EVA02-B-16] [--images 2] [--regions 4.2 8.2] [--runs 5]
+                                    [--no-compiled]
 
 All rows but one compute the paper's loss of the same batch: forward, backward, no optimizer. `separate` encodes images
 twice (dense, global) and the valid crops; `padded official` does so as the official code arranges it on one device: the
-text tower runs again over every caption, and the region loss holds zero rows up to 20 regions per image. Memory is the
-peak on a GPU, and on a CPU what the graph keeps for its backward pass.
+text tower runs again over every caption, and the region loss holds zero rows up to 20 regions per image. `compiled` is
+the shared pass with each block but the last compiled, as `fineclip train --compile` does it: of a copy of it, and
+after a step that compiles (it needs a C++ compiler, for CUDA too). Memory is the peak on a GPU, and on a CPU what the
+graph keeps for its backward pass.
 """
 
 import argparse
 import copy
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -184,6 +188,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="pixels of a side, of images and crops")
     parser.add_argument("--regions", type=float, nargs="+", default=[4.2, 8.2], help="regions per image")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True, help="a compiled row")
     options = parser.parse_args()
     device = torch.device(options.device)
     model = load_model(ModelSettings(model=options.model, image_size=options.size, crop_size=options.size))
@@ -200,17 +205,28 @@ def main() -> None:
 
 
 def _compare(ways: _Ways, regions: float, options: argparse.Namespace, device: torch.device) -> None:
-    student = ways.student
     with torch.no_grad():
-        difference = abs(float(ways.shared()) - float(ways.separate()))
+        separate = float(ways.separate())
+        differences = {"shared trunk": abs(float(ways.shared()) - separate)}
     named = {
-        "shared trunk": ways.shared,
-        "shared trunk, detached teacher": ways.detached,
-        "separate passes": ways.separate,
-        "padded official": ways.padded_official,
+        "shared trunk": (ways.shared, ways.student),
+        "shared trunk, detached teacher": (ways.detached, ways.student),
+        "separate passes": (ways.separate, ways.student),
+        "padded official": (ways.padded_official, ways.student),
     }
-    seconds = measure({name: lambda way=way: _step(way, student) for name, way in named.items()}, options.runs)
-    memory = {name: _memory_gib(way, student, device) for name, way in named.items()}
+    compile_s = None
+    if options.compiled:
+        compiled = replace(ways, student=Student(copy.deepcopy(ways.student.clip)))
+        compiled.student.backbone.compile_blocks()
+        named["shared trunk, compiled"] = (compiled.shared, compiled.student)
+        began = time.perf_counter()
+        _step(compiled.shared, compiled.student)
+        compile_s = round(time.perf_counter() - began, 1)
+        with torch.no_grad():
+            differences["compiled"] = abs(float(compiled.shared()) - separate)
+    steps = {name: lambda way=way, student=student: _step(way, student) for name, (way, student) in named.items()}
+    seconds = measure(steps, options.runs)
+    memory = {name: _memory_gib(way, student, device) for name, (way, student) in named.items()}
     goals = {"shared trunk": _TIME_GOAL, "shared trunk, detached teacher": _DETACHED_GOAL}
     against = seconds["separate passes"]
     rows = [
@@ -221,7 +237,8 @@ def _compare(ways: _Ways, regions: float, options: argparse.Namespace, device: t
         "regions per image": regions,
         "images": options.images,
         "model": options.model,
-        "difference of the losses": difference,
+        "difference of the losses from that of separate passes": differences,
+        "first compiled step s": compile_s,
         "memory GiB": {name: round(gib, 3) for name, gib in memory.items()},
         "memory ratio (goal 0.88)": round(memory["shared trunk"] / memory["separate passes"], 3),
     }

@@ -114,8 +114,13 @@ DETECTORS: dict[str, Callable[[], _Made]] = {
 
 def random_detector(folder: Path, architecture: str) -> None:
     """Write a detector and its processor: their boxes and scores differ from image to image."""
+    write_random(folder, DETECTORS[architecture])
+
+
+def write_random(folder: Path, make: Callable[[], _Made]) -> None:
+    """Write a model and its processor, the same at each call."""
     torch.manual_seed(0)
-    model, processor = DETECTORS[architecture]()
+    model, processor = make()
     spread_weights(model)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

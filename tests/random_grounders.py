@@ -4,10 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 
-from tests.random_detectors import spread_weights
+from tests.random_detectors import write_random
 
 NUM_QUERIES = 20
 _EDGES = {"shortest_edge": 96, "longest_edge": 160}
@@ -117,16 +116,15 @@ GROUNDERS: dict[str, Callable[[], _Made]] = {
 
 def random_grounder(folder: Path, architecture: str) -> None:
     """Write a detector that is asked by text, and its processor: boxes and scores differ by image and by text."""
-    torch.manual_seed(0)
-    model, processor = GROUNDERS[architecture]()
-    spread_weights(model)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    write_random(folder, GROUNDERS[architecture])
 
 
 def random_sam3(folder: Path) -> None:
     """Write a Segment Anything 3 of 56 pixels, and its processor."""
-    torch.manual_seed(0)
+    write_random(folder, _sam3)
+
+
+def _sam3() -> _Made:
     tokenizer = clip_tokenizer(32)
     layers = {"hidden_size": 32, "intermediate_size": 32, "num_layers": 1, "num_attention_heads": 2}
     backbone = {
@@ -150,9 +148,6 @@ def random_sam3(folder: Path) -> None:
         detr_decoder_config={**layers, "num_queries": NUM_QUERIES},
         mask_decoder_config={"hidden_size": 32, "num_attention_heads": 2},
     )
-    model = transformers.Sam3Model(config)
-    spread_weights(model)
-    model.save_pretrained(folder)
     size = {"height": 56, "width": 56}
     image_processor = transformers.Sam3ImageProcessor(size=size, mask_size={"height": 16, "width": 16})
-    transformers.Sam3Processor(image_processor, tokenizer).save_pretrained(folder)
+    return transformers.Sam3Model(config), transformers.Sam3Processor(image_processor, tokenizer)

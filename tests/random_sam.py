@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+
+from pipeline.propose import segment_anything
 
 WIDTH = 32
 _HF_NAMES = (
@@ -66,6 +69,14 @@ def build_tiny(checkpoint: None = None, *, side: int = 128) -> Any:
         pixel_mean=[123.675, 116.28, 103.53],
         pixel_std=[58.395, 57.12, 57.375],
     )
+
+
+def register_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `build_tiny` known to the package, and to us, beside ViT-B, L and H."""
+    import segment_anything as package
+
+    monkeypatch.setitem(package.sam_model_registry, "tiny", build_tiny)
+    monkeypatch.setitem(segment_anything._VARIANTS, WIDTH, "tiny")
 
 
 def write_in_authors_layout(folder: Path, path: Path) -> str:

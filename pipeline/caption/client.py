@@ -12,7 +12,7 @@ import ssl
 import weakref
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx2  # what the openai package itself sends with
@@ -23,6 +23,10 @@ from pipeline.caption.secrets import passwords, without_userinfo
 _NO_KEY = "none"
 """What a server that asks for no key is given, since the client insists on one."""
 _CONNECT_S = 10.0
+_KEPT_S = 3.0
+"""How long a connection without requests is kept: uvicorn, in which most such servers run, closes it after 5 s."""
+_PATH = "/chat/completions"
+_SENT_ON = (301, 302, 303, 307, 308)
 _SAID = ("message", "detail", "error", "msg", "reason", "title")
 """Where servers put their words, in the JSON of an error."""
 _NO_PROXIES = {"http://": None, "https://": None, "all://": None}
@@ -52,7 +56,8 @@ class Client:
         http = openai.DefaultHttpxClient(
             proxy=proxy,
             mounts=None if proxy else _NO_PROXIES,
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=concurrency),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=concurrency, keepalive_expiry=_KEPT_S),
+            follow_redirects=False,  # what is sent on by 301 or 302 arrives without its question
         )
         weakref.finalize(self, http.close)
         self.api = openai.OpenAI(
@@ -81,6 +86,10 @@ class Client:
             return f"--caption.model must be one of the server's: {', '.join(self._models[:10])}"
         if status in REMEDIES:
             return REMEDIES[status]
+        if isinstance(error, openai.APIStatusError) and status in _SENT_ON:
+            there = urljoin(str(error.request.url), error.response.headers.get("location", "")).partition("?")[0]
+            known = self.without_secrets(without_userinfo(there)).removesuffix("/").removesuffix(_PATH)
+            return f"it sends requests on to another address; give that as --caption.url: {known}"
         cause = _root(error)
         if isinstance(cause, socket.gaierror) and cause.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", 0)):
             return "check the host in " + ("the proxy's URL" if self._proxy else "--caption.url")

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -54,10 +55,25 @@ class Fleet:
             for client in clients
         ]
 
-    def start(self, start_s: float) -> None:
-        """Return when all servers have answered. Raises as `PatientServer.start` does."""
-        for member in self._members:
-            member.server.start(start_s)
+    def start(self, start_s: float, *, began: float | None = None) -> None:
+        """Return when all servers have answered, which are waited for at once, from `began` (monotonic seconds) on.
+
+        Raises as `PatientServer.start` does; the first that fails ends the waiting for the others.
+        """
+        began = time.monotonic() if began is None else began
+        failed = threading.Event()
+
+        def sleep(seconds: float) -> None:
+            if failed.wait(max(seconds, 0)):
+                raise CancelledError
+
+        with ThreadPoolExecutor(len(self._members), thread_name_prefix="caption server") as pool:
+            starting = [pool.submit(member.server.start, start_s, began, sleep) for member in self._members]
+            wait(starting, return_when=FIRST_EXCEPTION)
+            failed.set()
+        errors = [error for one in starting if (error := one.exception()) is not None]
+        for error in sorted(errors, key=lambda error: isinstance(error, CancelledError)):
+            raise error
 
     def ask(self, request: Callable[[Client], Answer], item: str, sleep: Sleep = time.sleep) -> Answer | Drop:
         """Return what a server answers, as `PatientServer.ask` does; ServerGoneError where the last one is gone."""

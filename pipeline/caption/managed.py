@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import random
 import re
 import shlex
 import shutil
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.caption import supervise
+from pipeline.caption.secrets import redacted, without_secrets
 from pipeline.errors import WorkError
 from pipeline.models.device import Device, gpu_id
 
@@ -35,17 +37,11 @@ _GRACE_S = 20.0
 _POLL_S = 0.2
 _NOT_PASSED_ON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 """Variables that would take a server of another environment into ours."""
-_SECRET = re.compile(r"(?i)(key|token(?!s|iz)|secret|passw)")
-_ASSIGNED = re.compile(r"(?i)^((?:--?)?[\w.-]*(?:key|token(?!s|iz)|secret|passw)[\w.-]*)=.+", re.DOTALL)
-_WITHIN = re.compile(
-    r"(?i)((?<![\w-])-[\w.-]*(?:key|token(?!s|iz)|secret|passw)[\w.-]*\s+"
-    r"|[\w.-]*(?:key|token(?!s|iz)|secret|passw)[\w.-]*[\"']?\s*[=:]\s*)"
-    r"(?:'[^']*'|\"[^\"]*\"|\S+)"
-)
-"""The same within a word that is a command of its own, such as that of `bash -c`, or holds settings."""
-_USERINFO = re.compile(r"(://)[^/\s@]+@")
-_LEAST_SECRET = 6
-"""Characters from which on a variable's value is taken for a secret wherever it stands."""
+_LEAST_PORT, _OUTGOING = 10_000, (32_768, 60_999)
+"""Ports below the first have their programs; the others are Linux's own range, where it does not tell."""
+_TAKEN = re.compile(r"(?i)EADDRINUSE|address (?:is )?already in use|address in use|port \S* ?(?:is )?already in use")
+_MOST_PORTS = 3
+"""Times that another program may be quicker to take the port."""
 _TAIL_BYTES, _TAIL_LINES = 4096, 6
 _SIGNALLED = 128
 """What a signal's number is added to, in an exit code."""
@@ -63,7 +59,7 @@ class ManagedServer:
         self.command = command
         self._environment = _environment(device)
         self._port = _free_port()
-        self.url = f"http://127.0.0.1:{self._port}/v1"
+        self._num_ports, self._is_awaited = 1, True
         self.log = _log_file(self._port)
         """What the server prints, over all its starts; kept."""
         program = words_of(command)[0]
@@ -82,6 +78,11 @@ class ManagedServer:
         threading.Thread(target=_watch, args=(weakref.ref(self),), name="caption server", daemon=True).start()
 
     @property
+    def url(self) -> str:
+        """The server's base URL, which stays once `wait_until_there` has returned."""
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    @property
     def pid(self) -> int:
         """The supervisor's process id; the server is its child."""
         assert self._running.process is not None
@@ -98,6 +99,7 @@ class ManagedServer:
                     f"{self._tail()}"
                 )
             time.sleep(_POLL_S)
+        self._is_awaited = False  # its address is known from now on
 
     def check(self) -> None:
         """Raise WorkError where the server ended twice without an answer in between: it will not do better."""
@@ -140,16 +142,26 @@ class ManagedServer:
         process = self._running.process
         if process is None or not self.end.alive or self._failure is not None or (code := process.poll()) is None:
             return
-        if not self._has_answered:
+        if not self._has_answered and not self._lost_its_port():
             self._failure = f"--caption.serve: the server {_ending(code)} before it answered; {self._tail()}"
             return
-        self._has_answered = False
-        self._num_restarts += 1
-        _log.warning("the caption server %s; it is started again (its log: %s)", _ending(code), self.log)
+        if self._has_answered:
+            self._has_answered = False
+            self._num_restarts += 1
+            _log.warning("the caption server %s; it is started again (its log: %s)", _ending(code), self.log)
         try:
             self._start()
         except OSError as error:  # of this thread nobody would hear
             self._failure = f"--caption.serve: the server {_ending(code)}, and cannot be started again: {error}"
+
+    def _lost_its_port(self) -> bool:
+        """Return whether another program was quicker to take the port, and choose another one then."""
+        if not self._is_awaited or self._num_ports == _MOST_PORTS or not _TAKEN.search(self._tail()):
+            return False
+        self._num_ports += 1
+        self._port = _free_port()
+        _log.warning("another program took the caption server's port; it is started on port %d", self._port)
+        return True
 
     def _tail(self) -> str:
         """Return the end of the server's log, as a part of a message."""
@@ -212,27 +224,6 @@ def words_of(command: str) -> list[str]:
     return [str(Path(words[0]).expanduser()), *words[1:]]
 
 
-def redacted(words: Sequence[str]) -> str:
-    """Return a command as people may see it: `***` for what follows a name such as --api-key, and for passwords."""
-    shown = [
-        "***" if before.startswith("-") and "=" not in before and _SECRET.search(before) else word
-        for before, word in zip(["", *words], words, strict=False)
-    ]
-    return without_secrets(
-        shlex.join(
-            _WITHIN.sub(r"\1***", word) if len(word.split()) > 1 else _ASSIGNED.sub(r"\1=***", word) for word in shown
-        )
-    )
-
-
-def without_secrets(text: str) -> str:
-    """Return the text with `***` for the values of environment variables that are named like secrets."""
-    secrets = {value for name, value in os.environ.items() if _SECRET.search(name) and len(value) >= _LEAST_SECRET}
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return _USERINFO.sub(r"\1***@", text)
-
-
 def _environment(device: Device) -> dict[str, str]:
     """Return ours, without what would mix our packages into the server's, and with one GPU where there are any."""
     environment = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON}
@@ -243,6 +234,19 @@ def _environment(device: Device) -> dict[str, str]:
 
 
 def _free_port() -> int:
+    """Return a port that nobody has.
+
+    It is outside of those that the system gives to outgoing connections: one of them would take it while the server
+    loads, or, sent to the port itself to see whether it is there, would meet itself.
+    """
+    first, last = _OUTGOING
+    with contextlib.suppress(OSError, ValueError):
+        first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    ports = [port for port in range(_LEAST_PORT, 65536) if not first <= port <= last]
+    for port in random.SystemRandom().sample(ports, len(ports)):
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            return port
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])

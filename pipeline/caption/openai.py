@@ -15,6 +15,7 @@ import io
 import math
 import re
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,9 +25,11 @@ import numpy as np
 
 from pipeline.backends import check_ranges, require
 from pipeline.caption.base import CaptionerBase, Watched
-from pipeline.caption.managed import ManagedServer, redacted, words_of
+from pipeline.caption.completion import cut_of, first_choice, text_of
+from pipeline.caption.managed import words_of
 from pipeline.caption.pixels import scaled
 from pipeline.caption.secrets import api_key, without_userinfo
+from pipeline.caption.whose import Ours, Theirs
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import OPENAI_CLIENT, Licensed, model_license
 from pipeline.sample import Caption, Crop, Drop, Pixels
@@ -39,10 +42,7 @@ if TYPE_CHECKING:
 
     from pipeline.caption.client import Client
 
-_ENDED = ("stop", "eos", "end", "complete", "finish")
-"""How the reasons begin that servers give where the model has ended its answer; anything else has cut it."""
 _URL = "http://127.0.0.1:23333/v1"
-_START_S, _MANAGED_START_S = 10.0, 1800.0
 _NOT_OUTPUT = (
     "url",
     "serve",
@@ -139,6 +139,9 @@ class OpenaiConfig(Watched):
         for url in self.urls:
             if not url.startswith(("http://", "https://")):
                 raise ValueError(f"--caption.url {without_userinfo(url)!r}: must start with http:// or https://")
+            if "?" in url or "#" in url:
+                shown = re.sub("=[^&]*", "=***", without_userinfo(url))
+                raise ValueError(f"--caption.url {shown!r}: must end in the path, such as /v1, without a query")
         if self.api_key_env is not None and not self.api_key_env.isidentifier():
             raise ValueError("--caption.api-key-env takes the name of an environment variable, not the key itself")
 
@@ -186,14 +189,11 @@ class Openai(CaptionerBase):
         self.prompt = config.prompt
         key = api_key(config.api_key_env)
         timeout_s, width = config.request_timeout_s, config.concurrency
-        self._managed = None if config.serve is None else ManagedServer(config.serve, device=device)
-        start_s = config.start_s
-        if start_s is None:
-            start_s = _START_S if self._managed is None else _MANAGED_START_S
-        if self._managed is not None:
-            self._managed.wait_until_there(start_s)
-        urls = config.urls if self._managed is None else [self._managed.url]
-        clients = [Client(url, key=key, timeout_s=timeout_s, concurrency=width) for url in urls]
+        began = time.monotonic()
+        self._whose = Theirs(config.urls) if config.serve is None else Ours(config.serve, device=device)
+        start_s = self._whose.start_s if config.start_s is None else config.start_s
+        self._whose.wait_until_there(start_s)
+        clients = [Client(url, key=key, timeout_s=timeout_s, concurrency=width) for url in self._whose.urls]
         self._limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
         self._pool = ThreadPoolExecutor(width, thread_name_prefix="caption")
         self._abandoned = threading.Event()
@@ -202,11 +202,11 @@ class Openai(CaptionerBase):
             clients,
             lambda client: self._choice(client, test, config.prompt),
             tries=config.tries,
-            patience_s=config.patience_s if self._managed is None else max(config.patience_s, start_s),
+            patience_s=self._whose.patience_s(config.patience_s, start_s),
             per_minute=config.max_requests_per_minute,
         )
-        self._servers.start(start_s)
-        self._server_version = None if self._managed is None else self._managed.version()
+        self._servers.start(start_s, began=began)
+        self._whose.started()
 
     def caption(self, crops: Sequence[Crop], prompts: Sequence[str | None]) -> list[Caption | Drop]:
         """Return the caption of each crop, or why it has none, in order. Raises WorkError where the server is gone."""
@@ -244,18 +244,13 @@ class Openai(CaptionerBase):
         if isinstance(answer, Drop):
             return answer
         client, choice = answer
-        message, text = choice.message, choice.message.content or ""
+        message, text = choice.message, text_of(choice.message)
         if message.refusal:
             return _drop(f"the model refuses: {client.without_secrets(message.refusal)[:400]}")
         if client.without_secrets(text) != text:
             return _drop("the answer repeats the key or password that the server is asked with")
-        thoughts = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
-        if thoughts and not text:
-            text = f"<think>{thoughts}</think>"
-        reason = str(choice.finish_reason or "stop")
-        cut = None if reason.lower().startswith(_ENDED) else f"the server ended it with finish_reason {reason!r}"
         logs = [token.logprob for token in (choice.logprobs and choice.logprobs.content) or ()]
-        return Caption(text=text, score=math.exp(sum(logs) / len(logs)) if logs else None, unfinished=cut)
+        return Caption(text=text, score=math.exp(sum(logs) / len(logs)) if logs else None, unfinished=cut_of(choice))
 
     def _data_url(self, pixels: Pixels) -> str:
         """Return a crop as it is sent."""
@@ -270,8 +265,7 @@ class Openai(CaptionerBase):
         """
         import openai
 
-        if self._managed is not None:
-            self._managed.check()
+        self._whose.check()
         try:
             return self._sent(client, image_url, prompt, self._limit_name)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
@@ -299,13 +293,12 @@ class Openai(CaptionerBase):
             logprobs=config.logprobs or openai.omit,
             extra_body={limit: config.max_new_tokens},
         )
-        if self._managed is not None:
-            self._managed.answered()
-        return _first_choice(answer)
+        self._whose.answered()
+        return first_choice(answer)
 
     def new_restarts(self) -> int:
         """Return how many times the managed server was started again since this was last asked."""
-        return 0 if self._managed is None else self._managed.new_restarts()
+        return self._whose.new_restarts()
 
     @staticmethod
     def weights(config: OpenaiConfig) -> dict[str, Any]:
@@ -331,10 +324,7 @@ class Openai(CaptionerBase):
         said = super().provenance()
         promise = "server: same rows, texts as the server gave"
         said |= {"weights": {"model": self.config.model}, "promise": promise}
-        if self._managed is not None:
-            command = redacted(words_of(self._managed.command))
-            said["server"] = {"command": command, "version": self._server_version}
-        return said
+        return said | self._whose.provenance()
 
 
 def data_url(pixels: Pixels, image_format: Literal["jpeg", "png"], *, quality: int) -> str:
@@ -349,28 +339,3 @@ def data_url(pixels: Pixels, image_format: Literal["jpeg", "png"], *, quality: i
 
 def _drop(message: str) -> Drop:
     return Drop(reason=Reason.MODEL_ERROR, stage=Stage.CAPTION, message=message)
-
-
-def _first_choice(answer: "LegacyAPIResponse[ChatCompletion]") -> "Choice":
-    """Return the first choice in an answer of status 200.
-
-    Raises openai's APIResponseValidationError where it has none: gateways report the errors of those behind them so,
-    filters of content leave nothing, and a body can be cut off.
-    """
-    import openai
-    from openai.types.chat import ChatCompletionMessage
-
-    try:
-        completion = answer.parse()
-    except ValueError:  # no JSON
-        completion = None
-    choices = getattr(completion, "choices", None)
-    choice: Choice | None = choices[0] if isinstance(choices, list) and choices else None
-    message = getattr(choice, "message", None)
-    if choice is None or not isinstance(message, ChatCompletionMessage) or not isinstance(message.content, str | None):
-        raise openai.APIResponseValidationError(
-            answer.http_response,
-            getattr(completion, "error", None),  # its message, where there is one, is what users are told
-            message=f"something else than a chat completion: {answer.http_response.text or 'an empty body'}",
-        )
-    return choice

@@ -83,20 +83,19 @@ class PatientServer:
         self._probing = threading.Lock()
         self._answered_at = self._outage_ended_at = self._gave_up_at = float("-inf")
 
-    def start(self, start_s: float) -> None:
+    def start(self, start_s: float, began: float, sleep: Sleep = time.sleep) -> None:
         """Return when the server answers the probe.
 
-        Raises WorkError where it refuses it, and ServerGoneError where it does not answer within `start_s`, or is too
-        busy for `patience_s`.
+        Raises WorkError where it refuses it, and ServerGoneError where it does not answer within `start_s` of `began`
+        (monotonic seconds), or is too busy for `patience_s`. `sleep` is called for each wait, as `ask` calls it.
         """
-        began = time.monotonic()
         has_said_hello = False
         for attempt in itertools.count(1):
             try:
                 if not has_said_hello:
-                    self._client.hello(max(start_s, 0.1))
+                    self._client.hello(max(began + start_s - time.monotonic(), 0.1))
                 has_said_hello = True
-                self._limit.wait()
+                self._limit.wait(sleep)
                 self._probe(self._client)
                 self._answered_at = time.monotonic()
                 return
@@ -113,7 +112,7 @@ class PatientServer:
                         f"{self._client.name} gave no answer to a test image within {limit_s:g} s "
                         f"(--caption.{flag}): {words}"
                     ) from None
-                time.sleep(wait_s)
+                sleep(wait_s)
 
     def ask(
         self,

@@ -1,11 +1,24 @@
-"""Keys and passwords that a server is asked with: where they come from, and what a URL is without them."""
+"""Keys and passwords that a server is asked or started with: where they come from, and what is shown without them."""
 
 import base64
 import os
 import re
+import shlex
+from collections.abc import Sequence
 from urllib.parse import unquote
 
 _USERINFO = re.compile(r"(?:(?<=://)|^)([^/]*)@")
+_SECRET = re.compile(r"(?i)(key|token(?!s|iz)|secret|passw)")
+_ASSIGNED = re.compile(r"(?i)^((?:--?)?[\w.-]*(?:key|token(?!s|iz)|secret|passw)[\w.-]*)=.+", re.DOTALL)
+_WITHIN = re.compile(
+    r"(?i)((?<![\w-])-[\w.-]*(?:key|token(?!s|iz)|secret|passw)[\w.-]*\s+"
+    r"|[\w.-]*(?:key|token(?!s|iz)|secret|passw)[\w.-]*[\"']?\s*[=:]\s*)"
+    r"(?:'[^']*'|\"[^\"]*\"|\S+)"
+)
+"""The same within a word that is a command of its own, such as that of `bash -c`, or holds settings."""
+_USERINFO_WITHIN = re.compile(r"(://)[^/\s@]+@")
+_LEAST_SECRET = 6
+"""Characters from which on a variable's value is taken for a secret wherever it stands."""
 
 
 def api_key(variable: str | None) -> str | None:
@@ -41,3 +54,24 @@ def passwords(url: str) -> list[str]:
 def without_userinfo(url: str) -> str:
     """Return the URL as people may see it: without user name and password."""
     return _USERINFO.sub("", url)
+
+
+def redacted(words: Sequence[str]) -> str:
+    """Return a command as people may see it: `***` for what follows a name such as --api-key, and for passwords."""
+    shown = [
+        "***" if before.startswith("-") and "=" not in before and _SECRET.search(before) else word
+        for before, word in zip(["", *words], words, strict=False)
+    ]
+    return without_secrets(
+        shlex.join(
+            _WITHIN.sub(r"\1***", word) if len(word.split()) > 1 else _ASSIGNED.sub(r"\1=***", word) for word in shown
+        )
+    )
+
+
+def without_secrets(text: str) -> str:
+    """Return the text with `***` for the values of environment variables that are named like secrets."""
+    secrets = {value for name, value in os.environ.items() if _SECRET.search(name) and len(value) >= _LEAST_SECRET}
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return _USERINFO_WITHIN.sub(r"\1***@", text)

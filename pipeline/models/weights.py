@@ -81,6 +81,11 @@ def find_model(name: str, *, mini: str | None, flag: str, revision: str | None =
         return ModelFiles(path=path, name="mini", revision=None, sha256=sha256_of(path))
     if origin == "path":
         path = Path(name).resolve()
+        if path.is_dir() and not _has_weights(path):
+            raise WeightsNotFoundError(
+                f"{flag} {name}: the folder has no weights ({', '.join(_WEIGHTS)}), or not all that its index names; "
+                "give one that save_pretrained or `hf download ID --local-dir FOLDER` has written"
+            )
         return ModelFiles(path=path, name=name_of_path(Path(name)), revision=None, sha256=sha256_of(path))
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise WeightsNotFoundError(f"{flag} {name}: there is no such file or folder; give a local path or a hub id")

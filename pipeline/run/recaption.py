@@ -7,6 +7,8 @@ from typing import cast
 
 import pyarrow.compute as pc
 
+from pipeline.backends import SettingError
+from pipeline.caption import captioner_class
 from pipeline.caption.step import CaptionStep
 from pipeline.caption.view import check_masks
 from pipeline.errors import WorkError
@@ -111,7 +113,8 @@ def recaption(
     """Caption the regions of the data set at `data` anew, as the overlay called `overlay`, or go on with it.
 
     `watch` is called from this thread while the job runs. Raises DatasetError where there is no data set, PlanError
-    where the overlay is of another configuration, SettingError for a view that wants masks where there are none,
+    where the overlay is of another configuration, SettingError for a view that wants masks, or a
+    captioner that wants labels, where there are none,
     OverlayNameError, LicenseError for a captioner that `permissive_only` refuses, EngineError for unusable options of
     the engine, StorageError, and BalanceError.
     """
@@ -122,7 +125,14 @@ def recaption(
     with storage_errors(storage.url):
         markers = find_shards(folder, folder.sizes())
         if configuration.view.view == "alpha":
-            check_masks(configuration.view, given=_has_masks(Dataset(folder, markers=markers)))
+            check_masks(configuration.view, given=_has(Dataset(folder, markers=markers), "mask_rle"))
+        needs_labels = getattr(captioner_class(configuration.captioner), "needs_labels", False)
+        if needs_labels and not _has(Dataset(folder, markers=markers), "label"):
+            raise SettingError(
+                f"--captioner {configuration.captioner} says the label of a region, and no region of {storage.url} has "
+                "one; take another captioner, or make the data set with a proposer that gives labels, such as detr or "
+                "grounding"
+            )
     with at_work(storage):
         plan = plan_overlay(storage, overlay, markers, tool=TOOL, configuration=configuration.as_json())
         settings = RecaptionSettings(plan=plan, configuration=configuration, run=run, run_id=new_run_id())
@@ -152,14 +162,16 @@ def recaption(
         )
 
 
-def _has_masks(data: Dataset) -> bool:
-    """Return whether a region of the first shard that has regions comes with a mask; True where none has regions."""
+def _has(data: Dataset, column: str) -> bool:
+    """Return whether any region comes with a value in the column; True where there are no regions at all."""
+    num_regions = 0
     for shard in data.shards:
-        column = data.regions(["status", "region_id", "mask_rle"], [shard])
-        found = column.filter((pc.field("status") == "ok") & pc.field("region_id").is_valid())["mask_rle"]
-        if len(found):
-            return bool(found.null_count < len(found))
-    return True
+        rows = data.regions(["status", "region_id", column], [shard])
+        found = rows.filter((pc.field("status") == "ok") & pc.field("region_id").is_valid())[column]
+        if found.null_count < len(found):
+            return True
+        num_regions += len(found)
+    return num_regions == 0
 
 
 class _RecaptionJob(Job):

@@ -1,5 +1,6 @@
 """A caption server that is gone in the middle of a job: the job waits, or starts its own again, and nothing is lost."""
 
+import os
 import sys
 import threading
 import time
@@ -16,6 +17,8 @@ from tests.random_captioners import random_qwen2_vl
 pytestmark = pytest.mark.faults
 
 _GONE_S = 20.0
+_SCENES = int(os.environ.get("FINECLIP_SERVER_SCENES", "60"))
+"""What a server of the job's own is killed three times in."""
 _ROOT = Path(__file__).parents[2]
 
 
@@ -50,7 +53,10 @@ def test_a_server_gone_for_longer_than_one_waits_ends_the_job_which_goes_on_late
 
 
 @pytest.mark.parametrize("kind", ["fake", "transformers"])
-def test_a_server_of_its_own_that_is_killed_three_times_loses_nothing(kind: str, tmp_path: Path) -> None:
+def test_a_server_of_its_own_that_is_killed_three_times_loses_nothing(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "PATIENCE_S", jobs.PATIENCE_S + _SCENES)
     if kind == "transformers":
         pytest.importorskip("fastapi", reason="NOT TESTED: a managed `transformers serve`, which needs fastapi")
         random_qwen2_vl(tmp_path / "model")
@@ -60,10 +66,10 @@ def test_a_server_of_its_own_that_is_killed_three_times_loses_nothing(kind: str,
         serve, model = f"env PYTHONPATH={_ROOT} {sys.executable} -m tests.caption_server {{port}} 0.02", MODEL
     backends = ("--proposer", "manual", "--captioner", "openai", "--caption.serve", serve, "--caption.model", model)
     answers = ("--caption.max-new-tokens", "6", "--caption.unfinished", "keep", "--caption.allow-constant", "true")
-    flags = (*backends, *answers, "--max-dead", "1", "--shard-size", "10", "--caption.concurrency", "4")
-    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
-    assert jobs.finish(jobs.launch("annotate", "scenes:60?split=test", undisturbed, *flags)).code == 0
-    process = jobs.launch("annotate", "scenes:60?split=test", disturbed, *flags)
+    flags = (*backends, *answers, "--max-dead", "1", "--shard-size", str(_SCENES // 6), "--caption.concurrency", "4")
+    source, undisturbed, disturbed = f"scenes:{_SCENES}?split=test", tmp_path / "undisturbed", tmp_path / "disturbed"
+    assert jobs.finish(jobs.launch("annotate", source, undisturbed, *flags)).code == 0
+    process = jobs.launch("annotate", source, disturbed, *flags)
     for num_done in (1, 2, 4):
         jobs.wait_until(lambda done=num_done: len([*disturbed.glob("train-*.json")]) >= done, process)  # type: ignore[misc]
         _server_of(process.pid).kill()

@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,8 +14,11 @@ import numpy as np
 import pytest
 
 from benchmarks.processes import children_of
-from pipeline.caption.managed import ManagedServer, redacted, words_of
+from pipeline.caption import managed
+from pipeline.caption.managed import ManagedServer, words_of
 from pipeline.caption.openai import Openai, OpenaiConfig
+from pipeline.caption.secrets import redacted
+from pipeline.caption.whose import Ours
 from pipeline.cli.profiles import PROFILES
 from pipeline.errors import WorkError
 from pipeline.models.device import CPU
@@ -44,13 +48,16 @@ def _crops(count: int) -> list[Crop]:
 def captioner() -> Iterator[Openai]:
     captioner = Openai(OpenaiConfig(serve=FAKE, model=MODEL))
     yield captioner
-    assert captioner._managed is not None
-    captioner._managed.end()
+    managed_by(captioner).end()
+
+
+def managed_by(captioner: Openai) -> ManagedServer:
+    assert isinstance(captioner._whose, Ours)
+    return captioner._whose.managed
 
 
 def _server_pid(captioner: Openai) -> int:
-    assert captioner._managed is not None
-    (child,) = children_of(captioner._managed.pid)
+    (child,) = children_of(managed_by(captioner).pid)
     return child
 
 
@@ -108,8 +115,7 @@ def test_it_ends_with_its_supervisor_and_another_takes_its_place(captioner: Open
     crops = _crops(5)
     before = captioner.caption(crops, [captioner.prompt] * 5)
     server = _server_pid(captioner)
-    assert captioner._managed is not None
-    os.kill(captioner._managed.pid, signal.SIGKILL)
+    os.kill(managed_by(captioner).pid, signal.SIGKILL)
     _wait(lambda: not _exists(server))
     assert captioner.caption(crops, [captioner.prompt] * 5) == before
     assert captioner.new_restarts() == 1
@@ -135,6 +141,36 @@ def test_one_that_dies_at_its_start_is_told_of_at_once_with_its_last_words() -> 
 def test_one_that_never_listens_is_told_of_after_start_s() -> None:
     with pytest.raises(WorkError, match=r"nothing listens .* after 0\.3 s \(--caption\.start-s\)"):
         Openai(OpenaiConfig(serve=f"sh -c {shlex.quote('sleep 30 # {port}')}", start_s=0.3))
+
+
+def test_one_that_listens_and_says_nothing_is_waited_for_start_s_in_all() -> None:
+    program = "import socket, time; time.sleep(2); kept = socket.create_server(('127.0.0.1', {port})); time.sleep(60)"
+    began = time.monotonic()
+    with pytest.raises(WorkError, match=r"within 3 s \(--caption\.start-s\): it is silent"):
+        Openai(OpenaiConfig(serve=f"{sys.executable} -c {shlex.quote(program)}", start_s=3))
+    assert time.monotonic() - began < 4.8
+
+
+def test_a_port_that_another_program_takes_is_given_up_for_another(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        taken = other.getsockname()[1]
+        ports = iter([taken, free := managed._free_port()])
+        monkeypatch.setattr(managed, "_free_port", lambda: next(ports))
+        captioner = Openai(OpenaiConfig(serve=FAKE, model=MODEL))
+        assert managed_by(captioner).url == f"http://127.0.0.1:{free}/v1"
+        (caption,) = captioner.caption(_crops(1), [captioner.prompt])
+        managed_by(captioner).end()
+    assert isinstance(caption, Caption)
+    assert f"another program took the caption server's port; it is started on port {free}" in caplog.text
+    assert captioner.new_restarts() == 0
+
+
+def test_no_outgoing_connection_can_take_a_server_s_port_while_it_loads() -> None:
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    assert not any(first <= managed._free_port() <= last for _ in range(20))
 
 
 def test_a_program_that_is_not_there_is_a_sentence() -> None:
@@ -189,13 +225,11 @@ def test_secrets_in_the_script_of_a_shell_are_not_shown(script: str, shown: str)
 
 
 def test_one_that_cannot_be_started_again_is_told_of(captioner: Openai, monkeypatch: pytest.MonkeyPatch) -> None:
-    managed = captioner._managed
-    assert managed is not None
 
     def fail() -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(managed, "_start", fail)
+    monkeypatch.setattr(managed_by(captioner), "_start", fail)
     os.kill(_server_pid(captioner), signal.SIGKILL)
     with pytest.raises(WorkError, match="SIGKILL, and cannot be started again: the disk is full"):
         captioner.caption(_crops(1), [captioner.prompt])

@@ -26,6 +26,7 @@ from pipeline.caption.patience import RateLimit, back_off_s, retry_after_s
 from pipeline.errors import ServerGoneError, WorkError
 from pipeline.sample import Caption, Crop, Drop
 from schemas.reasons import Reason, Stage
+from tests import caption_server
 from tests.caption_server import MODEL, Answer, Asked, FakeCaptionServer, caption_of
 
 
@@ -230,9 +231,33 @@ def test_a_refusal_in_words_is_a_failure_of_no_traceback(server: FakeCaptionServ
     )
 
 
-def _completion(**message: object) -> str:
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": None} | message}
+def _completion(reason: str = "stop", error: object = None, **message: object) -> str:
+    said = {"role": "assistant", "content": None} | message
+    choice = {"index": 0, "finish_reason": reason, "message": said} | ({"error": error} if error else {})
     return json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": MODEL, "choices": [choice]})
+
+
+PARTS = {
+    "a text": ([{"type": "text", "text": "a cat"}], "a cat"),
+    "two": ([{"type": "text", "text": "a cat, "}, {"type": "output_text", "text": "asleep"}], "a cat, asleep"),
+    "thoughts before": (
+        [
+            {"type": "thinking", "thinking": [{"type": "text", "text": "What is it?"}]},
+            {"type": "text", "text": "a cat"},
+        ],
+        "a cat",
+    ),
+    "thoughts alone": ([{"type": "thinking", "thinking": "What is it?"}], "<think>What is it?</think>"),
+    "a picture": ([{"type": "image_url", "image_url": {"url": "x"}}, {"type": "text", "text": "a cat"}], "a cat"),
+    "none": ([], ""),
+    "a text of null": ([{"type": "text", "text": None}], ""),
+}
+
+
+@pytest.mark.parametrize(("parts", "text"), PARTS.values(), ids=PARTS)
+def test_an_answer_in_parts_is_what_its_texts_say(server: FakeCaptionServer, parts: object, text: str) -> None:
+    server.fault = lambda asked: None if asked.is_test_image else Answer(body=_completion(content=parts))
+    assert _texts(_captioner(server), _crops(1)) == [text]
 
 
 NO_COMPLETIONS = {
@@ -240,7 +265,10 @@ NO_COMPLETIONS = {
     "no choices": ('{"object": "chat.completion", "choices": []}', "something else than a chat completion"),
     "choice of null": ('{"choices": [null]}', "something else than a chat completion"),
     "no message": ('{"choices": [{"index": 0}]}', "something else than a chat completion"),
-    "content in parts": (_completion(content=[{"type": "text", "text": "a cat"}]), "something else than a chat"),
+    "content of another form": (_completion(content={"text": "a cat"}), "something else than a chat completion"),
+    "parts of another form": (_completion(content=["a cat"]), "something else than a chat completion"),
+    "broken off as the server stops": (_completion("abort", content="a ca"), "broke the answer off"),
+    "an error of a server behind": (_completion("error", error={"message": "overloaded"}, content=""), "overloaded"),
     "null": ("null", "something else than a chat completion"),
     "cut off": (_completion(content="a cat")[:-20], "something else than a chat completion"),
     "nothing": ("", "something else than a chat completion: an empty body"),
@@ -494,6 +522,33 @@ def test_a_model_that_the_server_lacks_is_told_with_those_it_has(server: FakeCap
         _captioner(server)
 
 
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_server_that_sends_requests_on_is_told_with_where_to(server: FakeCaptionServer, status: int) -> None:
+    """Clients follow 301 and 302 by asking for the page, without the question."""
+    there = "https://me:s3cret@elsewhere/v1/chat/completions"
+    server.fault = lambda asked: Answer(status=status, body="", headers={"Location": there})
+    with pytest.raises(WorkError, match=r"give that as --caption\.url: https://elsewhere/v1$"):
+        _captioner(server)
+    server.fault = lambda asked: Answer(status=status, body="", headers={"Location": "/other/v1/chat/completions"})
+    with pytest.raises(WorkError, match=rf"--caption\.url: {server.url.removesuffix('/v1')}/other/v1$"):
+        _captioner(server)
+
+
+def test_a_url_with_a_query_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"--caption\.url 'http://host/v1\?key=\*\*\*': must end in the path"):
+        OpenaiConfig(url="http://host/v1?key=s3cret")
+
+
+def test_a_connection_that_the_server_closes_meanwhile_is_opened_anew(
+    server: FakeCaptionServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caption_server._Handler, "timeout", 0.1)
+    captioner = _captioner(server, tries=0)
+    for _ in range(3):
+        assert len(_texts(captioner, _crops(4))) == 4
+        time.sleep(0.3)
+
+
 @pytest.fixture
 def _proxied(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
@@ -518,6 +573,8 @@ def test_a_proxy_that_is_in_the_way_is_named_without_its_password(monkeypatch: p
         monkeypatch.setenv("no_proxy", entry)
         assert proxy_for("http://10.1.2.3/v1" if "/" in entry else "http://gpu-7.cluster/v1") is None
         assert proxy_for("http://elsewhere/v1") is not None
+    assert proxy_for("http://[::1]:8000/v1") is None
+    assert proxy_for("http://[fd00::1]:8000/v1") is not None
 
 
 def test_a_server_that_is_gone_or_too_busy_has_an_exit_code_of_its_own(server: FakeCaptionServer) -> None:
@@ -601,6 +658,22 @@ def _patient(captioner: Openai, seconds: float) -> Openai:
 def test_each_of_several_servers_must_answer_at_the_start(server: FakeCaptionServer) -> None:
     error = _told_at_start(f"{server.url},http://no-such-host.invalid/v1")
     assert "no-such-host.invalid" in str(error)
+
+
+def test_several_servers_are_waited_for_at_once() -> None:
+    began = time.monotonic()
+    with _listening(None) as one, _listening(None) as two, _listening(None) as three:
+        urls = ",".join(f"http://127.0.0.1:{port}/v1" for port in (one, two, three))
+        error = _told_at_start(urls, start_s=1.0)
+    assert time.monotonic() - began < 2.9
+    assert "silent" in str(error)
+
+
+def test_one_that_is_named_wrongly_is_told_of_while_others_are_still_starting(server: FakeCaptionServer) -> None:
+    server.stop()
+    error = _told_at_start(f"{server.url},http://no-such-host.invalid/v1", start_s=60.0)
+    assert "no-such-host.invalid" in str(error)
+    server.start()
 
 
 def test_requests_that_nobody_waits_for_any_more_end(server: FakeCaptionServer) -> None:

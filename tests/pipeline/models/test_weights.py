@@ -141,6 +141,15 @@ def test_a_download_that_was_broken_off_is_not_a_model(snapshot: Path, names: tu
         _hub()
 
 
+@pytest.mark.parametrize("names", [("config.json",), ("model.safetensors.index.json", SHARDS[0])])
+def test_a_folder_without_all_weights_is_refused_with_its_flag(tmp_path: Path, names: tuple[str, ...]) -> None:
+    _fill(tmp_path, *names)
+    with pytest.raises(
+        WeightsNotFoundError, match=r"--model .*: the folder has no weights .*, or not all .*hf download"
+    ):
+        find_model(str(tmp_path), mini=None, flag="--model")
+
+
 @pytest.mark.usefixtures("snapshot")
 def test_why_the_hub_cannot_be_reached_is_said() -> None:
     with pytest.raises(WeightsNotFoundError) as told:

@@ -12,6 +12,8 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.backends import SettingError
+from pipeline.caption.label import LabelConfig
 from pipeline.caption.rule import Rule, RuleConfig
 from pipeline.caption.step import CaptionStep
 from pipeline.caption.view import ViewSettings
@@ -28,7 +30,7 @@ from schemas.dataset import Dataset
 from schemas.hashes import sha256
 from schemas.overlays import CAPTION_COLUMNS
 from schemas.records import decode_overlay_marker
-from tests.builders import configuration, digests, members, run, write_tar
+from tests.builders import SEARCH, annotate, configuration, digests, members, run, write_photos, write_tar
 from tests.pipeline.overlay.conftest import WIDE, caption_configuration, recaptioned
 
 
@@ -315,3 +317,14 @@ def test_models_answer_the_golden_set_as_for_annotate(tmp_path: Path) -> None:
     golden.write_bytes(json.dumps(answers).encode())
     refused = run("recaption", output, "--profile", "mini", "--as", "again")
     assert (refused.code, "gives different golden answers than before" in refused.err) == (2, True), refused
+
+
+def test_labels_as_captions_are_refused_where_no_region_has_one(data: Path, tmp_path: Path) -> None:
+    labels = caption_configuration(captioner="label", caption=LabelConfig(), view=ViewSettings())
+    assert recaptioned(data, "labels", configuration=labels).totals.regions.ok == 16
+    unlabelled = tmp_path / "unlabelled"
+    photographs = write_photos(tmp_path / "photographs", 2)
+    annotate(photographs, unlabelled, flags=SEARCH)
+    with pytest.raises(SettingError, match=r"--captioner label says the label .* and no region of .* has one"):
+        recaptioned(unlabelled, "labels", configuration=labels)
+    assert not (unlabelled / "_overlays").exists()

@@ -18,7 +18,8 @@ from pipeline.models.state_dict import WeightsError
 from pipeline.models.weights import WeightsNotFoundError
 from pipeline.propose.detr import Detr, DetrConfig
 from pipeline.propose.pretrained import on_canvas
-from pipeline.sample import DecodedImage, Pixels, Proposals
+from pipeline.sample import DecodedImage, Pixels
+from tests.pipeline.propose.alike import assert_batch_mates_change_nothing
 from tests.pipeline.propose.painted import SIZES, box_in, painted
 from tests.random_detectors import DETECTORS, NAMES, NUM_QUERIES, random_detector
 
@@ -39,23 +40,11 @@ def detr(request: pytest.FixtureRequest, folders: Path) -> Detr:
     return Detr(DetrConfig(model=str(folders / request.param), min_score=0, max_proposals=8))
 
 
-def _assert_alike(one: Proposals, other: Proposals) -> None:
-    np.testing.assert_allclose(one.boxes, other.boxes, atol=0.1)
-    np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
-    assert one.labels == other.labels
-
-
 def test_alone_and_among_different_batch_mates_an_image_gives_the_same(
     detr: Detr, make_image: MakeImage, noise: Noise
 ) -> None:
     sizes = [(120, 80), (40, 200), (33, 33), (300, 90), (64, 64)]
-    images = [make_image(noise(*size, seed)) for seed, size in enumerate(sizes)]
-    together = detr.propose(images)
-    reversed_order = detr.propose(images[::-1])[::-1]
-    assert len({proposals.scores.tobytes() for proposals in together}) == len(images)  # or this could not fail
-    for image, among, otherwise in zip(images, together, reversed_order, strict=True):
-        _assert_alike(detr.propose([image])[0], among)
-        _assert_alike(otherwise, among)
+    assert_batch_mates_change_nothing(detr, [make_image(noise(*size, seed)) for seed, size in enumerate(sizes)])
 
 
 def test_what_is_proposed_lies_in_the_image_best_first_with_the_model_s_labels(

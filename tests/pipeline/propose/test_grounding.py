@@ -16,8 +16,9 @@ from pipeline.backends import SettingError
 from pipeline.models.weights import WeightsNotFoundError
 from pipeline.propose.grounding import Grounding, GroundingConfig
 from pipeline.propose.spans import SpanText
-from pipeline.sample import DecodedImage, Drop, Pixels, Proposals
+from pipeline.sample import DecodedImage, Drop, Pixels
 from schemas.reasons import Reason
+from tests.pipeline.propose.alike import assert_alike, assert_batch_mates_change_nothing, proposals_of
 from tests.pipeline.propose.painted import box_in, painted
 from tests.random_grounders import GROUNDERS, NUM_QUERIES, random_grounder
 
@@ -45,18 +46,6 @@ def captioned(image: DecodedImage, *captions: str) -> DecodedImage:
     return replace(image, item=replace(image.item, captions=captions))
 
 
-def _proposals(found: Proposals | Drop) -> Proposals:
-    assert isinstance(found, Proposals), found
-    return found
-
-
-def _assert_alike(one: Proposals | Drop, other: Proposals | Drop) -> None:
-    one, other = _proposals(one), _proposals(other)
-    np.testing.assert_allclose(one.boxes, other.boxes, atol=0.1)
-    np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
-    assert one.labels == other.labels
-
-
 def test_alone_and_among_different_batch_mates_an_image_gives_the_same(
     grounding: Grounding, make_image: MakeImage, noise: Noise
 ) -> None:
@@ -64,13 +53,7 @@ def test_alone_and_among_different_batch_mates_an_image_gives_the_same(
     captions = ["a dog", LONG, "a green tree near a lake", "cat", "two boats", "a red car and a bus"]
     pictures = [make_image(noise(*size, seed)) for seed, size in enumerate(sizes)]
     images = [captioned(picture, caption) for picture, caption in zip(pictures, captions, strict=True)]
-    together = grounding.propose(images)
-    reversed_order = grounding.propose(images[::-1])[::-1]
-    distinct = {_proposals(found).scores.tobytes() + _proposals(found).boxes.tobytes() for found in together}
-    assert len(distinct) == len(images)  # or this could not fail
-    for image, among, otherwise in zip(images, together, reversed_order, strict=True):
-        _assert_alike(grounding.propose([image])[0], among)
-        _assert_alike(otherwise, among)
+    assert_batch_mates_change_nothing(grounding, images)
 
 
 def test_the_same_image_with_another_caption_gives_other_proposals(
@@ -78,12 +61,12 @@ def test_the_same_image_with_another_caption_gives_other_proposals(
 ) -> None:
     image = make_image(noise(64, 64, 1))
     one, other = grounding.propose([captioned(image, "a dog"), captioned(image, "two large boats")])
-    assert _proposals(one).scores.tolist() != _proposals(other).scores.tolist()
+    assert proposals_of(one).scores.tolist() != proposals_of(other).scores.tolist()
 
 
 def test_labels_are_words_of_the_caption(grounding: Grounding, make_image: MakeImage, noise: Noise) -> None:
     (found,) = grounding.propose([captioned(make_image(noise(120, 80, 3)), LONG)])
-    labels = [label for label in _proposals(found).labels if label is not None]
+    labels = [label for label in proposals_of(found).labels if label is not None]
     assert labels
     assert all(label in LONG for label in labels)
     assert not any(label.lower().startswith(("a ", "the ")) for label in labels)
@@ -92,7 +75,7 @@ def test_labels_are_words_of_the_caption(grounding: Grounding, make_image: MakeI
 @pytest.mark.parametrize("size", [(1, 1), (1, 60), (60, 1), (20, 400)])
 def test_tiny_images_and_strips_do_no_harm(grounding: Grounding, make_image: MakeImage, size: tuple[int, int]) -> None:
     (found,) = grounding.propose([captioned(make_image(np.zeros((*size, 3), np.uint8)), "cat")])
-    assert np.isfinite(_proposals(found).boxes).all()
+    assert np.isfinite(proposals_of(found).boxes).all()
 
 
 @pytest.mark.parametrize("captions", [(), ("",), ("...",)])
@@ -104,7 +87,7 @@ def test_an_image_without_a_caption_is_filtered_and_its_batch_mates_are_not(
     assert isinstance(drop, Drop)
     assert drop.reason is Reason.NO_PHRASES
     assert drop.traceback_hash is None  # it says nothing against the model
-    _assert_alike(first, last)
+    assert_alike(first, last)
 
 
 @pytest.mark.parametrize("architecture", [*GROUNDERS])
@@ -117,8 +100,8 @@ def test_phrases_of_a_file_take_the_caption_s_place(
     grounding = Grounding(config)
     image = make_image(noise(64, 64, 1))
     without, with_caption = grounding.propose([image, captioned(image, "a lion")])
-    _assert_alike(without, with_caption)
-    labels = {*_proposals(without).labels}
+    assert_alike(without, with_caption)
+    labels = {*proposals_of(without).labels}
     assert labels
     assert labels <= {*phrases.read_text().splitlines()}
     assert Grounding.weights(config)["phrases"] == grounding.provenance()["settings"]["phrases"]
@@ -139,12 +122,12 @@ def test_what_the_model_s_own_post_processing_keeps_is_what_is_proposed(
     (expected,) = processor.post_process_grounded_object_detection(output, threshold=0, target_sizes=[(80, 120)])
     (found,) = grounding.propose([captioned(make_image(pixels), "red dog")])
     best = expected["scores"].argsort(descending=True)[:8]
-    np.testing.assert_allclose(_proposals(found).scores, expected["scores"][best], atol=1e-5)
+    np.testing.assert_allclose(proposals_of(found).scores, expected["scores"][best], atol=1e-5)
     clipped = expected["boxes"][best].clamp(torch.zeros(4), torch.tensor([120.0, 80, 120, 80])).numpy()
     inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-    np.testing.assert_allclose(_proposals(found).boxes[inside], clipped[inside], atol=1e-2)
+    np.testing.assert_allclose(proposals_of(found).boxes[inside], clipped[inside], atol=1e-2)
     if architecture in LISTS:
-        assert {*_proposals(found).labels} == {"red dog"}
+        assert {*proposals_of(found).labels} == {"red dog"}
 
 
 class FakeGrounder:
@@ -189,8 +172,8 @@ def test_known_boxes_come_back_to_a_pixel(
     monkeypatch.setattr(grounding, "_model", FakeGrounder(grounding._processor, architecture))
     (found,) = grounding.propose([captioned(make_image(pixels), "red dog, cat")])
     # OWL's processor blurs before it shrinks, to the padding too.
-    np.testing.assert_allclose(_proposals(found).boxes, [box], atol=1 if architecture != "owlv2" else 3)
-    assert _proposals(found).labels == (("red",) if architecture in SPANS else ("cat",))
+    np.testing.assert_allclose(proposals_of(found).boxes, [box], atol=1 if architecture != "owlv2" else 3)
+    assert proposals_of(found).labels == (("red",) if architecture in SPANS else ("cat",))
 
 
 _models: dict[str, Grounding] = {}

@@ -19,7 +19,7 @@ from pipeline.propose.sam import Sam, SamConfig
 from pipeline.sample import DecodedImage, Pixels
 from schemas.coco import decompress_runs
 from tests.random_models import random_sam
-from tests.random_sam import WIDTH, build_tiny, random_edgetam, random_sam2, write_in_authors_layout
+from tests.random_sam import WIDTH, random_edgetam, random_sam2, register_tiny, write_in_authors_layout
 
 MakeImage = Callable[..., DecodedImage]
 META: dict[str, Any] = {"engine": "segment-anything"}
@@ -46,10 +46,7 @@ def authors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> SamConfig:
     """The package knows the small model, beside ViT-B, L and H."""
     import hashlib
 
-    import segment_anything as package
-
-    monkeypatch.setitem(package.sam_model_registry, "tiny", build_tiny)
-    monkeypatch.setitem(segment_anything._VARIANTS, WIDTH, "tiny")
+    register_tiny(monkeypatch)
     sha256 = hashlib.sha256((folder / "authors.pth").read_bytes()).hexdigest()
     return SamConfig(model=str(folder / "authors.pth"), sha256=sha256, **META, **LOOSE)
 
