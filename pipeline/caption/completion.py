@@ -1,5 +1,6 @@
 """What an answer of status 200 holds: a completion, or what servers and gateways put in the place of one."""
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,17 @@ def cut_of(choice: "Choice") -> str | None:
     """Return what cut the answer before its end; None where the model ended it."""
     reason = str(choice.finish_reason or "stop")
     return None if reason.lower().startswith(_ENDED) else f"the server ended it with finish_reason {reason!r}"
+
+
+def score_of(choice: "Choice") -> float | None:
+    """Return the mean probability (geometric, 0 to 1) of the tokens; None where the server does not tell that of each.
+
+    Some tell null for one, NaN, or all of them in the form of another interface.
+    """
+    logs: list[Any] = [getattr(token, "logprob", None) for token in getattr(choice.logprobs, "content", None) or ()]
+    if not logs or not all(isinstance(log, int | float) and log <= 0 for log in logs):
+        return None
+    return math.exp(sum(logs) / len(logs))
 
 
 def _is_understood(message: "ChatCompletionMessage") -> bool:

@@ -12,7 +12,6 @@ or, for another model, `vllm serve Qwen/Qwen2-VL-7B-Instruct` with `--caption.ur
 
 import base64
 import io
-import math
 import re
 import threading
 import time
@@ -25,7 +24,7 @@ import numpy as np
 
 from pipeline.backends import check_ranges, require
 from pipeline.caption.base import CaptionerBase, Watched
-from pipeline.caption.completion import cut_of, first_choice, text_of
+from pipeline.caption.completion import cut_of, first_choice, score_of, text_of
 from pipeline.caption.managed import words_of
 from pipeline.caption.pixels import scaled
 from pipeline.caption.secrets import api_key, without_userinfo
@@ -249,8 +248,7 @@ class Openai(CaptionerBase):
             return _drop(f"the model refuses: {client.without_secrets(message.refusal)[:400]}")
         if client.without_secrets(text) != text:
             return _drop("the answer repeats the key or password that the server is asked with")
-        logs = [token.logprob for token in (choice.logprobs and choice.logprobs.content) or ()]
-        return Caption(text=text, score=math.exp(sum(logs) / len(logs)) if logs else None, unfinished=cut_of(choice))
+        return Caption(text=text, score=score_of(choice), unfinished=cut_of(choice))
 
     def _data_url(self, pixels: Pixels) -> str:
         """Return a crop as it is sent."""

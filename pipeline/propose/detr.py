@@ -5,16 +5,18 @@ Such models find each thing once, so there is no NMS here; what overlaps all the
 """
 
 import inspect
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipeline.backends import require
+from pipeline.backends import SettingError, require
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import TRANSFORMERS, Licensed, model_license
 from pipeline.models.weights import ModelFiles
 from pipeline.propose.pretrained import (
+    FLAG,
     INSTALL,
     Dtype,
     Inputs,
@@ -111,4 +113,11 @@ def _find(config: DetrConfig) -> ModelFiles:
 
     types = {*modeling_auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES}
     others = "; models that are asked by text are for --proposer grounding"
-    return find_files(config.model, config.revision, mini=_MINI, types=types, what="a detector", instead=others)
+    files = find_files(config.model, config.revision, mini=_MINI, types=types, what="a detector", instead=others)
+    if json.loads((files.path / "config.json").read_text(encoding="utf-8")).get("use_focal_loss") is False:
+        raise SettingError(
+            f"{FLAG} {config.model}: was trained without focal loss (use_focal_loss in its config.json), and what "
+            "transformers makes of the scores of such a model is wrong; take one that was trained with it, as is "
+            "the default"
+        )
+    return files

@@ -117,6 +117,25 @@ def test_the_score_is_the_tokens_mean_probability_where_it_is_asked_for(server: 
     assert plain.score is None
 
 
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        "null",
+        "{}",
+        '{"content": []}',
+        '{"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": null}]}',
+        '{"content": [{"token": "a", "logprob": NaN}]}',
+        '{"content": [{"token": "a"}]}',
+        '{"tokens": ["a"], "token_logprobs": [-0.5]}',
+    ],
+)
+def test_probabilities_of_another_form_are_no_score(server: FakeCaptionServer, logprobs: str) -> None:
+    captioner = _captioner(server, logprobs=True)
+    body = _completion(content="a cat").replace('"index": 0', f'"index": 0, "logprobs": {logprobs}')
+    server.fault = lambda asked: Answer(body=body)
+    assert _caption(captioner, _crops(1)) == [Caption(text="a cat", score=None)]
+
+
 def test_the_key_comes_from_the_environment_alone(server: FakeCaptionServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "not to be sent")
     monkeypatch.setenv("MY_KEY", "secret")

@@ -58,6 +58,25 @@ def test_what_is_proposed_lies_in_the_image_best_first_with_the_model_s_labels(
     assert {*proposals.labels} <= {"person", "bicycle", None}
 
 
+def test_the_rows_of_a_low_image_are_not_taken_for_its_channels(detr: Detr, make_image: MakeImage) -> None:
+    """Arrays of 1 or 3 rows can be read either way."""
+    low = np.zeros((3, 20, 3), np.uint8)
+    low[:, 10:] = (250, 120, 0)
+    (inputs,), (larger,) = detr.prepare([make_image(low), make_image(low.repeat(20, axis=0).repeat(20, axis=1))])
+    for of_low, of_larger in zip(inputs.tensors.values(), larger.tensors.values(), strict=True):
+        assert of_low.shape == of_larger.shape
+        assert (of_low.float() - of_larger.float()).abs().mean() < 0.35, "but for how the colours meet"
+
+
+def test_a_model_without_focal_loss_is_refused(folders: Path, tmp_path: Path) -> None:
+    """transformers drops one of its classes (their issue 32578)."""
+    shutil.copytree(folders / "rt_detr_v2", tmp_path / "model")
+    settings = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(settings | {"use_focal_loss": False}))
+    with pytest.raises(SettingError, match=r"--propose\.model .*: was trained without focal loss"):
+        Detr.weights(DetrConfig(model=str(tmp_path / "model")))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 60), (60, 1), (2000, 33), (33, 2000)])
 def test_tiny_images_and_strips_do_no_harm(detr: Detr, make_image: MakeImage, size: tuple[int, int]) -> None:
     (proposals,) = detr.propose([make_image(np.zeros((*size, 3), np.uint8))])
