@@ -6,7 +6,7 @@ A stub in a process of its own takes each request whole and answers it after a d
 captioner gets crops of 40 to 200 pixels a side in batches, as the job gives them: the next batch is prepared while the
 answers of the one before it are waited for. `before` is the way until then, 16 requests at once with a barrier every 64
 crops. The bare client sends bodies that were made beforehand, on as many threads as the window is wide: what the
-machine's own two sides of HTTP leave for us. `--memory-crops` sends so many more, and tells by how much memory grew.
+machine's own two sides of HTTP leave for us. `--memory-crops` sends so many more, and tells the memory held meanwhile.
 
 Needs openai, NumPy, Pillow, msgspec and OpenCV.
 """
@@ -17,14 +17,16 @@ import hashlib
 import json
 import multiprocessing
 import multiprocessing.connection
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import httpx2
 import numpy as np
 
-from benchmarks.report import Row, measure, peak_gib, report
+from benchmarks.report import Row, measure, report
 from pipeline.caption.openai import Openai, OpenaiConfig
 from pipeline.models.batches import Batcher
 from pipeline.sample import Caption, Crop
@@ -33,6 +35,7 @@ from schemas.reasons import Stage
 _GOAL_PER_S = 300.0
 _SIDES = (40, 200)
 _WINDOW = 256
+_NOTED_CROPS = 10_000
 
 
 def main() -> None:
@@ -77,9 +80,9 @@ def _compare(url: str, delay: float, crops: list[Crop], options: argparse.Namesp
     ]
     extra = {}
     if options.memory_crops:
-        start = peak_gib("cpu")
-        count = _caption(window, (_crop(number) for number in range(options.memory_crops)), ahead=True)
-        extra["memory"] = f"peak {start:.2f} GiB, after {count:,} more crops {peak_gib('cpu'):.2f} GiB"
+        held: dict[int, float] = {}
+        _caption(window, _noting(held, options.memory_crops), ahead=True)
+        extra["memory held MiB, by crops asked about"] = held
     report(f"server, answers after {delay:g} s", rows, extra)
 
 
@@ -90,6 +93,15 @@ def _crop(number: int) -> Crop:
     pixels = cells.repeat(height // 5 + 1, axis=0).repeat(width // 5 + 1, axis=1)[:height, :width].copy()
     box = (0.0, 0.0, float(width), float(height))
     return Crop(region_id=f"{number:016x}", pixels=pixels, box=box, image_width=width, image_height=height, label=None)
+
+
+def _noting(held: dict[int, float], count: int) -> Iterator[Crop]:
+    """Yield so many crops; note the memory of the process, in MiB, at the first, at every 10,000th and at the last."""
+    pages = os.sysconf("SC_PAGE_SIZE") / 2**20
+    for number in range(count):
+        if number % _NOTED_CROPS == 0 or number == count - 1:
+            held[number] = round(int(Path("/proc/self/statm").read_text().split()[1]) * pages, 1)
+        yield _crop(number)
 
 
 def _caption(captioner: Openai, crops: Iterator[Crop], *, ahead: bool) -> int:

@@ -73,8 +73,11 @@ class FakeCaptionServer:
     that is killed does.
     """
 
-    def __init__(self, fault: Callable[[Asked], Answer | None] = lambda asked: None, *, port: int = 0) -> None:
+    def __init__(
+        self, fault: Callable[[Asked], Answer | None] = lambda asked: None, *, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self.fault = fault
+        self._host = host
         self.asked: list[Asked] = []
         self._port = port
         self._http: _Http | None = None
@@ -82,7 +85,7 @@ class FakeCaptionServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/v1"
+        return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}/v1"
 
     @property
     def crops(self) -> list[Asked]:
@@ -90,7 +93,7 @@ class FakeCaptionServer:
         return [asked for asked in self.asked if not asked.is_test_image]
 
     def start(self) -> None:
-        self._http = _Http(("127.0.0.1", self._port), self)
+        self._http = _Http((self._host, self._port), self)
         self._port = self._http.server_address[1]
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
@@ -117,6 +120,7 @@ class _Http(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], fake: FakeCaptionServer) -> None:
         self.fake = fake
         self.stopping = threading.Event()
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         super().__init__(address, _Handler)

@@ -105,6 +105,8 @@ class Client:
             return "no answer"
         if isinstance(error, openai.APIStatusError):
             text = f"{error.status_code}: {' '.join(_said(error.body)) or error.message}"
+            if error.status_code == 413:
+                text += "; lower --caption.max-side or --caption.jpeg-quality, or let the server take larger requests"
         elif isinstance(error, openai.APIConnectionError):
             text = self._unreached(error)
         else:

@@ -157,7 +157,7 @@ class OpenaiConfig(Watched):
     @property
     def urls(self) -> list[str]:
         """The base URLs of the servers that are there already."""
-        return [] if self.serve is not None else [url.strip() for url in (self.url or _URL).split(",")]
+        return [] if self.serve is not None else [url.strip().rstrip("/") for url in (self.url or _URL).split(",")]
 
 
 class Openai(CaptionerBase):

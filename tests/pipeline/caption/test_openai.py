@@ -535,6 +535,24 @@ def test_the_server_s_own_words_are_shown(server: FakeCaptionServer, body: str, 
     assert "{" not in drop.message and "<" not in drop.message
 
 
+def test_a_crop_that_is_too_large_for_the_server_is_dead_with_what_to_do(server: FakeCaptionServer) -> None:
+    captioner = _captioner(server)
+    server.fault = lambda asked: Answer(status=413, body="<h1>413 Request Entity Too Large</h1>")
+    (drop,) = _caption(captioner, _crops(1))
+    assert isinstance(drop, Drop)
+    assert drop.message.startswith("413: ") and "--caption.max-side" in drop.message
+
+
+@pytest.mark.parametrize("ending", ["/", "//"])
+def test_a_slash_at_the_url_s_end_is_no_matter(server: FakeCaptionServer, ending: str) -> None:
+    assert len(_texts(_captioner(server, url=server.url + ending), _crops(1))) == 1
+
+
+def test_a_server_at_an_address_of_version_6_is_asked() -> None:
+    with FakeCaptionServer(host="::1") as server:
+        assert len(_texts(_captioner(server), _crops(1))) == 1
+
+
 def test_a_model_that_the_server_lacks_is_told_with_those_it_has(server: FakeCaptionServer) -> None:
     server.fault = lambda asked: Answer(status=404)
     with pytest.raises(WorkError, match=rf"--caption\.model must be one of the server's: {MODEL}"):
