@@ -195,7 +195,7 @@ def test_every_kind_of_vlm_works(kind: str, tmp_path: Path) -> None:
     write, prompt = PROMPTS[kind]
     write(tmp_path / "model")
     flags = ("--caption.model", tmp_path / "model", f"--caption.prompt={prompt}", "--caption.dtype", "float32")
-    few = ("--caption.max-new-tokens", "4", "--caption.unfinished", "keep")
+    few = ("--caption.max-new-tokens", "4", "--caption.unfinished", "keep", "--caption.allow-constant", "true")
     marker = _annotated(tmp_path / "out", "--proposer", "manual", "--captioner", "vlm", *flags, *few)
     _check_captions(marker)
 
