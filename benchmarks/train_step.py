@@ -1,7 +1,7 @@
 """A training step: one shared trunk pass against separate dense, global and crop passes.
 
     python -m benchmarks.train_step [--device cpu|cuda] [--model EVA02-B-16] [--images 2] [--regions 4.2 8.2] [--runs 5]
-                                    [--no-compiled]
+                                    [--no-compiled] [--cpu-time]
 
 All rows but one compute the paper's loss of the same batch: forward, backward, no optimizer. `separate` encodes images
 twice (dense, global) and the valid crops; `padded official` does so as the official code arranges it on one device: the
@@ -189,6 +189,7 @@ def main() -> None:
     parser.add_argument("--regions", type=float, nargs="+", default=[4.2, 8.2], help="regions per image")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True, help="a compiled row")
+    parser.add_argument("--cpu-time", action="store_true", help="seconds of CPU time, beside other work on a CPU")
     options = parser.parse_args()
     device = torch.device(options.device)
     model = load_model(ModelSettings(model=options.model, image_size=options.size, crop_size=options.size))
@@ -225,7 +226,7 @@ def _compare(ways: _Ways, regions: float, options: argparse.Namespace, device: t
         with torch.no_grad():
             differences["compiled"] = abs(float(compiled.shared()) - separate)
     steps = {name: lambda way=way, student=student: _step(way, student) for name, (way, student) in named.items()}
-    seconds = measure(steps, options.runs)
+    seconds = measure(steps, options.runs, clock=time.process_time if options.cpu_time else time.perf_counter)
     memory = {name: _memory_gib(way, student, device) for name, (way, student) in named.items()}
     goals = {"shared trunk": _TIME_GOAL, "shared trunk, detached teacher": _DETACHED_GOAL}
     against = seconds["separate passes"]
