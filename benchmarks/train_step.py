@@ -148,7 +148,7 @@ def _batch(model: LoadedModel, num_images: int, regions: float, size: int, devic
     with torch.no_grad():
         text = encode_text(model.clip, tokens).float()
     images, crops = (torch.randn(n, 3, size, size, generator=generator).to(device) for n in (num_images, num_regions))
-    inputs = Inputs(images, boxes.to(device), owner.to(device), crops, None, None)
+    inputs = Inputs(images, boxes.to(device), owner.to(device), crops, None, None, None)
     return _Batch(inputs=inputs, image_text=text[:num_images], region_text=text[num_images:], tokens=tokens)
 
 
