@@ -1,6 +1,6 @@
 """Captions from a server of chat completions: requests in a sliding window, against barriers and against a bare client.
 
-    python -m benchmarks.server [--delays 0 0.4] [--crops 1200] [--runs 3] [--memory-crops 0]
+    python -m benchmarks.server [--delays 0 0.4] [--crops 1200] [--runs 3] [--memory-crops 0] [--cpu-time]
 
 A stub in a process of its own takes each request whole and answers it after a delay, with a caption of its bytes. The
 captioner gets crops of 40 to 200 pixels a side in batches, as the job gives them: the next batch is prepared while the
@@ -18,6 +18,7 @@ import json
 import multiprocessing
 import multiprocessing.connection
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=1200, help="a round")
     parser.add_argument("--runs", type=int, default=3, help="rounds")
     parser.add_argument("--memory-crops", type=int, default=0, help="sent once more, in the window")
+    parser.add_argument("--cpu-time", action="store_true", help="of this process alone, beside other work")
     options = parser.parse_args()
     crops = [_crop(number) for number in range(options.crops)]
     for delay in options.delays:
@@ -67,14 +69,14 @@ def _compare(url: str, delay: float, crops: list[Crop], options: argparse.Namesp
         "before": lambda: _caption(before, iter(crops), ahead=False),
         "bare client": lambda: _send(url, bodies),
     }
-    seconds = measure(ways, options.runs)
+    seconds = measure(ways, options.runs, clock=time.process_time if options.cpu_time else time.perf_counter)
     rows = [
         Row(
             name=f"{name}, answers after {delay:g} s",
             seconds=seconds[name],
             against=None if name == "bare client" else seconds["bare client"],
             items=len(crops),
-            rate_goal=_GOAL_PER_S if name == "window" else None,
+            rate_goal=_GOAL_PER_S if name == "window" and not options.cpu_time else None,
         )
         for name in ways
     ]
@@ -83,7 +85,8 @@ def _compare(url: str, delay: float, crops: list[Crop], options: argparse.Namesp
         held: dict[int, float] = {}
         _caption(window, _noting(held, options.memory_crops), ahead=True)
         extra["memory held MiB, by crops asked about"] = held
-    report(f"server, answers after {delay:g} s", rows, extra)
+    clock = ", CPU seconds of the client" if options.cpu_time else ""
+    report(f"server, answers after {delay:g} s{clock}", rows, extra)
 
 
 def _crop(number: int) -> Crop:
