@@ -58,8 +58,10 @@ class Whole:
     copies: npt.NDArray[np.int64]
     duplicate: Near | None
     against: Near | None
+    keys: Sequence[str]
+    """Of all images, in the order of `Near.distance`; nothing where images were not looked at."""
     first_image: Mapping[ShardName, int]
-    """Place of the shard's first image in `Near.distance`."""
+    """Place of the shard's first image among them."""
 
 
 def survey(dataset: Dataset, out: Path, *, against: str | None, images: bool, watch: Watch) -> Whole:
@@ -70,13 +72,16 @@ def survey(dataset: Dataset, out: Path, *, against: str | None, images: bool, wa
     text_hashes, copies = count_texts(dataset)
     duplicate = other = None
     first: dict[ShardName, int] = {}
+    keys: list[str] = []
     if images:
         keys, hashes, known = _hash_images(dataset, out, first, watch)
         duplicate = _near(near.nearest_earlier(hashes, known), keys)
         if against is not None:
             other_keys, others = _hash_input(against, watch)
             other = _near(near.nearest_other(hashes, known, others), other_keys)
-    return Whole(text_hashes=text_hashes, copies=copies, duplicate=duplicate, against=other, first_image=first)
+    return Whole(
+        text_hashes=text_hashes, copies=copies, duplicate=duplicate, against=other, keys=keys, first_image=first
+    )
 
 
 def _near(found: near.Found, keys: Sequence[str]) -> Near:
@@ -133,7 +138,7 @@ def measure_shard(dataset: Dataset, shard: ShardName, whole: Whole) -> pa.Table:
     names = {}
     for name, images in (("duplicate", whole.duplicate), ("against", whole.against)):
         if images is not None:
-            found[name], names[name] = _near_columns(rows, images, whole.first_image[shard], shard, dataset)
+            found[name], names[name] = _near_columns(rows, images, whole, shard)
     table = rows.select(["key", "region_id", *_BOX, *_SHOWN]).append_column(
         "shard", pa.array([str(shard)] * len(rows), pa.string())
     )
@@ -158,20 +163,20 @@ def _copies(regions: pa.Table, whole: Whole) -> npt.NDArray[np.float32]:
 
 
 def _near_columns(
-    rows: pa.Table, images: Near, first: int, shard: ShardName, dataset: Dataset
+    rows: pa.Table, images: Near, whole: Whole, shard: ShardName
 ) -> tuple[npt.NDArray[np.float32], list[str | None]]:
     """Return distance and key of the nearest image for each row; hashes are in the order of the shard's samples."""
     values = np.full(len(rows), np.nan, dtype=np.float32)
     names: list[str | None] = [None] * len(rows)
-    place, before = first - 1, None
+    place, before = whole.first_image[shard] - 1, None
     stored = pc.is_valid(rows["tar_offset"]).to_numpy()
     for number, (key, region_id) in enumerate(zip(rows["key"].to_pylist(), rows["region_id"].to_pylist(), strict=True)):
         if not stored[number]:
             continue
         if region_id is None:
             place, before = place + 1, key
-        if key != before:
-            raise DatasetError(f"{shard}: region {key}/{region_id} does not follow its image; write the shard again")
+        if key != before or key != whole.keys[place]:
+            raise DatasetError(f"{shard}: {key} is not where the tar has it; write the shard again")
         if images.distance[place] >= 0:
             values[number] = images.distance[place]
             names[number] = images.names[place]

@@ -112,7 +112,7 @@ def _crops(
     wanted = list(boxes)
     stored = (
         Sample(item=SourceItem(key=one.key, index=one.record.source.index, uri=one.record.source.uri, data=one.image))
-        for one in plain.samples(shard)
+        for one in plain.samples(shard, verify=True)
         if one.key in boxes
     )
     for sample in decoded_ahead(stored, _ANY_SIZE, num_threads=_DECODE_THREADS):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FLAG = "--model"
 MINI = "clip"
-_LOCAL_DIR = "local-dir:"
+_LOCAL_DIR, _HUB = "local-dir:", "hf-hub:"
 _CONFIG = "open_clip_config.json"
 
 Features = npt.NDArray[np.float32]
@@ -54,12 +54,12 @@ def find_clip(name: str, *, revision: str | None = None, stated_license: str | N
     Raises WeightsNotFoundError where it is not there or is none, and ImportError where open_clip is missing.
     """
     require("open_clip", what="a CLIP", install="pip install open_clip_torch")
-    given, name = name, name.removeprefix(_LOCAL_DIR)
+    given, name = name, name.removeprefix(_LOCAL_DIR).removeprefix(_HUB)
     architecture, colon, tag = name.partition(":")
     terms = model_license(name, mini=MINI, stated=stated_license)
     if colon and not Path(name).exists():
         return FoundClip(files=_tagged(architecture, tag), architecture=architecture, tag=tag, license=terms)
-    if given != name and not Path(name).is_dir():
+    if given.startswith(_LOCAL_DIR) and not Path(name).is_dir():
         raise WeightsNotFoundError(f"{FLAG} {given}: there is no such folder")
     files = find_model(name, mini=MINI, flag=FLAG, revision=revision)
     if not (files.path / _CONFIG).is_file():
