@@ -1,8 +1,8 @@
 """Makes the viewer's pictures: `python docs/screenshots.py PHOTOGRAPHS_URL SCENES_URL FOLDER`.
 
 The addresses are those that two running viewers printed: `fineclip view PHOTOGRAPHS --compare OTHER` and `fineclip view
-SCENES --audit OUT --features NAME`. Each picture shows a page at 1440 and at 390 pixels, side by side, once in light and
-once in dark.
+SCENES --audit OUT --features NAME`. Each picture shows a page at 1440 and at 390 pixels, side by side, once in light
+and once in dark.
 """
 
 import io
