@@ -39,6 +39,12 @@ SUBCOMMANDS = {
     "hard-negatives": _Subcommand(
         "pipeline.cli.hard_negatives:hard_negatives_main", "pipeline", "make wrong captions to train against"
     ),
+    "score-regions": _Subcommand(
+        "pipeline.cli.clip_overlay:score_main", "pipeline", "score each region's caption by a CLIP"
+    ),
+    "embed": _Subcommand("pipeline.cli.clip_overlay:embed_main", "pipeline", "keep a CLIP's features of each region"),
+    "audit": _Subcommand("pipeline.cli.audit:audit_main", "pipeline", "show what filters would drop, and list it"),
+    "card": _Subcommand("pipeline.cli.card:card_main", "", "write a data set's card from what is measured"),
     "materialize": _Subcommand(
         "pipeline.cli.materialize:materialize_main", "pipeline", "write a data set with its overlays as one of its own"
     ),

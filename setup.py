@@ -22,7 +22,7 @@ PIPELINE = [
     "platformdirs>=4",
     "prometheus-client>=0.22",  # --metrics-port; Apache-2.0, without dependencies
     "pycocotools>=2.0.8",
-    "opencv-contrib-python-headless>=4.10.0.84",  # the first that loads with NumPy 2
+    "opencv-contrib-python-headless>=4.10.0.84",  # the first that loads with NumPy 2; img_hash: audit's near-duplicates
     *TORCH,
     "scipy>=1.13",  # train-mini's detector: transformers matches boxes to objects by it
     "open_clip_torch>=3.3",

@@ -1,7 +1,8 @@
 """Makes the viewer's pictures: `python docs/screenshots.py PHOTOGRAPHS_URL SCENES_URL FOLDER`.
 
 The addresses are those that two running viewers printed: `fineclip view PHOTOGRAPHS --compare OTHER` and `fineclip view
-SCENES`. Each picture shows a page at 1440 and at 390 pixels, side by side, once in light and once in dark.
+SCENES --audit OUT --features NAME`. Each picture shows a page at 1440 and at 390 pixels, side by side, once in light
+and once in dark.
 """
 
 import io
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str]) -> None:
         "filtered": f"{photographs}?status=filtered",
         "compare": f"{photographs}compare",
         "dataset": f"{scenes}dataset",
+        "audit": f"{scenes}audit",
+        "map": f"{scenes}map",
     }
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_FLAGS)

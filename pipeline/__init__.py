@@ -11,6 +11,7 @@
     caption/    crops, and what is said of them
     write/      rows, records and shards
     overlay/    columns beside the shards, new captions on old boxes, and both as shards of their own
+    audit/      what filters would drop of a data set, and a filter list; a data set in numbers, for its card
     export/     data sets in the formats of other tools, one file each
     store/      durable files and the commit
     run/        the driver, the engine, the workers, leases, logs

@@ -36,6 +36,13 @@ CAPTION_COLUMNS = ("captioner", "caption", "caption_score", "text_hash", "text_s
 HARD_NEGATIVES = "hard_negatives"
 """A column that an overlay may add: a list of wrong captions of each region."""
 
+SCORES = ("clip_score", "margin_in_image", "margin_in_sample")
+"""Columns that an overlay may add: how well a CLIP finds that the region's caption fits it, a cosine (-1 to 1), and by
+how much better than the best rival among the image's other captions, and among a sample of the data's (-2 to 2)."""
+
+FEATURES = ("region_features", "text_features")
+"""Columns that an overlay may add: normalised features of a CLIP, of the region's crop and of its caption."""
+
 OUTCOME_COLUMNS = ("status", "reason", "stage", "message", "traceback_hash")
 REPLACEABLE = frozenset((*CAPTION_COLUMNS, *OUTCOME_COLUMNS, "label", "proposal_score", "mask_rle"))
 """Columns of a shard that an overlay may hold; the others say which region it is, and where."""

@@ -34,6 +34,15 @@ def load(folder: Path, *, device: str = "cpu") -> LoadedClip:
     return LoadedClip(model=model.eval(), preprocess=preprocess, tokenizer=tokenizer, device=device)
 
 
+def load_tagged(architecture: str, tag: str, *, device: str = "cpu") -> LoadedClip:
+    """Return the model that open_clip knows by name and tag of its weights, as `load` does."""
+    model, _, preprocess = open_clip.create_model_and_transforms(
+        architecture, pretrained=tag, precision="fp32", device=device
+    )
+    tokenizer = open_clip.get_tokenizer(architecture)
+    return LoadedClip(model=model.eval(), preprocess=preprocess, tokenizer=tokenizer, device=device)
+
+
 def images_to_input(preprocess: Compose, images: Sequence[Pixels]) -> Tensor:
     """Return images (`[h, w, 3]` uint8 RGB each) as `[B, 3, S, S]` float32, by open_clip's own rules."""
     return torch.stack([preprocess(Image.fromarray(image)) for image in images])

@@ -48,7 +48,7 @@ def repetition(text: str) -> str | None:
     else, or within a very long word some letters five times. Numbers, codes and the characters of scripts without
     spaces have to come more often. Case and punctuation do not count.
     """
-    words = _words(text.casefold())
+    words = words_of(text.casefold())
     for size in range(1, len(words) // _PHRASE_TIMES + 1):
         same_as_later = [word == later for word, later in zip(words, words[size:], strict=False)]
         position = 0
@@ -65,7 +65,7 @@ def repetition(text: str) -> str | None:
     return None
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
     """Return the words and numbers of a text; of scripts without spaces the characters, each with its marks."""
     words: list[str] = []
     before = joint = ""  # what the last character was to its word; what may join the next one to it

@@ -1,6 +1,6 @@
 """The data set card: front matter that tells Hugging Face `datasets` how to read the shards, then words for people."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -75,16 +75,21 @@ The licences of the images are those of their sources; the record's `source` nam
 """
 
 
-def card(dataset: dict[str, Any], splits: Sequence[str]) -> str:
-    """Return the card of a data set: YAML front matter and text, from the contents of `dataset.json`."""
+def card(dataset: dict[str, Any], splits: Sequence[str], sections: Mapping[str, str] | None = None) -> str:
+    """Return the card of a data set: YAML front matter and text, from the contents of `dataset.json`.
+
+    `sections` are more of it in Markdown, by title (`fineclip card` makes them of what it measures).
+    """
     files = [{"split": "validation" if split == "val" else split, "path": f"{split}-*.tar"} for split in splits]
-    front = {
+    front: dict[str, Any] = {
         "pretty_name": "Region-text pairs",
         "task_categories": ["zero-shot-image-classification", "image-to-text"],
         "tags": ["webdataset", "region-text", "fineclip"],
         "configs": [{"config_name": "default", "data_files": files}],
         "dataset_info": {"config_name": "default", "features": _FEATURES},
     }
+    if sections is not None:
+        front["size_categories"] = [_size_category(dataset["images"]["ok"])]
     rows = [
         f"| {name} | {counts['inputs']} | {counts['ok']} "
         f"| {_reasons(counts['filtered'])} | {_reasons(counts['dead'])} |"
@@ -98,7 +103,8 @@ def card(dataset: dict[str, Any], splits: Sequence[str]) -> str:
         captioner=dataset["configuration"]["captioner"]["name"],
         table="\n".join(rows),
     )
-    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n{text}"
+    more = "".join(f"\n## {title}\n\n{body.rstrip()}\n" for title, body in (sections or {}).items())
+    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n{text}{more}"
 
 
 def _reasons(by_reason: dict[str, int]) -> str:
@@ -107,3 +113,9 @@ def _reasons(by_reason: dict[str, int]) -> str:
     return (
         f"{sum(by_reason.values())} ({', '.join(f'{reason} {count}' for reason, count in sorted(by_reason.items()))})"
     )
+
+
+def _size_category(num_images: int) -> str:
+    """Return the hub's name of a size."""
+    ends = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
+    return next((name for end, name in ends if num_images < end), "10M<n<100M" if num_images < 10**8 else "n>100M")

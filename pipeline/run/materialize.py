@@ -3,10 +3,8 @@
 Several may run at once, on one machine or many: leases share the work, and commits settle what both did.
 """
 
-import time
 from collections.abc import Callable, Sequence
 
-from pipeline.errors import InterruptedRunError
 from pipeline.overlay.materialize import check_columns, materialize_shard, provenance_of
 from pipeline.overlay.output import plan_materialized
 from pipeline.plan.plan import Plan
@@ -15,7 +13,8 @@ from pipeline.run.finalise import finalise
 from pipeline.run.job import new_run_id
 from pipeline.run.repair import repair
 from pipeline.run.status import Markers, Totals, units_to_do
-from pipeline.run.watch import Progress, Watch
+from pipeline.run.units import LEASE_TIMEOUT_S, make_units
+from pipeline.run.watch import Progress
 from pipeline.store.commit import roll_forward, sweep
 from pipeline.store.scratch import sweep_scratch
 from pipeline.store.storage import at_work, open_storage
@@ -25,7 +24,6 @@ from schemas.names import LEASES_DIR, PLAN_DIR
 from schemas.overlays import Overlay, open_overlay
 from schemas.shards import find_shards
 
-_LEASE_TIMEOUT_S = 60.0
 _PLAN_JSON = f"{PLAN_DIR}/plan.json"
 
 
@@ -54,47 +52,31 @@ def materialize(
         plan = plan_materialized(storage, data, seen, opened)
         made = Markers(storage)
         sweep_scratch(storage.scratch)
-        repair(plan, made, new_run_id(), _LEASE_TIMEOUT_S)
+        repair(plan, made, new_run_id(), LEASE_TIMEOUT_S)
         num_units_run = len(units_to_do(plan, made.refresh()))
-        _make_units(plan, made, seen, opened, watch)
+        make_units(
+            plan,
+            made,
+            lease_of=lease.unit_name,
+            make=lambda unit, advance: _make_unit(plan, unit, seen, opened, advance),
+            watch=watch,
+        )
         finalise(plan, made)
         _clean_up(plan, made)
     return made.totals, num_units_run
 
 
-def _make_units(
-    plan: Plan, made: Markers, seen: Dataset, overlays: Sequence[Overlay], watch: Callable[[Progress], None]
-) -> None:
-    """Make what is left, until nothing is: units that others hold are waited for."""
-    storage, run_id, watcher = plan.storage, new_run_id(), Watch(plan, made, watch)
-    while todo := units_to_do(plan, made.refresh()):
-        num_before = len(todo)
-        for unit in todo:
-            with lease.hold(storage, lease.unit_name(unit), _LEASE_TIMEOUT_S, run=run_id) as held:
-                if not held:
-                    continue
-                for shard in plan.shards(unit):
-                    if roll_forward(storage, str(shard)):
-                        continue
-
-                    def advance(held: lease.Hold = held) -> None:
-                        held.advance()
-                        watcher.show()
-
-                    materialize_shard(
-                        seen,
-                        shard,
-                        storage,
-                        fingerprint=plan.fingerprint,
-                        provenance=provenance_of(seen.markers[shard], overlays, shard),
-                        advance=advance,
-                    )
-            watcher.show()
-        left = units_to_do(plan, made.refresh())
-        if len(left) == num_before:
-            if not any(lease.is_held(storage, lease.unit_name(unit)) for unit in left):
-                raise InterruptedRunError(f"{storage.url}: {len(left)} units stay undone, and nobody holds them")
-            time.sleep(storage.poll_s)
+def _make_unit(plan: Plan, unit: int, seen: Dataset, overlays: Sequence[Overlay], advance: Callable[[], None]) -> None:
+    for shard in plan.shards(unit):
+        if not roll_forward(plan.storage, str(shard)):
+            materialize_shard(
+                seen,
+                shard,
+                plan.storage,
+                fingerprint=plan.fingerprint,
+                provenance=provenance_of(seen.markers[shard], overlays, shard),
+                advance=advance,
+            )
 
 
 def _clean_up(plan: Plan, made: Markers) -> None:

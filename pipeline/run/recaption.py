@@ -21,17 +21,15 @@ from pipeline.overlay.write import file_names
 from pipeline.run.job import Drain, Job, JobResult, new_run_id
 from pipeline.run.lease import Hold
 from pipeline.run.log import Ending
-from pipeline.run.status import units_to_do
+from pipeline.run.overlay_files import clean_up_overlay, repair_overlay
 from pipeline.run.watch import Progress
 from pipeline.run.worker import Worker, WorkerSettings, drain_file, load_models, token_file
 from pipeline.settings import CaptionConfiguration, RunSettings
-from pipeline.store.commit import LostFileError, roll_forward, sweep, withdraw
-from pipeline.store.scratch import sweep_scratch
+from pipeline.store.commit import roll_forward
 from pipeline.store.storage import at_work, open_storage, retried, storage_errors
 from pipeline.write.shards import BalanceError, UnitReport
 from schemas.dataset import Dataset
 from schemas.folder import DatasetError, Folder
-from schemas.names import COMMIT_DIR, LEASES_DIR
 from schemas.reasons import Stage
 from schemas.shards import find_shards
 
@@ -182,34 +180,9 @@ class _RecaptionJob(Job):
         return cast(OverlaidShards, self.plan)
 
     def repair(self) -> None:
-        """Publish what was decided but not published; take back what was decided for other tables, or is damaged."""
-        sweep_scratch(self._storage.scratch)
-        overlay, bases = self._shards.overlay, self._shards.bases
-        folder = f"{COMMIT_DIR}/{overlay}"
-        decisions = {f"{overlay}/{name.removesuffix('.json')}" for name in self._storage.names(folder)}
-        ours = tuple(f"{overlay}/{base.shard}." for base in bases)  # another driver may know of more shards
-        current = {base.decision(overlay) for base in bases}
-        stale = {name for name in decisions - current if name.startswith(ours)}
-        self._storage.remove(*(f"{COMMIT_DIR}/{name}.json" for name in sorted(stale)))
-        for unit in units_to_do(self.plan, self.markers.refresh()):
-            decision = bases[unit].decision(overlay)
-            if decision not in decisions:
-                continue
-            try:
-                roll_forward(self._storage, decision)
-            except LostFileError:  # its files are lost: they are made again
-                withdraw(self._storage, decision, file_names(bases[unit], overlay)[1])
-                continue
-            if bases[unit].shard not in self.markers.refresh() and not self._held([unit]):
-                withdraw(self._storage, decision, file_names(bases[unit], overlay)[1])
+        """Make the overlay's files whole."""
+        repair_overlay(self._shards, self.markers, lambda unit: bool(self._held([unit])))
 
     def clean_up(self) -> None:
         """Remove what only unfinished work needs, once there is none."""
-        sweep_scratch(self._storage.scratch)
-        if self.todo():
-            return
-        overlay, bases = self._shards.overlay, self._shards.bases
-        sweep(self._storage, [name for base in bases for name in file_names(base, overlay)])
-        self._storage.remove(*(f"{self.plan.leases}/{base.shard}.json" for base in bases))
-        self._storage.remove_folder(self.plan.leases)
-        self._storage.remove_folder(LEASES_DIR)
+        clean_up_overlay(self._shards, self.markers)

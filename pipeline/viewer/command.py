@@ -41,6 +41,12 @@ def view_main(arguments: Sequence[str]) -> int:
     parser = _parser("view", "Show a data set's boxes and captions in the browser, straight from its shards.")
     parser.add_argument("--compare", metavar="OTHER", help="another data set, or the name of an overlay of DATA")
     parser.add_argument("--marks", metavar="FILE", help="where marks are saved (default: DATA/marks.jsonl, if local)")
+    parser.add_argument(
+        "--audit", metavar="OUT", help="an audit of DATA, made by `fineclip audit DATA OUT`: a page of it"
+    )
+    parser.add_argument(
+        "--features", metavar="NAME", help="an overlay of `fineclip embed`: a map, and what is near what"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on (default: any that is free)")
     name_help = "a name of a portal or tunnel through which the page is opened; may be given several times"
@@ -92,7 +98,13 @@ def _parser(name: str, description: str) -> PlainParser:
 
 def _view(options: argparse.Namespace) -> None:
     session = Session(
-        options.data, other=options.compare, overlays=options.overlay, filters=options.filter, marks=options.marks
+        options.data,
+        other=options.compare,
+        overlays=options.overlay,
+        filters=options.filter,
+        marks=options.marks,
+        audit=options.audit,
+        features=options.features,
     )
     with _listener(options.host, options.port) as listener:
         shown = f"[{options.host}]" if ":" in options.host else options.host

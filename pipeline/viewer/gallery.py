@@ -32,6 +32,8 @@ _FIELDS = ("shard", "key", "region_id", "x0", "y0", "x1", "y1", "count", *dict.f
 
 ImageId = tuple[str, str]
 """Shard and key of an image."""
+RegionId = tuple[str, str, str]
+"""Shard, key and id of a region."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,18 +134,35 @@ def load_crops(
         "LIMIT ? OFFSET ?",
         [*values, *order_values, limit + 1, (selection.page - 1) * limit],
     )
-    crops = []
-    for values_of_row in rows[:limit]:
-        row = dict(zip(_FIELDS, values_of_row, strict=True))
-        stored = row["tar_offset"] is not None
-        fields = {name: row[name] for name in ("width", "height", "image_caption")}
-        crop = ShownImage(
-            shard=row["shard"], key=row["key"], stored=stored, fields=fields, regions=[_region(row, hit=True)]
-        )
-        crops.append(crop)
-        if stored:
-            table.remember_places([(row["shard"], row["key"], row["tar_offset"], row["tar_size"])])
+    crops = [_crop(table, dict(zip(_FIELDS, values_of_row, strict=True))) for values_of_row in rows[:limit]]
     return crops, len(rows) > limit
+
+
+def load_regions(table: RegionTable, ids: Sequence[RegionId]) -> list[ShownImage]:
+    """Return the regions `ids`, in that order, each in a `ShownImage` of its own; one that is not there is left out."""
+    if not ids:
+        return []
+    keys = list(dict.fromkeys(key for _, key, _ in ids))
+    names = list(dict.fromkeys(name for _, _, name in ids))
+    rows = table.query(
+        f"SELECT {', '.join(_FIELDS)} FROM {table.relation(shard for shard, _, _ in ids)} "
+        f"WHERE key IN ({', '.join('?' * len(keys))}) AND region_id IN ({', '.join('?' * len(names))})",
+        [*keys, *names],
+    )
+    found = {}
+    for values_of_row in rows:
+        row = dict(zip(_FIELDS, values_of_row, strict=True))
+        found[row["shard"], row["key"], row["region_id"]] = _crop(table, row)
+    return [found[each] for each in ids if each in found]
+
+
+def _crop(table: RegionTable, row: dict[str, Any]) -> ShownImage:
+    stored = row["tar_offset"] is not None
+    if stored:
+        table.remember_places([(row["shard"], row["key"], row["tar_offset"], row["tar_size"])])
+    fields = {name: row[name] for name in ("width", "height", "image_caption")}
+    region = _region(row, hit=True)
+    return ShownImage(shard=row["shard"], key=row["key"], stored=stored, fields=fields, regions=[region])
 
 
 def _region(row: dict[str, Any], *, hit: bool) -> ShownRegion:

@@ -20,7 +20,7 @@ from pipeline.viewer.session import Session
 from pipeline.viewer.table import DamagedTableError, NotHereError
 from schemas.folder import DatasetError
 
-_PAGES = ("/", "/crops", "/compare", "/dataset")
+_PAGES = ("/", "/crops", "/compare", "/dataset", "/audit", "/map")
 _MAX_BODY = 16 << 10
 _MAX_SIDE = 4096
 _SIDES = {"a": 0, "b": 1}
@@ -48,6 +48,12 @@ class _EditRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     label: str | None = None
 
 
+class _ChoiceRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /api/choose`: thresholds by the name of their filter."""
+
+    thresholds: dict[str, float]
+
+
 def build(session: Session, *, host: str, token: str, host_names: Sequence[str] = ()) -> App:
     """Return the server's ASGI application.
 
@@ -64,6 +70,12 @@ def build(session: Session, *, host: str, token: str, host_names: Sequence[str] 
         "/api/differences": lambda request: session.differences(),
         "/api/overview/{side}": lambda request: session.overview(_side(request)),
         "/api/image/{shard}/{key}": lambda request: session.image(**request.path_params),
+        "/api/audit": lambda request: session.audited(),
+        "/api/drops": lambda request: session.drops(request.query_params),
+        "/api/map": lambda request: session.map(),
+        "/api/near/{shard}/{key}/{region_id}": lambda request: session.near(
+            **request.path_params, by=request.query_params.get("by", "region")
+        ),
         "/api/record/{side}/{shard}/{key}": lambda request: session.record(_side(request), *_image_id(request)),
     }
     routes = [Route(path, _answering(session, get)) for path, get in data.items()]
@@ -74,7 +86,12 @@ def build(session: Session, *, host: str, token: str, host_names: Sequence[str] 
         Route(f"/assets/{name}", _asset(name)) for name in sorted(file.name for file in assets if file.is_file())
     ]
     routes.append(Route("/image/{side}/{shard}/{key}", _answering(session, functools.partial(_image, session))))
-    for path, kind, act in (("/api/mark", _MarkRequest, session.mark), ("/api/edit", _EditRequest, session.edit)):
+    changes: tuple[tuple[str, type[msgspec.Struct], Callable[..., Any]], ...] = (
+        ("/api/mark", _MarkRequest, session.mark),
+        ("/api/edit", _EditRequest, session.edit),
+        ("/api/choose", _ChoiceRequest, session.choose),
+    )
+    for path, kind, act in changes:
         routes.append(Route(path, functools.partial(_change, session, kind, act), methods=["POST"]))
     app = Starlette(routes=routes, exception_handlers={404: _not_found})
     app.router.redirect_slashes = False  # it would redirect to an address without the token

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import pyarrow as pa
 from pipeline.overlay.plan import EDITS
 from pipeline.store.local import LocalStorage
 from pipeline.viewer import compare, gallery
+from pipeline.viewer.audit import AuditTable, parse_thresholds
 from pipeline.viewer.edits import COLUMNS, Edits
+from pipeline.viewer.features import FeatureIndex
 from pipeline.viewer.marks import MARKS_FILE, Marks
 from pipeline.viewer.overview import overview, read_record
 from pipeline.viewer.pixels import Box, Decoded, crop, decode, media_type, shrink_for, smaller
@@ -47,14 +49,21 @@ class Session:
         overlays: Sequence[str] = (),
         filters: Sequence[str] = (),
         marks: str | None = None,
+        audit: str | None = None,
+        features: str | None = None,
     ) -> None:
-        """Open `data`, and `other`: another data set, or an overlay of `data`. Raises DatasetError."""
+        """Open `data`, and `other`: another data set, or an overlay of `data`.
+
+        `audit` is the folder of an audit of `data`, `features` an overlay of features. Raises DatasetError.
+        """
         source = open_source(data, overlays=overlays, filters=filters)
         sources = [source]
         if other is not None:
             is_own = is_overlay(source.folder.url, other)
             more = {"overlays": [*overlays, other], "filters": filters} if is_own else {}
             sources.append(open_source(data if is_own else other, **more))
+        self.audit = None if audit is None else AuditTable(audit)
+        self.features = None if features is None else FeatureIndex(source, features)
         self._database = Database(sources)
         path = marks or (source.folder.path(MARKS_FILE) if source.is_local else None)
         self.marks = None if path is None else Marks(Path(path))
@@ -76,6 +85,8 @@ class Session:
     def close(self) -> None:
         """Free the database."""
         self._database.close()
+        if self.audit is not None:
+            self.audit.close()
 
     def about(self) -> dict[str, Any]:
         """Return what the page needs before it asks for anything else."""
@@ -85,6 +96,8 @@ class Session:
             "marks": None if self.marks is None else str(self.marks.path),
             "num_marks": len(self.marks.rows()) if self.marks else 0,
             "edits": self.edits is not None,
+            "audit": self.audit is not None,
+            "features": self.features is not None,
             "page_size": gallery.PAGE_SIZE,
             "crops_page_size": gallery.CROPS_PAGE_SIZE,
         }
@@ -218,6 +231,43 @@ class Session:
         if not source.is_local or EDITS in source.overlays:
             return None
         return Edits(LocalStorage(source.folder.path("").rstrip("/")), source.dataset.markers)
+
+    def audited(self) -> dict[str, Any]:
+        """Return the filters of the audit that is open."""
+        return self._audit().about()
+
+    def drops(self, query: Mapping[str, str]) -> dict[str, Any]:
+        """Return what the thresholds of a query string drop, and the regions about the one that is to be shown."""
+        thresholds, show = parse_thresholds(query)
+        found = self._audit().drops(thresholds)
+        sides = {} if show is None else self._audit().sides(self.tables[0], show, thresholds[show])
+        items = [each["item"] for side in sides.values() for each in side]
+        return {**found, "sides": sides, **self._made_by_hand([(item.shard, item.key) for item in items])}
+
+    def choose(self, thresholds: Mapping[str, float]) -> dict[str, Any]:
+        """Write the filter list of these thresholds. Raises SelectionError for what is none, and OSError."""
+        audit = self._audit()
+        return audit.choose(parse_thresholds({name: str(value) for name, value in thresholds.items()})[0])
+
+    def map(self) -> dict[str, Any]:
+        """Return the map of the features that are open."""
+        return self._features().map()
+
+    def near(self, shard: str, key: str, region_id: str, *, by: str) -> dict[str, Any]:
+        """Return a region and what is nearest to it, by its pixels (`region`) or its `caption`."""
+        found = self._features().near(self.tables[0], (shard, key, region_id), by)
+        items = [found["region"], *(each["item"] for each in found["near"])]
+        return {**found, **self._made_by_hand([(item.shard, item.key) for item in items if item is not None])}
+
+    def _audit(self) -> AuditTable:
+        if self.audit is None:
+            raise NotHereError("no audit is open; start again with --audit OUT")
+        return self.audit
+
+    def _features(self) -> FeatureIndex:
+        if self.features is None:
+            raise NotHereError("no features are open; start again with --features NAME")
+        return self.features
 
     def _made_by_hand(self, ids: Sequence[tuple[str, str]]) -> dict[str, Any]:
         """Return the marks and edits in the images `ids` (shard and key)."""

@@ -59,7 +59,7 @@ class Database:
             memory += num_rows * (_MEMORY_A_ROW if source.in_place else _MEMORY_A_HELD_ROW)
         folders = [source.folder.path("") for source in sources if source.in_place]
         # A path is checked both as the pattern that it is given as and as the file that is found.
-        readable = ", ".join(_quoted(spelled) for folder in folders for spelled in (folder, _not_a_pattern(folder)))
+        readable = ", ".join(quoted(spelled) for folder in folders for spelled in (folder, not_a_pattern(folder)))
         for setting in (
             "parquet_metadata_cache = true",
             f"memory_limit = '{memory >> 20}MiB'",
@@ -130,7 +130,7 @@ class RegionTable:
             return self.name
         wanted = sorted(set(shards) & set(self._shards))
         if not self.source.in_place:
-            return f"(SELECT * FROM {self.name} WHERE shard IN ({', '.join(map(_quoted, wanted)) or 'NULL'}))"
+            return f"(SELECT * FROM {self.name} WHERE shard IN ({', '.join(map(quoted, wanted)) or 'NULL'}))"
         return f"({self._select(wanted)})"
 
     def place(self, shard: str, key: str) -> tuple[int, int]:
@@ -169,7 +169,7 @@ class RegionTable:
         if not shards:
             fields = [REGION_SCHEMA.field(name) for name in COLUMNS]
             return _no_rows(pa.schema([*fields, pa.field("row", pa.int64())]))
-        paths = ", ".join(_quoted(_not_a_pattern(self._path(shard))) for shard in shards)
+        paths = ", ".join(quoted(not_a_pattern(self._path(shard))) for shard in shards)
         # A folder called `label=cat` is no column.
         options = "file_row_number = true, hive_partitioning = false"
         return f"SELECT {columns}, file_row_number AS row FROM read_parquet([{paths}], {options})"
@@ -214,10 +214,11 @@ def _no_rows(schema: pa.Schema) -> str:
     return f"SELECT {', '.join(f'NULL::{_SQL[str(field.type)]} AS {field.name}' for field in schema)} WHERE false"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """Return text as SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 
-def _not_a_pattern(path: str) -> str:
+def not_a_pattern(path: str) -> str:
     """Return the pattern that matches `path` alone: DuckDB takes file names for patterns."""
     return re.sub(r"([*?\[])", r"[\1]", path)

@@ -76,13 +76,13 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--recipe", default="vitb16", help="of all trainings, for a data set (default: vitb16)")
     parser.add_argument("--input", action="append", default=[], help="INPUT of annotate, for the study `proposers`")
-    parser.add_argument("--seeds", type=int, help="how many (default: 3 for methods and losses, else 1)")
+    parser.add_argument("--seeds", type=int, help="how many (default: 3 for methods, losses and filtered, else 1)")
     parser.add_argument(
         "--report", action="store_true", help="write the table of the cells that are there, run nothing"
     )
     options = parser.parse_args(arguments[:at])
     if options.seeds is None:
-        options.seeds = 3 if options.name in ("methods", "losses") else 1
+        options.seeds = 3 if options.name in ("methods", "losses", "filtered") else 1
     if options.seeds < 1:
         parser.error(f"--seeds {options.seeds}: give 1 or more")
     return options, list(arguments[at + 1 :])

@@ -26,6 +26,9 @@ export const mark = (request) => post("api/mark", request);
 /** Set a region's caption and label, or without a caption take its edit back; resolves to the edit as it is now. */
 export const edit = (request) => post("api/edit", request);
 
+/** Write the filter list of thresholds; resolves to where it is. */
+export const choose = (thresholds) => post("api/choose", { thresholds });
+
 /** Address of an image, or of its part in `box`: as stored, or at most `size` pixels large. */
 export function imageUrl(side, image, size, box = null) {
   const query = new URLSearchParams({ ...(size && { side: size }), ...(box && { crop: box.join(",") }) }).toString();

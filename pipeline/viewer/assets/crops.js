@@ -24,7 +24,13 @@ function pixels(image, region) {
   return frame;
 }
 
-function card(image) {
+let mapped = false;
+
+/** Whether there is a map, on which what is near a region can be seen. */
+export const allowMap = (on) => (mapped = on);
+
+/** A region as a card; `value` is a number to show with it, and its meaning. */
+export function card(image, value = null) {
   const [region] = image.regions;
   const { label, caption, caption_score, proposal_score, status, reason, message } = region.fields;
   const open = url.address({ open: `${image.shard}/${image.key}/${region.id}` });
@@ -43,6 +49,8 @@ function card(image) {
         status !== "ok" && h("span", { class: `status ${status}` }, `${status}: ${reason}`),
         proposal_score !== null && h("span", { title: `proposal score ${proposal_score}` }, `box ${score(proposal_score)}`),
         caption_score !== null && h("span", { title: `caption score ${caption_score}` }, `text ${score(caption_score)}`),
+        value && h("b", {}, value),
+        mapped && h("a", { href: `map?near=${[image.shard, image.key, region.id].map(encodeURIComponent).join("/")}`, title: "What is nearest to it" }, "near"),
       ),
     ),
     marks.buttons(image, region.id, edits.button(image, region)),

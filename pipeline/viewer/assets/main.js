@@ -2,16 +2,20 @@
 
 import { h } from "./dom.js";
 import { get } from "./api.js";
+import * as audit from "./audit.js";
 import * as compare from "./compare.js";
 import * as crops from "./crops.js";
 import * as detail from "./detail.js";
 import * as edits from "./edits.js";
 import * as gallery from "./gallery.js";
+import * as map from "./map.js";
 import * as marks from "./marks.js";
 import * as overview from "./overview.js";
 import * as url from "./url.js";
 
-const VIEWS = { "": ["Gallery", gallery], crops: ["Crops", crops], compare: ["Compare", compare], dataset: ["Data set", overview] };
+const VIEWS = { "": ["Gallery", gallery], crops: ["Crops", crops], compare: ["Compare", compare], audit: ["Audit", audit], map: ["Map", map], dataset: ["Data set", overview] };
+/** Views whose address says something else than a selection. */
+const APART = ["dataset", "audit", "map"];
 const HELP = [
   ["j, k or ↓, ↑", "next, previous image or crop; in an open image, region"],
   ["Enter", "open the image"],
@@ -19,6 +23,7 @@ const HELP = [
   ["/", "search"],
   ["r", "another random sample"],
   ["g, p, c, d", "gallery, crops, compare, data set"],
+  ["a, m", "audit, map"],
   ["y, x, n", "keep, bad, note on the crop or the region that is chosen"],
   ["e, z", "edit its caption and label; take the last edit back"],
   ["+, −, 0, 1", "in an open image: zoom in, out, fit, original size"],
@@ -44,10 +49,11 @@ function fail(error) {
 
 function tabs() {
   const query = url.selection().replace(/(^|&)page=\d+/, "");
-  const shown = Object.entries(VIEWS).filter(([path]) => path !== "compare" || state.about.titles.length > 1);
+  const open = { compare: state.about.titles.length > 1, audit: state.about.audit, map: state.about.features };
+  const shown = Object.entries(VIEWS).filter(([path]) => open[path] ?? true);
   document.querySelector("#tabs").replaceChildren(
     ...shown.map(([path, [name]]) => {
-      const carried = path === "dataset" || url.view() === "dataset" ? "" : query.replace(/(^|&)diff=[^&]*/, "");
+      const carried = APART.includes(path) || APART.includes(url.view()) ? "" : query.replace(/(^|&)diff=[^&]*/, "");
       return h("a", { href: (path || "./") + (carried && `?${carried}`), "aria-current": url.view() === path ? "page" : null }, name);
     }),
   );
@@ -57,6 +63,7 @@ async function about() {
   state.about = await get("api/about");
   marks.allow(state.about.marks);
   edits.allow(state.about.edits);
+  crops.allowMap(state.about.features);
   const name = state.about.titles.join(" and ");
   document.querySelector("#title").textContent = name;
   document.title = `${name} · FineCLIP Regions`;
@@ -144,11 +151,13 @@ const KEYS = {
     if (shard) url.update({ open: [shard, key, region].filter(Boolean).join("/") });
   },
   "/": () => search.select(),
-  r: () => url.view() !== "dataset" && gallery.shuffle(),
+  r: () => APART.includes(url.view()) || gallery.shuffle(),
   g: () => url.go("./"),
   p: () => url.go("crops"),
   c: () => state.about.titles.length > 1 && url.go("compare"),
   d: () => url.go("dataset"),
+  a: () => state.about.audit && url.go("audit"),
+  m: () => state.about.features && url.go("map"),
   y: () => onFocused((image, region) => marks.decide(image, region, true)),
   x: () => onFocused((image, region) => marks.decide(image, region, false)),
   n: () => onFocused(marks.note),
@@ -176,8 +185,9 @@ document.addEventListener("keydown", (event) => {
 
 search.form.addEventListener("submit", (event) => {
   event.preventDefault();
-  const path = url.view() === "dataset" ? "" : url.view();
-  url.go(url.address({ q: search.value.trim() || null, side: null, open: null, page: null }, path));
+  const apart = APART.includes(url.view());
+  const q = search.value.trim();
+  url.go(apart ? `./?${new URLSearchParams({ q })}` : url.address({ q: q || null, side: null, open: null, page: null }));
   search.blur();
 });
 search.addEventListener("search", () => search.value === "" && url.read().has("q") && url.update({ q: null }));

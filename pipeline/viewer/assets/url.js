@@ -25,10 +25,10 @@ export function address(changes, path = view()) {
   return (path || "./") + (query && `?${query}`);
 }
 
-/** Go to an address of this page. */
-export function go(to, { replace = false } = {}) {
+/** Go to an address of this page; `quiet`: the view shows what has changed by itself. */
+export function go(to, { replace = false, quiet = false } = {}) {
   history[replace ? "replaceState" : "pushState"](null, "", to);
-  changed();
+  if (!quiet) changed();
 }
 
 /** Change parameters. */

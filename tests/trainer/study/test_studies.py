@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from trainer.cli.options import parse_evaluate, parse_train
+from trainer.errors import TrainingError
 from trainer.study import grounds
 from trainer.study.cell import Step
 from trainer.study.grounds import Ground, data_set, scenes
@@ -23,6 +24,10 @@ def ground_of(name: str, tmp_path) -> Ground:
 @pytest.mark.parametrize("ground", ["scenes", "data"])
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_training_and_evaluation_parses(name, ground, tmp_path):
+    if (name, ground) == ("filtered", "data"):
+        with pytest.raises(TrainingError, match="--data scenes"):
+            STUDIES[name](ground_of(ground, tmp_path))
+        return
     study = STUDIES[name](ground_of(ground, tmp_path))
     assert len({cell.name for cell in study.cells}) == len(study.cells) > 0
     for step in {step for cell in study.cells for step in cell.steps}:
@@ -39,6 +44,21 @@ def test_equal_cells_of_two_studies_are_one():
     ground = scenes()
     methods, losses = ({cell.name: cell for cell in STUDIES[name](ground).cells} for name in ("methods", "losses"))
     assert sum(cell.row == "FineCLIP" and methods.get(name) == cell for name, cell in losses.items()) == 3
+
+
+def test_filtered_trains_on_true_captions_as_methods_does_and_scores_by_the_start():
+    ground = scenes()
+    study, methods = (
+        STUDIES["filtered"](ground),
+        {cell.name.split("-", 1)[1] for cell in STUDIES["methods"](ground).cells},
+    )
+    true = [cell for cell in study.cells if cell.row == "true captions"]
+    assert len(true) == 3 and {cell.key for cell in true} <= {name.rsplit("-", 1)[-1] for name in methods}
+    scored = [step for cell in study.cells for step in cell.steps if step.kind == "scores"]
+    assert any(f"local-dir:{ground.start}/model" in step.arguments for step in scored)
+    for cell in study.cells:
+        filters = [step.arguments for step in cell.steps if step.kind == "train"][-1]
+        assert ("--filter" in filters) == ("margin" in cell.row)
 
 
 def test_what_a_step_makes_depends_on_all_that_went_into_it(monkeypatch):
