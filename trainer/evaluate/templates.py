@@ -1,4 +1,4 @@
-"""Class names in sentences: the 63 of ViLD, four short ones, or those of a file.
+"""Class names in sentences: the 63 of ViLD, four short ones, the plain name, or those of a file.
 
 ViLD's are a list that the field shares (Gu et al., 2022, after CLIP's prompts): `{}` is the name, `{article}` its a or
 an. A sentence that begins with an article is put after "This is".
@@ -10,6 +10,8 @@ from pathlib import Path
 from trainer.errors import TrainingError
 
 SHORT = ("a photo of a {}.", "a photo of the {}.", "there is a {} in the scene.", "a {} in the picture.")
+
+PLAIN = ("{article} {}",)
 
 _QUALITIES = ("good", "bad", "bright", "dark", "low resolution", "cropped", "close-up", "jpeg corrupted", "blurry")
 _KINDS = ("nice", "cool", "weird", "small", "large", "clean", "dirty", "hard to see")
@@ -40,17 +42,17 @@ def _vild() -> tuple[str, ...]:
 VILD = _vild()
 """63 sentences."""
 
-NAMED = {"vild": VILD, "short": SHORT}
+NAMED = {"vild": VILD, "short": SHORT, "plain": PLAIN}
 
 
 def read_templates(name: str) -> Sequence[str]:
-    """Return the sentences that `vild`, `short` or a file's lines give. Raises TrainingError: a line without `{}`."""
+    """Return the sentences of `vild`, `short`, `plain`, or a file. Raises TrainingError: a line without `{}`."""
     if name in NAMED:
         return NAMED[name]
     try:
         lines = [line.strip() for line in Path(name).read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise TrainingError(f"--templates {name}: {error}; give vild, short, or a file of sentences") from error
+        raise TrainingError(f"--templates {name}: {error}; give vild, short, plain, or a file of sentences") from error
     if not lines or any("{}" not in line for line in lines):
         raise TrainingError(f"--templates {name}: every line needs {{}} where the class name goes")
     return lines

@@ -61,9 +61,9 @@ class TrainLog:
         names = {SKIPPED: f"skipped-{rank}.jsonl"} if rank else {name: name for name in (METRICS, EVALUATION, SKIPPED)}
         for path in folder.glob("skipped-*.jsonl") if rank == 0 else ():
             if int(path.stem.removeprefix("skipped-")) >= world_size:  # of a process that there is no longer
-                _forget_after(path, first_step)
+                forget_after(path, first_step)
         for name, file_name in names.items():
-            _forget_after(folder / file_name, first_step)
+            forget_after(folder / file_name, first_step)
             self._files[name] = (folder / file_name).open("a", encoding="utf-8")
 
     def __enter__(self) -> "TrainLog":
@@ -134,7 +134,7 @@ def _board(folder: Path, first_step: int) -> Any:
     return SummaryWriter(folder / "tensorboard", purge_step=first_step + 1)
 
 
-def _forget_after(path: Path, step: int) -> None:
+def forget_after(path: Path, step: int) -> None:
     """Keep the lines of a report up to `step`, none for 0; a line that a crash cut off goes too."""
     if not path.exists():
         return
