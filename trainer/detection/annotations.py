@@ -110,10 +110,10 @@ def open_data(data: str, split: ClassSplit, *, to_train: bool, shards: str = "tr
     image_of = truth.region_image
     at = np.unique(image_of[kept & ~crowds])
     kept &= np.isin(image_of, at)
-    wanted = "base" if to_train else "any"
+    wanted = "base class" if to_train else "class of the split"
     left_out = Counter(truth.left_out)
-    left_out[f"image without a box of {wanted} class"] = len(truth.images) - len(at)
-    left_out[f"box of no {wanted} class"] = int((~kept).sum())
+    left_out[f"image without a box of a {wanted}"] = len(truth.images) - len(at)
+    left_out[f"box of no {wanted}"] = int((~kept).sum())
     if not len(at):
         total = len(labels) + truth.left_out.get("crowd", 0)
         num_crowds = truth.left_out.get("crowd", 0) + int(crowds.sum())
