@@ -2,9 +2,10 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+from schemas.flags import flag_of
 from trainer.cli.options import EXIT_CODES, TRAIN_EXIT_CODES, add_flat, command_parser, flat
 from trainer.cores import default_workers
 from trainer.detection.settings import (
@@ -113,28 +114,34 @@ def parse_detect_evaluate(arguments: Sequence[str]) -> DetectEvaluateOptions:
         default=None,
         help="base and novel classes; default: those of the run, ov-coco with --head none",
     )
-    head_none = "with --head none: "
     inputs = InputSettings()
     parser.add_argument(
-        "--image-size", type=int, default=inputs.image_size, help=f"{head_none}side of the square input in pixels"
+        "--image-size",
+        type=int | None,
+        default=None,
+        help=f"with --head none: side of the square input in pixels; default: {inputs.image_size}",
     )
     parser.add_argument(
         "--normalisation",
         choices=["imagenet", "clip"],
-        default=inputs.normalisation,
-        help=f"{head_none}mean and deviation of colours",
+        default=None,
+        help=f"with --head none: mean and deviation of colours; default: {inputs.normalisation}",
     )
     parser.add_argument(
         "--templates",
         metavar="NAME|FILE",
-        default=inputs.templates,
-        help=f"{head_none}sentences for class names: vild, short, plain, or a file",
+        default=None,
+        help=f"with --head none: sentences for class names: vild, short, plain, or a file; default: {inputs.templates}",
     )
     add_flat(parser, ScoreSettings())
     _add_work(parser)
     parser.add_argument("--batch-size", type=int, default=4, help="images at a time")
     parser.add_argument("--workers", type=int, default=default_workers(2), help="processes that decode images")
     parsed = parser.parse_args(list(arguments))
+    given = {name: parsed[name] for name in ("image_size", "normalisation", "templates") if parsed[name] is not None}
+    if given and parsed.head == "trained":
+        flag = flag_of(next(iter(given)))
+        parser.error(f"{flag}: for --head none alone; a detector sees what it was trained with")
     if parsed.batch_size < 1:
         parser.error(f"--batch-size {parsed.batch_size}: give 1 or more")
     try:
@@ -142,14 +149,9 @@ def parse_detect_evaluate(arguments: Sequence[str]) -> DetectEvaluateOptions:
     except ValueError as error:
         parser.error(str(error))
         raise AssertionError("unreachable") from error
-    given = InputSettings(
-        image_size=parsed.image_size,
-        normalisation=parsed.normalisation,
-        templates=parsed.templates,
-        split_classes=parsed.split_classes or inputs.split_classes,
-    )
+    inputs = replace(inputs, **given, split_classes=parsed.split_classes or inputs.split_classes)
     names = ("model", "data", "out", "head", "split", "split_classes", "batch_size", "workers", "device")
-    return DetectEvaluateOptions(**{name: parsed[name] for name in names}, inputs=given, scores=scores)
+    return DetectEvaluateOptions(**{name: parsed[name] for name in names}, inputs=inputs, scores=scores)
 
 
 def parse_detect_predict(arguments: Sequence[str]) -> DetectPredictOptions:

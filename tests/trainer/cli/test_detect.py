@@ -82,6 +82,24 @@ def test_without_a_head_true_boxes_are_scored_and_nothing_is_trained(folder, tra
     assert of_clip["metrics"].keys() == of_run["metrics"].keys()
 
 
+def test_a_data_set_of_scenes_is_measured_as_it_is(tmp_path):
+    made, exported = tmp_path / "data", tmp_path / "exported"
+    given = ("scenes:5?seed=3&classes=open24", made, "--proposer", "manual", "--captioner", "rule")
+    assert run("annotate", *given).code == 0
+    assert run("export", made, exported, "--to", "coco").code == 0
+    coco = f"coco:{exported}/annotations/instances_train.json?images={exported}/images/train"
+    split = tmp_path / "split.json"
+    names = json.loads((exported / "annotations/instances_train.json").read_text())["categories"]
+    write_json(split, {"base": [names[0]["name"]], "novel": [one["name"] for one in names[1:]]})
+    found = []
+    for data in (made, coco):
+        flags = ("--head", "none", "--image-size", "64", "--split-classes", split, "--out", tmp_path / "m.json", *CPU)
+        outcome = run("detect", "evaluate", "--model", VIT, "--data", data, *flags)
+        assert outcome.code == 0, outcome.err
+        found.append(json.loads((tmp_path / "m.json").read_text())["metrics"])
+    assert found[0] == found[1] and found[0]["num_images"] == 5
+
+
 def test_found_boxes_are_drawn_and_annotate_makes_regions_of_them(folder, trained, tmp_path):
     images, out = tmp_path / "images", tmp_path / "found"
     images.mkdir()
@@ -221,6 +239,7 @@ def test_images_that_cannot_be_read_are_counted_and_all_of_them_are_an_error(fol
         (("predict", "--names", "cat", "cat"), "'cat' is given twice"),
         (("predict", "--names", " "), "a name is empty"),
         (("evaluate", "--alpha", "2"), "--alpha 2.0 --beta 0.8: shares from 0 to 1"),
+        (("evaluate", "--image-size", "64"), "--image-size: for --head none alone"),
         (("evaluate", "--batch-size", "0"), "--batch-size 0: give 1 or more"),
         (("train", "--tap-scales", "[4,3]"), "--tap-scales [4.0, 3.0]: each of 4, 2, 1 or 0.5"),
         (("train", "--taps", "[1,2]"), "--taps [1, 2]: give 4, one for each of --tap-scales"),

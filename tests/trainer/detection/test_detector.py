@@ -36,9 +36,9 @@ def batch() -> tuple:
     )
 
 
-@pytest.mark.parametrize("name", [EVA, VIT])
-def test_all_that_is_trained_gets_a_gradient_and_the_tower_none(name):
-    detector = make(name)
+@pytest.mark.parametrize(("name", "precision"), [(EVA, "fp32"), (VIT, "fp32"), (VIT, "bf16")])
+def test_all_that_is_trained_gets_a_gradient_and_the_tower_none(name, precision):
+    detector = make(name, precision=precision)
     detector.train()
     losses = detector.losses(*batch())
     assert list(losses) == ["proposal_loss", "proposal_box_loss", "class_loss", "box_loss", "loss"]
