@@ -154,15 +154,15 @@ def scenes() -> DetectRecipe:
             extra_level=False,
             channels=64,
             norm="group",
-            anchor_scale=4.0,
+            anchor_scale=2.0,
             proposal_convs=1,
             level_proposals=300,
             proposals=100,
             sampled_regions=64,
-            finest_px=16.0,
+            finest_px=8.0,
             head_convs=0,
         ),
-        inputs=InputSettings(image_size=192, normalisation="clip", templates="plain", split_classes="scenes"),
+        inputs=InputSettings(image_size=96, normalisation="clip", templates="plain", split_classes="scenes"),
         optim=DetectOptimSettings(
             epochs=4, batch_size=8, lr=1e-3, warmup_steps=50, schedule="cosine", min_scale=1.0, max_scale=1.0
         ),
