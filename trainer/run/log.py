@@ -84,7 +84,7 @@ class TrainLog:
         self._write(METRICS, msgspec.to_builtins(line))
         self._to_board(line.step, {**msgspec.to_builtins(line), "regions_per_s": regions_per_s})
         seconds = self._seconds_a_step(line.step)
-        left = "" if seconds is None else f", {_duration((self._num_steps - line.step) * seconds)} left"
+        left = "" if seconds is None else f", {duration((self._num_steps - line.step) * seconds)} left"
         losses = ", ".join(
             f"{name} {value:.4f}" for name in ("global", "region", "distill", "hard_negative")
             if (value := getattr(line, f"{name}_loss")) is not None
@@ -147,6 +147,7 @@ def forget_after(path: Path, step: int) -> None:
     partial.replace(path)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return hours and minutes, minutes or seconds in words."""
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{round(seconds)} s"
