@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from schemas.flags import flag_of
-from trainer.cli.options import EXIT_CODES, TRAIN_EXIT_CODES, add_flat, command_parser, flat
+from trainer.cli.options import EXIT_CODES, TRAIN_EXIT_CODES, add_flat, command_parser, settings_of
 from trainer.cores import default_workers
 from trainer.detection.settings import (
     DETECT_RECIPES,
@@ -85,8 +85,8 @@ def parse_detect_train(arguments: Sequence[str]) -> DetectTrainOptions:
             model=parsed.model,
             data=parsed.data,
             out=parsed.out,
-            recipe=DetectRecipe(**{part: flat(type(settings), parsed) for part, settings in parts.items()}),
-            settings=flat(DetectRunSettings, parsed),
+            recipe=DetectRecipe(**{part: settings_of(type(settings), parsed) for part, settings in parts.items()}),
+            settings=settings_of(DetectRunSettings, parsed),
         )
     except ValueError as error:
         parser.error(str(error))
@@ -145,7 +145,7 @@ def parse_detect_evaluate(arguments: Sequence[str]) -> DetectEvaluateOptions:
     if parsed.batch_size < 1:
         parser.error(f"--batch-size {parsed.batch_size}: give 1 or more")
     try:
-        scores = flat(ScoreSettings, parsed)
+        scores = settings_of(ScoreSettings, parsed)
     except ValueError as error:
         parser.error(str(error))
         raise AssertionError("unreachable") from error
@@ -170,7 +170,7 @@ def parse_detect_predict(arguments: Sequence[str]) -> DetectPredictOptions:
     if twice or not all(name.strip() for name in parsed.names):
         parser.error(f"--names: {f'{twice[0]!r} is given twice' if twice else 'a name is empty'}")
     try:
-        scores = flat(ScoreSettings, parsed)
+        scores = settings_of(ScoreSettings, parsed)
     except ValueError as error:
         parser.error(str(error))
         raise AssertionError("unreachable") from error

@@ -131,12 +131,12 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
         add_flat(parser, settings)
     parsed = parser.parse_args(list(arguments))
     try:
-        changed = {part: flat(type(settings), parsed) for part, settings in parts.items()}
+        changed = {part: settings_of(type(settings), parsed) for part, settings in parts.items()}
         return TrainOptions(
             data=parsed.data,
             out=parsed.out,
             recipe=TrainRecipe(**changed),
-            settings=flat(TrainSettings, parsed),
+            settings=settings_of(TrainSettings, parsed),
             overlays=tuple(parsed.overlay),
             filters=tuple(parsed.filter),
         )
@@ -211,7 +211,7 @@ def parse_evaluate(arguments: Sequence[str]) -> EvaluateOptions:
         "filters": tuple(parsed.filter),
     }
     try:
-        flat: dict[str, Any] = {name: flat(type(settings), parsed) for name, settings in groups.items()}
+        flat: dict[str, Any] = {name: settings_of(type(settings), parsed) for name, settings in groups.items()}
     except ValueError as error:
         parser.error(str(error))
         raise AssertionError("unreachable") from error
@@ -239,7 +239,7 @@ def parse_visualize(arguments: Sequence[str]) -> VisualizeOptions:
     add_flat(parser, VisualizeSettings())
     parsed = parser.parse_args(list(arguments))
     try:
-        settings = flat(VisualizeSettings, parsed)
+        settings = settings_of(VisualizeSettings, parsed)
     except ValueError as error:
         parser.error(str(error))
         raise AssertionError("unreachable") from error
@@ -308,7 +308,7 @@ def _kind(hint: Any) -> Mapping[str, Any]:
     return {"type": bool, "nargs": "?", "const": True} if hint is bool else {"type": hint}
 
 
-def flat(kind: type[Any], parsed: Namespace) -> Any:
+def settings_of(kind: type[Any], parsed: Namespace) -> Any:
     """Return a dataclass from the flags that `add_flat` added. Raises ValueError, as its own checks do."""
     names: Iterable[str] = (field.name for field in dataclasses.fields(kind))
     return kind(**{name: parsed[name] for name in names})
