@@ -57,6 +57,9 @@ SUBCOMMANDS = {
     "visualize": _Subcommand(
         "trainer.cli.visualize:visualize_main", "trainer", "show what models see in images, as one picture"
     ),
+    "detect": _Subcommand(
+        "trainer.cli.detect:detect_main", "trainer", "train, measure and use an open-vocabulary detector"
+    ),
     "study": _Subcommand(
         "trainer.study.command:main", "trainer", "run the paper's studies, cell by cell, into a table"
     ),

@@ -31,6 +31,7 @@ VIEWER = ["duckdb>=1.4", "starlette>=0.46", "uvicorn>=0.34"]
 TRAINER = [
     "accelerate>=1.10",
     "open_clip_torch>=3.3",
+    "pycocotools>=2.0.8",  # `detect evaluate`: COCO's own AP50; BSD
     "safetensors>=0.6",
     "tensorboard>=2.20",
     "timm>=1.0.22",

@@ -9,6 +9,7 @@
     loss/             features of all processes to a loss: a class a method
     run/              a step in seven parts (run/step.py), a run around it (run/loop.py)
     evaluate/         a file a task
+    detection/        an open-vocabulary detector on a frozen tower
 
 Each folder's docstring lists its modules in reading order. `errors` has the exit codes, `cores` who may use the CPU.
 

@@ -50,10 +50,13 @@ class Scene:
         return tuple(region_caption(attributes) for attributes in self.attributes)
 
 
-def draw_scene(seed: int, split: Split, index: int) -> Scene:
-    """Draw one scene; equal arguments give equal bytes. Raises ValueError for an unknown split."""
-    rng = generator(seed, split, index)
-    placed = place_objects(rng, split)
+def draw_scene(seed: int, split: Split, index: int, classes: str | None = None) -> Scene:
+    """Draw one scene; equal arguments give equal bytes. Raises ValueError for an unknown split.
+
+    `classes` names the class list whose pairs alone it shows; None shows all of the split's.
+    """
+    rng = generator(seed, split, index, classes)
+    placed = place_objects(rng, split, classes)
     canvas = _background(rng)
     _scatter_clutter(rng, canvas)
     for obj in placed:

@@ -51,18 +51,18 @@ class Placed:
         return slice(self.y, self.y + height), slice(self.x, self.x + width)
 
 
-def generator(seed: int, split: Split, index: int) -> np.random.Generator:
+def generator(seed: int, split: Split, index: int, classes: str | None = None) -> np.random.Generator:
     """Return the random numbers of one scene, independent of those of every other."""
-    name = f"scenes {VERSION} {seed} {split} {index}"
+    name = f"scenes {VERSION} {seed} {split} {index}" + ("" if classes is None else f" {classes}")
     key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "big")
     return np.random.Generator(np.random.Philox(key=key))
 
 
-def place_objects(rng: np.random.Generator, split: Split) -> list[Placed]:
+def place_objects(rng: np.random.Generator, split: Split, classes: str | None = None) -> list[Placed]:
     """Return the objects of a scene from back to front: 1 to 7, no (shape, colour) pair in two groups."""
     placed: list[Placed] = []
     overlapping = bool(rng.random() < _OCCLUDED_SCENES)
-    choices = pairs(split)
+    choices = pairs(split, classes)
     picked = rng.permutation(len(choices))[: rng.integers(1, 5)]
     wanted = [choices[i] for i in picked for _ in range(rng.choice(3, p=(0.6, 0.27, 0.13)) + 1)][:_MAX_OBJECTS]
     for shape, colour in [wanted[i] for i in rng.permutation(len(wanted))]:

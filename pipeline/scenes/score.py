@@ -16,12 +16,16 @@ from rich.table import Table
 
 from pipeline.scenes.draw import Scene, draw_scene
 from pipeline.scenes.scoring import BoxFigures, match, score_boxes, score_captions
-from pipeline.scenes.words import Attributes, Split, parse_region_caption
+from pipeline.scenes.words import CLASS_LISTS, Attributes, Split, parse_region_caption
 from schemas.boxes import Boxes, as_boxes
 from schemas.dataset import Dataset, DatasetError
 from schemas.plain_flags import PlainParser
 
-_KEY = re.compile(r"(?:.*-)?scene-(?P<split>train|test)-s(?P<seed>\d+)-(?P<index>\d{8})")
+_KEY = re.compile(
+    r"(?:.*-)?scene-(?:(?P<classes>"
+    + "|".join(CLASS_LISTS)
+    + r")-)?(?P<split>train|test)-s(?P<seed>\d+)-(?P<index>\d{8})"
+)
 _FEW = (4, 10)
 """How many boxes of an image count, where proposers are compared by their first boxes."""
 _DESCRIPTION = "Compare a data set made from scenes:N with the truth: recall of its boxes, and captions right on them."
@@ -83,7 +87,7 @@ def scene_of_key(key: str) -> Scene:
     if named is None:
         raise DatasetError(f"key {key!r} names no scene: only data sets made from scenes:N have a known truth")
     split: Split = "train" if named["split"] == "train" else "test"
-    return draw_scene(int(named["seed"]), split, int(named["index"]))
+    return draw_scene(int(named["seed"]), split, int(named["index"]), named["classes"])
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -40,6 +40,15 @@ CHOICES: dict[str, tuple[str, ...]] = {
 HELD_OUT = frozenset((shape, tuple(COLOURS)[(3 * i + 2) % len(COLOURS)]) for i, shape in enumerate(SHAPES))
 """(shape, colour) pairs that only the `test` split shows: one per shape, each with another colour."""
 
+_OPEN = tuple(
+    (shape, colour)
+    for shape in ("circle", "square", "star", "ring")
+    for colour in ("orange", "green", "cyan", "pink", "black", "white")
+)
+CLASS_LISTS: dict[str, tuple[tuple[str, str], ...]] = {"open24": _OPEN, "open34": (*_OPEN, *sorted(HELD_OUT))}
+"""(shape, colour) pairs that scenes may be drawn of alone, to be told apart as classes: 24 that `train` scenes show
+too, and these with the held-out pairs."""
+
 NUMBERS = ("zero", "a", "two", "three", "four", "five", "six", "seven", "eight")
 """How image captions count; one is the article."""
 
@@ -61,10 +70,20 @@ class Attributes:
         return (self.shape, self.colour) in HELD_OUT
 
 
-def pairs(split: Split) -> list[tuple[str, str]]:
-    """Return the (shape, colour) pairs that scenes of `split` draw from, in a fixed order. Raises ValueError."""
+def class_name(shape: str, colour: str) -> str:
+    """Return what a pair is called as a class, such as `green square`."""
+    return f"{colour} {shape}"
+
+
+def pairs(split: Split, classes: str | None = None) -> list[tuple[str, str]]:
+    """Return the (shape, colour) pairs that scenes of `split` draw from, in a fixed order. Raises ValueError.
+
+    With `classes`, the name of a class list, they are its pairs, in both splits.
+    """
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
+    if classes is not None:
+        return list(CLASS_LISTS[classes])
     every = [(shape, colour) for shape in SHAPES for colour in COLOURS]
     return [pair for pair in every if split == "test" or pair not in HELD_OUT]
 

@@ -5,5 +5,6 @@ outputs    what is in the way of what a command writes
 command    train: parse, then import what it needs
 evaluate   measure a model: JSON, Markdown; measure does it
 visualize  show what models see
+detect     train, measure and use a detector; detect_options
 export     a checkpoint for other libraries
 """

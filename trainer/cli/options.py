@@ -27,7 +27,7 @@ from trainer.model.formats import ExportFormat
 from trainer.recipes import RECIPES, TrainRecipe
 from trainer.run.train_settings import TrainSettings
 
-_TRAIN_EXIT_CODES = """\
+TRAIN_EXIT_CODES = """\
 exit codes:
   0  done, or stopped where --stop-after says
   1  stopped: the loss is not finite, or too many samples cannot be used
@@ -35,7 +35,7 @@ exit codes:
   3  refused: RUN belongs to other settings or data
   4  interrupted by a signal, after a checkpoint; the same command goes on from there
   5  RUN cannot be written"""
-_EXIT_CODES = """\
+EXIT_CODES = """\
 exit codes:
   0  done
   2  wrong usage or unusable input
@@ -121,22 +121,22 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
         f"{n}: {(inspect.getdoc(make) or '').splitlines()[0].rstrip('.')}" for n, make in RECIPES.items()
     )
     usage = "fineclip train DATA --recipe NAME --out RUN [options]"
-    parser = _parser("train", usage, "Train on region-text shards.", _TRAIN_EXIT_CODES)
+    parser = command_parser("train", usage, "Train on region-text shards.", TRAIN_EXIT_CODES)
     parser.add_argument("data", metavar="DATA", help="data set of `fineclip annotate`: a folder or URL")
     parser.add_argument("--recipe", choices=[*RECIPES], default=name, help=summaries)
     parser.add_argument("--out", metavar="RUN", required=True, help="folder of the run; an interrupted one goes on")
     _add_repeated(parser)
     parts = {part.name: getattr(recipe, part.name) for part in dataclasses.fields(TrainRecipe)}
     for settings in (*parts.values(), TrainSettings()):
-        _add_flat(parser, settings)
+        add_flat(parser, settings)
     parsed = parser.parse_args(list(arguments))
     try:
-        changed = {part: _flat(type(settings), parsed) for part, settings in parts.items()}
+        changed = {part: settings_of(type(settings), parsed) for part, settings in parts.items()}
         return TrainOptions(
             data=parsed.data,
             out=parsed.out,
             recipe=TrainRecipe(**changed),
-            settings=_flat(TrainSettings, parsed),
+            settings=settings_of(TrainSettings, parsed),
             overlays=tuple(parsed.overlay),
             filters=tuple(parsed.filter),
         )
@@ -148,7 +148,7 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
 def parse_evaluate(arguments: Sequence[str]) -> EvaluateOptions:
     """Parse `fineclip evaluate CHECKPOINT ...`. Prints help or an error and raises SystemExit."""
     usage = "fineclip evaluate CHECKPOINT --task TASK --data DATA --out FILE.json [options]"
-    parser = _parser("evaluate", usage, "Measure a model on region-text shards or a benchmark.", _EXIT_CODES)
+    parser = command_parser("evaluate", usage, "Measure a model on region-text shards or a benchmark.", EXIT_CODES)
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
@@ -187,8 +187,8 @@ def parse_evaluate(arguments: Sequence[str]) -> EvaluateOptions:
         "--templates",
         metavar="NAME|FILE",
         default=None,
-        help="sentences with {} for a class name: vild (63), short (4), or a file, a line each; default: vild for "
-        "coco:, else short",
+        help="sentences with {} for a class name: vild (63), short (4), plain (the name), or a file, a line each; "
+        "default: vild for coco:, else short",
     )
     parser.add_argument("--words", metavar="FILE", default=None, help="JSON of the words that --task words asks about")
     parser.add_argument("--alpha", type=float | None, default=None, help=_ALPHA_HELP)
@@ -196,7 +196,7 @@ def parse_evaluate(arguments: Sequence[str]) -> EvaluateOptions:
     _add_repeated(parser)
     groups = {"settings": EvaluateSettings(), "truth": TruthSettings(), "intervals": IntervalSettings()}
     for settings in groups.values():
-        _add_flat(parser, settings)
+        add_flat(parser, settings)
     parsed = parser.parse_args(list(arguments))
     if parsed.out.endswith(".md"):
         parser.error(f"--out {parsed.out}: name a JSON file; the tables go to a .md beside it")
@@ -211,7 +211,7 @@ def parse_evaluate(arguments: Sequence[str]) -> EvaluateOptions:
         "filters": tuple(parsed.filter),
     }
     try:
-        flat: dict[str, Any] = {name: _flat(type(settings), parsed) for name, settings in groups.items()}
+        flat: dict[str, Any] = {name: settings_of(type(settings), parsed) for name, settings in groups.items()}
     except ValueError as error:
         parser.error(str(error))
         raise AssertionError("unreachable") from error
@@ -222,7 +222,7 @@ def parse_visualize(arguments: Sequence[str]) -> VisualizeOptions:
     """Parse `fineclip visualize MODEL... --images DIR --out FILE.png`. Prints help or an error, raises SystemExit."""
     usage = "fineclip visualize MODEL... --images DIR --out FILE.png [options]"
     text = "Show what models see in images: clusters of their patches, and where they see a prompt."
-    parser = _parser("visualize", usage, text, _EXIT_CODES)
+    parser = command_parser("visualize", usage, text, EXIT_CODES)
     parser.add_argument("models", metavar="MODEL", nargs="+", help="what `fineclip evaluate` takes, one or several")
     parser.add_argument("--images", metavar="DIR", required=True, help="folder of images, JPEG, PNG or WebP")
     parser.add_argument("--out", metavar="FILE", required=True, help="PNG file to write")
@@ -236,10 +236,10 @@ def parse_visualize(arguments: Sequence[str]) -> VisualizeOptions:
         help="pixels that images are squashed to: more give finer patches; default: that of training, or the model's",
     )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
-    _add_flat(parser, VisualizeSettings())
+    add_flat(parser, VisualizeSettings())
     parsed = parser.parse_args(list(arguments))
     try:
-        settings = _flat(VisualizeSettings, parsed)
+        settings = settings_of(VisualizeSettings, parsed)
     except ValueError as error:
         parser.error(str(error))
         raise AssertionError("unreachable") from error
@@ -257,7 +257,7 @@ def parse_visualize(arguments: Sequence[str]) -> VisualizeOptions:
 def parse_export(arguments: Sequence[str]) -> ExportOptions:
     """Parse `fineclip export-model CHECKPOINT OUT`. Prints help or an error and raises SystemExit."""
     usage = "fineclip export-model CHECKPOINT OUT [options]"
-    parser = _parser("export-model", usage, "Write a trained model in a form that other tools load.", _EXIT_CODES)
+    parser = command_parser("export-model", usage, "Write a trained model in a form that other tools load.", EXIT_CODES)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="what `fineclip evaluate` takes")
     parser.add_argument("out", metavar="OUT", help="file to write, or folder for local-dir")
     parser.add_argument(
@@ -280,7 +280,8 @@ def _recipe_name(arguments: Sequence[str]) -> str:
     return name if name in RECIPES else next(iter(RECIPES))
 
 
-def _parser(command: str, usage: str, description: str, exit_codes: str) -> FlagParser:
+def command_parser(command: str, usage: str, description: str, exit_codes: str) -> FlagParser:
+    """Return the parser of `fineclip COMMAND`, without flags of its own."""
     return FlagParser(
         prog=f"fineclip {command}",
         usage=usage,
@@ -296,7 +297,7 @@ def _add_repeated(parser: FlagParser) -> None:
         parser.add_argument(f"--{name}", action="append", default=[], metavar=metavar, help=text)
 
 
-def _add_flat(parser: FlagParser, settings: Any) -> None:
+def add_flat(parser: FlagParser, settings: Any) -> None:
     """Add a flag for each field of a dataclass's instance: `--batch-size` for `batch_size`, its docstring as help."""
     for field, flag, hint, text in setting_flags(type(settings)):
         parser.add_argument(flag, **_kind(hint), default=getattr(settings, field.name), help=text)
@@ -307,6 +308,7 @@ def _kind(hint: Any) -> Mapping[str, Any]:
     return {"type": bool, "nargs": "?", "const": True} if hint is bool else {"type": hint}
 
 
-def _flat(kind: type[Any], parsed: Namespace) -> Any:
+def settings_of(kind: type[Any], parsed: Namespace) -> Any:
+    """Return a dataclass from the flags that `add_flat` added. Raises ValueError, as its own checks do."""
     names: Iterable[str] = (field.name for field in dataclasses.fields(kind))
     return kind(**{name: parsed[name] for name in names})

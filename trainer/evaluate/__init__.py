@@ -13,8 +13,10 @@ attributes         boxes, the right caption among wrong ones
 retrieval          images and their captions, both ways
 region_retrieval   boxes and their captions, both ways
 zeroshot           images against class names, which are their captions
+class_split        base classes and novel ones, which detectors and segmenters are not trained on
 classes, rank      what tasks share: classes; retrieval both ways
 metrics            pure functions of similarities
 clusters, figure   k-means of patches; panels with titles; visualize puts the two together
+annotated          boxes and masks drawn on an image
 intervals, report  bootstrap intervals; JSON, Markdown, and what each row scored
 """

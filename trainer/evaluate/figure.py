@@ -15,7 +15,7 @@ from trainer.data.decode import Pixels
 PANEL_PX = 240
 """Width of a panel."""
 _GAP_PX, _LINE_PX, _FONT_PX = 10, 22, 16
-_COLOURS = (
+COLOURS = (
     (0, 114, 178),
     (230, 159, 0),
     (0, 158, 115),
@@ -50,7 +50,7 @@ def image_panel(pixels: Pixels) -> Panel:
 
 def cluster_panel(pixels: Pixels, clusters: npt.NDArray[np.int64]) -> Panel:
     """Return an image with the colours of its patches' clusters, `[rows, columns]`, laid over it."""
-    colours = np.array(_COLOURS, dtype=np.uint8)[clusters]
+    colours = np.array(COLOURS, dtype=np.uint8)[clusters]
     return Panel(picture=_over(pixels, Image.fromarray(colours), Image.Resampling.NEAREST))
 
 

@@ -66,6 +66,8 @@ class Truth:
     """All classes in their order; None where they are those that the labels name."""
     is_thing: npt.NDArray[np.bool_] | None = None
     """`[R]`: things (countable) and stuff; None where the data does not tell."""
+    is_crowd: npt.NDArray[np.bool_] | None = None
+    """`[R]`: boxes of groups, where they were asked for; None where the data does not tell."""
     masks: Masks | None = None
     alternatives: Alternatives | None = None
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)

@@ -95,14 +95,30 @@ class EvaTower:
         pooled = self._finish(tokens[:, :1], mixed)[:, 0]
         return pooled, self._finish(tokens[:, 1:], values[:, 1:]) if dense else None
 
+    def value_tokens(self, tokens: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Return `[B, h w, C]`: the patches as they leave the last block by its value path, not embedded yet.
+
+        `tokens` are what the block is given; `residual`, `[B, 1 or h w, C]`, is what the values are added to, the
+        patches' own tokens where it is None.
+        """
+        block = self._trunk.blocks[-1]
+        values = block.attn.v_proj(block.norm1(tokens))[:, 1:]
+        return self._leave(tokens[:, 1:] if residual is None else residual, values)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return embeddings `[B, L, D]` of tokens `[B, L, C]` that have left the last block."""
+        return cast(Tensor, self._trunk.head(self._trunk.norm(tokens)))
+
     def _finish(self, tokens: Tensor, mixed: Tensor) -> Tensor:
         """Return embeddings from tokens as they entered the last block, and what its attention mixed for each."""
+        return self.embed(self._leave(tokens, mixed))
+
+    def _leave(self, tokens: Tensor, mixed: Tensor) -> Tensor:
         block = self._trunk.blocks[-1]
         attended = block.attn.proj(block.attn.norm(mixed))
         tokens = tokens + (attended if block.gamma_1 is None else block.gamma_1 * attended)
         changed = block.mlp(block.norm2(tokens))
-        tokens = tokens + (changed if block.gamma_2 is None else block.gamma_2 * changed)
-        return cast(Tensor, self._trunk.head(self._trunk.norm(tokens)))
+        return cast(Tensor, tokens + (changed if block.gamma_2 is None else block.gamma_2 * changed))
 
     def _rope(self, grid: Grid) -> Tensor:
         """Return the rotation of a grid's patches, `[h w, 2 * head width]`: sines, then cosines."""
@@ -199,12 +215,29 @@ class VitTower:
         pooled = self._finish(tokens[:, :1], mixed)[:, 0]
         return pooled, self._finish(tokens[:, 1:], values[:, 1:]) if dense else None
 
+    def value_tokens(self, tokens: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Return `[B, h w, C]`: the patches as they leave the last block by its value path, not embedded yet.
+
+        `tokens` are what the block is given; `residual`, `[B, 1 or h w, C]`, is what the values are added to, the
+        patches' own tokens where it is None.
+        """
+        block = self._visual.transformer.resblocks[-1]
+        weight, bias = block.attn.in_proj_weight.chunk(3)[2], block.attn.in_proj_bias.chunk(3)[2]
+        values = linear(block.ln_1(tokens)[:, 1:], weight, bias)
+        return self._leave(tokens[:, 1:] if residual is None else residual, values)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return embeddings `[B, L, D]` of tokens `[B, L, C]` that have left the last block."""
+        return cast(Tensor, self._visual.ln_post(tokens) @ self._visual.proj)
+
     def _finish(self, tokens: Tensor, mixed: Tensor) -> Tensor:
         """Return embeddings from tokens as they entered the last block, and what its attention mixed for each."""
+        return self.embed(self._leave(tokens, mixed))
+
+    def _leave(self, tokens: Tensor, mixed: Tensor) -> Tensor:
         block = self._visual.transformer.resblocks[-1]
         tokens = tokens + block.ls_1(block.attn.out_proj(mixed))
-        tokens = tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
-        return cast(Tensor, self._visual.ln_post(tokens) @ self._visual.proj)
+        return cast(Tensor, tokens + block.ls_2(block.mlp(block.ln_2(tokens))))
 
 
 def _check_vit(visual: VisionTransformer) -> None:

@@ -65,7 +65,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         content = torch.load(path, map_location="cpu", weights_only=True)
         version = content.pop("checkpoint_version")
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
-        raise TrainingError(f"{path}: not a checkpoint of `fineclip train`: {error}") from error
+        raise TrainingError(f"{path}: not a checkpoint of `fineclip train` or `detect train`: {error}") from error
     if version != VERSION:
         raise TrainingError(f"{path}: checkpoint version {version!r}, where this release reads {VERSION!r}")
     return Checkpoint(**content)

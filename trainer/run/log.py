@@ -61,9 +61,9 @@ class TrainLog:
         names = {SKIPPED: f"skipped-{rank}.jsonl"} if rank else {name: name for name in (METRICS, EVALUATION, SKIPPED)}
         for path in folder.glob("skipped-*.jsonl") if rank == 0 else ():
             if int(path.stem.removeprefix("skipped-")) >= world_size:  # of a process that there is no longer
-                _forget_after(path, first_step)
+                forget_after(path, first_step)
         for name, file_name in names.items():
-            _forget_after(folder / file_name, first_step)
+            forget_after(folder / file_name, first_step)
             self._files[name] = (folder / file_name).open("a", encoding="utf-8")
 
     def __enter__(self) -> "TrainLog":
@@ -84,7 +84,7 @@ class TrainLog:
         self._write(METRICS, msgspec.to_builtins(line))
         self._to_board(line.step, {**msgspec.to_builtins(line), "regions_per_s": regions_per_s})
         seconds = self._seconds_a_step(line.step)
-        left = "" if seconds is None else f", {_duration((self._num_steps - line.step) * seconds)} left"
+        left = "" if seconds is None else f", {duration((self._num_steps - line.step) * seconds)} left"
         losses = ", ".join(
             f"{name} {value:.4f}" for name in ("global", "region", "distill", "hard_negative")
             if (value := getattr(line, f"{name}_loss")) is not None
@@ -134,7 +134,7 @@ def _board(folder: Path, first_step: int) -> Any:
     return SummaryWriter(folder / "tensorboard", purge_step=first_step + 1)
 
 
-def _forget_after(path: Path, step: int) -> None:
+def forget_after(path: Path, step: int) -> None:
     """Keep the lines of a report up to `step`, none for 0; a line that a crash cut off goes too."""
     if not path.exists():
         return
@@ -147,6 +147,7 @@ def _forget_after(path: Path, step: int) -> None:
     partial.replace(path)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return hours and minutes, minutes or seconds in words."""
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{round(seconds)} s"

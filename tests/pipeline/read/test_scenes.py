@@ -12,8 +12,10 @@ from pipeline.read.base import SourceError
 from pipeline.read.scenes import Scenes
 from pipeline.sample import SourceItem
 from pipeline.scenes.draw import draw_scene
-from pipeline.scenes.words import parse_region_caption
+from pipeline.scenes.score import scene_of_key
+from pipeline.scenes.words import CLASS_LISTS, class_name, parse_region_caption
 from schemas.boxes import as_boxes, is_valid
+from schemas.coco import decompress_runs
 
 
 def read_all(source: Scenes, shard_size: int) -> list[SourceItem]:
@@ -82,3 +84,26 @@ def test_the_etag_names_the_generator_version():
 def test_a_bad_spec_is_refused_by_name(spec, problem):
     with pytest.raises(SourceError, match=problem):
         Scenes(spec)
+
+
+def test_a_class_list_gives_classes_as_labels_and_masks_and_its_own_keys():
+    items = read_all(Scenes("30?seed=4&classes=open24"), 10)
+    scene = draw_scene(4, "train", 2, "open24")
+    assert items[2].key == "scene-open24-train-s4-00000002"
+    assert [region.label for region in items[2].given] == [f"{a.colour} {a.shape}" for a in scene.attributes]
+    for region, mask in zip(items[2].given, scene.masks, strict=True):
+        runs = decompress_runs(region.mask_rle)
+        inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+        assert (mask == inside.reshape(256, 256).T).all()
+    names = {class_name(*pair) for pair in CLASS_LISTS["open24"]}
+    assert {region.label for item in items for region in item.given} <= names
+    redrawn = scene_of_key(items[2].key)
+    assert (redrawn.pixels == scene.pixels).all()
+    assert (draw_scene(4, "train", 2).pixels != scene.pixels).any()
+
+
+def test_class_lists_are_other_inputs():
+    files = [next(Scenes(spec).files()).etag for spec in ("5", "5?classes=open24", "5?classes=open34")]
+    assert files[0] == "scenes-1" and len(set(files)) == 3
+    with pytest.raises(SourceError, match="classes must be one of open24, open34, not 'all'"):
+        Scenes("5?classes=all")

@@ -120,6 +120,7 @@ class Collector:
             labels=[region.label for region in regions],
             classes=classes,
             is_thing=np.array([region.is_thing for region in regions], dtype=bool) if tells else None,
+            is_crowd=np.array([region.is_crowd for region in regions], dtype=bool),
             masks=_masks(regions),
             alternatives=_alternatives(regions),
             left_out=dict(self.left_out),

@@ -1,0 +1,175 @@
+"""`fineclip detect train|evaluate|predict`: settings in, the exit code out.
+
+Torch is imported once the options are known to be good, as in `command`.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from trainer.cli.detect_options import parse_detect_evaluate, parse_detect_predict, parse_detect_train
+from trainer.cli.outputs import check_file, check_folder
+from trainer.detection.files import checked_detector, find_detector
+from trainer.errors import DONE, INTERRUPTED, USAGE
+from trainer.evaluate.class_split import read_class_split
+from trainer.run.files import find_checkpoint
+
+_USAGE = """\
+usage: fineclip detect train --model MODEL --data DATA --out RUN [options]
+       fineclip detect evaluate --model RUN|MODEL --data DATA --out FILE.json [options]
+       fineclip detect predict --model RUN --images DIR --names NAME... --out DIR [options]
+
+`fineclip detect train --help` shows the options of train, and so on.
+"""
+
+
+def detect_main(arguments: Sequence[str]) -> int:
+    """Run `fineclip detect` and return its exit code; errors that a person can act on carry theirs."""
+    mains = {"train": _train, "evaluate": _evaluate, "predict": _predict}
+    name = arguments[0] if arguments else "--help"
+    if name in mains:
+        return mains[name](arguments[1:])
+    if name in ("-h", "--help"):
+        sys.stdout.write(_USAGE)
+        return DONE
+    sys.stderr.write(f"{_USAGE}fineclip detect: error: {name!r} is none of {', '.join(mains)}\n")
+    return USAGE
+
+
+def _train(arguments: Sequence[str]) -> int:
+    options = parse_detect_train(arguments)
+    check_folder(options.out, "--out")
+    find_checkpoint(options.model)
+    split = read_class_split(options.recipe.inputs.split_classes)
+    from trainer.detection.annotations import open_data
+    from trainer.detection.train import train_detector
+    from trainer.run.load import load_any
+    from trainer.run.processes import joined_processes
+    from trainer.run.stop import stopping_on_signals
+
+    with joined_processes(options.settings.device) as device, stopping_on_signals() as stop:
+        console = Console(emoji=False, stderr=True)
+        data = open_data(options.data, split, to_train=True)
+        _tell_left_out(console, len(data), len(data.boxes), data.left_out)
+        result = train_detector(
+            load_any(options.model).model,
+            data,
+            Path(options.out),
+            options.recipe,
+            options.settings,
+            device=device,
+            console=console,
+            stop=stop,
+        )
+    if result.finished:
+        console.print(f"Done: {result.step} steps. The detector is in {options.out}.", highlight=False)
+        return DONE
+    command = "the same command" if stop.requested else "the command without --stop-after"
+    console.print(
+        f"Stopped after step {result.step} of {result.num_steps}; {command} goes on from there.", highlight=False
+    )
+    return INTERRUPTED if stop.requested else DONE
+
+
+def _evaluate(arguments: Sequence[str]) -> int:
+    options = parse_detect_evaluate(arguments)
+    check_file(options.out, "--out")
+    path = checked_detector(options.model) if options.head == "trained" else find_detector(options.model)
+    if path is None:
+        find_checkpoint(options.model)
+    if options.split_classes is not None:
+        read_class_split(options.split_classes)
+    from trainer.cli.measure import Progress
+    from trainer.detection.annotations import open_data
+    from trainer.detection.evaluate import evaluate_detector
+    from trainer.detection.probe import probe
+    from trainer.detection.run import open_detector
+    from trainer.run.load import load_any
+    from trainer.run.processes import joined_processes
+
+    with joined_processes(options.device) as device:
+        console = Console(emoji=False, stderr=True)
+        trained = None if path is None else open_detector(path)
+        inputs = options.inputs if options.head == "none" or trained is None else trained.recipe.inputs
+        split = read_class_split(options.split_classes or inputs.split_classes)
+        data = open_data(options.data, split, to_train=False, shards=options.split)
+        _tell_left_out(console, len(data), len(data.boxes), data.left_out)
+        progress = Progress(console, "measured {} of {} images")
+        if options.head == "none" or trained is None:
+            clip = load_any(options.model).model if trained is None else trained.clip
+            found = probe(clip, data, split, inputs, device=device, workers=options.workers, watch=progress)
+        else:
+            found = evaluate_detector(
+                trained.detector(data.classes, data.is_base.tolist(), device=device),
+                data,
+                split,
+                options.scores,
+                device=device,
+                batch_size=options.batch_size,
+                workers=options.workers,
+                watch=progress,
+            )
+    for key, why in found.skipped[:3]:
+        console.print(f"skipped {key}: {why}", highlight=False, markup=False)
+    about = {
+        "model": options.model,
+        "data": options.data,
+        "head": options.head,
+        "command": shlex.join(["fineclip", "detect", "evaluate", *arguments]),
+        "split_classes": split.where,
+        "settings": asdict(inputs) | asdict(options.scores),
+        "left_out": dict(data.left_out),
+    }
+    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+    written = about | found.as_json()
+    Path(options.out).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    Console(emoji=False).print_json(data=written["metrics"])
+    return DONE
+
+
+def _predict(arguments: Sequence[str]) -> int:
+    options = parse_detect_predict(arguments)
+    check_folder(options.out, "--out")
+    path = checked_detector(options.model)
+    from trainer.cli.measure import Progress
+    from trainer.detection.predict import DETECTIONS, image_files, predict
+    from trainer.detection.run import open_detector
+    from trainer.run.processes import joined_processes
+
+    files = image_files(options.images)
+    with joined_processes(options.device) as device:
+        console = Console(emoji=False, stderr=True)
+        trained = open_detector(path)
+        split = read_class_split(trained.recipe.inputs.split_classes)
+        is_base = [split.is_base(name) for name in options.names]
+        found = predict(
+            trained.detector(options.names, is_base, device=device),
+            files,
+            options.names,
+            options.scores,
+            Path(options.out),
+            device=device,
+            watch=Progress(console, "looked at {} of {} images"),
+        )
+    for key, why in found.skipped:
+        console.print(f"skipped {key}: {why}", highlight=False, markup=False)
+    console.print(
+        f"{found.num_boxes} boxes in {found.num_images} images: pictures and {DETECTIONS} are in {options.out}. Make a "
+        f"data set of them by: fineclip annotate 'coco:{options.out}/{DETECTIONS}?images={options.images}' DATA "
+        "--proposer manual",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return DONE
+
+
+def _tell_left_out(console: Console, num_images: int, num_boxes: int, left_out: Mapping[str, int]) -> None:
+    console.print(f"{num_boxes} boxes in {num_images} images", highlight=False)
+    for why, count in left_out.items():
+        console.print(f"left out: {count}, {why}", highlight=False)
