@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1, help="images a step")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
+    parser.add_argument("--gradient-checkpointing", action="store_true", help="of segmentation")
     options = parser.parse_args()
     device = torch.device(options.device)
     if options.task == "segmentation":
@@ -140,7 +141,7 @@ def _measure_segmenter(options: argparse.Namespace, device: torch.device) -> Non
     recipe = SegmentRecipe(head=recipe.head, inputs=inputs, optim=optim)
     clip = load_model(ModelSettings(model=options.model, image_size=options.size, crop_size=options.size))
     torch.manual_seed(0)
-    segmenter = build(clip, recipe, device=device, tune=True)
+    segmenter = build(clip, recipe, device=device, tune=True, gradient_checkpointing=options.gradient_checkpointing)
     tokens = segmenter.sentences([f"thing number {number}" for number in range(_NAMES)])
     side = inputs.crop_px
     images = torch.randint(0, 255, (options.images, 3, side, side), dtype=torch.uint8).to(device).float()
@@ -172,6 +173,7 @@ def _measure_segmenter(options: argparse.Namespace, device: torch.device) -> Non
     extra: dict[str, Any] = {
         "model": options.model,
         "precision": options.precision,
+        "gradient checkpointing": options.gradient_checkpointing,
         "images": options.images,
         "names": _NAMES,
         "parameters of the CLIP": sum(parameter.numel() for parameter in clip.clip.parameters()),

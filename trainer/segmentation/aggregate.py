@@ -29,9 +29,9 @@ class WindowBlock(nn.Module):
         normed = self.norm(x)
         guided = self._cut(torch.cat([normed, guide], dim=3))
         query, key, value = self.query(guided), self.key(guided), self.value(self._cut(normed))
-        split = [part.unflatten(2, (self._heads, -1)).transpose(1, 2) for part in (query, key, value)]
+        query, key, value = (part.unflatten(2, (self._heads, -1)).transpose(1, 2) for part in (query, key, value))
         grid = (x.shape[1], x.shape[2])
-        mixed = scaled_dot_product_attention(*split, attn_mask=self._mask(grid, len(x), x.device))
+        mixed = scaled_dot_product_attention(query, key, value, attn_mask=self._mask(grid, len(x), x.device))
         x = x + self._join(self.out(mixed.transpose(1, 2).flatten(2)), grid)
         return cast(Tensor, x + self.mlp(x))
 
@@ -42,7 +42,7 @@ class WindowBlock(nn.Module):
             x = x.roll((-self._shift, -self._shift), dims=(1, 2))
         rows, columns = x.shape[1] // side, x.shape[2] // side
         cut = x.unflatten(2, (columns, side)).unflatten(1, (rows, side)).transpose(2, 3)
-        return cut.reshape(-1, side * side, x.shape[3])
+        return cast(Tensor, cut.reshape(-1, side * side, x.shape[3]))
 
     def _join(self, windows: Tensor, grid: tuple[int, int]) -> Tensor:
         side = self._window
@@ -61,7 +61,7 @@ class WindowBlock(nn.Module):
         cut = place.unflatten(2, (columns, self._window)).unflatten(1, (rows, self._window)).transpose(2, 3)
         cut = cut.reshape(rows * columns, -1)
         same = cut[:, :, None] == cut[:, None, :]
-        return same.repeat(number, 1, 1)[:, None]
+        return cast(Tensor, same.repeat(number, 1, 1)[:, None])
 
     def _part(self, length: int, device: torch.device) -> Tensor:
         """Return which part of a shifted side each place is of: all but the last window, its start, what wrapped."""
@@ -131,4 +131,4 @@ class AggregateLayer(nn.Module):
         back = mixed.unflatten(1, (rows, columns)).permute(0, 3, 4, 1, 2).flatten(0, 1)
         if pool > 1:
             back = interpolate(back, size=(height, width), mode="bilinear", align_corners=True)
-        return (x + back.unflatten(0, (batch, classes))).transpose(1, 2)
+        return cast(Tensor, (x + back.unflatten(0, (batch, classes))).transpose(1, 2))

@@ -24,7 +24,9 @@ def confusion(truth: Ints, predicted: Ints, num_classes: int) -> Ints:
 def ious(counts: Ints) -> Floats:
     """Return `[T]`: intersection by union of each class; NaN where neither truth nor prediction has it."""
     union = counts.sum(axis=0) + counts.sum(axis=1) - counts.diagonal()
-    return np.divide(counts.diagonal(), union, out=np.full(len(counts), np.nan), where=union > 0)
+    found: Floats = np.full(len(counts), np.nan)
+    np.divide(counts.diagonal(), union, out=found, where=union > 0)
+    return found
 
 
 def summarise(counts: Ints, groups: Mapping[str, Sequence[int]]) -> dict[str, float]:

@@ -127,12 +127,12 @@ class ContextLabels:
             pixels, _ = decode_upright(self.files[image].read_bytes())
         except OSError as error:
             raise UnusableSampleError(f"cannot be read: {error}") from error
-        painted = np.full(pixels.shape[:2], NO_CLASS, dtype=np.int64)
+        rows, columns = pixels.shape[:2]
+        painted = np.full((rows, columns), NO_CLASS, dtype=np.int64)
         for label, shape in self.shapes[image]:
-            if (shape.height, shape.width) != painted.shape:
+            if (shape.height, shape.width) != (rows, columns):
                 raise UnusableSampleError(
-                    f"a mask is of {shape.width} x {shape.height} pixels, the image of {painted.shape[1]} x "
-                    f"{painted.shape[0]}"
+                    f"a mask is of {shape.width} x {shape.height} pixels, the image of {columns} x {rows}"
                 )
             try:
                 painted[decode_rle(shape)] = label

@@ -46,7 +46,14 @@ def open_segmenter(path: Path) -> TrainedSegmenter:
     return TrainedSegmenter(clip=load_any(str(path.parent / CLIP)).model, recipe=recipe, checkpoint=checkpoint)
 
 
-def build(clip: LoadedModel, recipe: SegmentRecipe, *, device: torch.device, tune: bool) -> Segmenter:
+def build(
+    clip: LoadedModel,
+    recipe: SegmentRecipe,
+    *,
+    device: torch.device,
+    tune: bool,
+    gradient_checkpointing: bool = False,
+) -> Segmenter:
     """Return a segmenter of fresh weights, drawn from torch's random numbers, on `device`; the CLIP is moved there.
 
     Its CLIP is trained if `tune` and the recipe's learning rate for it is not 0.
@@ -58,4 +65,5 @@ def build(clip: LoadedModel, recipe: SegmentRecipe, *, device: torch.device, tun
         inputs=recipe.inputs,
         precision=recipe.optim.precision,
         tune=tune and recipe.optim.clip_lr_scale > 0,
+        gradient_checkpointing=gradient_checkpointing,
     ).to(device)

@@ -4,12 +4,13 @@ logits = segmenter(images, texts)
 probabilities = segmenter.probabilities(pixels, texts, views)
 """
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from torch.utils.checkpoint import checkpoint
 
 from trainer.data.decode import Pixels
 from trainer.errors import TrainingError
@@ -27,6 +28,8 @@ from trainer.segmentation.tuning import Tuned, tuned_weights
 from trainer.segmentation.views import cut, merge, resized
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_TEXTS = 32
+"""Names embedded at a time where activations are computed twice."""
 _NEVER = -100.0
 """Logit of classes that a view has no room for."""
 
@@ -45,8 +48,11 @@ class Segmenter(nn.Module):
         inputs: SegmentInputs,
         precision: Precision = "fp32",
         tune: bool = True,
+        gradient_checkpointing: bool = False,
     ) -> None:
         """Build on a CLIP, of whose weights none are trained unless `tune`. Draws weights from torch's random numbers.
+
+        `gradient_checkpointing` computes activations twice rather than keep them.
 
         Raises TrainingError where its blocks or sizes do not fit.
         """
@@ -68,6 +74,7 @@ class Segmenter(nn.Module):
                 f"{patches} patches a side are not whole windows and pools; take "
                 f"{2 * settings.window * self._tower.patch_size[0]}"
             )
+        self._checkpointing = gradient_checkpointing
         self.settings, self.inputs, self.precision = settings, inputs, precision
         self._guides = guides_of(depth_of(self._tower), settings)
         width, dim = self._widths(visual)
@@ -101,7 +108,10 @@ class Segmenter(nn.Module):
 
     def texts(self, tokens: Tensor) -> Tensor:
         """Return features `[T, D]` of tokens, normalised; gradients flow where they are enabled."""
-        return encode_text(self.clip.clip, tokens.to(self._mean.device))
+        tokens = tokens.to(self._mean.device)
+        if not (self._checkpointing and torch.is_grad_enabled()):
+            return encode_text(self.clip.clip, tokens)
+        return torch.cat([self._run(encode_text, self.clip.clip, some) for some in tokens.split(_TEXTS)])
 
     def forward(self, images: Tensor, texts: Tensor) -> Tensor:
         """Return logits `[B, T, H, W]`, at the decoder's size.
@@ -156,8 +166,14 @@ class Segmenter(nn.Module):
         x = self.embed(cost.flatten(0, 1)[:, None]).unflatten(0, cost.shape[:2]).transpose(1, 2)
         text_guide = self.text_guide(normalize(texts, dim=2))
         for layer in self.layers:
-            x = layer(x, image_guide, text_guide)
-        return cast(Tensor, self.decoder(x, guides))
+            x = self._run(layer, x, image_guide, text_guide)
+        return self._run(self.decoder, x, guides)
+
+    def _run(self, part: Callable[..., Tensor], *given: Any) -> Tensor:
+        """Call a part, its activations kept or computed again for the gradient."""
+        if self._checkpointing and torch.is_grad_enabled():
+            return cast(Tensor, checkpoint(part, *given, use_reentrant=False))
+        return part(*given)
 
     @torch.no_grad()
     def _widths(self, visual: nn.Module) -> tuple[int, int]:

@@ -152,18 +152,19 @@ def scenes() -> SegmentRecipe:
             decoder_channels=(32,),
             dim=32,
             layers=1,
+            window=6,
             most_classes=32,
         ),
         inputs=SegmentInputs(
-            image_size=192,
-            crop_px=192,
+            image_size=96,
+            crop_px=96,
             template="{article} {}",
             text="frozen",
             split_classes="scenes",
             background="background",
         ),
         optim=SegmentOptimSettings(
-            steps=400, batch_size=8, lr=1e-3, clip_norm=1.0, ignored="left_out", colour_jitter=False
+            steps=200, batch_size=8, lr=1e-3, clip_norm=1.0, ignored="left_out", colour_jitter=False
         ),
     )
 
@@ -183,6 +184,8 @@ class SegmentRunSettings:
     """Steps between checkpoints; the end is one too."""
     stop_after: int | None = None
     """Stop after this many steps in all, with a checkpoint; the same command without it goes on."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice rather than keep them: much less memory, about a third more time."""
     max_skipped: float = 0.01
     """Largest share of images that may be unusable; more than that, and more than 10, stops the run."""
     device: str = "auto"

@@ -106,7 +106,13 @@ class SegmenterTraining:
         self._batches = TrainCrops(data, side=recipe.inputs.crop_px, optim=recipe.optim)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.optim.seed)
-            self.segmenter: Segmenter = build(clip, recipe, device=device, tune=True)
+            self.segmenter: Segmenter = build(
+                clip,
+                recipe,
+                device=device,
+                tune=True,
+                gradient_checkpointing=settings.gradient_checkpointing,
+            )
         self.segmenter.train()
         self._tokens = self.segmenter.sentences(data.classes)
         self._fixed_texts: Tensor | None = None

@@ -128,6 +128,21 @@ def test_the_clip_stays_in_eval_mode(clip):
     assert not any(name.startswith("clip") for name in segmenter.state_dict())
 
 
+def test_activations_computed_twice_give_the_same_gradients(clip):
+    found = []
+    for checkpointing in (False, True):
+        recipe = recipe_of(layers=2)
+        torch.manual_seed(0)
+        segmenter = build(clip, recipe, device=CPU, tune=True, gradient_checkpointing=checkpointing).train()
+        texts = segmenter.texts(segmenter.sentences(["cat", "dog", "mat"]))
+        segmenter(torch.linspace(0, 255, 3 * 64 * 64).reshape(1, 3, 64, 64), texts).square().sum().backward()
+        parameters = [*segmenter.parameters(), *(one.parameter for one in segmenter.tuned)]
+        found.append([parameter.grad.clone() for parameter in parameters])
+        clip.clip.zero_grad()
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_norms_have_no_weight_decay(clip):
     segmenter = built(clip, recipe_of())
     others, norms, tuned = optimizer_of(segmenter, recipe_of().optim).param_groups
