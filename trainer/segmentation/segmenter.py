@@ -172,7 +172,7 @@ class Segmenter(nn.Module):
     def _run(self, part: Callable[..., Tensor], *given: Any) -> Tensor:
         """Call a part, its activations kept or computed again for the gradient."""
         if self._checkpointing and torch.is_grad_enabled():
-            return cast(Tensor, checkpoint(part, *given, use_reentrant=False))
+            return checkpoint(part, *given, use_reentrant=False)
         return part(*given)
 
     @torch.no_grad()

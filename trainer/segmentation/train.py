@@ -21,7 +21,7 @@ from trainer.model.export import export
 from trainer.model.open import LoadedModel
 from trainer.run.assemble import state_fingerprint
 from trainer.run.checkpoints import Checkpoint, check_same_run, load_checkpoint, save_checkpoint
-from trainer.run.log import forget_after
+from trainer.run.log import duration, forget_after
 from trainer.run.stop import StopRequest
 from trainer.run.train_settings import TrainResult
 from trainer.segmentation.batches import CropBatch, TrainCrops, load
@@ -132,6 +132,7 @@ class SegmenterTraining:
         for name in (METRICS, SKIPPED):
             forget_after(self._out / name, self._step)
         began, images_before = time.monotonic(), self._samples_seen
+        self._began = (began, self._step)
         for batch in load(self._batches, range(self._step, last_step), workers=self._settings.workers):
             loss, lr = self._learn(batch)
             ends = stop.requested or self._step == last_step
@@ -190,7 +191,13 @@ class SegmenterTraining:
         self._write(METRICS, {"step": self._step, **known, "lr": lr, "images_per_s": images_per_s})
         said = f"loss {loss:.4f}, " if known else ""
         steps = self._recipe.optim.steps
-        self._console.print(f"step {self._step}/{steps}: {said}{images_per_s:.1f} images/s", highlight=False)
+        began, first_step = self._began
+        left_s = (time.monotonic() - began) / (self._step - first_step) * (steps - self._step)
+        self._console.print(
+            f"step {self._step}/{steps}: {said}{images_per_s:.1f} images/s, {duration(left_s)} left",
+            highlight=False,
+            soft_wrap=True,
+        )
 
     def _write(self, name: str, line: Mapping[str, Any]) -> None:
         with (self._out / name).open("a", encoding="utf-8") as file:
