@@ -60,6 +60,9 @@ SUBCOMMANDS = {
     "detect": _Subcommand(
         "trainer.cli.detect:detect_main", "trainer", "train, measure and use an open-vocabulary detector"
     ),
+    "segment": _Subcommand(
+        "trainer.cli.segment:segment_main", "trainer", "train, measure and use an open-vocabulary segmenter"
+    ),
     "study": _Subcommand(
         "trainer.study.command:main", "trainer", "run the paper's studies, cell by cell, into a table"
     ),

@@ -10,6 +10,7 @@
     run/              a step in seven parts (run/step.py), a run around it (run/loop.py)
     evaluate/         a file a task
     detection/        an open-vocabulary detector on a frozen tower
+    segmentation/     an open-vocabulary segmenter on the cost volume
 
 Each folder's docstring lists its modules in reading order. `errors` has the exit codes, `cores` who may use the CPU.
 
