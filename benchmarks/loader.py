@@ -142,7 +142,7 @@ def _ways(folder: Path, num_workers: int) -> dict[str, Callable[[], int]]:
 
     def shards(prepare: bool) -> int:
         seen = 0
-        loaded = load_batches(batches, first_step=0, last_step=batches.steps_per_epoch, num_workers=num_workers)
+        loaded = load_batches(batches, first_step=0, last_step=batches.first_step(1), num_workers=num_workers)
         for batch in loaded:
             seen += len(batch.region_index)
             if prepare:
