@@ -118,10 +118,14 @@ class _Stream(io.RawIOBase):
 
 
 async def _up_to(reply: _Reply, size: int) -> bytes:
-    """Return `size` bytes of a reply, fewer at its end alone."""
+    """Return `size` bytes of a reply, fewer at its end, and where its connection breaks: the next read says so."""
     data = bytearray()
-    while len(data) < size and (more := await reply.read(size - len(data))):
-        data += more
+    try:
+        while len(data) < size and (more := await reply.read(size - len(data))):
+            data += more
+    except Exception:
+        if not data:
+            raise
     return bytes(data)
 
 

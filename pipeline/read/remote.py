@@ -3,22 +3,25 @@
 import contextlib
 import functools
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from fsspec.core import url_to_fs
 
 from pipeline.errors import InputError
 from pipeline.store import s3
-from schemas.store_errors import in_words, is_of_store, is_refused_range, retried, trouble_behind
+from schemas.store_errors import StorageError, in_words, is_of_store, is_refused_range, retried, trouble_behind
+from schemas.streams import open_stream
 
 _T = TypeVar("_T")
 _RANGE = 16 << 20
 """Bytes of a tar that are fetched by one request."""
+_PIECE = 1 << 20
+"""Bytes of a reply that are written to a copy at once."""
 _AT_ONCE = 4
 """Such requests in flight: with `_RANGE`, what bounds the memory of a copy."""
 _seen: ContextVar[dict[Any, Any] | None] = ContextVar("seen", default=None)
@@ -60,6 +63,8 @@ def input_store(where: str) -> Iterator[None]:
         yield
     except InputError:
         raise
+    except StorageError as error:  # it says already what to do
+        raise InputError(str(error), may_pass=error.may_pass) from error
     except Exception as error:
         trouble = trouble_behind(error) if isinstance(error, FileNotFoundError) else error
         if trouble is None or not is_of_store(trouble):
@@ -97,21 +102,23 @@ def _read_stream(fs: Any, url: str, limit: int) -> bytes:
 
 
 def copied(url: str) -> BinaryIO:
-    """Return a temporary copy of a remote file, which the caller closes; in large ranges, a few of them at once.
+    """Return a temporary copy of a remote file, which the caller closes.
 
-    Raises FileNotFoundError, and InputError when the store fails or the file is replaced meanwhile.
+    From S3 it comes in large ranges, a few of them at once; from elsewhere in one request, and where its connection
+    breaks in another one for the rest. All is of one version of the file. Raises FileNotFoundError, and InputError when
+    the store fails or the file is replaced meanwhile.
     """
     fs, path = url_to_fs(url)
     with contextlib.ExitStack() as stack:
+        copy = cast(BinaryIO, stack.enter_context(tempfile.TemporaryFile(prefix="fineclip-")))
         if s3.is_s3(fs):
-            copy = stack.enter_context(tempfile.TemporaryFile())
             _copy_ranges(fs, path, copy.fileno(), url)
-            stack.pop_all()
-            return cast(BinaryIO, copy)
-        named = stack.enter_context(tempfile.NamedTemporaryFile(prefix="fineclip-"))
-        with input_store(url):
-            fs.get_file(path, named.name)
-        return Path(named.name).open("rb")
+        else:
+            with input_store(url), open_stream(fs, path, url) as stream:
+                shutil.copyfileobj(stream, copy, _PIECE)
+            copy.seek(0)
+        stack.pop_all()
+        return copy
 
 
 def _copy_ranges(fs: Any, path: str, descriptor: int, url: str) -> None:

@@ -37,6 +37,8 @@ class Proxy:
     struck: Counter[str] = field(default_factory=Counter)
     """How often which trouble befell a request."""
     url: str = ""
+    latency_s: float = 0.0
+    """By which each request is held back."""
 
     def count(self, *beginnings: str, ends: str = "") -> int:
         """Return how many requests began and ended so."""
@@ -52,6 +54,7 @@ class Proxy:
         """Pass a request on, and the reply back."""
         named = f"{request.method} {request.path}"
         self.asked.append(named)
+        await asyncio.sleep(self.latency_s)
         trouble = self.trouble(named)
         if trouble:
             self.struck[trouble] += 1
