@@ -1,4 +1,4 @@
-"""Google Cloud Storage, on an emulator behind the proxy: the data set of a folder, and a stream of one request a tar."""
+"""Google Cloud Storage, on an emulator behind the proxy: the data set of a folder, and a request a tar."""
 
 from collections.abc import Iterator
 from pathlib import Path

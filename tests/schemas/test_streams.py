@@ -96,11 +96,11 @@ def test_a_file_is_one_request(knows_length):
 @pytest.mark.parametrize("knows_length", [True, False])
 @pytest.mark.parametrize("takes_ranges", [True, False])
 def test_a_broken_connection_goes_on_from_the_byte_that_came_last(takes_ranges, knows_length):
-    """Once before a byte came, once far on; a server that sends all from the start is read past what is known."""
-    breaks = iter([3_000_000, 0, 1_500_000 if takes_ranges else 4_500_000])
+    """Once far on, once before a byte came; a server that sends all from the start is read past what is known."""
+    breaks = iter([3_500_000, 0])
     with web(takes_ranges=takes_ranges, knows_length=knows_length, breaks=breaks) as (url, asked):
         assert read(url) == CONTENT
-    assert asked[0] is None and len(asked) == 4
+    assert asked[0] is None and len(asked) == 3
     assert all(re.fullmatch(r"bytes=[1-9]\d*-", str(named)) for named in asked[1:])
 
 
@@ -114,7 +114,7 @@ def test_a_server_that_always_breaks_off_is_given_up_with_a_sentence():
     given_up = pytest.raises(StorageError, match=r"x\.tar: .*run the same command again")
     with web(breaks=iter([3_000_000, *[0] * 100])) as (url, asked), given_up:
         read(url)
-    assert len(asked) == 4
+    assert len(asked) == 3, "the reply that broke, and two that gave nothing"
 
 
 def test_a_file_that_is_not_there():
