@@ -37,6 +37,7 @@ TRAINER = [
     "timm>=1.0.22",
     *TORCH,
     "typing_extensions>=4.10",  # `override`, which is in typing from Python 3.12
+    "webdataset>=1.0",  # `train --stream`: shuffles shards and samples, reads tars; BSD-3-Clause
 ]
 OPENAI = ["openai>=3"]
 """The client of `--captioner openai`, which speaks to any OpenAI-compatible server."""
@@ -67,7 +68,6 @@ DEV = [
     "s3fs>=2025.5",
     "torchmetrics>=1.6",  # metrics of other authors, which ours are compared with
     "types-PyYAML>=6",
-    "webdataset>=1.0",
     "wids>=0.1.11",
 ]
 

@@ -50,7 +50,7 @@ def _picture(generator: np.random.Generator) -> bytes:
     return file.getvalue()
 
 
-def _sample(number: int, num_regions: int) -> TinySample:
+def loader_sample(number: int, num_regions: int) -> TinySample:
     generator = np.random.default_rng(number)
     key, image = f"{number:08d}", _picture(generator)
     corners = generator.random((num_regions, 2)) * [_WIDTH / 2, _HEIGHT / 2]
@@ -142,7 +142,7 @@ def _ways(folder: Path, num_workers: int) -> dict[str, Callable[[], int]]:
 
     def shards(prepare: bool) -> int:
         seen = 0
-        loaded = load_batches(batches, first_step=0, last_step=batches.steps_per_epoch, num_workers=num_workers)
+        loaded = load_batches(batches, first_step=0, last_step=batches.first_step(1), num_workers=num_workers)
         for batch in loaded:
             seen += len(batch.region_index)
             if prepare:
@@ -171,7 +171,7 @@ def main() -> None:
     torch.set_num_threads(1)  # the cores are the workers'
     folder = Path(tempfile.mkdtemp(dir=options.folder))
     try:
-        samples = [_sample(number, options.regions) for number in range(options.images)]
+        samples = [loader_sample(number, options.regions) for number in range(options.images)]
         (folder / "shards").mkdir()
         write_shard(str(folder / "shards"), samples)
         _write_official(folder, samples)

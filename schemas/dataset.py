@@ -13,8 +13,9 @@ import functools
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -208,6 +209,18 @@ class Dataset:
         """Return an image's stored bytes: shard, offset and size are those of its row."""
         (name,) = self._check_shards([shard])
         return self._folder.read_range(name.tar, offset=tar_offset, size=tar_size)
+
+    def open_tar(self, shard: ShardName | str) -> AbstractContextManager[BinaryIO]:
+        """Open a shard's tar to be read once, from end to end: on a store in one request, and without a local copy.
+
+        Raises DatasetError when it is not there; reading raises StorageError where the store fails.
+        """
+        (name,) = self._check_shards([shard])
+        return self._folder.whole(name.tar)
+
+    def tar_address(self, shard: ShardName) -> str:
+        """Return where a shard's tar is, as messages say it."""
+        return self._folder.where(shard.tar)
 
     def _check_columns(self, columns: Sequence[str] | None) -> list[str]:
         unknown = [name for name in columns or () if name not in self.columns]

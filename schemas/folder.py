@@ -16,6 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from schemas.paths import open_fs
 from schemas.store_errors import StorageError, is_refused_range, library_errors
+from schemas.streams import open_stream
 
 WHOLE_FILE = 8 << 20
 """Bytes a remote file is fetched by when it is read from end to end."""
@@ -184,6 +185,19 @@ class Folder:
             raise self._missing(name) from error
         with file, library_errors(self.where(name)):
             file.seek(offset)
+            yield file
+
+    @contextmanager
+    def whole(self, name: str) -> Iterator[BinaryIO]:
+        """Open a file that is read once, from its first byte to its last: on a store in one request.
+
+        Raises DatasetError when it is not there; reading raises StorageError where the store fails.
+        """
+        try:
+            file = open_stream(self.fs, self.path(name), self.where(name))
+        except FileNotFoundError as error:
+            raise self._missing(name) from error
+        with file:
             yield file
 
     def table(self, name: str, *, columns: Sequence[str], check: Callable[[pa.Schema, str], None]) -> pa.Table:

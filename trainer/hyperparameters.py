@@ -108,6 +108,9 @@ class OrderSettings:
     """Images a step of all processes together; the paper's B/16 has 256, its L/14 80."""
     shuffle: Shuffle = "global"
     """All images alike, or `shards`: shards in random order, 8 of them mixed at a time (for slow storage)."""
+    stream: bool = False
+    """Read whole tars one after the other, a request each, as object stores like it: shards in random order, images
+    mixed within each of 8 streams a process, whatever --shuffle says. Steps differ with the number of processes."""
     seed: int = 0
     """Of the order, of the choice of regions, and of random weights."""
 

@@ -3,11 +3,11 @@
 import contextlib
 import functools
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from fsspec.core import url_to_fs
@@ -23,10 +23,13 @@ from schemas.store_errors import (
     retried,
     trouble_behind,
 )
+from schemas.streams import open_stream
 
 _T = TypeVar("_T")
 _RANGE = 16 << 20
 """Bytes of a tar that are fetched by one request."""
+_PIECE = 1 << 20
+"""Bytes of a reply that are written to a copy at once."""
 _AT_ONCE = 4
 """Such requests in flight: with `_RANGE`, what bounds the memory of a copy."""
 _seen: ContextVar[dict[Any, Any] | None] = ContextVar("seen", default=None)
@@ -66,8 +69,10 @@ def input_store(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except StorageError:
+    except InputError:
         raise
+    except StorageError as error:  # it says already what to do
+        raise InputError(str(error), may_pass=error.may_pass) from error
     except Exception as error:
         trouble = trouble_behind(error) if isinstance(error, FileNotFoundError) else error
         if trouble is None or not is_of_store(trouble):
@@ -105,21 +110,24 @@ def _read_stream(fs: Any, url: str, limit: int) -> bytes:
 
 
 def copied(url: str) -> BinaryIO:
-    """Return a temporary copy of a remote file, which the caller closes; in large ranges, a few of them at once.
+    """Return a temporary copy of a remote file, which the caller closes.
 
-    Raises FileNotFoundError, and InputError when the store fails or the file is replaced meanwhile.
+    From S3 it comes in large ranges, a few of them at once; from elsewhere in one request, and where its connection
+    breaks in another one for the rest. All is of one version of the file. Raises FileNotFoundError, and InputError when
+    the store fails or the file is replaced meanwhile.
     """
     fs, path = url_to_fs(url)
     with contextlib.ExitStack() as stack:
+        copy = cast(BinaryIO, stack.enter_context(tempfile.TemporaryFile(prefix="fineclip-")))
         if s3.is_s3(fs):
-            copy = stack.enter_context(tempfile.TemporaryFile())
             _copy_ranges(fs, path, copy.fileno(), url)
-            stack.pop_all()
-            return cast(BinaryIO, copy)
-        named = stack.enter_context(tempfile.NamedTemporaryFile(prefix="fineclip-"))
-        with input_store(url), full_disk(named.name):
-            fs.get_file(path, named.name)
-        return Path(named.name).open("rb")
+        else:
+            folder = tempfile.gettempdir()
+            with input_store(url), full_disk(folder), open_stream(fs, path, url) as stream:
+                shutil.copyfileobj(stream, copy, _PIECE)
+                copy.seek(0)
+        stack.pop_all()
+        return copy
 
 
 def _copy_ranges(fs: Any, path: str, descriptor: int, url: str) -> None:

@@ -101,6 +101,33 @@ def test_tars_are_read_by_name_and_by_range(web: str, tmp_path: Path):
     assert reasons(items)[:3] == [None] * 3
 
 
+def test_a_tar_whose_connection_breaks_is_fetched_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It was fetched from the start again. Megabytes: what the client holds of a reply that breaks is lost."""
+    monkeypatch.setattr("schemas.store_errors._BACK_OFF_S", 0.001)
+    image = jpeg(1, 1000, 1000)
+    write_tar(tmp_path / "web" / "x.tar", [members(f"k{number}", image=image) for number in range(12)])
+    content = (tmp_path / "web" / "x.tar").read_bytes()
+    asked: list[str | None] = []
+
+    class Breaking(PlainHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers.get("Range"))
+            start = int((asked[-1] or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(content) - start))
+            self.end_headers()
+            self.wfile.write(content[start:] if start else content[: len(content) // 2])
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Breaking) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        with copied(f"http://127.0.0.1:{server.server_port}/x.tar") as copy:
+            assert copy.read() == content
+        server.shutdown()
+        thread.join()
+    assert asked[0] is None and len(asked) == 2 and asked[1] != "bytes=0-"
+
+
 def coco(folder: Path, names: list[str]) -> None:
     images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
     boxes = [{"id": n, "image_id": n, "bbox": [1, 1, 20, 20]} for n in range(len(names))]

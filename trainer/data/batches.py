@@ -1,10 +1,11 @@
-"""From shards to batches: worker processes read byte ranges, decode and collate whole batches, in order.
+"""From shards to batches: worker processes read images, decode and collate whole batches, in order.
 
-A batch depends on its step alone, so a run can go on at any step with any number of workers.
+A batch depends on its step alone, so a run can go on at any step with any number of workers. `Batches` reads images by
+their byte ranges, in any order; `streams.py` reads whole tars.
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.utils.data import DataLoader
@@ -32,24 +33,29 @@ class Batches(TorchDataset[LoadedBatch]):
         world_size: int = 1,
     ) -> None:
         """Draw batches of `dataset`, whose images and regions `index` lists."""
-        self.steps_per_epoch = steps_per_epoch(len(index), order.global_batch_size)
         self._dataset, self._index = dataset, index
         self._order_settings, self._samples = order, samples
         self._rank, self._world_size = rank, world_size
+        self._steps_per_epoch = steps_per_epoch(len(index), order.global_batch_size)
         self._epoch_order: tuple[int, Order] | None = None
+
+    def first_step(self, epoch: int) -> int:
+        """Return the first step of an epoch: the number of steps before it."""
+        return epoch * self._steps_per_epoch
+
+    def place(self, step: int) -> tuple[int, int]:
+        """Return the epoch of a step, and its number in it."""
+        return divmod(step, self._steps_per_epoch)
+
+    def loaded(self, first_step: int, last_step: int, num_workers: int) -> Iterator[LoadedBatch]:
+        """Yield the batches of `first_step` to before `last_step`, from `num_workers` processes or none."""
+        return load_batches(self, first_step=first_step, last_step=last_step, num_workers=num_workers)
 
     def __getitem__(self, step: int) -> LoadedBatch:
         """Return the batch of a step, from 0; images that cannot be used are missing and listed."""
-        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        images = local_batch(
-            self._order(epoch),
-            step_in_epoch=step_in_epoch,
-            global_batch_size=self._order_settings.global_batch_size,
-            rank=self._rank,
-            world_size=self._world_size,
-        )
+        epoch, step_in_epoch = self.place(step)
         used, samples, skipped = [], [], []
-        for image in images.tolist():
+        for image in self._images(epoch, step_in_epoch):
             try:
                 samples.append(self._sample(image, epoch))
                 used.append(image)
@@ -63,6 +69,17 @@ class Batches(TorchDataset[LoadedBatch]):
             first_region=[int(self._index.region_start[image]) for image in used],
             skipped=skipped,
         )
+
+    def _images(self, epoch: int, step_in_epoch: int) -> list[int]:
+        """Return the rows of this process's images of a step."""
+        rows: list[int] = local_batch(
+            self._order(epoch),
+            step_in_epoch=step_in_epoch,
+            global_batch_size=self._order_settings.global_batch_size,
+            rank=self._rank,
+            world_size=self._world_size,
+        ).tolist()
+        return rows
 
     def _order(self, epoch: int) -> Order:
         if self._epoch_order is None or self._epoch_order[0] != epoch:
@@ -83,13 +100,8 @@ class Batches(TorchDataset[LoadedBatch]):
         index = self._index
         first, stop = index.region_start[image : image + 2].tolist()
         width, height = index.sizes[image].tolist()
-        shard, offset = index.shards[index.shard[image]], int(index.tar_offset[image])
-        try:
-            content = self._dataset.read_image(shard, tar_offset=offset, tar_size=int(index.tar_size[image]))
-        except DatasetError as error:
-            raise UnusableSampleError(str(error)) from error
         return decode_sample(
-            content,
+            self._content(image),
             index.boxes[first:stop],
             size=(width, height),
             key=index.key(image),
@@ -98,21 +110,54 @@ class Batches(TorchDataset[LoadedBatch]):
             settings=self._samples,
         )
 
+    def _content(self, image: int) -> bytes:
+        """Return an image's stored bytes. Raises UnusableSampleError where they are not to be had."""
+        index = self._index
+        shard, offset = index.shards[index.shard[image]], int(index.tar_offset[image])
+        try:
+            return self._dataset.read_image(shard, tar_offset=offset, tar_size=int(index.tar_size[image]))
+        except DatasetError as error:
+            raise UnusableSampleError(str(error)) from error
+
 
 def load_batches(
     batches: TorchDataset[LoadedBatch], *, first_step: int, last_step: int, num_workers: int
 ) -> Iterator[LoadedBatch]:
     """Yield the batches of steps `first_step` to before `last_step`, in order, from `num_workers` processes or none."""
-    loader: DataLoader[LoadedBatch] = DataLoader(
-        batches,
+    return load_steps(batches, range(first_step, last_step), num_workers)
+
+
+def load_steps(batches: TorchDataset[LoadedBatch], steps: Sequence[int], num_workers: int) -> Iterator[LoadedBatch]:
+    """Yield the batches of `steps`, in order; worker processes have them in turn. The first are read at once."""
+    loader: DataLoader[LoadedBatch | Exception] = DataLoader(
+        _Telling(batches),
         batch_size=None,
-        sampler=range(first_step, last_step),
+        sampler=steps,
         num_workers=num_workers,
         prefetch_factor=2 if num_workers else None,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_start_worker,
     )
-    return iter(loader)
+    return map(_or_raise, iter(loader))
+
+
+class _Telling(TorchDataset[LoadedBatch | Exception]):
+    """Batches whose errors are handed over: raised in a worker, they would reach the user as its traceback."""
+
+    def __init__(self, batches: TorchDataset[LoadedBatch]) -> None:
+        self._batches = batches
+
+    def __getitem__(self, step: int) -> LoadedBatch | Exception:
+        try:
+            return self._batches[step]
+        except (OSError, DatasetError) as error:
+            return error
+
+
+def _or_raise(loaded: LoadedBatch | Exception) -> LoadedBatch:
+    if isinstance(loaded, Exception):
+        raise loaded
+    return loaded
 
 
 def _start_worker(_: int) -> None:

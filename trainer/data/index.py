@@ -82,6 +82,11 @@ class SampleIndex:
         """The number of regions of all images."""
         return len(self.boxes)
 
+    def rows_of(self, shard: int) -> range:
+        """Return the rows of the images of `shards[shard]`."""
+        first, stop = np.searchsorted(self.shard, [shard, shard + 1]).tolist()
+        return range(first, stop)
+
     def key(self, image: int) -> str:
         """Return an image's key."""
         return str(self.keys[image].as_py())

@@ -10,12 +10,14 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from schemas.dataset import Dataset
+from trainer.data.batches import Batches
 from trainer.data.index import SampleIndex
 from trainer.errors import TrainingError
 from trainer.evaluate.texts import TextEncoder
 from trainer.hyperparameters import LossSettings
 from trainer.loss.choose import objective_of
-from trainer.loss.gather import world_size
+from trainer.loss.gather import rank, world_size
 from trainer.model.eva_weights import State
 from trainer.model.open import LoadedModel, load_model
 from trainer.model.student import SeparateTeacher, Student
@@ -106,6 +108,23 @@ def assemble(
         device=device,
     )
     return Parts(model=model, step=step, start_fingerprint=start)
+
+
+def open_batches(dataset: Dataset, index: SampleIndex, recipe: TrainRecipe, *, tell: Callable[[str], None]) -> Batches:
+    """Return this process's batches, and tell how a stream is divided. Raises TrainingError where it cannot be."""
+    place = {"rank": rank(), "world_size": world_size()}
+    if not recipe.order.stream:
+        return Batches(dataset, index, order=recipe.order, samples=recipe.samples, **place)
+    from trainer.data.streams import StreamedBatches  # webdataset takes a second to import
+
+    streamed = StreamedBatches(dataset, index, order=recipe.order, samples=recipe.samples, **place)
+    lanes = streamed.epoch_lanes(0)
+    empty = f"{lanes.num_empty} of {lanes.num_steps * world_size()} batches empty, since a shard is read by one process"
+    tell(
+        f"streaming {len(index.shards)} shards to {world_size()} process{'es'[: 2 * (world_size() > 1)]}: "
+        f"{lanes.num_steps} steps in the first epoch{f', {empty}' if lanes.num_empty else ''}"
+    )
+    return streamed
 
 
 def losses_of_data(recipe: TrainRecipe, index: SampleIndex) -> LossSettings:

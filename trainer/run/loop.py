@@ -20,7 +20,7 @@ from rich.console import Console
 from schemas.boxes import area
 from schemas.dataset import Dataset
 from trainer.cores import default_threads
-from trainer.data.batches import Batches, load_batches
+from trainer.data.batches import Batches
 from trainer.data.index import SampleIndex, build_index
 from trainer.errors import StoppedError
 from trainer.loss.gather import rank, world_size
@@ -28,7 +28,7 @@ from trainer.model.context import count_cut
 from trainer.model.export import average_weights, export
 from trainer.model.open import LoadedModel, load_model
 from trainer.recipes import TrainRecipe
-from trainer.run.assemble import Parts, assemble
+from trainer.run.assemble import Parts, assemble, open_batches
 from trainer.run.checkpoints import Checkpoint, check_same_run, load_checkpoint, save_checkpoint
 from trainer.run.files import BEST, LAST
 from trainer.run.held_out import Evaluation, held_out_evaluation
@@ -80,7 +80,7 @@ def train(
         stopping=lambda: stop.requested,
     )
     tell_cut_captions(parts.model, index, console)
-    batches = Batches(dataset, index, order=recipe.order, samples=recipe.samples, rank=rank(), world_size=world_size())
+    batches = open_batches(dataset, index, recipe, tell=lambda told: console.print(told, highlight=False))
     loop = TrainLoop(
         out,
         recipe=recipe,
@@ -134,7 +134,7 @@ class TrainLoop:
         self._out, self._recipe, self._settings, self._parts = out, recipe, settings, parts
         self._batches, self._evaluation, self._console = batches, evaluation, console
         self._data_fingerprint = data_fingerprint
-        self._num_steps = recipe.optim.epochs * batches.steps_per_epoch
+        self._num_steps = batches.first_step(recipe.optim.epochs)
         self._step, self._samples_seen, self._skipped = 0, 0, 0
         self._best: float | None = None
         self._metrics: dict[str, float] = {}
@@ -160,9 +160,7 @@ class TrainLoop:
         ) as self._log:
             if self._step == 0 and self._evaluation is not None:
                 self._evaluate(self._evaluation)
-            loaded = load_batches(
-                self._batches, first_step=self._step, last_step=last_step, num_workers=settings.workers
-            )
+            loaded = self._batches.loaded(self._step, last_step, settings.workers)
             self._since = Since(time.monotonic())
             for batch in loaded:
                 # The seed of a step's randomness is the same however the run got there.
@@ -191,9 +189,13 @@ class TrainLoop:
         self._log.skipped(self._step, skipped)
         seen = self._samples_seen + self._skipped
         too_many = self._skipped > max(_FEW_SKIPPED, self._settings.max_skipped * seen)
-        if too_many or (self._step % self._batches.steps_per_epoch == 0 and not self._samples_seen):
+        if too_many or (self._ends_epoch and not self._samples_seen):
             named = "see the other processes' messages" if self._first_skip is None else ": ".join(self._first_skip)
             raise StoppedError(f"{self._skipped} of {seen} samples cannot be used; the first: {named}")
+
+    @property
+    def _ends_epoch(self) -> bool:
+        return self._batches.place(self._step)[1] == 0
 
     def _report(self, result: StepResult, lr: float) -> None:
         """Write a line of the log, of all processes' losses together."""
@@ -226,8 +228,7 @@ class TrainLoop:
         if self._evaluation is not None and due:
             self._check_finite()
             self._evaluate(self._evaluation)
-        is_epoch_end = self._step % self._batches.steps_per_epoch == 0
-        if ends or is_epoch_end or self._step % settings.checkpoint_every == 0:
+        if ends or self._ends_epoch or self._step % settings.checkpoint_every == 0:
             self._check_finite()
             self._save(LAST)
 
@@ -261,7 +262,7 @@ class TrainLoop:
         step = self._parts.step
         ema = step.teacher if self._recipe.loss.teacher == "ema" else None
         checkpoint = Checkpoint(
-            recipe=self._recipe.plain(),
+            recipe=self._settings_of_result(),
             data_fingerprint=self._data_fingerprint,
             start_fingerprint=self._parts.start_fingerprint,
             step=self._step,
@@ -275,12 +276,17 @@ class TrainLoop:
         )
         save_checkpoint(self._out / name, checkpoint)
 
+    def _settings_of_result(self) -> dict[str, Any]:
+        """Return all that decides the result: a stream is divided among the processes, so their number does too."""
+        processes = {"number of processes (of --stream)": world_size()} if self._recipe.order.stream else {}
+        return self._recipe.plain() | processes
+
     def _resume(self, path: Path) -> None:
         """Go on from a checkpoint, if it is of these settings and data."""
         checkpoint = load_checkpoint(path)
         check_same_run(
             checkpoint,
-            recipe=self._recipe.plain(),
+            recipe=self._settings_of_result(),
             data_fingerprint=self._data_fingerprint,
             start_fingerprint=self._parts.start_fingerprint,
             where=str(self._out),

@@ -223,7 +223,7 @@ def test_shard_order_opens_few_shards_at_a_time():
 
 def _keys_of_an_epoch(folder: str) -> list[str]:
     batches = batches_of(folder, rank=rank(), world_size=2)
-    loaded = load_batches(batches, first_step=0, last_step=batches.steps_per_epoch, num_workers=2)
+    loaded = load_batches(batches, first_step=0, last_step=batches.first_step(1), num_workers=2)
     return [key for batch in loaded for key in batch.keys]
 
 
@@ -237,7 +237,7 @@ def _load_with_few_files(folder: str, num_workers: int) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
     batches = batches_of(folder, size=20)
-    loaded = load_batches(batches, first_step=0, last_step=batches.steps_per_epoch, num_workers=num_workers)
+    loaded = load_batches(batches, first_step=0, last_step=batches.first_step(1), num_workers=num_workers)
     kept = list(loaded)  # as slow steps let batches wait
     assert sum(len(batch.keys) for batch in kept) == 150
 
@@ -258,7 +258,7 @@ def test_many_shards_need_few_open_files(tmp_path, num_workers):
 def test_more_processes_and_workers_than_images(tmp_path):
     write_shard(str(tmp_path), [tiny_sample("only")])
     parts = [batches_of(str(tmp_path), rank=rank, world_size=3) for rank in range(3)]
-    assert [part.steps_per_epoch for part in parts] == [1, 1, 1]
+    assert [part.first_step(1) for part in parts] == [1, 1, 1]
     loaded = [next(load_batches(part, first_step=0, last_step=1, num_workers=0)) for part in parts]
     assert [batch.keys for batch in loaded] == [("only",), (), ()]
     assert PREPARATION.images(loaded[1]).shape == (0, 3, 32, 48)
