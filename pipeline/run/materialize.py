@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pipeline.errors import InterruptedRunError
 from pipeline.overlay.materialize import check_columns, materialize_shard, provenance_of
 from pipeline.overlay.output import plan_materialized
+from pipeline.overlay.plan import EDITS
 from pipeline.plan.plan import Plan
 from pipeline.run import lease
 from pipeline.run.finalise import finalise
@@ -49,6 +50,12 @@ def materialize(
     for overlay in opened:
         if overlay.changes:
             raise DatasetError(f"{folder.url}: {overlay.changes}; bring the overlay up to date first")
+        partial = [str(shard) for shard, marker in overlay.markers.items() if marker.partial and overlay.name != EDITS]
+        if partial:
+            raise DatasetError(
+                f"{folder.url}: overlay {overlay.name!r} lacks regions of {partial[0]} (of {len(partial)}), which was "
+                "repaired since; run what made the overlay again, it does these alone"
+            )
     seen = Dataset(folder, markers=markers, overlays=opened)
     with at_work(storage):
         plan = plan_materialized(storage, data, seen, opened)

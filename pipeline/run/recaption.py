@@ -15,7 +15,7 @@ from pipeline.models.licenses import check_permissive
 from pipeline.overlay.markers import OverlayMarkers
 from pipeline.overlay.plan import OverlaidShards, plan_overlay
 from pipeline.overlay.recaption import Recaptioner
-from pipeline.overlay.write import file_names
+from pipeline.overlay.write import awaits_regions, file_names
 from pipeline.run.job import Drain, Job, JobResult, new_run_id
 from pipeline.run.lease import Hold
 from pipeline.run.log import Ending
@@ -29,7 +29,7 @@ from pipeline.store.storage import at_work, open_storage, retried, storage_error
 from pipeline.write.shards import BalanceError, UnitReport
 from schemas.dataset import Dataset
 from schemas.folder import DatasetError, Folder
-from schemas.names import COMMIT_DIR, LEASES_DIR
+from schemas.names import COMMIT_DIR, LEASES_DIR, repair_of
 from schemas.reasons import Stage
 from schemas.shards import find_shards
 
@@ -95,7 +95,8 @@ class RecaptionWorker(Worker):
         return Recaptioner(plan=self._plan, configuration=self._configuration, run=run, step=step)
 
     def _is_done(self, unit: int) -> bool:
-        return roll_forward(self._storage, self._plan.bases[unit].decision(self._plan.overlay))
+        decision = self._plan.bases[unit].decision(self._plan.overlay)
+        return roll_forward(self._storage, decision) and not awaits_regions(self._storage, decision)
 
 
 def recaption(
@@ -177,7 +178,8 @@ class _RecaptionJob(Job):
         decisions = {f"{overlay}/{name.removesuffix('.json')}" for name in self._storage.names(folder)}
         ours = tuple(f"{overlay}/{base.shard}." for base in bases)  # another driver may know of more shards
         current = {base.decision(overlay) for base in bases}
-        stale = {name for name in decisions - current if name.startswith(ours)}
+        repaired = {name for name in decisions if (repair_of(f"{name}.json") or ("", 0))[0] in current}
+        stale = {name for name in decisions - current - repaired if name.startswith(ours)}
         self._storage.remove(*(f"{COMMIT_DIR}/{name}.json" for name in sorted(stale)))
         for unit in units_to_do(self.plan, self.markers.refresh()):
             decision = bases[unit].decision(overlay)
@@ -187,6 +189,8 @@ class _RecaptionJob(Job):
                 roll_forward(self._storage, decision)
             except LostFileError:  # its files are lost: they are made again
                 withdraw(self._storage, decision, file_names(bases[unit], overlay)[1])
+                continue
+            if awaits_regions(self._storage, decision):
                 continue
             if bases[unit].shard not in self.markers.refresh() and not self._held([unit]):
                 withdraw(self._storage, decision, file_names(bases[unit], overlay)[1])

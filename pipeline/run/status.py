@@ -1,11 +1,12 @@
 """What a data set holds now, from its plan and markers alone: any engine, after a crash, from another machine."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pipeline.errors import PlanError
 from pipeline.plan.plan import Plan
+from pipeline.store.commit import newest
 from pipeline.store.storage import Storage, in_parallel
 from schemas.names import TRAIN, ShardName, shard_of_marker
 from schemas.records import Counts, RecordError, ShardMarker, decode_shard_marker
@@ -77,6 +78,18 @@ class Markers:
             self._markers[shard] = marker
             self.totals.add(marker)
         return self
+
+    def add_repairing(self, shards: Iterable[ShardName]) -> list[ShardName]:
+        """Count those of these shards whose markers are gone while they are repaired as they will be; return them."""
+        found = []
+        for shard in shards:
+            current = newest(self._storage, str(shard)) if shard not in self._markers else None
+            if current is not None and current.repair and current.decision.marker is not None:
+                marker = decode_shard_marker(current.decision.marker.encode(), f"{self._storage.url}/{shard.marker}")
+                self._markers[shard] = marker
+                self.totals.add(marker)
+                found.append(shard)
+        return found
 
     def forget(self, shard: ShardName) -> None:
         """Take a shard for one that is not there, until it is found again."""

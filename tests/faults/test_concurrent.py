@@ -102,7 +102,7 @@ def test_a_paused_worker_process_that_wakes_late_changes_nothing(
 def test_a_job_that_appends_while_another_ends(start: Start, tmp_path: Path, output: Path, control: Control) -> None:
     """The first job's clean-up must leave what the second, which has added shards, is committing."""
     source = write_tars(tmp_path / "growing", num_tars=1, num_images=4)
-    ending = Fault(operation="replace", target=r"train-000000\.json", when="after")
+    ending = Fault(operation="decide", target=r"train-000000\.json", when="after")
     first_control, second_control = Control(tmp_path / "first"), Control(tmp_path / "second")
     for one in (first_control, second_control):
         one.folder.mkdir()

@@ -33,7 +33,7 @@ POINTS = {
     "after the decision": _fault("after", "decide", _DECISION),
     "before the table is published": _fault("before", "publish", rf"{_SHARD}\.parquet"),
     "after the table is published": _fault("after", "publish", rf"{_SHARD}\.parquet"),
-    "after the marker is published": _fault("after", "replace", rf"{_SHARD}\.json"),
+    "after the marker is published": _fault("after", "decide", rf"{_SHARD}\.json"),
     "before attempts are removed": _fault("before", "remove_folder", "_attempts"),
 }
 SEEDS = range(20)

@@ -239,6 +239,6 @@ def test_order_on_a_recording_file_system(local: LocalStorage, tmp_path: Path, m
         "rename _attempts/s.parquet -> s.parquet",
         "sync .",
         "sync _attempts/small",
-        "replace _attempts/small -> s.json",
+        "link _attempts/small -> s.json",
         "sync .",
     ]
