@@ -118,10 +118,10 @@ def repair_unit(
     storage, token = plan.storage, scratch_token()
     with ExitStack() as stack:
         merges = {}
-        for split, shard in stored.shards.items():
-            writer = ShardWriter(shard.shard, storage.scratch, token)
+        for split, of_split in stored.shards.items():
+            writer = ShardWriter(of_split.shard, storage.scratch, token)
             stack.callback(writer.abandon)
-            merges[split] = _Merge(shard, writer, configuration)
+            merges[split] = _Merge(of_split, writer, configuration)
         for sample in samples:
             with clock("write"):
                 merges[split_of(sample, configuration)].add(sample)
