@@ -72,9 +72,11 @@ def find_dropped(data: Dataset, plan: Plan | None, drop: DropList) -> Dropped:
     not_read = None
     if any(HASH.fullmatch(line) or ":" in line for line in left) and any(elsewhere.values()):
         try:
-            _look_at_sources(plan, elsewhere, meant)
+            unread = _look_at_sources(plan, elsewhere, meant)
         except (SourceError, OSError, LookupError) as error:
             not_read = str(error)
+        else:
+            not_read = f"{len(unread):,} images are not there, such as {min(unread)}" if unread else None
     rows = data.regions(["key", "region_id"])
     is_meant = pc.is_in(rows["key"], value_set=pa.array(sorted(meant.keys), pa.string()))
     num_images = pc.sum(pc.and_(pc.is_null(rows["region_id"]), is_meant)).as_py() or 0
@@ -103,20 +105,25 @@ def _look_at_shard(data: Dataset, shard: ShardName, meant: Meant, drop: DropList
     return elsewhere - meant.keys
 
 
-def _look_at_sources(plan: Plan | None, elsewhere: Mapping[ShardName, set[str]], meant: Meant) -> None:
-    """Look at the images with these keys where they came from. Raises SourceError or OSError where it is gone."""
+def _look_at_sources(plan: Plan | None, elsewhere: Mapping[ShardName, set[str]], meant: Meant) -> set[str]:
+    """Look at the images with these keys where they came from; returns the keys of those that cannot be read.
+
+    Raises SourceError, OSError or LookupError where nothing can.
+    """
     if plan is None or "materialized" in plan.generations[0].configuration:
         raise LookupError("the data set does not say from which files it was made")
     allow = tuple(dict.fromkeys(folder for each in plan.generations for folder in each.allow))
     by_unit: dict[int, set[str]] = {}
     for shard, keys in elsewhere.items():
         by_unit.setdefault(shard.index, set()).update(keys)
+    unread = {key for keys in by_unit.values() for key in keys}
     for unit, keys in sorted(by_unit.items()):
         parts = [part for each in plan.unit(unit) if (part := _restricted(each, keys)) is not None] if keys else []
         for sample in read_items(parts, ReadSettings(allow=allow)):
-            if sample.key in keys:
-                item = sample.item
-                meant.look_at(sample.key, item.url, None if item.data is None else sha256(item.data))
+            if sample.key in keys and sample.item.data is not None:
+                meant.look_at(sample.key, sample.item.url, sha256(sample.item.data))
+                unread.discard(sample.key)
+    return unread
 
 
 def _restricted(part: UnitPart, keys: Collection[str]) -> UnitPart | None:

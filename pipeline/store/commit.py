@@ -67,15 +67,16 @@ def commit(storage: Storage, name: str, files: Mapping[str, FinishedFile], *, re
     except FileNotFoundError:  # unless `name` was published meanwhile and our files were swept away
         if _decision(storage, name, repair) is None:
             raise
-    chosen = ours is not None and storage.decide(_decision_name(name, repair), msgspec.json.encode(ours.decision))
-    current = ours if chosen and not repair else newest(storage, name)  # none is newer than a first commit that has won
+    created = ours is not None and storage.create(_decision_name(name, repair), msgspec.json.encode(ours.decision))
+    # another's decision for the same bytes may have been published, and repaired, long ago
+    current = ours if created and not repair else newest(storage, name)
     assert current is not None
     current = _publish(storage, name, current)
     digests = {final_name: file.digest for final_name, file in files.items()}
     discard(
         storage, *sorted({*_attempt_names(digests, repair), *_attempt_names(current.decision.files, current.repair)})
     )
-    return chosen and current == ours
+    return current == ours
 
 
 def newest(storage: Storage, name: str) -> Decided | None:

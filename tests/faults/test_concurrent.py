@@ -52,7 +52,7 @@ PAUSES = {
     "lease taken": Fault(operation="decide", target=r"_leases/unit-000000\.json", when="after"),
     "writing": Fault(operation="write", target=rf"train-000000\.tar\.{_WRITER}", when="before", nth=50),
     "tar settled": Fault(operation="settle", target=rf"_attempts/train-000000\.tar\.{_TOKEN}", when="after"),
-    "decided": Fault(operation="decide", target=r"_commit/train-000000\.json", when="after"),
+    "decided": Fault(operation="create", target=r"_commit/train-000000\.json", when="after"),
     "tar published": Fault(operation="publish", target=r"train-000000\.tar", when="after"),
     "sizes.json": Fault(operation="replace", target=r"sizes\.json", when="before"),
     "clean-up": Fault(operation="remove_folder", target="_attempts", when="before"),
