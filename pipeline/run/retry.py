@@ -29,7 +29,7 @@ from pipeline.store.scratch import sweep_scratch
 from pipeline.store.storage import Storage, at_work, open_storage, retried
 from pipeline.write.shards import UnitReport
 from schemas.folder import DatasetError
-from schemas.names import LEASES_DIR, ShardName
+from schemas.names import COMMIT_DIR, LEASES_DIR, ShardName
 from schemas.text import counted
 
 _RUN_DEFAULTS = RunSettings()
@@ -54,8 +54,8 @@ class RetrySettings(WorkerSettings):
 
     def markers_of(self, unit: int) -> tuple[str, ...]:
         """Return the name of the decision that is there once the unit is done: no listing of OUTPUT has it."""
-        shards = [shard for shard in self.plan.shards(unit) if shard in self.repairs]
-        return tuple(f"_commit/{shard}.r{self.repairs[shard] + 1}.json" for shard in shards)
+        last = {shard: self.repairs.get(shard, 0) for shard in self.plan.shards(unit)}
+        return tuple(f"{COMMIT_DIR}/{shard}.r{number + 1}.json" for shard, number in last.items())
 
 
 class RetryWorker(Worker):

@@ -67,8 +67,10 @@ class Markers:
         self._sizes = self._sizes if after else sizes
         listed = {shard_of_marker(name): name for name in sizes}
         new = {shard: name for shard, name in listed.items() if shard is not None and shard not in self._markers}
-        contents = in_parallel(self._storage, self._storage.read, new.values())
+        contents = in_parallel(self._storage, self._content, new.values())
         for (shard, name), content in zip(new.items(), contents, strict=True):
+            if content is None:
+                continue
             try:
                 marker = decode_shard_marker(content, f"{self._storage.url}/{name}")
             except RecordError as error:
@@ -78,6 +80,13 @@ class Markers:
             self._markers[shard] = marker
             self.totals.add(marker)
         return self
+
+    def _content(self, name: str) -> bytes | None:
+        """Return a marker, None for one that has gone since it was listed: its shard is being repaired."""
+        try:
+            return self._storage.read(name)
+        except FileNotFoundError:
+            return None
 
     def add_repairing(self, shards: Iterable[ShardName]) -> list[ShardName]:
         """Count those of these shards whose markers are gone while they are repaired as they will be; return them."""

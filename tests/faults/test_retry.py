@@ -24,7 +24,7 @@ from pipeline.store.storage import open_storage
 from schemas.dataset import Dataset
 from schemas.folder import DatasetError
 from schemas.hashes import sha256
-from tests.builders import check_balance, data_files
+from tests.builders import annotate, check_balance, data_files, image_rows, run
 from tests.faults import jobs
 from tests.faults.fault_points import Control, Fault
 from tests.pipeline.retry.conftest import mend, write_pictures
@@ -157,7 +157,7 @@ class Readers:
         ]
 
     def _run(self, read: object) -> None:
-        while not self._stop.is_set():
+        while not self._stop.wait(0.02):
             try:
                 read()  # type: ignore[operator]
             except DatasetError as error:
@@ -180,7 +180,6 @@ class Readers:
             image = self._opened.read_image(row["shard"], tar_offset=row["tar_offset"], tar_size=row["tar_size"])
             if sha256(image) != self._hashes[row["key"]]:
                 self.faults.append(f"{row['key']}: the bytes of something else")
-        time.sleep(0.01)
 
     def _count(self) -> None:
         storage = open_storage(str(self._data))
@@ -190,7 +189,6 @@ class Readers:
         markers.add_repairing(shard for unit in units_to_do(plan, markers) for shard in plan.shards(unit))
         if markers.totals.num_shards != NUM_SHARDS:
             self.faults.append(f"status counts {markers.totals.num_shards} shards")
-        time.sleep(0.01)
 
     def start(self) -> None:
         for thread in self._threads:
@@ -295,9 +293,7 @@ def _holding(target: str, control: Control) -> Fault:
 
 
 def test_annotate_at_work_is_not_interfered_with(tmp_path: Path, source: Path, control: Control) -> None:
-    held = Fault(
-        operation="publish", target=r"train-000002\.tar", when="before", action="hold", control=str(control.folder)
-    )
+    held = _holding(r"train-000002\.tar", control)
     first = jobs.start(source, tmp_path / "out", "--shard-size", "4", "--max-dead", "1", fault=held)
     jobs.wait_until(lambda: control.pid, first)
     refused = jobs.finish(retry(tmp_path / "out"))
@@ -343,9 +339,7 @@ def test_materialize_of_a_data_set_that_is_repaired_meanwhile(
     data: Path, dropped: tuple[Path, dict[str, bytes], float], tmp_path: Path, control: Control
 ) -> None:
     """It ends with a sentence, and never with shards of two states."""
-    held = Fault(
-        operation="publish", target=r"train-000000\.tar", when="before", action="hold", control=str(control.folder)
-    )
+    held = _holding(r"train-000000\.tar", control)
     process = materialize(data, tmp_path / "out", dropped[0], fault=held)
     jobs.wait_until(lambda: control.pid, process)
     finished(retry(data))
@@ -353,3 +347,27 @@ def test_materialize_of_a_data_set_that_is_repaired_meanwhile(
     ended = jobs.finish(process)
     assert ended.code == 2, ended.text
     assert "the shard was repaired since the data set was opened; open it again" in ended.text
+
+
+def test_half_of_250_corrupt_inputs_among_5000(tmp_path: Path) -> None:
+    """Those that were mended are repaired, and no byte of a shard that holds none of them changes."""
+    broken = random.Random(20).sample(range(5000), 250)
+    mended, left = sorted(broken[:125]), sorted(broken[125:])
+    source, output = write_pictures(tmp_path / "source", 5000, broken=tuple(broken)), tmp_path / "out"
+    annotate(source, output, "--shard-size", "50")
+    assert {key for key, row in image_rows(output).items() if row["status"] == "dead"} == {f"{n:04d}" for n in broken}
+    before = data_files(output)
+    mend(source, *mended)
+    retried = run("retry", output, "--where", "reason=decode", "--max-dead", "1")
+    assert retried.code == 0, retried
+    assert "250 rows of 9" in retried.out
+    assert "Dead images: 250 before, 125 now." in retried.out
+    after = data_files(output)
+    changed = {name.partition(".")[0] for name in after if name.startswith("train-") and before[name] != after[name]}
+    assert changed == {f"train-{number // 50:06d}" for number in mended}
+    assert {key for key, row in image_rows(output).items() if row["status"] == "dead"} == {f"{n:04d}" for n in left}
+    check_balance(output)
+    mend(source, *left)
+    assert run("retry", output, "--where", "reason=decode").code == 0
+    annotate(source, tmp_path / "clean", "--shard-size", "50")
+    assert data_files(output) == data_files(tmp_path / "clean")
