@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.caption.rule import Rule
 from pipeline.sample import Caption
+from pipeline.viewer.session import Session
 from pipeline.viewer.source import open_source
 from schemas.dataset import Dataset
 from schemas.folder import DatasetError
@@ -352,3 +353,19 @@ def test_a_cut_off_publication_is_finished_by_annotate_too(source: Path, tmp_pat
     annotate(source, output, *SIZE, "--trust-inputs")
     assert shard_files(output) == repaired
     assert len(json.loads((output / "dataset.json").read_text())["shards"]) == 3
+
+
+def test_edits_by_hand_are_kept(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    annotate(source, output, *SIZE)
+    region = Dataset.open(output).read_sample("0000").record.regions[0]
+    session = Session(str(output))
+    session.edit("train-000000", "0000", region.id, caption="as I see it", label="mine")
+    session.close()
+    mend(source, 1, 5, 7)
+    assert run("retry", output, "--where", "reason=decode").code == 0
+    marker = json.loads((output / "train-000000.edits.json").read_text())
+    assert marker["base_sha256"] == Dataset.open(output).markers[ShardName("train", 0)].parquet.sha256
+    edited = Dataset.open(output, overlays=["edits"]).read_sample("0000").record.regions[0]
+    assert (edited.caption, edited.label) == ("as I see it", "mine")
+    assert run("materialize", output, tmp_path / "whole", "--overlay", "edits").code == 0
