@@ -52,6 +52,7 @@ def status_main(arguments: Sequence[str]) -> int:
             )
         markers = Markers(storage).refresh()
     if options.dead or options.reason:
+        _tell_of_repairs(plan, markers)
         _list_dead(_read(storage, dead_items(plan, markers, options.reason)), options.reason)
         return 0
     if options.watch:
@@ -101,6 +102,15 @@ def _read(storage: Storage, items: Iterator[DeadItem]) -> Iterator[DeadItem]:
         if item is None:
             return
         yield item
+
+
+def _tell_of_repairs(plan: Plan, markers: Markers) -> None:
+    """Say of which shards what died is not listed, since they are being repaired: where no program reads."""
+    with storage_errors(plan.storage.url):
+        missing = [shard for unit in units_to_do(plan, markers) for shard in plan.shards(unit) if shard not in markers]
+        repairing = Markers(plan.storage).add_repairing(missing)
+    if repairing:
+        sys.stderr.write(f"being repaired, so not listed: {', '.join(map(str, repairing))}\n")
 
 
 def _list_dead(items: Iterator[DeadItem], reason: str | None) -> None:

@@ -327,6 +327,7 @@ def test_readers_say_that_a_shard_is_being_repaired(source: Path, tmp_path: Path
     assert (examined.code, "being-repaired" in examined.out) == (1, True), examined
     shown = run("status", output)
     assert (shown.code, "complete, 1 shard being repaired" in shown.out) == (0, True), shown
+    assert "being repaired, so not listed: train-000000" in run("status", output, "--dead").err
     assert totals[1].split()[1] == shown.out.splitlines()[1].split()[1], "no image is missing in the totals"
     (problem,) = open_source(str(output)).problems
     assert "the shard is being repaired" in problem.message

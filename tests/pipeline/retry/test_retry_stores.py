@@ -1,4 +1,4 @@
-"""A data set in a bucket is repaired as one in a folder is; trouble of the store changes nothing."""
+"""A data set in a bucket is repaired as one in a folder is; a full disk is told, and the same command goes on."""
 
 import errno
 import os
