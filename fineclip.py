@@ -35,6 +35,7 @@ class _Subcommand:
 SUBCOMMANDS = {
     "annotate": _Subcommand("pipeline.cli.command:annotate_main", "pipeline", "make region-text shards from images"),
     "plan": _Subcommand("pipeline.cli.command:plan_main", "pipeline", "show what annotate would do, and make its plan"),
+    "retry": _Subcommand("pipeline.cli.retry:retry_main", "pipeline", "repeat what died in a data set"),
     "recaption": _Subcommand("pipeline.cli.recaption:recaption_main", "pipeline", "give the same boxes new captions"),
     "hard-negatives": _Subcommand(
         "pipeline.cli.hard_negatives:hard_negatives_main", "pipeline", "make wrong captions to train against"

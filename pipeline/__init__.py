@@ -10,6 +10,7 @@
     propose/    boxes, and which of them become regions
     caption/    crops, and what is said of them
     write/      rows, records and shards
+    retry/      what died in shards that are there, repeated from its source
     overlay/    columns beside the shards, new captions on old boxes, and both as shards of their own
     audit/      what filters would drop of a data set, and a filter list; a data set in numbers, for its card
     export/     data sets in the formats of other tools, one file each

@@ -22,10 +22,13 @@ from pipeline.propose import proposers
 from pipeline.propose.base import PreparingProposer, Proposer
 from pipeline.propose.select import select, too_low_resolution
 from pipeline.read.read import Opened, decoded_ahead, read_items
+from pipeline.retry.merge import repair_unit
+from pipeline.retry.stored import RepeatedSample, StoredUnit
 from pipeline.sample import DecodedImage, Drop, Proposals, Sample
 from pipeline.settings import Configuration, RunSettings
 from pipeline.write import proposals_file
-from pipeline.write.shards import UnitReport, commit_unit
+from pipeline.write.shards import UnitReport, commit_unit, split_of
+from schemas.names import ShardName
 from schemas.reasons import Stage
 from schemas.records import Counts
 
@@ -91,10 +94,43 @@ class Annotator:
         batches = {"caption": captioning.report}
         return UnitReport(unit=unit, images=images, regions=regions, seconds=clock.seconds, batches=batches)
 
+    def repeat(
+        self, unit: int, stored: StoredUnit, repairs: Mapping[ShardName, int], advance: Advance = _ignore
+    ) -> UnitReport:
+        """Make what is to be repeated of a unit again, and commit its shards with it as `repairs` (numbers by shard).
+
+        Raises OSError on storage trouble, after which it can be called again, and DatasetError for a damaged shard.
+        """
+        clock, proposing, captioning = StageClock(), self._proposing(), self._captions.batcher()
+        lost: dict[str, int] = {}
+        items = clock.timed("read", read_items(stored.parts, self.configuration.read, self._opened))
+        repeated = stored.repeated(items, lambda sample: split_of(sample, self.configuration), lost)
+        read = self._decoded(repeated, clock)
+        proposed = _propose(read, proposing, clock)
+        selected = _with_kept(self._select(proposed, clock))
+        captioned = self._captions.run(selected, captioning, clock)
+        images, regions = repair_unit(
+            self.plan,
+            unit,
+            stored,
+            cast(Iterator[RepeatedSample], _announced(captioned, advance)),
+            self.configuration,
+            repairs=repairs,
+            lost=lost,
+            provenance=lambda: self._provenance(self._provenance_of_proposer()),
+            clock=clock,
+        )
+        batches = {"propose": proposing.report, "caption": captioning.report}
+        return UnitReport(unit=unit, images=images, regions=regions, seconds=clock.seconds, batches=batches)
+
     def _read(self, unit: int, clock: StageClock) -> Iterator[Sample]:
         """Yield the unit's samples, decoded ahead of the models."""
+        items = read_items(self.plan.unit(unit), self.configuration.read, self._opened)
+        return self._decoded(clock.timed("read", items), clock)
+
+    def _decoded(self, items: Iterator[Sample], clock: StageClock) -> Iterator[Sample]:
+        """Yield samples decoded ahead of the models."""
         settings = self.configuration.read
-        items = clock.timed("read", read_items(self.plan.unit(unit), settings, self._opened))
         for sample in clock.timed("decode", decoded_ahead(items, settings, num_threads=self.run.decode_threads)):
             if sample.image is not None:
                 sample.drop = too_low_resolution(sample.image, self.configuration.select)
@@ -146,9 +182,11 @@ class Annotator:
         self, unit: int, samples: Iterator[Sample], clock: StageClock, advance: Advance, *, proposer: dict[str, Any]
     ) -> tuple[Counts, Counts]:
         """Write and commit the captioned samples; `proposer` is the provenance of what proposed them."""
-        provenance = {"proposer": proposer, "captioner": self._captions.provenance(self.configuration.caption)}
-        finished = _announced(samples, advance)
+        finished, provenance = _announced(samples, advance), self._provenance(proposer)
         return commit_unit(self.plan, unit, finished, self.configuration, provenance=provenance, clock=clock)
+
+    def _provenance(self, proposer: dict[str, Any]) -> dict[str, Any]:
+        return {"proposer": proposer, "captioner": self._captions.provenance(self.configuration.caption)}
 
     @property
     def _prepares_ahead(self) -> bool:
@@ -176,6 +214,18 @@ def _propose(samples: Iterator[Sample], proposing: Batcher[Sample, Proposals], c
             sample.proposals = outcome
 
     return clock.timed("propose", proposing.run_groups(samples, image_of, take))
+
+
+def _with_kept(samples: Iterator[Sample]) -> Iterator[Sample]:
+    """Give the regions of samples that are repeated what they keep, where the image is the one that they are of."""
+    for sample in samples:
+        if isinstance(sample, RepeatedSample) and sample.image and sample.image.sha256 == sample.image_sha256:
+            sample.captions = {
+                region.region_id: sample.kept[region.region_id]
+                for region in sample.regions
+                if region.region_id in sample.kept
+            }
+        yield sample
 
 
 def _loaded(model: _Model | None) -> _Model:

@@ -107,6 +107,22 @@ class Configuration(CaptionConfiguration):
             **self.read.excluded.as_json(proposer=self.proposer),
         }
 
+    def as_given(self) -> dict[str, dict[str, Any]]:
+        """Return the models' settings that decide the output as they were given, weights by path or name.
+
+        Not those that do not decide it: the addresses of servers are nobody's business who has the data set.
+        """
+        given = {"propose": (proposers.load(self.proposer), self.propose)}
+        given["caption"] = (captioners.load(self.captioner), self.caption)
+        return {
+            group: {
+                name: value
+                for name, value in dataclasses.asdict(config).items()
+                if name not in getattr(backend, "not_output", ())
+            }
+            for group, (backend, config) in given.items()
+        }
+
     def identity(self, kind: Literal["proposer", "captioner"]) -> dict[str, Any]:
         """Return a model's part of the configuration, its weights by hash or commit."""
         if kind == "proposer":

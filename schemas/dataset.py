@@ -29,9 +29,9 @@ from schemas.names import ShardName
 from schemas.overlays import JOIN_COLUMNS, Overlay, open_overlay
 from schemas.reasons import Status
 from schemas.records import ImageRecord, RecordError, ShardMarker, decode_image_record
-from schemas.shards import find_shards
+from schemas.shards import check_not_repaired, find_shards
 from schemas.tables import REGION_SCHEMA, lacking_columns, schema_problem
-from schemas.tar import BLOCK, RawSample, read_samples
+from schemas.tar import BLOCK, RawSample, member_size, read_samples
 from schemas.views import RECORD_COLUMNS, ShardView, shard_view
 
 __all__ = ["Dataset", "DatasetError", "Sample"]
@@ -179,6 +179,7 @@ class Dataset:
         where, num_samples = self._folder.where(name.tar), self.markers[name].images.ok
         keys = set()
         with self._folder.stream(name.tar) as file:
+            self._check_not_repaired(name)
             for raw in read_samples(file, where=where):
                 if raw.key in keys:
                     raise DatasetError(f"{where}: key {raw.key!r}: a second sample of this key at byte {raw.offset}")
@@ -197,6 +198,7 @@ class Dataset:
         shard, offset = self._locate(key)
         where, start = self._folder.where(shard.tar), offset - BLOCK
         with self._folder.stream(shard.tar, offset=start, fetch_size=ONE_SAMPLE) as file:
+            self._check_not_repaired(shard)
             raw = next(read_samples(file, where=where, offset=start), None)
         if raw is None or raw.key != key:
             raise DatasetError(f"{where}: key {key!r} is not at byte {offset}, where the table says; write it again")
@@ -208,7 +210,24 @@ class Dataset:
     def read_image(self, shard: ShardName | str, *, tar_offset: int, tar_size: int) -> bytes:
         """Return an image's stored bytes: shard, offset and size are those of its row."""
         (name,) = self._check_shards([shard])
-        return self._folder.read_range(name.tar, offset=tar_offset, size=tar_size)
+        start = max(0, tar_offset - BLOCK)
+        try:
+            data = self._folder.read_range(
+                name.tar,
+                offset=start,
+                size=tar_offset + tar_size - start,
+                check=lambda: self._check_not_repaired(name),
+            )
+        except DatasetError:
+            self._check_not_repaired(name)
+            raise
+        if member_size(data[:BLOCK]) != tar_size:  # not what the table says, so it may be of a repaired tar
+            self._check_not_repaired(name)
+        return data[tar_offset - start :]
+
+    def _check_not_repaired(self, shard: ShardName) -> None:
+        """Raise DatasetError where the shard is being repaired, or was since the data set was opened."""
+        check_not_repaired(self._folder, shard, self.markers[shard])
 
     def open_tar(self, shard: ShardName | str) -> AbstractContextManager[BinaryIO]:
         """Open a shard's tar to be read once, from end to end: on a store in one request, and without a local copy.
@@ -262,6 +281,7 @@ class Dataset:
             lacking.update(lacking_columns(schema))
 
         table = self._folder.table(shard.parquet, columns=columns, check=check)
+        self._check_not_repaired(shard)
         for name in (name for name in columns if name in lacking):
             table = table.append_column(REGION_SCHEMA.field(name), pa.nulls(len(table), REGION_SCHEMA.field(name).type))
         return table.select(list(columns))

@@ -39,6 +39,8 @@ class _Descriptor:
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.is_checked = False
+        """Whether `read_range` was told that it is the file that is meant."""
 
     def __del__(self) -> None:
         os.close(self.number)
@@ -153,12 +155,19 @@ class Folder:
                 return cast(bytes, self.fs.cat_file(self.path(name)))  # an empty file has no range
             raise content
 
-    def read_range(self, name: str, *, offset: int, size: int) -> bytes:
-        """Return `size` bytes from `offset` of a file. Raises DatasetError when it is not there or ends before."""
+    def read_range(self, name: str, *, offset: int, size: int, check: Callable[[], None] = lambda: None) -> bytes:
+        """Return `size` bytes from `offset` of a file. Raises DatasetError when it is not there or ends before.
+
+        `check` is called after a local file was opened, and raises where it may be another than was meant; it stays
+        open then for what is read next. Remote files are not kept open: whoever reads them looks at what they get.
+        """
         path = self.path(name)
         try:
             if isinstance(self.fs, LocalFileSystem):
                 descriptor = self._descriptor(path)  # held: another thread may push it out of the cache
+                if not descriptor.is_checked:
+                    check()
+                    descriptor.is_checked = True
                 data = os.pread(descriptor.number, size, offset)
             else:
                 with library_errors(self.where(name)):

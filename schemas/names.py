@@ -39,6 +39,7 @@ IMAGE_SUFFIXES = ("jpg", "png", "webp")
 """The image members a shard may hold, by WebDataset suffix."""
 
 _SHARD = re.compile(r"(?P<split>train|val)-(?P<index>\d{6,})")
+_REPAIR = re.compile(r"(?P<name>.+)\.r(?P<number>[1-9]\d*)\.json")
 _OVERLAY = re.compile(r"(?P<shard>(?:train|val)-\d{6,})\.(?P<name>[a-z0-9][a-z0-9_-]*)\.(?:parquet|json)")
 
 
@@ -84,3 +85,14 @@ def overlay_of_file(file_name: str) -> tuple[ShardName, str] | None:
     match = _OVERLAY.fullmatch(file_name)
     shard = ShardName.parse(match["shard"]) if match else None
     return (shard, match["name"]) if match and shard else None
+
+
+def repair_of(file_name: str) -> tuple[str, int] | None:
+    """Return (name, number) of a file of `_commit/` that decides a repair, or None for any other."""
+    match = _REPAIR.fullmatch(file_name)
+    return (match["name"], int(match["number"])) if match else None
+
+
+def first_repair(shard: ShardName) -> str:
+    """Return the name of the decision that is there once the shard was repaired."""
+    return f"{COMMIT_DIR}/{shard}.r1.json"

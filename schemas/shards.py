@@ -2,6 +2,9 @@
 
 A shard exists when its marker does, so a data set that is still growing opens as the shards finished so far. Where
 files cannot be listed (web servers), `dataset.json` names the shards.
+
+While a shard is repaired (`fineclip retry`), its marker is not there, and is another one afterwards. Readers are told
+so: they look at the marker again after they have opened a tar or a table, so that they never take those of two repairs.
 """
 
 from collections.abc import Collection, Mapping
@@ -10,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from schemas.folder import DatasetError, Folder
-from schemas.names import DATASET_JSON, SCHEMA_VERSION, ShardName, shard_of_marker
+from schemas.names import DATASET_JSON, SCHEMA_VERSION, ShardName, first_repair, shard_of_marker
 from schemas.records import RecordError, ShardMarker, decode_shard_marker, name_writer
 
 
@@ -97,7 +100,8 @@ def _read_markers(folder: Folder, shards: Collection[ShardName]) -> dict[ShardNa
     for shard, content in zip(shards, contents, strict=True):
         where = folder.where(shard.marker)
         if content is None:
-            raise DatasetError(f"{where}: not there, but {DATASET_JSON} names it; fetch it, or remove {DATASET_JSON}")
+            lost = f"{where}: not there, but {DATASET_JSON} names it; fetch it, or remove {DATASET_JSON}"
+            raise DatasetError(lost if (now := being_repaired(folder, shard)) is None else now)
         markers[shard] = decode_marker(content, shard, where)
     return markers
 
@@ -105,7 +109,36 @@ def _read_markers(folder: Folder, shards: Collection[ShardName]) -> dict[ShardNa
 def _check_files(folder: Folder, markers: Mapping[ShardName, ShardMarker], sizes: Mapping[str, int]) -> None:
     for shard, marker in markers.items():
         for name, digest in ((shard.tar, marker.tar), (shard.parquet, marker.parquet)):
-            check_file(folder, name, expected_size=digest.size, sizes=sizes)
+            try:
+                check_file(folder, name, expected_size=digest.size, sizes=sizes)
+            except DatasetError:
+                check_not_repaired(folder, shard, marker)
+                raise
+
+
+def being_repaired(folder: Folder, shard: ShardName) -> str | None:
+    """Return a sentence where a shard without a marker is being repaired; None where it is not, or nobody can tell."""
+    (decision,) = folder.read([first_repair(shard)])
+    if decision is None:
+        return None
+    return (
+        f"{folder.where(str(shard))}: the shard is being repaired; wait until `fineclip retry` has ended there, "
+        "or run it again if it was cut off, then open the data set again"
+    )
+
+
+def check_not_repaired(folder: Folder, shard: ShardName, marker: ShardMarker) -> None:
+    """Raise DatasetError where the shard has another marker now than `marker`, or none: it is or was repaired."""
+    (content,) = folder.read([shard.marker])
+    if content is None:
+        now = being_repaired(folder, shard)
+    else:
+        current = decode_marker(content, shard, folder.where(shard.marker))
+        is_same = (current.tar, current.parquet) == (marker.tar, marker.parquet)
+        now = f"{folder.where(str(shard))}: the shard was repaired since the data set was opened; open it again"
+        now = None if is_same else now
+    if now is not None:
+        raise DatasetError(now)
 
 
 def check_file(folder: Folder, name: str, *, expected_size: int, sizes: Mapping[str, int]) -> None:

@@ -8,6 +8,7 @@ Members of a sample are adjacent and in that order. Headers hold a name, a size 
 give equal bytes whoever writes them, and whenever. Two zero blocks end the file; nothing fills it up to tape size.
 """
 
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _BEFORE_SIZE = b"0000644\x00" + 2 * b"0000000\x00"
 _MTIME = b"00000000000\0"
 _AFTER_CHECKSUM = (b"0" + bytes(100) + b"ustar\x0000" + bytes(32) + bytes(32)).ljust(BLOCK - 156, b"\0")
 """Type "regular file", no link, the format's name and version, nobody's names, no devices."""
+_HEADER = re.compile(rb".{124}[0-7]{11}\0.{121}ustar.*", re.DOTALL)
 _CONSTANT_SUM = sum(_BEFORE_SIZE + b"\0" + _MTIME + b" " * 8 + _AFTER_CHECKSUM)
 """The checksum counts its own eight bytes as spaces; the name and the size's digits are added to this."""
 
@@ -52,6 +54,11 @@ def tar_member_header(name: str, size: int) -> bytes:
     checksum = _CONSTANT_SUM + sum(name_bytes) + sum(digits)
     numbers = _BEFORE_SIZE + digits + b"\0" + _MTIME + b"%06o\0 " % checksum
     return name_bytes.ljust(_MAX_NAME, b"\0") + numbers + _AFTER_CHECKSUM
+
+
+def member_size(header: bytes) -> int | None:
+    """Return the size that a header of `tar_member_header` states; None for what is no such header."""
+    return int(header[_SIZE], 8) if _HEADER.fullmatch(header) else None
 
 
 def padding(size: int) -> int:

@@ -90,12 +90,14 @@ def check_masks(settings: ViewSettings, *, given: bool) -> None:
 
 
 def crops_of(sample: Sample, settings: ViewSettings) -> Iterator[Crop | tuple[str, Drop]]:
-    """Yield what is seen of each region of a sample, in order; its id and a drop for one that cannot be seen so."""
+    """Yield what is seen of each region of a sample that has no caption yet, in order; its id and a drop where it
+    cannot be seen so.
+    """
     assert sample.image is not None
     whole, scale = sample.image.pixels, 1.0
     if settings.view == "marked":
         whole, scale = _fitting(whole)
-    for region in sample.regions:
+    for region in (region for region in sample.regions if region.region_id not in sample.captions):
         assert region.box is not None
         try:
             pixels = _seen(whole, region, scale, settings)

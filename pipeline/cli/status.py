@@ -52,22 +52,37 @@ def status_main(arguments: Sequence[str]) -> int:
             )
         markers = Markers(storage).refresh()
     if options.dead or options.reason:
+        _tell_of_repairs(plan, markers)
         _list_dead(_read(storage, dead_items(plan, markers, options.reason)), options.reason)
         return 0
-    with storage_errors(storage.url):
-        if options.watch:
+    if options.watch:
+        with storage_errors(storage.url):
             _watch(plan, markers)
-        damage = markers.damage(plan)
+    return _show(plan, markers)
+
+
+def _show(plan: Plan, markers: Markers) -> int:
+    """Print what the data set holds and what is wrong with it; return the exit code."""
+    storage = plan.storage
+    with storage_errors(storage.url):
+        missing = (shard for unit in units_to_do(plan, markers) for shard in plan.shards(unit))
+        repairing = markers.add_repairing(missing)
+        damage = {shard: why for shard, why in markers.damage(plan).items() if shard not in repairing}
         todo = units_to_do(plan, markers)
         failed = failures(storage, todo)
     console, totals = Console(emoji=False), markers.totals
     print_counts(console, totals)
     state = "complete" if not todo else f"{len(todo):,} of {counted(plan.num_units, 'unit')} still to do"
+    if repairing:
+        state += f", {counted(len(repairing), 'shard')} being repaired"
     state = f"damaged: {counted(len(damage), 'shard')}" if damage else state
     held = f"{counted(totals.num_shards, 'shard')}, {size_of(totals.num_bytes)}; {state}."
     console.print(f"{plan.storage.url}: {held}", highlight=False, markup=False, soft_wrap=True)
     _print_failures(console, failed)
     _tell_of_overlays(console, storage, markers)
+    if repairing:
+        told = f"{', '.join(map(str, repairing[:3]))}: being repaired; if no `fineclip retry` is at work, run it again."
+        console.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
     for why in damage.values():
         remedy = "the same annotate command makes this shard again"
         console.print(f"{why}; {remedy}", style="bold red", highlight=False, markup=False, soft_wrap=True)
@@ -87,6 +102,15 @@ def _read(storage: Storage, items: Iterator[DeadItem]) -> Iterator[DeadItem]:
         if item is None:
             return
         yield item
+
+
+def _tell_of_repairs(plan: Plan, markers: Markers) -> None:
+    """Say of which shards what died is not listed, since they are being repaired: where no program reads."""
+    with storage_errors(plan.storage.url):
+        missing = [shard for unit in units_to_do(plan, markers) for shard in plan.shards(unit) if shard not in markers]
+        repairing = Markers(plan.storage).add_repairing(missing)
+    if repairing:
+        sys.stderr.write(f"being repaired, so not listed: {', '.join(map(str, repairing))}\n")
 
 
 def _list_dead(items: Iterator[DeadItem], reason: str | None) -> None:

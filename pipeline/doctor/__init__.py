@@ -9,6 +9,7 @@
     keys, captions    what shows only over all shards
     loading      shards against ranks x workers
     examine      all of these, in threads
+    absent       apart from these: whether images that were taken out are in any file
     findings, report, command    what was found, told to people and to programs
 
 Nothing is written, and nothing is repaired: each finding says what to do. Memory holds a shard's ok rows and one sample

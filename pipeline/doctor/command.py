@@ -8,11 +8,15 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline.doctor import report
+from pipeline.doctor.absent import examine_absence
 from pipeline.doctor.examine import Checks, examine
-from pipeline.doctor.findings import Level
+from pipeline.doctor.findings import Findings, Level
 from pipeline.doctor.loading import LoaderShape
+from pipeline.overlay.drop_list import load_drop_list
+from schemas.folder import Folder
 from schemas.plain_flags import PlainParser
-from schemas.store_errors import StorageError, check_here
+from schemas.store_errors import StorageError, check_here, storage_errors
+from schemas.text import counted
 
 HEALTHY, ILL = 0, 1
 _DESCRIPTION = """\
@@ -20,7 +24,7 @@ Check that a data set is whole and will train; says what is wrong, where, and wh
 _EPILOG = """\
 exit codes:
   0  no error (warnings may be)
-  1  errors
+  1  errors; with --absent, an image is still there, or a file cannot be searched
   2  usage or no data set at DATA
   5  the store cannot be read"""
 
@@ -33,6 +37,8 @@ def doctor_main(arguments: Sequence[str]) -> int:
         check_here(options.json, "--json")
         if not Path(options.json).parent.is_dir():
             parser.error(f"--json {options.json}: there is no folder {Path(options.json).parent}; make it first")
+    if options.absent is not None:
+        return _examine_absence(options)
     given = {name: getattr(options, name) for name in ("world_size", "workers", "batch_size")}
     given = {name: value for name, value in given.items() if value is not None}
     checks = Checks(
@@ -59,6 +65,20 @@ def doctor_main(arguments: Sequence[str]) -> int:
     return ILL if diagnosis.findings.num(Level.ERROR) else HEALTHY
 
 
+def _examine_absence(options: argparse.Namespace) -> int:
+    drop, findings = load_drop_list(options.absent), Findings()
+    with storage_errors(options.data):
+        num_files = examine_absence(Folder(options.data), drop, findings, options.threads)
+    looked_for, errors = counted(len(drop.lines), "line"), findings.num(Level.ERROR)
+    told = f"{looked_for} of {options.absent} looked for in {counted(num_files, 'file')}: "
+    told += f"found {errors:,} times, or not to be told" if errors else "none is there"
+    report.show_findings(Console(emoji=False, highlight=False), findings, told)
+    if options.json is not None:
+        content = {"summary": told, "num_files": num_files, "num_lines": len(drop.lines)}
+        report.write_findings(Path(options.json), findings, content)
+    return ILL if errors else HEALTHY
+
+
 def _parser() -> PlainParser:
     parser = PlainParser("fineclip doctor", _DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("data", metavar="DATA", help="a data set made by `fineclip annotate`: a folder, or a URL")
@@ -74,6 +94,8 @@ def _parser() -> PlainParser:
     )
     threads = "shards read at a time (default: %(default)s)"
     parser.add_argument("--threads", type=count, default=defaults.threads, metavar="N", help=threads)
+    absent = "look for the images of this list (as of `materialize --drop`) in every file, instead of all else"
+    parser.add_argument("--absent", metavar="FILE", help=absent)
     parser.add_argument("--json", metavar="FILE", help="write the findings there too")
     training = parser.add_argument_group(
         "training", "With any of these, the shards are checked against loaders that give whole shards to workers."

@@ -10,12 +10,22 @@ from pipeline.plan.plan import Generation, decision_name
 from pipeline.settings import splits_of
 from schemas.folder import DatasetError, Folder
 from schemas.hashes import fingerprint
-from schemas.names import ATTEMPTS_DIR, COMMIT_DIR, DATASET_JSON, PLAN_DIR, PROPOSALS_DIR, ShardName, shard_of_marker
+from schemas.names import (
+    ATTEMPTS_DIR,
+    COMMIT_DIR,
+    DATASET_JSON,
+    PLAN_DIR,
+    PROPOSALS_DIR,
+    ShardName,
+    repair_of,
+    shard_of_marker,
+)
 from schemas.records import Counts, RecordError, ShardMarker, decode_shard_marker
-from schemas.shards import check_version
+from schemas.shards import being_repaired, check_version
 from schemas.text import counted
 
 _GO_ON = "run the same `fineclip annotate` again: it goes on where it stood"
+_RETRY = "wait until `fineclip retry` has ended; if none is at work, run it again, or the same `fineclip annotate`"
 _FINALISE = f"remove {DATASET_JSON} and run the same `fineclip annotate` again: it writes the file anew"
 
 
@@ -57,11 +67,15 @@ def take_inventory(folder: Folder, findings: Findings) -> Inventory:
         raise DatasetError(f"{folder.url}: no shard here ({why}); give the OUTPUT of `fineclip annotate`")
     shards = sorted(named | listed)
     contents = folder.read([shard.marker for shard in shards])
-    read = ((shard, _read_marker(shard, content, findings)) for shard, content in zip(shards, contents, strict=True))
+    read = (
+        (shard, _read_marker(folder, shard, content, findings)) for shard, content in zip(shards, contents, strict=True)
+    )
     markers = {shard: marker for shard, marker in read if marker is not None}
+    decisions = _sizes_in(folder, COMMIT_DIR)
     if index is not None:
-        _check_index(index, markers, findings, unnamed=sorted(listed - named))
-    decided = {shard for name in _sizes_in(folder, COMMIT_DIR) if (shard := shard_of_marker(name))}
+        was_repaired = any(map(repair_of, decisions))
+        _check_index(index, markers, findings, unnamed=sorted(listed - named), was_repaired=was_repaired)
+    decided = {shard for name in decisions if (shard := shard_of_marker(name))}
     unpublished = decided - named - listed
     for shard in sorted(unpublished):
         message = f"the shard was decided ({COMMIT_DIR}/{shard}.json), but is not published"
@@ -90,7 +104,10 @@ def _read_index(folder: Folder, findings: Findings) -> _DatasetJson | None:
     return None
 
 
-def _read_marker(shard: ShardName, content: bytes | None, findings: Findings) -> ShardMarker | None:
+def _read_marker(folder: Folder, shard: ShardName, content: bytes | None, findings: Findings) -> ShardMarker | None:
+    if content is None and (now := being_repaired(folder, shard)) is not None:
+        findings.error("being-repaired", now, remedy=_RETRY, shard=shard)
+        return None
     if content is None:
         message = f"{shard.marker} is not there, but {DATASET_JSON} names the shard"
         findings.error("missing-file", message, shard=shard)
@@ -113,7 +130,12 @@ def _read_marker(shard: ShardName, content: bytes | None, findings: Findings) ->
 
 
 def _check_index(
-    index: _DatasetJson, markers: Mapping[ShardName, ShardMarker], findings: Findings, *, unnamed: list[ShardName]
+    index: _DatasetJson,
+    markers: Mapping[ShardName, ShardMarker],
+    findings: Findings,
+    *,
+    unnamed: list[ShardName],
+    was_repaired: bool,
 ) -> None:
     if not index.complete:
         findings.warning("unfinished", f"{DATASET_JSON} says that the data set is not complete", remedy=_GO_ON)
@@ -122,6 +144,10 @@ def _check_index(
     if unnamed or len(markers) != len(index.shards):
         return  # reported already; totals of other shards cannot agree
     digests = [[str(shard), marker.tar.sha256, marker.parquet.sha256] for shard, marker in markers.items()]
+    if was_repaired and index.shards_sha256 not in (None, fingerprint(digests)):
+        message = f"{DATASET_JSON} is of the shards before one of them was repaired"
+        findings.error("being-repaired", message, remedy=_RETRY)
+        return
     if index.shards_sha256 not in (None, fingerprint(digests)):
         findings.error("index", f"{DATASET_JSON} was made from other shards than these", remedy=_FINALISE)
     for name, stated in (("images", index.images), ("regions", index.regions)):

@@ -1,6 +1,6 @@
 """The findings as a person sees them, and as a file for programs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.doctor.examine import Diagnosis, Watcher
-from pipeline.doctor.findings import Finding, Kind, Level
+from pipeline.doctor.findings import Finding, Findings, Kind, Level
 from schemas.text import counted
 
 _SHOWN = 5
@@ -43,10 +43,15 @@ class _Bar(Watcher):
 
 def show(console: Console, diagnosis: Diagnosis) -> None:
     """Print the findings by kind, errors first, and a line that sums them up."""
-    for kind, found in diagnosis.findings.groups():
-        _show_group(console, kind, found, diagnosis.findings.counts[kind])
-    healthy = not (diagnosis.findings.num(Level.ERROR) or diagnosis.findings.num(Level.WARNING))
-    console.print(Text(summary(diagnosis), "bold green" if healthy else "bold"))
+    show_findings(console, diagnosis.findings, summary(diagnosis))
+
+
+def show_findings(console: Console, findings: Findings, told: str) -> None:
+    """Print findings by kind, errors first, and the line `told`, which sums them up."""
+    for kind, found in findings.groups():
+        _show_group(console, kind, found, findings.counts[kind])
+    healthy = not (findings.num(Level.ERROR) or findings.num(Level.WARNING))
+    console.print(Text(_plain(told), "bold green" if healthy else "bold"), soft_wrap=True)
 
 
 def summary(diagnosis: Diagnosis) -> str:
@@ -89,17 +94,20 @@ def _plain(text: str) -> str:
 
 def write_json(path: Path, diagnosis: Diagnosis) -> None:
     """Write the counts of all kinds and the findings kept (1000 of a kind) to `path`, as one JSON object."""
-    groups = diagnosis.findings.groups()
+    shards = {"num_shards": diagnosis.num_shards, "num_examined": diagnosis.num_examined}
+    write_findings(path, diagnosis.findings, {"summary": summary(diagnosis), **shards})
+
+
+def write_findings(path: Path, findings: Findings, head: Mapping[str, object]) -> None:
+    """Write findings to `path` as `write_json` does, after what is in `head`."""
+    groups = findings.groups()
     counts = [
-        {"level": level.value, "check": check, "count": diagnosis.findings.counts[level, check]}
-        for (level, check), _ in groups
+        {"level": level.value, "check": check, "count": findings.counts[level, check]} for (level, check), _ in groups
     ]
     content = {
-        "summary": summary(diagnosis),
-        "num_shards": diagnosis.num_shards,
-        "num_examined": diagnosis.num_examined,
-        "num_errors": diagnosis.findings.num(Level.ERROR),
-        "num_warnings": diagnosis.findings.num(Level.WARNING),
+        **head,
+        "num_errors": findings.num(Level.ERROR),
+        "num_warnings": findings.num(Level.WARNING),
         "counts": counts,
         "findings": [finding for _, found in groups for finding in found],
     }

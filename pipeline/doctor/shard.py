@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pipeline.doctor.findings import Findings
+from pipeline.doctor.findings import Findings, Level
 from pipeline.doctor.members import HashedStream, Layout
 from pipeline.doctor.rows import ShardRows, examine_rows
 from pipeline.doctor.samples import SampleCheck
@@ -11,6 +11,7 @@ from schemas.folder import DatasetError, Folder
 from schemas.hashes import sha256
 from schemas.names import ShardName
 from schemas.records import FileDigest, ShardMarker
+from schemas.shards import check_not_repaired
 from schemas.tar import BLOCK, END, Member, padding, read_members
 from schemas.text import counted
 
@@ -48,6 +49,13 @@ def examine_shard(
     except OSError as error:
         remedy = "find out why the store refuses it (permissions, network, disk), then run this again"
         findings.error("unreadable", f"the store cannot read {error.filename or shard}: {error}", remedy=remedy)
+    if findings.num(Level.ERROR):
+        try:
+            check_not_repaired(folder, shard, marker)
+        except DatasetError as error:  # what was found is of a tar and a table of two repairs
+            findings = Findings(shard)
+            findings.error("being-repaired", str(error), remedy="run this again once `fineclip retry` has ended")
+            return ShardReport(shard=shard, findings=findings, keys=None)
     return ShardReport(shard=shard, findings=findings, keys=None if rows is None else tuple(rows.spans))
 
 

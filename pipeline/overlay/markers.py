@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from pipeline.overlay.plan import BaseShard
+from pipeline.overlay.plan import EDITS, BaseShard
 from pipeline.overlay.write import file_names
 from pipeline.run.status import Markers, Totals
 from pipeline.store.storage import Storage, in_parallel
@@ -24,7 +24,7 @@ class OverlayMarkers(Markers):
         there = [base for base in self._left.values() if file_names(base, self._overlay)[1] in sizes]
         markers = in_parallel(self._storage, self._read, there)
         for base, marker in zip(there, markers, strict=True):
-            if marker is not None and marker.base_sha256 == base.table_sha256 and self._has_table(base, marker, sizes):
+            if marker is not None and self._is_whole(base, marker) and self._has_table(base, marker, sizes):
                 del self._left[base.shard]
                 self._add(base, marker)
         return self
@@ -36,6 +36,10 @@ class OverlayMarkers(Markers):
             return decode_overlay_marker(self._storage.read(name), f"{self._storage.url}/{name}")
         except (FileNotFoundError, RecordError):
             return None
+
+    def _is_whole(self, base: BaseShard, marker: OverlayMarker) -> bool:
+        """Say whether it is of the table as it is, and lacks no region that a repair of the shard has brought."""
+        return marker.base_sha256 == base.table_sha256 and (not marker.partial or self._overlay == EDITS)
 
     def _has_table(self, base: BaseShard, marker: OverlayMarker, sizes: dict[str, int]) -> bool:
         name = file_names(base, self._overlay)[0]  # the listing may have begun before it was there

@@ -3,11 +3,13 @@
 Records and tables say what readers of the data set with its overlays see. Rows of what did not make it stay.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.store.commit import commit
 from pipeline.store.scratch import scratch_token
@@ -37,12 +39,15 @@ def materialize_shard(
     shard: ShardName,
     storage: Storage,
     *,
+    whole: Dataset,
+    dropped: Collection[str],
     fingerprint: str,
     provenance: dict[str, Any],
     advance: Callable[[], None] = lambda: None,
 ) -> None:
     """Commit the shard as `seen`, a data set with its overlays, shows it.
 
+    `seen` lacks the images with the keys `dropped`, which `whole`, the same data set, has.
     Raises DatasetError for a damaged shard, BalanceError where rows were lost, OSError on storage trouble.
     """
     base, token = seen.markers[shard], scratch_token()
@@ -58,7 +63,9 @@ def materialize_shard(
             if row.tar_offset is not None:  # records may have become longer
                 row.tar_offset, row.tar_size = ranges[row.key]
             writer.add_row(row)
-        writer.images.inputs, writer.regions.inputs = base.images.inputs, base.regions.inputs
+        gone = _dropped(whole.regions(["key", "region_id", "count"], [shard]), dropped)
+        writer.images.inputs = base.images.inputs - gone[0]
+        writer.regions.inputs = base.regions.inputs - gone[1]
         if not (writer.images.balanced and writer.regions.balanced):
             raise BalanceError(f"{shard}: {writer.images}, {writer.regions}: another number than the shard's inputs")
         files = writer.finish()
@@ -70,12 +77,22 @@ def materialize_shard(
             tar=files[shard.tar].digest,
             parquet=files[shard.parquet].digest,
             provenance=provenance,
+            num_noted=writer.num_noted,
             written_by=release(),
         )
         files[shard.marker] = _written(marker, storage, token, stack)
         for file in files.values():
             stack.callback(file.path.unlink, missing_ok=True)
         commit(storage, str(shard), files)
+
+
+def _dropped(rows: pa.Table, dropped: Collection[str]) -> tuple[int, int]:
+    """Return how many images and how many regions the rows of these keys stand for."""
+    rows = rows.filter(pc.is_in(rows["key"], value_set=pa.array(sorted(dropped), pa.string())))
+    is_image = pc.is_null(rows["region_id"])
+    counts = (pc.sum(rows.filter(of)["count"]).as_py() or 0 for of in (is_image, pc.invert(is_image)))
+    num_images, num_regions = counts
+    return num_images, num_regions
 
 
 def _written(marker: ShardMarker, storage: Storage, token: str, stack: ExitStack) -> Any:

@@ -1,5 +1,6 @@
 """The plan of a materialized data set: its units are DATA's shards, and it names DATA's contents and the overlays."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,18 +22,22 @@ from schemas.folder import DatasetError
 from schemas.hashes import canonical_json, fingerprint
 from schemas.names import PLAN_DIR, SCHEMA_VERSION, TRAIN, VAL, ShardName
 from schemas.overlays import Overlay
-from schemas.records import ShardMarker
 
 _PLAN_JSON = f"{PLAN_DIR}/plan.json"
 
 
-def plan_materialized(storage: Storage, data: str, seen: Dataset, overlays: Sequence[Overlay]) -> Plan:
-    """Return the plan of OUTPUT, made by the first caller; PlanError where it is of another data set or overlays."""
+def plan_materialized(
+    storage: Storage, data: str, seen: Dataset, overlays: Sequence[Overlay], dropped: Mapping[str, Any]
+) -> Plan:
+    """Return the plan of OUTPUT, made by the first caller; PlanError where it is of another data set or overlays.
+
+    `dropped` says of the list of images that are left out how many they are, and its hash; {} for none.
+    """
     refuse_foreign_files(storage)
-    configuration = _configuration(seen, overlays, load_plan(open_storage(data)))
+    configuration = _configuration(seen, overlays, load_plan(open_storage(data)), dropped)
     planned = load_plan(storage)
     if planned is None:
-        _commit_plan(storage, data, seen.markers, configuration)
+        _commit_plan(storage, data, seen, configuration, dropped)
         planned = load_plan(storage)
         assert planned is not None
     if planned.fingerprint != fingerprint(configuration):
@@ -42,7 +47,9 @@ def plan_materialized(storage: Storage, data: str, seen: Dataset, overlays: Sequ
     return planned
 
 
-def _configuration(seen: Dataset, overlays: Sequence[Overlay], base: Plan | None) -> dict[str, Any]:
+def _configuration(
+    seen: Dataset, overlays: Sequence[Overlay], base: Plan | None, dropped: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return what decides the bytes of OUTPUT: what is read, and for people the models' names and settings."""
     shard, marker = next(iter(seen.markers.items()))
     models = provenance_of(marker, overlays, shard)
@@ -56,6 +63,7 @@ def _configuration(seen: Dataset, overlays: Sequence[Overlay], base: Plan | None
         "materialized": {
             "data_sha256": seen.data_fingerprint(),
             "overlays": {overlay.name: next(iter(overlay.markers.values())).fingerprint for overlay in overlays},
+            **({"dropped": dropped["list_sha256"]} if dropped else {}),
         },
     }
 
@@ -66,9 +74,10 @@ def _model(kind: str, provenance: Mapping[str, Any], planned: Mapping[str, Any])
 
 
 def _commit_plan(
-    storage: Storage, data: str, markers: Mapping[ShardName, ShardMarker], configuration: dict[str, Any]
+    storage: Storage, data: str, seen: Dataset, configuration: dict[str, Any], dropped: Mapping[str, Any]
 ) -> None:
     """Commit a plan whose units are DATA's shards, or another caller's. Raises DatasetError where one is missing."""
+    markers = seen.markers
     num_units = 1 + max(shard.index for shard in markers)
     splits = [split for split in (TRAIN, VAL) if any(shard.split == split for shard in markers)]
     missing = [
@@ -116,7 +125,8 @@ def _commit_plan(
         limit=None,
         first_unit=0,
         num_units=num_units,
-        num_images=sum(marker.images.inputs for marker in markers.values()),
+        num_images=sum(marker.images.inputs for marker in markers.values()) - dropped.get("num_images", 0),
+        dropped={**dropped, "on": time.strftime("%Y-%m-%d", time.gmtime())} if dropped else {},
         tables={name: file.digest for name, file in written.items()},
     )
     written[_PLAN_JSON] = _written(storage, _PLAN_JSON, token, canonical_json(msgspec.to_builtins(generation)))

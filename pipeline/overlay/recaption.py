@@ -6,28 +6,31 @@ Crops are cut from the stored image by the region's box, as `annotate` cut them,
 `annotate` with this captioner would have given. What it gives no caption of becomes a row with a reason.
 """
 
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.caption.step import CaptionStep
 from pipeline.clock import StageClock
 from pipeline.overlay.plan import BaseShard, OverlaidShards
-from pipeline.overlay.write import commit_overlay
+from pipeline.overlay.write import commit_overlay, file_names
 from pipeline.read.decode import DecodeSettings
 from pipeline.read.exclusions import ReadSettings
 from pipeline.read.read import decoded_ahead
-from pipeline.sample import Candidate, Sample, SourceItem
+from pipeline.sample import Candidate, RegionCaption, Sample, SourceItem
 from pipeline.settings import CaptionConfiguration, RunSettings
-from pipeline.write.rows import table_rows
+from pipeline.store.storage import Storage
+from pipeline.write.rows import caption_of_row, table_rows
 from pipeline.write.shards import UnitReport
 from schemas.dataset import Dataset
 from schemas.dataset import Sample as StoredSample
 from schemas.folder import DatasetError, Folder
 from schemas.overlays import CAPTION_COLUMNS, JOIN_COLUMNS, OUTCOME_COLUMNS
 from schemas.reasons import Reason
-from schemas.records import Counts
+from schemas.records import Counts, OverlayMarker, RecordError, decode_overlay_marker
 from schemas.shards import decode_marker
 from schemas.tables import REGION_SCHEMA, RegionRow
 
@@ -52,14 +55,15 @@ class Recaptioner:
         object.__setattr__(self, "_folder", Folder(self.plan.storage.url))
 
     def recaption(self, unit: int, advance: Callable[[], None] = lambda: None) -> UnitReport:
-        """Caption a shard's regions and commit the overlay's part of it.
+        """Caption a shard's regions and commit the overlay's part of it; what `retry` carried over is kept.
 
         Raises OSError on storage trouble, after which it can be called again, and DatasetError for a damaged shard.
         """
         base, clock, captioning = self.plan.bases[unit], StageClock(), self.step.batcher()
         stored = clock.timed("read", self._stored(base))
         decoded = clock.timed("decode", decoded_ahead(stored, _ANY_SIZE, num_threads=self.run.decode_threads))
-        captioned = self.step.run(self._checked(base, decoded), captioning, clock)
+        kept = carried_rows(self.plan.storage, base, self.plan.overlay)
+        captioned = self.step.run(_with_kept(self._checked(base, decoded), kept), captioning, clock)
         counts, rows = Counts(), list[RegionRow]()
         for sample in captioned:
             with clock("write"):
@@ -109,6 +113,30 @@ class Recaptioner:
             else:
                 counts.drop(Reason(row.reason))
         return rows
+
+
+def _with_kept(samples: Iterator[Sample], kept: Mapping[tuple[str, str], RegionCaption]) -> Iterator[Sample]:
+    """Give the regions that have a caption in the overlay already that one."""
+    for sample in samples:
+        known = ((region.region_id, kept.get((sample.key, region.region_id))) for region in sample.regions)
+        sample.captions = {region_id: caption for region_id, caption in known if caption is not None}
+        yield sample
+
+
+def carried_rows(storage: Storage, base: BaseShard, overlay: str) -> dict[tuple[str, str], RegionCaption]:
+    """Return what an overlay says of the regions of a shard that was repaired, by key and region id; {} for none."""
+    table_name, marker_name = file_names(base, overlay)
+    try:
+        marker = decode_overlay_marker(storage.read(marker_name), marker_name)
+        rows = pq.read_table(io.BytesIO(storage.read(table_name))) if _is_carried(marker, base) else None
+    except (FileNotFoundError, RecordError):
+        return {}
+    listed = [] if rows is None else rows.to_pylist()
+    return {(row["key"], row["region_id"]): caption_of_row(row) for row in listed}
+
+
+def _is_carried(marker: OverlayMarker, base: BaseShard) -> bool:
+    return marker.partial and marker.base_sha256 == base.table_sha256
 
 
 def _sample(stored: StoredSample) -> Sample:

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.overlay.plan import BaseShard
-from pipeline.store.commit import commit
+from pipeline.store.commit import Decision, commit, newest
 from pipeline.store.scratch import scratch_token
 from pipeline.store.storage import Storage
 from pipeline.write.shard_writer import HashingFile
 from pipeline.write.shards import release
 from schemas.overlays import JOIN_COLUMNS
-from schemas.records import Counts, OverlayMarker, encode
+from schemas.records import Counts, OverlayMarker, decode_overlay_marker, encode
 
 
 def file_names(base: BaseShard, overlay: str) -> tuple[str, str]:
@@ -35,11 +35,13 @@ def commit_overlay(
     partial: bool = False,
     regions: Counts | None = None,
     decision: str | None = None,
+    repair: int | None = None,
 ) -> None:
     """Commit `table`, which holds `key`, `region_id` and the overlay's columns, as the overlay's part of a shard.
 
     Where another attempt was chosen, that one is published. `fingerprint` is of the configuration, `regions` says how
-    the regions ended; without `partial`, the table has a row for each ok region of the shard. Raises OSError.
+    the regions ended; without `partial`, the table has a row for each ok region of the shard. One that takes the place
+    of a partial one is a `repair` of it. Raises OSError.
     """
     table_name, marker_name = file_names(base, overlay)
     token = scratch_token()
@@ -71,4 +73,22 @@ def commit_overlay(
         told = opened(marker_name)
         told.write(encode(marker))
         files[marker_name] = told.finish()
-        commit(storage, decision or base.decision(overlay), files)
+        name = decision or base.decision(overlay)
+        commit(storage, name, files, repair=_next_repair(storage, name) if repair is None else repair)
+
+
+def awaits_regions(storage: Storage, decision: str) -> bool:
+    """Return whether an overlay's part of a shard was decided without the regions that the shard has new."""
+    current = newest(storage, decision)
+    return current is not None and _is_partial(current.decision, decision)
+
+
+def _next_repair(storage: Storage, decision: str) -> int:
+    current = newest(storage, decision)
+    if current is None:
+        return 0
+    return current.repair + _is_partial(current.decision, decision)
+
+
+def _is_partial(decision: Decision, name: str) -> bool:
+    return decision.marker is not None and decode_overlay_marker(decision.marker.encode(), name).partial

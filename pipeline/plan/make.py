@@ -229,6 +229,7 @@ class _PlanWriter:
             num_images=self._num_images,
             tables={name: file.digest for name, file in files.items()},
             allow=[as_path(folder) for folder in configuration.read.allow],
+            settings=configuration.as_given(),
         )
         marker = HashingFile(self._marker_path)
         marker.write(canonical_json(msgspec.to_builtins(generation)))

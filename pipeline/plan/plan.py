@@ -83,6 +83,11 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tables: dict[str, FileDigest]
     allow: list[str] = []
     """Folders outside of the inputs that their tables may name files in."""
+    settings: dict[str, dict[str, Any]] = {}
+    """Of the models as given (`Configuration.as_given`): a run that repeats something begins with them. Empty in plans
+    of earlier versions."""
+    dropped: dict[str, Any] = {}
+    """Of a materialized data set: the list of images that it was made without, how many these are, and the day."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ worker     what one process does with a unit: lease it, load the models once, re
 lease      who works on a unit now
 log        what a run's units came to, in `_run/`; status: totals, from the markers
 repair     publishes what was decided, withdraws shards whose files are lost or cut; dead: lists what died
+retry      the job of repeating what died in shards that are there, from their sources (pipeline/retry)
 recaption  the job of new captions on old boxes; materialize: that of data and overlays as one data set
 finalise   the files of the data set as a whole; card: its README
 probe      measures a small run, for `plan --probe`

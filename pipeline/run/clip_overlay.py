@@ -12,6 +12,7 @@ from pipeline.overlay.margins import Rivals
 from pipeline.overlay.markers import OverlayMarkers
 from pipeline.overlay.plan import OverlaidShards, plan_overlay, read_plan
 from pipeline.overlay.rivals import kept_rivals
+from pipeline.overlay.write import awaits_regions
 from pipeline.run.lease import is_held
 from pipeline.run.overlay_files import clean_up_overlay, repair_overlay
 from pipeline.run.status import Totals, units_to_do
@@ -88,8 +89,9 @@ def make_clip_overlay(
 
 
 def _make(made: ClipOverlay, unit: int, advance: Callable[[], None]) -> None:
-    """Make a unit unless another driver has: what was decided is published."""
-    if not roll_forward(made.plan.storage, made.plan.bases[unit].decision(made.plan.overlay)):
+    """Make a unit unless another driver has: what was decided is published; one that lacks regions is made again."""
+    storage, decision = made.plan.storage, made.plan.bases[unit].decision(made.plan.overlay)
+    if not roll_forward(storage, decision) or awaits_regions(storage, decision):
         made.make(unit, advance)
 
 

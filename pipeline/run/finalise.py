@@ -93,6 +93,7 @@ def _dataset(plan: Plan, markers: Markers, shards: list[tuple[ShardName, ShardMa
         **repeated,
         "inputs": [{"spec": planned.spec, "prefix": planned.prefix, "kind": planned.kind} for planned in plan.inputs],
         "configuration": plan.generations[0].configuration,
+        **({"dropped": plan.generations[0].dropped} if plan.generations[0].dropped else {}),
         "provenance": _provenance([marker for _, marker in shards]),
         "shards_sha256": state,
         "shards": [str(shard) for shard, _ in shards],

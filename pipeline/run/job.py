@@ -31,11 +31,11 @@ from pipeline.run.status import Markers, Totals, units_to_do
 from pipeline.run.watch import Progress, Watch
 from pipeline.run.worker import WorkerSettings, drain_file, token_file
 from pipeline.settings import Configuration, PlanSettings, RunSettings
-from pipeline.store.commit import sweep
+from pipeline.store.commit import decided, repairs, sweep
 from pipeline.store.scratch import sweep_scratch
 from pipeline.store.storage import Storage, StorageError, at_work, open_storage, retried
 from pipeline.write.shards import BalanceError
-from schemas.names import LEASES_DIR, PROPOSALS_DIR, RUN_DIR
+from schemas.names import LEASES_DIR, PROPOSALS_DIR, RUN_DIR, ShardName
 
 _POLL_S = 0.5
 _NUM_DEAD_SHOWN = 3
@@ -133,7 +133,7 @@ def annotate(
             retried(lambda: storage.remove(drain_file(job.run_id), token_file(job.run_id)))
         dataset = retried(job.finalise)
         retried(job.clean_up)
-        _check_balance(planned, job.markers)
+        check_balance(planned, job.markers)
         sums = retried(job.log.sums)
         return JobResult(
             plan=planned,
@@ -168,7 +168,8 @@ def _plan(
     return planned
 
 
-def _check_balance(plan: Plan, markers: Markers) -> None:
+def check_balance(plan: Plan, markers: Markers) -> None:
+    """Raise BalanceError unless all that was planned came in, and all that came in is ok, filtered or dead."""
     totals = markers.totals
     for name, counts in (("images", totals.images), ("regions", totals.regions)):
         if not counts.balanced:
@@ -302,6 +303,9 @@ class _AnnotateJob(Job):
     def finalise(self) -> dict[str, Any]:
         """Write the data set's own files; again if another job has completed it meanwhile, and ours replaced its."""
         plan = load_plan(self._storage) or self.plan  # another job may have appended to it
+        for name in repairs(decided(self._storage)):  # and have repaired shards
+            if (shard := ShardName.parse(name)) is not None:
+                self.markers.forget(shard)
         dataset = finalise(plan, self.markers.refresh())
         if not dataset["complete"] and not units_to_do(plan, self.markers.refresh()):
             dataset = finalise(plan, self.markers)

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 from pipeline.overlay.plan import OverlaidShards
-from pipeline.overlay.write import file_names
+from pipeline.overlay.write import awaits_regions, file_names
 from pipeline.run.status import Markers, units_to_do
 from pipeline.store.commit import LostFileError, roll_forward, sweep, withdraw
 from pipeline.store.scratch import sweep_scratch
-from schemas.names import COMMIT_DIR, LEASES_DIR
+from schemas.names import COMMIT_DIR, LEASES_DIR, repair_of
 
 
 def repair_overlay(plan: OverlaidShards, markers: Markers, is_held: Callable[[int], bool]) -> None:
@@ -20,7 +20,8 @@ def repair_overlay(plan: OverlaidShards, markers: Markers, is_held: Callable[[in
     decisions = {f"{overlay}/{name.removesuffix('.json')}" for name in storage.names(f"{COMMIT_DIR}/{overlay}")}
     ours = tuple(f"{overlay}/{base.shard}." for base in bases)  # another driver may know of more shards
     current = {base.decision(overlay) for base in bases}
-    stale = {name for name in decisions - current if name.startswith(ours)}
+    repaired = {name for name in decisions if (repair_of(f"{name}.json") or ("", 0))[0] in current}
+    stale = {name for name in decisions - current - repaired if name.startswith(ours)}
     storage.remove(*(f"{COMMIT_DIR}/{name}.json" for name in sorted(stale)))
     for unit in units_to_do(plan, markers.refresh()):
         decision = bases[unit].decision(overlay)
@@ -30,6 +31,8 @@ def repair_overlay(plan: OverlaidShards, markers: Markers, is_held: Callable[[in
             roll_forward(storage, decision)
         except LostFileError:  # its files are lost: they are made again
             withdraw(storage, decision, file_names(bases[unit], overlay)[1])
+            continue
+        if awaits_regions(storage, decision):
             continue
         if bases[unit].shard not in markers.refresh() and not is_held(unit):
             withdraw(storage, decision, file_names(bases[unit], overlay)[1])

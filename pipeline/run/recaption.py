@@ -17,7 +17,7 @@ from pipeline.models.licenses import check_permissive
 from pipeline.overlay.markers import OverlayMarkers
 from pipeline.overlay.plan import OverlaidShards, plan_overlay
 from pipeline.overlay.recaption import Recaptioner
-from pipeline.overlay.write import file_names
+from pipeline.overlay.write import awaits_regions, file_names
 from pipeline.run.job import Drain, Job, JobResult, new_run_id
 from pipeline.run.lease import Hold
 from pipeline.run.log import Ending
@@ -95,7 +95,8 @@ class RecaptionWorker(Worker):
         return Recaptioner(plan=self._plan, configuration=self._configuration, run=run, step=step)
 
     def _is_done(self, unit: int) -> bool:
-        return roll_forward(self._storage, self._plan.bases[unit].decision(self._plan.overlay))
+        decision = self._plan.bases[unit].decision(self._plan.overlay)
+        return roll_forward(self._storage, decision) and not awaits_regions(self._storage, decision)
 
 
 def recaption(

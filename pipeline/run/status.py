@@ -1,11 +1,12 @@
 """What a data set holds now, from its plan and markers alone: any engine, after a crash, from another machine."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pipeline.errors import PlanError
 from pipeline.plan.plan import Plan
+from pipeline.store.commit import newest
 from pipeline.store.storage import Storage, in_parallel
 from schemas.names import TRAIN, ShardName, shard_of_marker
 from schemas.records import Counts, RecordError, ShardMarker, decode_shard_marker
@@ -66,8 +67,10 @@ class Markers:
         self._sizes = self._sizes if after else sizes
         listed = {shard_of_marker(name): name for name in sizes}
         new = {shard: name for shard, name in listed.items() if shard is not None and shard not in self._markers}
-        contents = in_parallel(self._storage, self._storage.read, new.values())
+        contents = in_parallel(self._storage, self._content, new.values())
         for (shard, name), content in zip(new.items(), contents, strict=True):
+            if content is None:
+                continue
             try:
                 marker = decode_shard_marker(content, f"{self._storage.url}/{name}")
             except RecordError as error:
@@ -77,6 +80,25 @@ class Markers:
             self._markers[shard] = marker
             self.totals.add(marker)
         return self
+
+    def _content(self, name: str) -> bytes | None:
+        """Return a marker, None for one that has gone since it was listed: its shard is being repaired."""
+        try:
+            return self._storage.read(name)
+        except FileNotFoundError:
+            return None
+
+    def add_repairing(self, shards: Iterable[ShardName]) -> list[ShardName]:
+        """Count those of these shards whose markers are gone while they are repaired as they will be; return them."""
+        found = []
+        for shard in shards:
+            current = newest(self._storage, str(shard)) if shard not in self._markers else None
+            if current is not None and current.repair and current.decision.marker is not None:
+                marker = decode_shard_marker(current.decision.marker.encode(), f"{self._storage.url}/{shard.marker}")
+                self._markers[shard] = marker
+                self.totals.add(marker)
+                found.append(shard)
+        return found
 
     def forget(self, shard: ShardName) -> None:
         """Take a shard for one that is not there, until it is found again."""

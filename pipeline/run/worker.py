@@ -31,7 +31,8 @@ from schemas.hashes import canonical_json
 from schemas.names import RUN_DIR
 from schemas.reasons import Stage
 
-_BOTH = (Stage.PROPOSE, Stage.CAPTION)
+BOTH = (Stage.PROPOSE, Stage.CAPTION)
+"""The stages whose models `annotate` needs."""
 _BROKEN_UNITS = 2
 """In a row on which a model failed, from which on it is taken for the model."""
 
@@ -100,7 +101,7 @@ class Worker:
 
     def annotate(self, unit: int) -> Ending:
         """Annotate and commit a unit."""
-        return self._attempt(unit, "annotate", lambda held: self._load(*_BOTH).annotate(unit, held.advance))
+        return self._attempt(unit, "annotate", lambda held: self._load(*BOTH).annotate(unit, held.advance))
 
     def propose(self, unit: int) -> Ending:
         """Leave the unit's proposals for `caption`, unless they wait already."""
@@ -202,7 +203,7 @@ class Worker:
 
 
 def load_annotator(
-    plan: Plan, configuration: Configuration, run: RunSettings, *, stages: Collection[Stage] = _BOTH
+    plan: Plan, configuration: Configuration, run: RunSettings, *, stages: Collection[Stage] = BOTH
 ) -> Annotator:
     """Return the annotator of a plan, the models of `stages` loaded and checked against the golden set.
 

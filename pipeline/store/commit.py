@@ -6,6 +6,11 @@
 
 The decision is the commit: after it, anybody can finish step 3, and only the chosen files will do. Content names make
 two attempts with equal bytes the same attempt, so the decision does not depend on who was first.
+
+What was published may be repaired: `_commit/SHARD.r1.json` decides what stands in its place, `.r2.json` in that one's,
+and so on. The newest decision is the one that holds, and no older one is published again. So that nobody reads a tar
+and a table of two repairs, the marker goes first: it is taken away, tar and parquet are replaced, the new marker is
+created. A repair is decided of what was published whole, so no attempt at an older one is left to come in between.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +21,7 @@ import msgspec
 
 from pipeline.store.local import TEMPORARY
 from pipeline.store.storage import Storage, StorageError, discard
-from schemas.names import ATTEMPTS_DIR, COMMIT_DIR
+from schemas.names import ATTEMPTS_DIR, COMMIT_DIR, repair_of
 from schemas.records import FileDigest
 
 
@@ -41,31 +46,53 @@ class FinishedFile:
     digest: FileDigest
 
 
-def commit(storage: Storage, name: str, files: Mapping[str, FinishedFile]) -> bool:
-    """Commit `files` (by final name, the marker last) as `name`; True if they are what was chosen.
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """A decision, and how many repairs of the same files came before it."""
 
-    When an attempt with other bytes was chosen, that one is published and this one's files are removed.
+    decision: Decision
+    repair: int = 0
+    """0: the first commit."""
+
+
+def commit(storage: Storage, name: str, files: Mapping[str, FinishedFile], *, repair: int = 0) -> bool:
+    """Commit `files` (by final name, the marker last) as `name`, or as its `repair`; True if they are what was chosen.
+
+    When an attempt with other bytes was chosen, or a newer repair, that one is published and this one's files are
+    removed.
     """
+    ours: Decided | None = None
     try:
-        ours = _settle(storage, files)
+        ours = Decided(decision=_settle(storage, files, repair), repair=repair)
     except FileNotFoundError:  # unless `name` was published meanwhile and our files were swept away
-        decision, chosen = _decision(storage, name), False
-        if decision is None:
+        if _decision(storage, name, repair) is None:
             raise
-    else:
-        chosen = storage.decide(_decision_name(name), msgspec.json.encode(ours))
-        decision = ours if chosen else _read_decision(storage, name)
-    _publish(storage, name, decision)
+    created = ours is not None and storage.create(_decision_name(name, repair), msgspec.json.encode(ours.decision))
+    # another's decision for the same bytes may have been published, and repaired, long ago
+    current = ours if created and not repair else newest(storage, name)
+    assert current is not None
+    current = _publish(storage, name, current)
     digests = {final_name: file.digest for final_name, file in files.items()}
-    discard(storage, *sorted({*_attempt_names(digests), *_attempt_names(decision.files)}))
-    return chosen
+    discard(
+        storage, *sorted({*_attempt_names(digests, repair), *_attempt_names(current.decision.files, current.repair)})
+    )
+    return current == ours
 
 
-def _settle(storage: Storage, files: Mapping[str, FinishedFile]) -> Decision:
+def newest(storage: Storage, name: str) -> Decided | None:
+    """Return the decision on `name` that holds, or None where there is none yet."""
+    decision, found = _decision(storage, name, 0), None
+    while decision is not None:
+        found = Decided(decision=decision, repair=0 if found is None else found.repair + 1)
+        decision = _decision(storage, name, found.repair + 1)
+    return found
+
+
+def _settle(storage: Storage, files: Mapping[str, FinishedFile], repair: int) -> Decision:
     """Make the files durable in `_attempts/`, and return the decision for them, which holds the marker."""
     *data, (_, marker) = files.items()
     for final_name, file in data:
-        storage.settle(file.path, _attempt_name(final_name, file.digest))
+        storage.settle(file.path, _attempt_name(final_name, file.digest, repair))
     storage.sync(ATTEMPTS_DIR)
     digests = {final_name: file.digest for final_name, file in files.items()}
     decision = Decision(files=digests, marker=marker.path.read_text(encoding="utf-8"))
@@ -74,20 +101,26 @@ def _settle(storage: Storage, files: Mapping[str, FinishedFile]) -> Decision:
 
 
 def roll_forward(storage: Storage, name: str) -> bool:
-    """Finish publishing `name` if it was decided; True if it is committed when this returns."""
-    decision = _decision(storage, name)
-    if decision is None:
+    """Finish publishing `name`, as it was repaired last, if it was decided; True if it is committed then."""
+    decided = newest(storage, name)
+    if decided is None:
         return False
-    marker, digest = list(decision.files.items())[-1]
-    if storage.size(marker) != digest.size:  # published last: with it there, so is the rest
-        _publish(storage, name, decision)
-        discard(storage, *_attempt_names(decision.files))
+    marker, digest = list(decided.decision.files.items())[-1]
+    if decided.repair or storage.size(marker) != digest.size:  # published last: with it there, so is the rest
+        decided = _publish(storage, name, decided)
+        discard(storage, *_attempt_names(decided.decision.files, decided.repair))
     return True
 
 
 def withdraw(storage: Storage, name: str, marker: str) -> None:
-    """Take back the commit of `name`, whose files are damaged: the decision first, then the marker."""
-    storage.remove(_decision_name(name))
+    """Take back the commit of `name`, whose files are damaged: the decisions, the oldest first, then the marker.
+
+    So a repair that is left without the commit that it is of was withdrawn, too.
+    """
+    folder = _folder(_decision_name(name, 0))
+    there = [f"{folder}/{found}" for found in storage.names(folder)]
+    storage.remove(_decision_name(name, 0))
+    storage.remove(*(found for found in there if (repair_of(found) or ("", 0))[0] == f"{COMMIT_DIR}/{name}"))
     storage.remove(marker)
 
 
@@ -108,62 +141,101 @@ def attempt_stem(final_name: str) -> str:
     return final_name.replace("/", ".")
 
 
+def repaired_stems(final_name: str, repair: int) -> list[str]:
+    """Return what `sweep` is to be given of a final name whose `repair` is published: this one and those before it."""
+    return [_repaired(final_name, number) for number in range(1, repair + 1)]
+
+
 def decided(storage: Storage) -> set[str]:
-    """Return the names of which a decision was made."""
+    """Return the names of which a decision was made; repairs are called as they are in `_commit/`: `NAME.r1`."""
     return {name.removesuffix(".json") for name in storage.names(COMMIT_DIR)}
 
 
-def _publish(storage: Storage, name: str, decision: Decision) -> None:
-    *data, marker = decision.files.items()
-    for final_name, digest in data:
-        _publish_file(storage, name, final_name, digest)
-    storage.sync(_folder(marker[0]))
-    if decision.marker is None:
-        _publish_file(storage, name, *marker)
-        storage.sync(_folder(marker[0]))
-    else:
-        storage.replace(marker[0], decision.marker.encode())
+def repairs(names: Iterable[str]) -> dict[str, int]:
+    """Return the number of the last repair of each that has one, of the names that `decided` gives."""
+    last: dict[str, int] = {}
+    for found in filter(None, (repair_of(f"{name}.json") for name in names)):
+        last[found[0]] = max(found[1], last.get(found[0], 0))
+    return last
 
 
-def _publish_file(storage: Storage, name: str, final_name: str, digest: FileDigest) -> None:
-    """Give one chosen file its final name, unless it has it already."""
+def _publish(storage: Storage, name: str, decided: Decided) -> Decided:
+    """Give the chosen files their final names; returns what holds then, which is newer where one came in between."""
+    decision = decided.decision
+    *data, (marker, digest) = decision.files.items()
+    if decided.repair:
+        if _content(storage, marker) == decision.marker:
+            return decided
+        storage.remove(marker)
+        storage.sync(_folder(marker))
     try:
-        storage.publish(_attempt_name(final_name, digest), final_name)
-    except FileNotFoundError:
-        if storage.size(final_name) != digest.size:
-            raise LostFileError(
-                f"{storage.url}: {final_name} was committed with {digest.size} bytes and sha256 {digest.sha256}, but "
-                f"neither it nor its attempt is there; restore it from a copy, or remove {_decision_name(name)} "
-                f"to make {name} again"
-            ) from None
+        for final_name, of_file in data:
+            _publish_file(storage, name, final_name, of_file, decided.repair)
+        storage.sync(_folder(marker))
+        if decision.marker is None:
+            _publish_file(storage, name, marker, digest, 0)
+            storage.sync(_folder(marker))
+            return decided
+    except LostFileError:
+        newer = newest(storage, name)
+        if newer is None or newer.repair <= decided.repair:
+            raise
+        return _publish(storage, name, newer)
+    if storage.decide(marker, decision.marker.encode()):
+        return decided
+    newer = newest(storage, name)  # another's marker is there: of a newer repair, or of one older or damaged
+    if newer is not None and newer.repair > decided.repair:
+        return _publish(storage, name, newer)
+    storage.replace(marker, decision.marker.encode())
+    return decided
 
 
-def _decision(storage: Storage, name: str) -> Decision | None:
-    """Return the decision on `name`, or None where there is none yet."""
+def _content(storage: Storage, name: str) -> str | None:
     try:
-        return _read_decision(storage, name)
+        return storage.read(name).decode(errors="replace")
     except FileNotFoundError:
         return None
 
 
-def _read_decision(storage: Storage, name: str) -> Decision:
-    where = _decision_name(name)
+def _publish_file(storage: Storage, name: str, final_name: str, digest: FileDigest, repair: int) -> None:
+    """Give one chosen file its final name, unless it has it already."""
+    try:
+        storage.publish(_attempt_name(final_name, digest, repair), final_name)
+    except FileNotFoundError:
+        if storage.size(final_name) != digest.size:
+            raise LostFileError(
+                f"{storage.url}: {final_name} was committed with {digest.size} bytes and sha256 {digest.sha256}, but "
+                f"neither it nor its attempt is there; restore it from a copy, or remove {_decision_name(name, 0)} "
+                f"to make {name} again"
+            ) from None
+
+
+def _decision(storage: Storage, name: str, repair: int) -> Decision | None:
+    """Return a decision on `name`, or None where there is none."""
+    where = _decision_name(name, repair)
     try:
         return msgspec.json.decode(storage.read(where), type=Decision)
+    except FileNotFoundError:
+        return None
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise StorageError(f"{storage.url}: {where} is damaged ({error}); restore it from a copy") from error
 
 
-def _decision_name(name: str) -> str:
-    return f"{COMMIT_DIR}/{name}.json"
+def _decision_name(name: str, repair: int) -> str:
+    return f"{COMMIT_DIR}/{_repaired(name, repair)}.json"
 
 
-def _attempt_name(final_name: str, digest: FileDigest) -> str:
-    return f"{ATTEMPTS_DIR}/{attempt_stem(final_name)}.{digest.sha256[:16]}"
+def _repaired(name: str, repair: int) -> str:
+    return f"{name}.r{repair}" if repair else name
 
 
-def _attempt_names(files: Mapping[str, FileDigest]) -> list[str]:
-    return [_attempt_name(final_name, digest) for final_name, digest in files.items()]
+def _attempt_name(final_name: str, digest: FileDigest, repair: int) -> str:
+    """Attempts at a repair have names of their own: who sweeps up after the commit before it must leave them."""
+    return f"{ATTEMPTS_DIR}/{attempt_stem(_repaired(final_name, repair))}.{digest.sha256[:16]}"
+
+
+def _attempt_names(files: Mapping[str, FileDigest], repair: int) -> list[str]:
+    return [_attempt_name(final_name, digest, repair) for final_name, digest in files.items()]
 
 
 def _folder(name: str) -> str:

@@ -55,10 +55,14 @@ class LocalStorage:
 
     def decide(self, name: str, data: bytes) -> bool:
         """Link a finished, synced file to `name`: the link fails if the name exists, and never shows half a file."""
+        return self.create(name, data) or self._holds(name, data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Link, as `decide` does."""
         try:
             self._place(data, name, os.link)
         except FileExistsError:
-            return self._holds(name, data)
+            return False
         except OSError as error:
             if error.errno in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
                 raise StorageError(

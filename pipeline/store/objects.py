@@ -68,7 +68,7 @@ class ObjectStorage:
         """
         name = f"{ATTEMPTS_DIR}/probe.{secrets.token_hex(8)}"
         try:
-            if self._creates(name, b"first") and self._creates(name, b"second"):
+            if self.create(name, b"first") and self.create(name, b"second"):
                 raise StorageError(
                     f"{self.url}: the store replaces an object that was to be created only if it is absent "
                     "(If-None-Match, ifGenerationMatch), so two jobs could mix their files; choose an OUTPUT "
@@ -77,7 +77,8 @@ class ObjectStorage:
         finally:
             self.remove(name)
 
-    def _creates(self, name: str, data: bytes) -> bool:
+    def create(self, name: str, data: bytes) -> bool:
+        """Put if absent, as `decide` does."""
         try:
             self._ask(name, self._fs.pipe_file, self._path(name), data, mode="create")
         except FileExistsError:
@@ -99,7 +100,7 @@ class ObjectStorage:
 
         The reply to a put may be lost, and the put then be refused when it is tried again: so what is there is read.
         """
-        if self._creates(name, data):
+        if self.create(name, data):
             return True
         try:
             return self.read(name) == data

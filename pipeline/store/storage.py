@@ -76,6 +76,9 @@ class Storage(Protocol):
         So of several callers with data of their own, exactly one is told True.
         """
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Create `name` with `data` unless it exists; True if this call is known to have created it."""
+
     def publish(self, name: str, final_name: str) -> None:
         """Move or copy `name` to `final_name`, replacing it. Raises FileNotFoundError when `name` is not there."""
 

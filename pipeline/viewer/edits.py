@@ -5,7 +5,7 @@ when the data set is opened again, or edited by another viewer.
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,14 @@ class Edits:
             self._write(base, rows)
             self._rows[shard] = rows
         return _edit(rows[region]) if region in rows else None
+
+    def follow(self, shard: ShardName, regions: Collection[RegionId]) -> None:
+        """Save what there is of a shard's edits for these regions, as edits of its table as it is now."""
+        base = self._bases[str(shard)]
+        with self._lock, locked(self._folder):
+            rows = {region: row for region, row in self._read(base).items() if region in regions}
+            self._write(base, rows)
+            self._rows[str(shard)] = rows
 
     def _read(self, base: BaseShard) -> dict[RegionId, dict[str, Any]]:
         """Return a shard's edits, after a commit that was cut off is finished."""

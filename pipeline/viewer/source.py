@@ -13,7 +13,7 @@ from schemas.folder import DatasetError, Folder
 from schemas.names import DATASET_JSON, ShardName, overlay_of_file
 from schemas.overlays import open_overlay
 from schemas.records import ShardMarker
-from schemas.shards import DatasetIndex, check_file, decode_marker, find_shards
+from schemas.shards import DatasetIndex, being_repaired, check_file, decode_marker, find_shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,8 @@ def _sound_shards(
         try:
             where = folder.where(shard.marker)
             if content is None:
-                raise DatasetError(f"{where}: not there, so the shard is unfinished; fetch it, or annotate again")
+                unfinished = f"{where}: not there, so the shard is unfinished; fetch it, or annotate again"
+                raise DatasetError(being_repaired(folder, shard) or unfinished)
             marker = decode_marker(content, shard, where)
             if sizes is not None:
                 check_file(folder, shard.parquet, expected_size=marker.parquet.size, sizes=sizes)

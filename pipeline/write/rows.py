@@ -1,13 +1,13 @@
 """From a finished sample to what is stored: its record in the tar, its rows in the table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from pipeline.sample import Candidate, Drop, Sample
+from pipeline.sample import Candidate, Drop, RegionCaption, Sample
 from schemas import hashes
 from schemas.names import ShardName
-from schemas.reasons import STATUS_OF, Status
+from schemas.reasons import STATUS_OF, Reason, Stage, Status
 from schemas.records import ImageRecord, ImageSource, Region
 from schemas.tables import RegionRow
 
@@ -124,3 +124,12 @@ def _ending(drop: Drop | None) -> dict[str, Any]:
         "message": drop.message,
         "traceback_hash": drop.traceback_hash,
     }
+
+
+def caption_of_row(row: Mapping[str, Any]) -> RegionCaption:
+    """Return what the captioner made of a region, from its row in a table: the way back."""
+    if row["status"] != Status.OK.value:
+        why = {name: row[name] for name in ("message", "traceback_hash")}
+        return RegionCaption(drop=Drop(reason=Reason(row["reason"]), stage=Stage(row["stage"]), **why))
+    score = row["caption_score"]  # tables hold 32 bits
+    return RegionCaption(text=row["caption"], score=None if score is None else round(score, 4))

@@ -73,14 +73,14 @@ def commit_unit(
             stack.callback(writers[split].abandon)
         for sample in samples:
             with clock("write"):
-                _write(sample, writers[_split(sample, configuration)], configuration)
+                write_sample(sample, writers[split_of(sample, configuration)], configuration)
         with clock("commit"):
             for writer in writers.values():
                 # the only shard of a unit is known not to be there: whoever was quicker is met by `commit`
                 if len(writers) > 1 and roll_forward(storage, str(writer.shard)):
                     continue
-                files = _finish(plan, unit, writer, provenance, token)
-                stack.callback(_unlink, files)
+                files = finish_shard(plan, unit, writer, provenance, token)
+                stack.callback(unlink_all, files)
                 commit(storage, str(writer.shard), files)
     for writer in writers.values():
         images.add(writer.images)
@@ -88,11 +88,12 @@ def commit_unit(
     return images, regions
 
 
-def _split(sample: Sample, configuration: Configuration) -> str:
+def split_of(sample: Sample, configuration: Configuration) -> str:
+    """Return the split that a sample belongs to, by the hash of its key."""
     return VAL if configuration.val_fraction and key_fraction(sample.key, "val") < configuration.val_fraction else TRAIN
 
 
-def _write(sample: Sample, writer: ShardWriter, configuration: Configuration) -> None:
+def write_sample(sample: Sample, writer: ShardWriter, configuration: Configuration) -> None:
     """Add a sample that is ok to the tar, and any sample's rows to the table."""
     writer.images.inputs += 1
     writer.bytes_lost += sample.item.bytes_lost
@@ -111,7 +112,7 @@ def _write(sample: Sample, writer: ShardWriter, configuration: Configuration) ->
         writer.add_row(row)
 
 
-def _finish(
+def finish_shard(
     plan: Plan, unit: int, writer: ShardWriter, provenance: dict[str, Any], token: str
 ) -> dict[str, FinishedFile]:
     """Close the shard's files, check its counts, add its marker; returns the files by final name, the marker last."""
@@ -149,6 +150,7 @@ def _finish(
     return files
 
 
-def _unlink(files: dict[str, FinishedFile]) -> None:
+def unlink_all(files: dict[str, FinishedFile]) -> None:
+    """Remove what is left of an attempt's local files."""
     for file in files.values():
         file.path.unlink(missing_ok=True)

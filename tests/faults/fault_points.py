@@ -83,6 +83,7 @@ _NAMES: dict[str, Callable[..., str]] = {
     "settle": lambda storage, path, name: name,
     "sync": lambda storage, folder: folder,
     "decide": lambda storage, name, data: name,
+    "create": lambda storage, name, data: name,
     "publish": lambda storage, name, final_name: final_name,
     "replace": lambda storage, name, data: name,
     "remove": lambda storage, *names: " ".join(names),

@@ -52,7 +52,7 @@ PAUSES = {
     "lease taken": Fault(operation="decide", target=r"_leases/unit-000000\.json", when="after"),
     "writing": Fault(operation="write", target=rf"train-000000\.tar\.{_WRITER}", when="before", nth=50),
     "tar settled": Fault(operation="settle", target=rf"_attempts/train-000000\.tar\.{_TOKEN}", when="after"),
-    "decided": Fault(operation="decide", target=r"_commit/train-000000\.json", when="after"),
+    "decided": Fault(operation="create", target=r"_commit/train-000000\.json", when="after"),
     "tar published": Fault(operation="publish", target=r"train-000000\.tar", when="after"),
     "sizes.json": Fault(operation="replace", target=r"sizes\.json", when="before"),
     "clean-up": Fault(operation="remove_folder", target="_attempts", when="before"),
@@ -102,7 +102,7 @@ def test_a_paused_worker_process_that_wakes_late_changes_nothing(
 def test_a_job_that_appends_while_another_ends(start: Start, tmp_path: Path, output: Path, control: Control) -> None:
     """The first job's clean-up must leave what the second, which has added shards, is committing."""
     source = write_tars(tmp_path / "growing", num_tars=1, num_images=4)
-    ending = Fault(operation="replace", target=r"train-000000\.json", when="after")
+    ending = Fault(operation="decide", target=r"train-000000\.json", when="after")
     first_control, second_control = Control(tmp_path / "first"), Control(tmp_path / "second")
     for one in (first_control, second_control):
         one.folder.mkdir()

@@ -29,11 +29,11 @@ POINTS = {
     "lease taken": _fault("after", "decide", r"_leases/wide/train-000001\.json"),
     "table finished": _fault("after", "finish", rf"{_SHARD}\.parquet\.[0-9a-z-]+"),
     "table settled": _fault("after", "settle", rf"_attempts/{_SHARD}\.parquet\.[0-9a-f]{{16}}"),
-    "before the decision": _fault("before", "decide", _DECISION),
-    "after the decision": _fault("after", "decide", _DECISION),
+    "before the decision": _fault("before", "create", _DECISION),
+    "after the decision": _fault("after", "create", _DECISION),
     "before the table is published": _fault("before", "publish", rf"{_SHARD}\.parquet"),
     "after the table is published": _fault("after", "publish", rf"{_SHARD}\.parquet"),
-    "after the marker is published": _fault("after", "replace", rf"{_SHARD}\.json"),
+    "after the marker is published": _fault("after", "decide", rf"{_SHARD}\.json"),
     "before attempts are removed": _fault("before", "remove_folder", "_attempts"),
 }
 SEEDS = range(20)
@@ -129,9 +129,9 @@ def overlaid(annotated: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 
 MATERIALIZE_POINTS = {
-    "plan decided": _fault("after", "decide", r"_commit/plan\.json"),
+    "plan decided": _fault("after", "create", r"_commit/plan\.json"),
     "tar half written": _fault("before", "write", r"train-000001\.tar\.[0-9a-z-]+"),
-    "shard decided": _fault("after", "decide", r"_commit/train-000001\.json"),
+    "shard decided": _fault("after", "create", r"_commit/train-000001\.json"),
     "tar published": _fault("after", "publish", r"train-000001\.tar"),
     "before dataset.json": _fault("before", "replace", r"dataset\.json"),
 }

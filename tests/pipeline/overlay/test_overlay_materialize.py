@@ -26,8 +26,9 @@ def recaptioned_data(data: Path) -> Path:
 
 
 def test_it_is_what_annotate_makes_with_that_captioner(recaptioned_data: Path, wide: Path, tmp_path: Path) -> None:
-    totals, num_units = materialize(str(recaptioned_data), ["wide"], str(tmp_path / "out"))
-    assert (totals.num_shards, num_units, totals.images.ok, totals.regions.ok) == (2, 2, 8, 16)
+    made = materialize(str(recaptioned_data), ["wide"], str(tmp_path / "out"))
+    totals = made.totals
+    assert (totals.num_shards, made.num_units_run, totals.images.ok, totals.regions.ok) == (2, 2, 8, 16)
     out = tmp_path / "out"
     for name in ("train-000000", "train-000001"):
         for suffix in ("tar", "parquet"):
@@ -63,9 +64,9 @@ def test_it_goes_on_where_it_stood(recaptioned_data: Path, tmp_path: Path, monke
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(step, "commit", dying)
         materialize(str(recaptioned_data), ["wide"], str(tmp_path / "out"))
-    assert materialize(str(recaptioned_data), ["wide"], str(tmp_path / "out"))[1] == 1
+    assert materialize(str(recaptioned_data), ["wide"], str(tmp_path / "out")).num_units_run == 1
     assert digests(tmp_path / "out") == digests(tmp_path / "undisturbed")
-    assert materialize(str(recaptioned_data), ["wide"], str(tmp_path / "out"))[1] == 0
+    assert materialize(str(recaptioned_data), ["wide"], str(tmp_path / "out")).num_units_run == 0
 
 
 def test_an_output_of_something_else_is_refused(recaptioned_data: Path, tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_an_unfinished_data_set_is_refused(recaptioned_data: Path, tmp_path: Pat
 def test_both_splits(tars: Path, tmp_path: Path) -> None:
     job.annotate([str(tars)], str(tmp_path / "data"), configuration=configuration(val_fraction=0.5))
     recaptioned(tmp_path / "data")
-    totals, _ = materialize(str(tmp_path / "data"), ["wide"], str(tmp_path / "out"))
+    totals = materialize(str(tmp_path / "data"), ["wide"], str(tmp_path / "out")).totals
     assert (totals.num_shards, totals.images.ok) == (4, 8)
     check_balance(tmp_path / "out")
     seen, made = Dataset.open(tmp_path / "data", overlays=["wide"]), Dataset.open(tmp_path / "out")

@@ -368,7 +368,7 @@ def test_a_disk_too_full_for_the_log_is_a_storage_error_too(
     tars: Path, output: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        _full(patch, "settle", "decide", "replace")
+        _full(patch, "settle", "create", "replace")
         with pytest.raises(StorageError, match="the disk is full"):
             annotate([tars], output)
     annotate([tars], output)

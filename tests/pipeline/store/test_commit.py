@@ -1,5 +1,6 @@
 """A shard is committed exactly once, in an order that survives a loss of power, whoever races and wherever it ends."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.store.commit import FinishedFile, commit, decided, roll_forward, sweep
+from pipeline.store.commit import (
+    FinishedFile,
+    commit,
+    decided,
+    repaired_stems,
+    repairs,
+    roll_forward,
+    sweep,
+    withdraw,
+)
 from pipeline.store.storage import LocalStorage, Storage, StorageError, open_storage
 from schemas.hashes import sha256
 from schemas.records import FileDigest
@@ -82,7 +92,7 @@ class Before:
 
     def __getattr__(self, name: str) -> Any:
         operation = getattr(self._storage, name)
-        if name not in ("settle", "sync", "decide", "publish", "replace", "remove"):
+        if name not in ("settle", "sync", "decide", "create", "publish", "replace", "remove"):
             return operation
 
         def counted(*arguments: Any) -> Any:
@@ -239,6 +249,123 @@ def test_order_on_a_recording_file_system(local: LocalStorage, tmp_path: Path, m
         "rename _attempts/s.parquet -> s.parquet",
         "sync .",
         "sync _attempts/small",
-        "replace _attempts/small -> s.json",
+        "link _attempts/small -> s.json",
+        "sync .",
+    ]
+
+
+def repaired(storage: Storage, content: str, repair: int = 1) -> bool:
+    return commit(storage, "s", attempt(storage, content), repair=repair)
+
+
+def test_a_repair_stands_in_the_place_of_what_was_published(storage: Storage) -> None:
+    commit(storage, "s", attempt(storage, "a"))
+    assert repaired(storage, "b")
+    assert contents(storage) == of("b")
+    assert repaired(storage, "c", 2)
+    assert contents(storage) == of("c")
+    assert storage.names("_attempts") == []
+    assert repairs(decided(storage)) == {"s": 2}
+
+
+def test_an_older_decision_is_never_published_again(storage: Storage) -> None:
+    commit(storage, "s", attempt(storage, "a"))
+    assert repaired(storage, "b")
+    assert not commit(storage, "s", attempt(storage, "a")), "of the same bytes as the first, long after"
+    assert contents(storage) == of("b")
+    assert repaired(storage, "c", 2)
+    assert not repaired(storage, "b")
+    assert not repaired(storage, "d")
+    assert roll_forward(storage, "s")
+    assert contents(storage) == of("c")
+    assert storage.names("_attempts") == []
+
+
+@pytest.mark.parametrize("nth", range(12))
+def test_a_repair_that_ends_anywhere_is_done_or_not(storage: Storage, nth: int) -> None:
+    """What is read with a marker is that marker's, at every moment; rolling forward ends with one or the other."""
+    commit(storage, "s", attempt(storage, "a"))
+    with contextlib.suppress(EndedError):
+        commit(ending(storage, nth), "s", attempt(storage, "b"), repair=1)
+    was_decided = "s.r1" in decided(storage)
+    if storage.size("s.json") is not None:
+        assert contents(storage) in (of("a"), of("b"))
+    assert roll_forward(storage, "s")
+    assert contents(storage) == of("b" if was_decided else "a")
+    assert repaired(storage, "c") is not was_decided
+    assert contents(storage) == of("b" if was_decided else "c")
+
+
+@pytest.mark.parametrize("nth", range(12))
+@pytest.mark.parametrize("newest", [1, 2])
+def test_a_holder_that_was_paused_in_a_repair_finds_the_others(storage: Storage, nth: int, newest: int) -> None:
+    """Before any of its operations, others repair the shard, once or twice, and sweep."""
+    commit(storage, "s", attempt(storage, "a"))
+    met: list[bool] = []
+
+    def meanwhile() -> None:
+        roll_forward(storage, "s")
+        for number in range(1, newest + 1):
+            repaired(storage, f"b{number}", number)
+        sweep(storage, [stem for name in NAMES for stem in repaired_stems(name, newest)])
+        met.append(True)
+
+    paused: Any = Before(storage, nth, meanwhile)
+    chosen = commit(paused, "s", attempt(storage, "c"), repair=1)
+    last = "c" if not met or (chosen and newest == 1) else f"b{newest}"
+    assert contents(storage) == of("b2" if met and newest == 2 else last)
+    assert roll_forward(storage, "s")
+    assert contents(storage) == of("b2" if met and newest == 2 else last)
+
+
+@pytest.mark.parametrize("nth", range(9))
+def test_a_first_commit_that_was_paused_never_covers_a_repair(storage: Storage, nth: int) -> None:
+    met: list[bool] = []
+
+    def meanwhile() -> None:
+        commit(storage, "s", attempt(storage, "a"))
+        repaired(storage, "b")
+        met.append(True)
+
+    paused: Any = Before(storage, nth, meanwhile)
+    commit(paused, "s", attempt(storage, "a"))
+    roll_forward(storage, "s")
+    assert contents(storage) == of("b" if met else "a")
+
+
+def test_what_is_withdrawn_takes_its_repairs_along(storage: Storage) -> None:
+    commit(storage, "s", attempt(storage, "a"))
+    commit(storage, "t", attempt(storage, "a"))
+    repaired(storage, "b")
+    withdraw(storage, "s", "s.json")
+    assert decided(storage) == {"t"}
+    assert commit(storage, "s", attempt(storage, "d"))
+    assert contents(storage) == of("d")
+
+
+def test_the_marker_of_a_repair_goes_first_and_comes_last(
+    local: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(local, "s", attempt(local, "a"))
+    files = attempt(local, "b")
+    recorder = Recorder(monkeypatch, tmp_path / "out")
+    unlink = Path.unlink
+
+    def recording(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "s.json":
+            recorder.operations.append("remove s.json")
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", recording)
+    commit(local, "s", files, repair=1)
+    assert recorder.operations[recorder.operations.index("sync _commit") + 1 :] == [
+        # no reader takes the shard before its marker is gone for good, nor after before all of it is there
+        "remove s.json",
+        "sync .",
+        "rename _attempts/s.tar.r1 -> s.tar",
+        "rename _attempts/s.parquet.r1 -> s.parquet",
+        "sync .",
+        "sync _attempts/small",
+        "link _attempts/small -> s.json",
         "sync .",
     ]

@@ -122,7 +122,7 @@ def test_edits_of_two_viewers_at_once_are_all_kept(url, open_session):
     assert said == [f"viewer {number} said 3" for number in range(3)]
 
 
-@pytest.mark.parametrize("operation", ["decide", "publish", "replace", "remove"])
+@pytest.mark.parametrize("operation", ["create", "publish", "replace", "remove"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_an_edit_that_was_cut_off_is_never_half_made(url, session, open_session, monkeypatch, operation, when):
     session.edit(*A0, caption="a first text", label="cat")
@@ -137,7 +137,7 @@ def test_an_edit_that_was_cut_off_is_never_half_made(url, session, open_session,
         patched.setattr(LocalStorage, operation, dying)
         session.edit(*A0, caption="another text", label="cat")
     again = open_session(url)
-    is_made = (operation, when) != ("decide", "before")
+    is_made = (operation, when) != ("create", "before")
     caption = "another text" if is_made else "a first text"
     assert [edit.caption for edit in again.page(parse(""))["edits"]] == [caption]
     assert captions(url)[0] == (caption, "cat")

@@ -1,0 +1,76 @@
+"""A list of images to take out of a data set, or to look for in one: keys, web addresses and hashes."""
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from posixpath import splitext
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.folder import DatasetError
+from schemas.hashes import fingerprint
+from schemas.paths import open_fs
+
+HASH = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
+COLUMNS = ("key", "url", "sha256", "image_sha256")
+"""Of a list in Parquet or JSON lines: what of a row names an image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropList:
+    """A list of images: keys, web addresses, and sha256 hashes in small letters."""
+
+    path: str
+    lines: tuple[str, ...]
+    """Each once, in order."""
+
+    @property
+    def sha256(self) -> str:
+        """Of what is listed, in whatever order and format."""
+        return fingerprint(sorted(self.lines))
+
+    @property
+    def has_more_than_keys(self) -> bool:
+        """Whether a line may be no key."""
+        return any(HASH.fullmatch(line) or ":" in line or "/" in line for line in self.lines)
+
+
+def load_drop_list(path: str) -> DropList:
+    """Read a list: text with a key, address or hash a line (# begins a comment), Parquet, or JSON lines of `COLUMNS`.
+
+    Raises DatasetError when it is not there, cannot be read, or names nothing.
+    """
+    try:
+        fs, file = open_fs(path)
+        content = fs.cat_file(file)
+    except (ValueError, ImportError, OSError) as error:
+        raise DatasetError(f"{path}: cannot read this list: {error}") from error
+    try:
+        lines = list(_lines(content, splitext(path)[1].lower(), path))
+    except (pa.ArrowException, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: cannot read this list: {error}") from error
+    if not lines:
+        raise DatasetError(f"{path}: names no image; write a key, a web address or a sha256 a line")
+    return DropList(path=path, lines=tuple(dict.fromkeys(lines)))
+
+
+def _lines(content: bytes, suffix: str, path: str) -> Iterator[str]:
+    rows: list[Any]
+    if suffix == ".parquet":
+        table = pq.read_table(io.BytesIO(content))
+        rows = table.select([name for name in COLUMNS if name in table.column_names]).to_pylist()
+    elif suffix in (".jsonl", ".json"):
+        rows = msgspec.json.Decoder(dict[str, Any]).decode_lines(content)
+    else:
+        rows = [{"key": line} for line in content.decode("utf-8-sig").splitlines() if not line.startswith("#")]
+    if rows and not any(name in row for row in rows for name in COLUMNS):
+        raise DatasetError(f"{path}: has none of the columns {', '.join(COLUMNS)}, by which images are named")
+    named = (row.get(name) for row in rows for name in COLUMNS)
+    for line in (str(value).strip() for value in named if value is not None):
+        if line:
+            is_hash = HASH.fullmatch(line)
+            yield is_hash[1].lower() if is_hash else line
