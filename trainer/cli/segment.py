@@ -102,7 +102,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
             options.data,
             None if named is None else read_class_split(named),
             to_train=False,
-            background=options.background or inputs.background,
+            background=(inputs.background if options.background is None else options.background) or None,
             shards=options.split,
         )
         _tell_data(console, len(data), len(data.classes), data.left_out)

@@ -130,7 +130,8 @@ def parse_segment_evaluate(arguments: Sequence[str]) -> SegmentEvaluateOptions:
         "--background",
         metavar="NAME",
         default=None,
-        help="name of what no region covers, for data of regions; default: the run's, else such pixels are left out",
+        help="name of what no region covers, for data of regions; default: the run's; '' leaves such pixels out, as no "
+        "name at all does",
     )
     inputs = SegmentInputs()
     parser.add_argument(

@@ -73,6 +73,11 @@ def test_a_run_is_measured_by_the_mean_iou_of_its_own_classes(folder, trained, t
     assert found["command"].startswith("fineclip segment evaluate --model")
 
 
+def test_what_no_region_covers_can_be_left_out(folder, trained, tmp_path):
+    found = _evaluate(trained, masks_of(folder), tmp_path / "m.json", *WHOLE, "--background", "")
+    assert list(found["by_class"]) == ["red", "green", "blue"]
+
+
 def test_a_run_takes_other_data_with_names_of_its_own(folder, trained, tmp_path):
     split = tmp_path / "split.json"
     write_json(split, {"base": ["ground", "red"], "novel": ["green"]})
