@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from schemas.flags import FlagParser, flag_of
-from trainer.cli.options import EXIT_CODES, TRAIN_EXIT_CODES, add_flat, command_parser, flat
+from trainer.cli.options import EXIT_CODES, TRAIN_EXIT_CODES, add_flat, command_parser, settings_of
 from trainer.cores import default_workers
 from trainer.segmentation.settings import (
     SEGMENT_RECIPES,
@@ -91,8 +91,8 @@ def parse_segment_train(arguments: Sequence[str]) -> SegmentTrainOptions:
             model=parsed.model,
             data=parsed.data,
             out=parsed.out,
-            recipe=SegmentRecipe(**{part: flat(type(settings), parsed) for part, settings in parts.items()}),
-            settings=flat(SegmentRunSettings, parsed),
+            recipe=SegmentRecipe(**{part: settings_of(type(settings), parsed) for part, settings in parts.items()}),
+            settings=settings_of(SegmentRunSettings, parsed),
         )
     except ValueError as error:
         parser.error(str(error))
@@ -160,7 +160,7 @@ def parse_segment_evaluate(arguments: Sequence[str]) -> SegmentEvaluateOptions:
     if given and parsed.head == "trained":
         parser.error(f"{flag_of(next(iter(given)))}: for --head none alone; a segmenter sees what it was trained with")
     try:
-        views = flat(ViewSettings, parsed)
+        views = settings_of(ViewSettings, parsed)
     except ValueError as error:
         parser.error(str(error))
         raise AssertionError("unreachable") from error
@@ -188,7 +188,7 @@ def parse_segment_predict(arguments: Sequence[str]) -> SegmentPredictOptions:
     if twice or not all(name.strip() for name in parsed.names):
         parser.error(f"--names: {f'{twice[0]!r} is given twice' if twice else 'a name is empty'}")
     try:
-        masks, views = flat(MaskSettings, parsed), flat(ViewSettings, parsed)
+        masks, views = settings_of(MaskSettings, parsed), settings_of(ViewSettings, parsed)
     except ValueError as error:
         parser.error(str(error))
         raise AssertionError("unreachable") from error
