@@ -57,7 +57,7 @@ def test_the_run_goes_on_where_it_was_stopped(folder, trained, tmp_path):
     for one, other in zip(ours, theirs, strict=True):
         assert {**json.loads(one), "images_per_s": 0} == {**json.loads(other), "images_per_s": 0}
     refused = run("segment", "train", *given, "--lr", "0.5")
-    assert refused.code == 3 and "lr is 0.5, where it was 0.001" in refused.err
+    assert refused.code == 3 and "lr is 0.5, where it was 0.004" in refused.err
 
 
 def test_a_run_is_measured_by_the_mean_iou_of_its_own_classes(folder, trained, tmp_path):

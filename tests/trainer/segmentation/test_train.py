@@ -128,7 +128,7 @@ def test_the_clip_that_training_started_from_is_kept_beside_the_checkpoint(folde
 def test_other_settings_data_and_weights_are_refused(folder, tmp_path):
     recipe = recipe_of(folder)
     train(folder, tmp_path / "run", recipe, replace(RUN, stop_after=1))
-    with pytest.raises(RefusedError, match=r"lr is 0.5, where it was 0.001"):
+    with pytest.raises(RefusedError, match=r"lr is 0.5, where it was 0.004"):
         train(folder, tmp_path / "run", recipe_of(folder, lr=0.5))
     other = write_pictures(tmp_path / "other", 7)
     with pytest.raises(RefusedError, match="other data"):
