@@ -113,7 +113,7 @@ def scenes(flags: Sequence[str] = (), *, seeds: int = 3) -> Ground:
         proposers={
             "manual": ("--proposer", "manual", *_MINI_BLIP2),
             "selective search": ("--profile", "weightless", *_MINI_BLIP2),
-            "YOLOv9, mini": ("--profile", "mini"),
+            "D-FINE, mini": ("--profile", "mini"),
         },
         annotators={
             "rule": ("--captioner", "rule"),
