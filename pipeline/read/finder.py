@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pipeline.read.formats import is_image
 from pipeline.read.location import Location
 from pipeline.read.names import Names
+from schemas.paths import as_path
 
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]")
 
@@ -38,8 +39,8 @@ class Finder:
             if found:
                 named = f"{len(found)} pictures below {self._images.root} are called so, {found[0]} and {found[1]}"
                 return uri, f"{uri}: {named}; name the folder of the right ones: ?images=DIR"
-            path = file.replace("\\", "/")
-            alike = self._by_name.get(posixpath.basename(path), ()) if _ABSOLUTE.match(file) else ()
+            path = as_path(file).replace("\\", "/")
+            alike = self._by_name.get(posixpath.basename(path), ()) if _ABSOLUTE.match(path) else ()
             tails = [other for other in alike if path.endswith(f"/{other}")]
             if tails:
                 return self._taken_for(max(tails, key=len), file, uri)

@@ -3,13 +3,17 @@
     {"image": "a.jpg", "conversations": [{"from": "human", "value": ...}, {"from": "gpt", "value": ...}]}    LLaVA, Qwen
     {"images": ["a.jpg"], "messages": [{"role": "user", "content": ...}, ...]}                               Qwen, swift
     {"image": "a.jpg", "prefix": "<OD>", "suffix": "a cat<loc_10>..."}                                       Florence-2
+    {"messages": [{"role": "user", "content": [{"type": "image", "image": "a.jpg"}, ...]}, ...]}                     Qwen
+    {"conversations": [{"from": "user", "value": "Picture 1: <img>a.jpg</img> ..."}, ...]}                           Qwen-VL
     ... with {"objects": {"ref": ["a cat"], "bbox": [[x0, y0, x1, y1]]}}     swift, and `fineclip export --to grounding`
 
 `objects` counts where it is there: corners in pixels, or in shares by its `bbox_type`. Otherwise boxes are read from
-the text (`grounding_text`). `?boxes=` tells what numbers are where the text does not.
+the text (`grounding_text`). `objects` may also be a list of `{caption, bbox, bbox_type}`, and JSON in a text. `?boxes=` tells what numbers are where the text does not.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
 from typing import Any, ClassVar, cast
@@ -27,9 +31,11 @@ from pipeline.read.location import Location
 from pipeline.read.record import region_of, words
 from pipeline.read.spec import split_options
 from pipeline.sample import GivenRegion, SourceItem
-from schemas.loose_json import id_text, number, shown, text
+from schemas.loose_json import LooseJsonError, decode_json, id_text, number, shown, text
 
 _FILES = ("image", "images", "image_path", "img", "img_path", "file_name", "path")
+_IN_TEXT = re.compile(r"<img>(.*?)</img>", re.DOTALL)
+"""Where a question of Qwen-VL's names its picture."""
 _SQUARE = "square"
 """Shares of the picture padded to a square, as LLaVA 1.5's own files have them."""
 _OBJECTS = "objects"
@@ -113,31 +119,58 @@ class GroundingText(Annotated):
 
 
 def _is_text_alone(value: Any) -> bool:
-    return isinstance(value, dict) and all(value.get(name) in (None, "", []) for name in _FILES)
+    return isinstance(value, dict) and not _files(value)
 
 
 def _files(value: Mapping[str, Any]) -> tuple[str, ...]:
-    said = next(value[name] for name in _FILES if value.get(name) not in (None, "", []))
-    named = [
-        entry.get("path") if isinstance(entry, dict) else entry
-        for entry in (said if isinstance(said, list) else [said])
-    ]
-    return tuple(name for entry in named if (name := text(entry)) is not None)
+    """Return the pictures that an entry names: in a field, else in its turns."""
+    said = next((value[name] for name in _FILES if value.get(name) not in (None, "", [])), None)
+    named = said if isinstance(said, list) else [said]
+    if said is None:
+        pieces = [piece for _, found in _contents(value) for piece in found]
+        named = list(dict.fromkeys(name for piece in pieces for name in _of_piece(piece)))
+    found = [entry.get("path") if isinstance(entry, dict) else entry for entry in named]
+    return tuple(name for entry in found if (name := text(entry)) is not None)
+
+
+def _of_piece(piece: Any) -> Iterator[str]:
+    """Yield the pictures that a piece of a turn names."""
+    if isinstance(piece, str):
+        yield from map(str.strip, _IN_TEXT.findall(piece))
+    elif isinstance(piece, dict):
+        yield from map(str.strip, _IN_TEXT.findall(str(piece.get("text"))))
+        inner = next((piece[name] for name in ("image", "image_url", "url", "path") if piece.get(name)), None)
+        inner = inner.get("url") if isinstance(inner, dict) else inner
+        if isinstance(inner, str):
+            yield inner
 
 
 def _found(value: Mapping[str, Any]) -> Iterator[Found]:
     """Yield the boxes of an entry."""
     objects = value.get(_OBJECTS)
-    if isinstance(objects, dict) and isinstance(objects.get("bbox"), list):
-        yield from _of_objects(objects)
+    if isinstance(objects, str):
+        with suppress(LooseJsonError):
+            objects = decode_json(objects.encode("utf-8", "surrogatepass"))
+    said = objects if isinstance(objects, list) else [objects]
+    listed = [entry for entry in said if isinstance(entry, dict) and isinstance(entry.get("bbox"), list)]
+    if listed:
+        for entry in listed:
+            yield from _of_objects(_as_lists(entry))
         return
     question = ""
-    for role, said in _turns(value):
+    for role, spoken in _turns(value):
         if role == "answer":
-            yield from boxes_of_turn(question, said)
-        question = said if role == "question" else ""
+            yield from boxes_of_turn(question, spoken)
+        question = spoken if role == "question" else ""
     if question and find_boxes(question):
         yield from boxes_of_turn(question, "")
+
+
+def _as_lists(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what an object says of one box, or of several of one text, as lists."""
+    boxes, ref = entry["bbox"], entry.get("ref", entry.get("caption"))
+    boxes = boxes if all(isinstance(box, list) for box in boxes) else [boxes]
+    return {**entry, "bbox": boxes, "ref": [ref] if isinstance(ref, str) else ref}
 
 
 def _of_objects(objects: Mapping[str, Any]) -> Iterator[Found]:
@@ -161,19 +194,24 @@ def _turns(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield "question", str(value.get(question) or "")
             yield "answer", value[answer]
             return
-    turns: list[Any] = next(
-        (value[name] for name in ("conversations", "messages") if isinstance(value.get(name), list)), []
-    )
-    for turn in turns:
-        fields = turn if isinstance(turn, dict) else {}
-        role, said = fields.get("from", fields.get("role")), fields.get("value", fields.get("content"))
-        pieces = said if isinstance(said, list) else [said]
+    for role, pieces in _contents(value):
         texts = [piece.get("text") if isinstance(piece, dict) else piece for piece in pieces]
         spoken = "\n".join(piece for piece in texts if isinstance(piece, str))
         if role in ("human", "user"):
             yield "question", spoken
         elif role in ("gpt", "assistant"):
             yield "answer", spoken
+
+
+def _contents(value: Mapping[str, Any]) -> Iterator[tuple[Any, list[Any]]]:
+    """Yield (role, pieces of content) of each turn."""
+    turns: list[Any] = next(
+        (value[name] for name in ("conversations", "messages") if isinstance(value.get(name), list)), []
+    )
+    for turn in turns:
+        fields = turn if isinstance(turn, dict) else {}
+        said = fields.get("value", fields.get("content"))
+        yield fields.get("from", fields.get("role")), said if isinstance(said, list) else [said]
 
 
 def _from_square(item: SourceItem) -> SourceItem:

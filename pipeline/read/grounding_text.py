@@ -3,18 +3,20 @@
     <|object_ref_start|>a cat<|object_ref_end|><|box_start|>(10,20),(500,600)<|box_end|>    Qwen2-VL, thousandths
     <ref>a cat</ref><box>(10,20),(500,600)</box>, <box>[[10, 20, 500, 600]]</box>           Qwen-VL, InternVL
     a cat<loc_10><loc_20><loc_500><loc_600>                                                 Florence-2, thousandths
+    <loc0020><loc0010><loc0600><loc0500> a cat ; ...                                        PaliGemma, y first, of 1024
     {"bbox_2d": [10, 20, 500, 600], "label": "a cat"}                                       Qwen2.5-VL, pixels
-    a cat [0.01, 0.02, 0.5, 0.6]                                                            LLaVA, shares
+    a cat [0.01, 0.02, 0.5, 0.6], cats [[0.01, 0.02, 0.5, 0.6; 0.5, 0.5, 1, 1]]             LLaVA, Shikra, shares
 
 A box without words of its own, alone in an answer, is of what the question says; one in a question, of the answer.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 from pipeline.read.record import words
-from schemas.loose_json import LooseJsonError, decode_json, number, text
+from schemas.loose_json import number, text
 
 Frame = Literal["shares", "thousandths", "pixels"]
 FRAMES: tuple[Frame, ...] = ("shares", "thousandths", "pixels")
@@ -24,13 +26,20 @@ _ANY_MARK = re.compile(rf"{_MARKS}|</?box>|<\|box_(?:start|end)\|>")
 _REF = rf"(?:(?:<\|object_ref_start\|>|<ref>)(?P<ref>(?:(?!{_MARKS}).)*)(?:<\|object_ref_end\|>|</ref>)\s*)?"
 _MARKED = re.compile(rf"{_REF}(?P<boxes>(?:(?:<\|box_start\|>|<box>)[^<]*(?:<\|box_end\|>|</box>)\s*)+)", re.DOTALL)
 _LOCATIONS = re.compile(r"(?P<boxes>(?:<loc_\d+>)+)")
-_BRACKETS = re.compile(r"\[\s*(?P<boxes>[^\s,\[\]]+(?:\s*,\s*[^\s,\[\]]+){3})\s*\]")
+_FOUR = r"[^\s,;\[\]]+(?:\s*,\s*[^\s,;\[\]]+){3}"
+_BRACKETS = re.compile(rf"\[\s*(?P<boxes>{_FOUR}(?:\s*;\s*{_FOUR})*)\s*\]")
+_PALIGEMMA = re.compile(r"(?P<boxes>(?:<loc\d{4}>)+)(?:<seg\d+>)*(?P<words>[^;<\n]*)")
+_BINS = 1024
+"""Of PaliGemma's, along each side of the picture."""
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _PICTURE = re.compile(r"<image>|<img>.*?</img>|Picture \d+: |<\|vision_start\|>.*?<\|vision_end\|>", re.DOTALL)
 _TASK = re.compile(r"<[A-Z_]{2,}>")
 """Florence-2's, in front of a question; what follows is what it is about."""
-_FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
-_BEHIND_BOX, _BEFORE_BOX = " \t\r,;:.-", " \t\r,:-"
+_OUTLINES = re.compile(r"<OCR_WITH_REGION>|<\w+_SEGMENTATION>|text in the image, with regions|polygon mask|with mask")
+"""What Florence-2 is asked where its answers are corners of outlines, which look like boxes."""
+_JSON, _JSON_BOX = re.compile(r"\[\s*\{|\{"), re.compile(r'"bbox(?:_2d)?"\s*:')
+_DECODER = json.JSONDecoder(strict=False)
+_BEHIND_BOX, _BEFORE_BOX = " \t\r,;:.-])", " \t\r,:-[("
 """What stands between a box and the words of the next, and between words and their box."""
 _CAPTIONS = ("caption", "description", "phrase", "label", "text_content")
 
@@ -55,6 +64,8 @@ def boxes_of_turn(question: str, answer: str) -> list[Found]:
     """Return the boxes of a question and its answer, each with its words."""
     question = _PICTURE.sub("", question)
     found, asked = find_boxes(answer), find_boxes(question)
+    if found and _OUTLINES.search(question):
+        return [box._replace(box=None, written=f"an outline, {box.written},") for box in found]
     if found:
         told = _asked(question) if not asked and all(box.words is None for box in found) else None
         return [box._replace(words=box.words or told) for box in found]
@@ -63,8 +74,8 @@ def boxes_of_turn(question: str, answer: str) -> list[Found]:
 
 
 def find_boxes(said: str) -> list[Found]:
-    """Return the boxes of a text, in its order; by JSON, else by marks, else by location tokens, else in brackets."""
-    for find in (_json_boxes, _marked_boxes, _location_boxes, _bracket_boxes):
+    """Return the boxes of a text, in its order; by JSON, marks, location tokens or brackets."""
+    for find in (_json_boxes, _marked_boxes, _location_boxes, _paligemma_boxes, _bracket_boxes):
         found = list(find(said))
         if found:
             return found
@@ -80,22 +91,31 @@ def _asked(question: str) -> str | None:
 
 
 def _json_boxes(said: str) -> Iterator[Found]:
-    fenced = _FENCE.search(said)
-    body = (fenced[1] if fenced else said).strip()
-    if "bbox" not in body or not body.startswith(("[", "{")):
-        return
-    try:
-        value = decode_json(body.encode("utf-8", "surrogatepass"))
-    except LooseJsonError:
-        yield Found(None, None, None, None, body)
-        return
-    for entry in value if isinstance(value, list) else [value]:
-        if not isinstance(entry, dict):
-            continue
-        written = entry.get("bbox_2d", entry.get("bbox"))
-        of = next((found for name in _CAPTIONS if (found := words(entry.get(name))) is not None), None)
-        if written is not None:
-            yield Found(_four(written), "pixels", of, text(entry.get("label")), str(written))
+    """Yield the boxes of the JSON values in a text, whatever stands around them."""
+    end = 0
+    while _JSON_BOX.search(said, end) and (start := _JSON.search(said, end)):
+        try:
+            value, end = _DECODER.raw_decode(said, start.start())
+        except (ValueError, RecursionError):
+            yield Found(None, None, None, None, said[start.start() :])
+            return
+        yield from _of_value(value)
+
+
+def _of_value(value: Any) -> Iterator[Found]:
+    """Yield the boxes of a JSON value, at any depth."""
+    if isinstance(value, list):
+        for entry in value:
+            yield from _of_value(entry)
+    elif isinstance(value, dict):
+        written = value.get("bbox_2d", value.get("bbox"))
+        if written is None:
+            yield from _of_value(list(value.values()))
+            return
+        of = next((found for name in _CAPTIONS if (found := words(value.get(name))) is not None), None)
+        nested = isinstance(written, list) and written and all(isinstance(box, list) for box in written)
+        for box in written if nested else [written]:
+            yield Found(_four(box), "pixels", of, text(value.get("label")), str(box))
 
 
 def _marked_boxes(said: str) -> Iterator[Found]:
@@ -104,6 +124,15 @@ def _marked_boxes(said: str) -> Iterator[Found]:
 
 def _location_boxes(said: str) -> Iterator[Found]:
     yield from _with_words(said, _LOCATIONS, "thousandths")
+
+
+def _paligemma_boxes(said: str) -> Iterator[Found]:
+    for match in _PALIGEMMA.finditer(said):
+        sides = [int(found) / _BINS for found in re.findall(r"\d+", match["boxes"])]
+        for place in range(0, len(sides), 4):
+            y0, x0, y1, x1 = (*sides[place : place + 4], *[None] * 3)[:4]
+            box = None if y0 is None or x0 is None or y1 is None or x1 is None else (x0, y0, x1, y1)
+            yield Found(box, "shares", words(match["words"].strip()), None, match["boxes"])
 
 
 def _bracket_boxes(said: str) -> Iterator[Found]:
@@ -129,8 +158,8 @@ def _with_words(said: str, pattern: re.Pattern[str], frame: Frame | None) -> Ite
 def _groups(written: str, pattern: re.Pattern[str]) -> Iterator[tuple[tuple[float, float, float, float] | None, str]]:
     """Yield the boxes of a run of them; None for numbers that are no boxes."""
     if pattern is _BRACKETS:
-        sides = [number(side.strip()) for side in written.split(",")]
-        yield _four(sides), f"[{written}]"
+        for box in written.split(";"):
+            yield _four([number(side.strip()) for side in box.split(",")]), f"[{box.strip()}]"
         return
     numbers = [float(found) for found in _NUMBER.findall(written.replace("loc_", ""))]
     if not numbers or len(numbers) % 4:

@@ -155,6 +155,24 @@ FORMATS: dict[str, tuple[dict[str, bytes], str, list[str | None]]] = {
     "objects beside the text": (
         {"x.jsonl": lines(talk("<ref-object><bbox>", objects=OBJECTS)), "7.jpg": A}, "grounding:{}", ["a grey cat"]),
 }  # fmt: skip
+SWIFT_OBJECT = {"caption": "a grey cat", "bbox": [10, 20, 40, 60], "bbox_type": "real", "image": 0}
+PIECES_OF_TURN = [{"type": "image", "image": "file:///data/7.jpg"}, {"type": "text", "text": "what?"}]
+FORMATS |= {
+    name: ({"x.jsonl": lines(row), "7.jpg": A}, "grounding:{}/x.jsonl", ["a grey cat"])
+    for name, row in {
+        "objects, a list": talk("<ref-object>", objects=[SWIFT_OBJECT]),
+        "objects, a list in JSON": talk("<ref-object>", objects=json.dumps([SWIFT_OBJECT])),
+        "objects, lists in JSON": talk("<ref-object><bbox>", objects=json.dumps(OBJECTS)),
+        "qwen-vl, the picture in the text": {
+            "conversations": talk(QWEN, "Picture 1: <img>7.jpg</img>\nWhat is there?")["conversations"]},
+        "qwen, the picture in a piece": {
+            "messages": [{"role": "user", "content": PIECES_OF_TURN}, {"role": "assistant", "content": QWEN}]},
+        "qwen, JSON in prose": talk('Here: [{"bbox_2d": [10, 20, 40, 60], "label": "a grey cat"}]. That is all'),
+        "paligemma": {"image": "7.jpg", "prefix": "detect cat",
+                      "suffix": "<loc0320><loc0107><loc0960><loc0427> a grey cat"},
+        "cogvlm": talk("a grey cat [[0.104, 0.312, 0.417, 0.938]]"),
+    }.items()
+}  # fmt: skip
 NAMES = pytest.mark.parametrize("name", FORMATS)
 
 
@@ -389,6 +407,19 @@ TURNS: dict[str, tuple[str, str, list[str | None]]] = {
     "marks without a ref": ("x", "the <ref>man</ref> is here: <box>(1,2),(3,4)</box>", ["the man is here"]),
     "no words": ("Where is it?", "[0, 0, 1, 1]", [None]),
     "a question of marks": ("What does <ref>the man</ref><box>(1,2),(3,4)</box> wear?", "a hat", ["the man"]),
+    "several JSON values": (
+        "x",
+        'One:\n```json\n[{"bbox_2d": [1, 2, 3, 4], "label": "a"}]\n```\n```json\n{"b": {"bbox": [1, 2, 3, 4]}}\n```',
+        ["a", None],
+    ),
+    "one text, boxes in a list": ("x", '{"bbox_2d": [[1, 2, 3, 4], [5, 6, 7, 8]], "label": "cats"}', ["cats", "cats"]),
+    "shikra, two boxes": ("x", "cats [0, 0, 1, 1; 0, 0, 0.5, 1], a dog [0, 0, 1, 1]", ["cats", "cats", "a dog"]),
+    "paligemma, two": (
+        "x",
+        "<loc0001><loc0002><loc0003><loc0004> a cat ; " + "<loc0001>" * 4 + "<seg001> a dog",
+        ["a cat", "a dog"],
+    ),
+    "paligemma, what is asked": ("caption <loc0001><loc0002><loc0003><loc0004>", "a cat", ["a cat"]),
     "no boxes": ("Is it [red]?", "No, [1, 2] and [a, b, c].", []),
 }
 
@@ -399,8 +430,21 @@ def test_each_box_has_the_words_that_it_is_of(kind):
     assert [found.words for found in boxes_of_turn(question, answer)] == words
 
 
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("<OCR_WITH_REGION>", "STOP" + "<loc_1>" * 8),
+        ("<REFERRING_EXPRESSION_SEGMENTATION>a cat", "<loc_1>" * 12),
+        ("What is the text in the image, with regions?", "STOP" + "<loc_1>" * 8),
+        ("detect cat", "<loc0001><loc0002><loc0003> a cat"),
+    ],
+)
+def test_outlines_are_taken_for_no_boxes(question, answer):
+    assert {found.box for found in boxes_of_turn(question, answer)} == {None}
+
+
 PIECES = st.sampled_from(
-    ["<ref>", "</ref>", "<box>", "</box>", "(1,2),(3,4)", "<loc_5>", "[0.1, 0.2, 0.3, 0.4]", "cat", "```json", "```",
+    ["<ref>", "</ref>", "<box>", "</box>", "(1,2),(3,4)", "<loc_5>", "<loc0005>", "; ", "[0.1, 0.2, 0.3, 0.4]", "cat", "```json", "```",
      '{"bbox_2d": [1, 2, 3, 4]}', "\n", ": ", "<OD>", "NaN", "1e999", "[[", "<|box_start|>", "\ud800", "\0", "[", "]",
      "{", "bbox", "-", " "]
 )  # fmt: skip
