@@ -17,6 +17,7 @@ from typing import ClassVar
 
 from pipeline.read.annotated import Annotated, Entry
 from pipeline.read.base import SourceError
+from pipeline.read.formats import is_image
 from pipeline.read.items import SampleError, read_file
 from pipeline.read.keys import without_extension
 from pipeline.read.location import Location
@@ -48,10 +49,11 @@ class Flickr30k(Annotated):
         self._wanted = None
         if lists:
             lines = decode_utf8(read_file(lists[0], lists[0].name or "")).splitlines()
-            self._wanted = tuple(line.strip() for line in lines if line.strip())
-        named = sorted({*self._texts.values(), *self._xmls.values()})
+            named = [line.strip() for line in lines if line.strip()]
+            self._wanted = tuple(dict.fromkeys(_stem(name) if is_image(name) else name for name in named))
+        files = sorted({*self._texts.values(), *self._xmls.values()})
         images = location.related_folder(options["images"]) if "images" in options else self._root
-        super().__init__([*(Location(root=location.root, name=uri) for uri in named), *lists], images, allow=allow)
+        super().__init__([*(Location(root=location.root, name=uri) for uri in files), *lists], images, allow=allow)
 
     def _options(self) -> object:
         return self._wanted

@@ -56,8 +56,10 @@ class _Tables:
         for uri, reader in matched.readers.items():
             self.readers.setdefault(uri, reader)
         for uri, objects in matched.objects.items():
-            found = tuple(region for where, value in objects for region in read_objects(value, where))
-            self.regions.setdefault(uri, found)
+            found = [region for where, value in objects for region in read_objects(value, where)]
+            if len(objects) > 1 and len({region.id for region in found}) < len(found):  # places, of several rows
+                found = [msgspec.structs.replace(region, id=str(place)) for place, region in enumerate(found)]
+            self.regions.setdefault(uri, tuple(found))
         self.read.append(name)
         self.lost += [(name, row.where, f"{name}: {row.problem}") for row in matched.lost]
 

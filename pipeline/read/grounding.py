@@ -3,12 +3,14 @@
     {"image": "a.jpg", "conversations": [{"from": "human", "value": ...}, {"from": "gpt", "value": ...}]}    LLaVA, Qwen
     {"images": ["a.jpg"], "messages": [{"role": "user", "content": ...}, ...]}                               Qwen, swift
     {"image": "a.jpg", "prefix": "<OD>", "suffix": "a cat<loc_10>..."}                                       Florence-2
-    {"messages": [{"role": "user", "content": [{"type": "image", "image": "a.jpg"}, ...]}, ...]}                     Qwen
-    {"conversations": [{"from": "user", "value": "Picture 1: <img>a.jpg</img> ..."}, ...]}                           Qwen-VL
+    {"messages": [{"role": "user", "content": [{"type": "image", "image": "a.jpg"}, ...]}]}                  Qwen
+    {"conversations": [{"from": "user", "value": "Picture 1: <img>a.jpg</img> ..."}]}                     Qwen-VL
     ... with {"objects": {"ref": ["a cat"], "bbox": [[x0, y0, x1, y1]]}}     swift, and `fineclip export --to grounding`
 
 `objects` counts where it is there: corners in pixels, or in shares by its `bbox_type`. Otherwise boxes are read from
-the text (`grounding_text`). `objects` may also be a list of `{caption, bbox, bbox_type}`, and JSON in a text. `?boxes=` tells what numbers are where the text does not.
+the text (`grounding_text`).
+`objects` may also be a list of `{caption, bbox, bbox_type}`, and JSON in a text.
+`?boxes=` tells what numbers are where the text does not.
 """
 
 import re

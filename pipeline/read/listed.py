@@ -11,6 +11,7 @@ from pipeline.read.location import Location
 from pipeline.read.record import SampleRecord
 from pipeline.read.sample_json import decode_sample_json
 from pipeline.sample import SourceItem
+from schemas.text import counted
 
 RecordReader = Callable[[bytes, str], SampleRecord]
 """What a file of one sample says, from its bytes and its name, for messages; raises SampleError."""
@@ -78,8 +79,14 @@ def _read_item(
         captions=captions,
         url=listed.url or record.url,
         license=listed.license or record.license,
-        note=notes(reader.note_text, listed.note, record.note),
+        note=notes(reader.note_text, listed.note, record.note, _passed_over(listed, record)),
         given=listed.regions or record.given,
         given_size=(listed.width, listed.height) if listed.width and listed.height else record.given_size,
         given_in_shares=listed.in_shares or record.in_shares,
     )
+
+
+def _passed_over(listed: ListedItem, record: SampleRecord) -> str | None:
+    """Say that regions of a file of the sample's own are not taken, where the plan has others."""
+    both = listed.regions and record.given
+    return f"{listed.record}: {counted(len(record.given), 'region')} not read, a table has others" if both else None

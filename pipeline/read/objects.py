@@ -4,17 +4,20 @@
     [{"bbox": [x, y, width, height], "category": 3}, ...]               or an object each
 
 Boxes are in pixels, `xywh` as COCO has them unless said otherwise. Categories are names, or numbers of the column's
-ClassLabel. An object that cannot be used is a region with a problem.
+ClassLabel. An object with several captions is as many regions, with ids `id.place`; one that is marked as a crowd is
+filtered. An object that cannot be used is a region with a problem.
 """
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from types import NoneType
 from typing import Any, Literal
 
 from pipeline.read.captions import tidy_caption
 from pipeline.read.record import NOWHERE, words
 from pipeline.sample import GivenRegion
-from schemas.loose_json import id_text, number, shown, text
+from schemas.loose_json import LooseJsonError, decode_json, id_text, number, shown, text
 from schemas.text import was_not_utf8
 
 Form = Literal["xywh", "xyxy"]
@@ -25,6 +28,7 @@ _LABELS = ("category", "categories", "label", "labels", "category_name", "class"
 _CAPTIONS = ("caption", "captions", "phrase", "text", "description")
 _IDS = ("id", "ids", "bbox_id")
 _SCORES = ("score", "scores")
+_CROWDS = ("iscrowd", "is_crowd")
 
 
 def holds_boxes(fields: Any) -> bool:
@@ -35,11 +39,34 @@ def holds_boxes(fields: Any) -> bool:
 def read_objects(
     value: Any, name: str, *, form: Form = "xywh", names: Mapping[int, str] | None = None
 ) -> tuple[GivenRegion, ...]:
-    """Return the regions that `objects` of a picture says; `name` tells where, for messages. Ids are places, else."""
+    """Return the regions that `objects` of a picture says, be it JSON in a text; ids are places, else.
+
+    `name` tells where, for messages.
+    """
+    if isinstance(value, str):
+        with suppress(LooseJsonError):
+            value = decode_json(value.encode("utf-8", "surrogatepass")) if value.strip() else None
+        value = [value] if isinstance(value, str) else value
     if value is None:
         return ()
-    found = list(_entries(value))
-    return tuple(_region(entry, place, f"{name}: objects[{place}]", form, names or {}) for place, entry in found)
+    return tuple(
+        _region(entry, region_id, f"{name}: objects[{place}]", form, names or {})
+        for place, found in _entries(value)
+        for region_id, entry in _by_caption(found, place)
+    )
+
+
+def _by_caption(entry: Any, place: int) -> Iterator[tuple[str, Any]]:
+    """Yield (id, object) for each text of an object's list of captions, each text once; the object alone where none."""
+    fields = entry if isinstance(entry, dict) else {}
+    region_id = id_text(_first(fields, _IDS)) or str(place)
+    said = _first(fields, _CAPTIONS)
+    texts = [text for text in said if words(text) is not None] if isinstance(said, list) else []
+    if len(texts) < 2:
+        yield region_id, {**fields, "caption": texts[0]} if texts else entry
+        return
+    for number_of, caption in enumerate(dict.fromkeys(texts)):
+        yield f"{region_id}.{number_of}", {**fields, "caption": caption}
 
 
 def class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> dict[int, str]:
@@ -71,7 +98,7 @@ def _entries(value: Any) -> Iterator[tuple[int, Any]]:
         return
     lists = {name: field for name, field in value.items() if isinstance(field, list)} if isinstance(value, dict) else {}
     boxes = _first(lists, _BOXES)
-    if boxes is None:
+    if boxes is None or (len(boxes) == 4 and not any(isinstance(box, list | dict | NoneType) for box in boxes)):
         if value != {}:
             yield 0, value
         return
@@ -88,7 +115,7 @@ def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return next((fields[name] for name in names if fields.get(name) is not None), None)
 
 
-def _region(entry: Any, place: int, where: str, form: Form, names: Mapping[int, str]) -> GivenRegion:
+def _region(entry: Any, region_id: str, where: str, form: Form, names: Mapping[int, str]) -> GivenRegion:
     fields = entry if isinstance(entry, dict) else {}
     box, label, score = _first(fields, _BOXES), _first(fields, _LABELS), _first(fields, _SCORES)
     numbers = [number(side) for side in box] if isinstance(box, list) else []
@@ -103,7 +130,7 @@ def _region(entry: Any, place: int, where: str, form: Form, names: Mapping[int, 
     elif score is not None and number(score) is None:
         problem = f"{where}: the score {shown(score)} is no number"
     x0, y0, x1, y1 = NOWHERE if len(sides) != 4 or problem else (sides[0], sides[1], sides[2], sides[3])
-    caption = words(_first(fields, _CAPTIONS))
+    caption, crowd = words(_first(fields, _CAPTIONS)), _first(fields, _CROWDS)
     if problem is None and caption is not None and was_not_utf8(caption):
         problem = f"{where}: a caption that is not UTF-8"
     return GivenRegion(
@@ -111,6 +138,7 @@ def _region(entry: Any, place: int, where: str, form: Form, names: Mapping[int, 
         label=names.get(label, text(label)) if isinstance(label, int) else text(label),
         score=number(score),
         caption=None if caption is None else tidy_caption(caption),
-        id=id_text(_first(fields, _IDS)) or str(place),
+        id=region_id,
+        is_crowd=None if crowd is None else bool(number(crowd) or crowd is True),
         problem=problem,
     )

@@ -124,4 +124,4 @@ def _column_like(field: pa.Field) -> Like:
     nested = pa.types.is_nested(kind)
     if by_name == "captions" and (nested or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return by_name
-    return by_name if by_name == "boxes" and nested else "other"
+    return by_name if by_name == "boxes" and (nested or field.name.lower() == "objects") else "other"

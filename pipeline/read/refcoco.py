@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, cast
 
+import msgspec
+
 from pipeline.read.annotated import Annotated, Entry
 from pipeline.read.base import SourceError
 from pipeline.read.items import stated_size
@@ -157,6 +159,8 @@ def _regions(where: str, value: Mapping[str, Any], instances: _Instances, form: 
     if annotation is not None:
         box: Sequence[float] | None = annotation.box
         problem = annotation.problem and f"{where}: {INSTANCES}: {annotation.problem}"
+        if (image_id := id_text(value.get("image_id"))) not in (None, annotation.image_id):
+            problem = f"{where}: ann_id {annotation.id} is of image {annotation.image_id}, not of {image_id}"
     elif "bbox" in raw:
         box = _corners(raw["bbox"], "xywh")
     else:
@@ -170,7 +174,7 @@ def _regions(where: str, value: Mapping[str, Any], instances: _Instances, form: 
     ref = id_text(value.get("ref_id")) or id_text(value.get("question_id")) or where.rpartition(" ")[2]
     sentences = list(expressions(next((value[name] for name in _TEXTS if value.get(name)), None)))
     for place, (said_id, sentence) in enumerate(sentences or [(None, None)]):
-        yield region_of(
+        region = region_of(
             box,
             where,
             id=f"{ref}.{said_id or place}",
@@ -178,6 +182,7 @@ def _regions(where: str, value: Mapping[str, Any], instances: _Instances, form: 
             label=instances.categories.get(category),
             problem=problem,
         )
+        yield msgspec.structs.replace(region, is_crowd=annotation.is_crowd if annotation else None)
 
 
 def _corners(value: Any, form: Form) -> tuple[float, float, float, float] | None:

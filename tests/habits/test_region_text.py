@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pipeline.read import open_source
 from pipeline.read.base import SourceError
 from pipeline.read.grounding_text import boxes_of_turn
+from pipeline.read.objects import read_objects
 from pipeline.read.summary import check_boxes, summarise
 from pipeline.sample import GivenRegion, SourceItem
 from schemas.reasons import Reason
@@ -444,7 +445,8 @@ def test_outlines_are_taken_for_no_boxes(question, answer):
 
 
 PIECES = st.sampled_from(
-    ["<ref>", "</ref>", "<box>", "</box>", "(1,2),(3,4)", "<loc_5>", "<loc0005>", "; ", "[0.1, 0.2, 0.3, 0.4]", "cat", "```json", "```",
+    ["<ref>", "</ref>", "<box>", "</box>", "(1,2),(3,4)", "<loc_5>", "<loc0005>", "; ",
+     "[0.1, 0.2, 0.3, 0.4]", "cat", "```json", "```",
      '{"bbox_2d": [1, 2, 3, 4]}', "\n", ": ", "<OD>", "NaN", "1e999", "[[", "<|box_start|>", "\ud800", "\0", "[", "]",
      "{", "bbox", "-", " "]
 )  # fmt: skip
@@ -585,3 +587,52 @@ def test_a_phrase_of_flickr_in_another_encoding_and_files_that_lack_their_other(
     assert items["8.jpg"].drop and items["8.jpg"].drop.reason is Reason.CAPTION_ENCODING
     assert items["9.jpg"].note == "9 has no file in Sentences" and items["9.jpg"].given[0].caption is None
     assert items["6.jpg"].note == "6 has no file in Annotations" and items["6.jpg"].captions == ("A cup .",)
+
+
+OBJECT = {"bbox": [10, 20, 30, 40]}
+
+
+@pytest.mark.parametrize(
+    ("objects", "captions", "ids", "crowd"),
+    [
+        (
+            {"bbox": [OBJECT["bbox"]] * 2, "captions": [["a", "b", "a"], ["c"]]},
+            ["a", "b", "c"],
+            ["0.0", "0.1", "1"],
+            None,
+        ),
+        ([OBJECT | {"phrase": ["a", "b"], "id": 7}], ["a", "b"], ["7.0", "7.1"], None),
+        (OBJECT | {"caption": "a"}, ["a"], ["0"], None),
+        (json.dumps(OBJECT | {"caption": "a"}), ["a"], ["0"], None),
+        ({"bbox": [OBJECT["bbox"]], "iscrowd": [1]}, [None], ["0"], True),
+        ([OBJECT | {"is_crowd": False}], [None], ["0"], False),
+    ],
+)
+def test_objects_with_several_captions_alone_in_a_text_or_as_crowds(objects, captions, ids, crowd):
+    found = read_objects(objects, "x")
+    assert [(region.caption, region.id) for region in found] == list(zip(captions, ids, strict=True))
+    assert {region.box for region in found} == {BOX} and {region.is_crowd for region in found} == {crowd}
+
+
+def test_rows_of_one_picture_have_ids_of_their_own_and_regions_beside_are_told(tmp_path):
+    row = {"file_name": "7.jpg", "objects": {"bbox": [[10, 20, 30, 40]]}}
+    beside = encoded({"regions": [{"box": [1, 2, 30, 40]}]})
+    (item,) = read_all(str(write_files(tmp_path, {"7.jpg": A, "7.json": beside, "metadata.jsonl": lines(row, row)})))
+    assert [region.id for region in item.given] == ["0", "1"]
+    assert item.note and "7.json: 1 region not read" in item.note
+
+
+def test_an_expression_of_another_image_is_a_dead_region_and_one_of_a_crowd_a_crowd(tmp_path):
+    crowd = INSTANCES["annotations"][0] | {"iscrowd": 1}
+    images = [*INSTANCES["images"], {"id": 8, "file_name": "8.jpg", "width": 96, "height": 64}]
+    instances = INSTANCES | {"images": images, "annotations": [crowd]}
+    files = {"refs.json": encoded([REF, REF | {"image_id": 8}]), "instances.json": encoded(instances)}
+    other, right = read_all(f"refcoco:{write_files(tmp_path, files | {COCO_NAME: A, '8.jpg': B})}")
+    assert {region.problem for region in other.given} == {"refs.json entry 1: ann_id 5 is of image 7, not of 8"}
+    assert {(region.problem, region.is_crowd) for region in right.given} == {(None, True)}
+
+
+def test_a_list_of_flickr_may_name_files(tmp_path):
+    files = FLICKR | {"train.txt": b"7.jpg\r\n7\r\n"}
+    (item,) = read_all(f"flickr30k:{write_files(tmp_path, files)}?split=train.txt")
+    assert len(item.given) == 2
