@@ -105,10 +105,14 @@ def _read(storage: Storage, items: Iterator[DeadItem]) -> Iterator[DeadItem]:
 
 
 def _tell_of_repairs(plan: Plan, markers: Markers) -> None:
-    """Say of which shards what died is not listed, since they are being repaired: where no program reads."""
+    """Say of which shards what died is not listed, unmade ones and those being repaired: where no program reads."""
     with storage_errors(plan.storage.url):
         missing = [shard for unit in units_to_do(plan, markers) for shard in plan.shards(unit) if shard not in markers]
         repairing = Markers(plan.storage).add_repairing(missing)
+    num_unmade = len(missing) - len(repairing)
+    if num_unmade:
+        shards = counted(num_unmade, "shard")
+        sys.stderr.write(f"not made yet, so not listed: what dies in {shards}\n")
     if repairing:
         sys.stderr.write(f"being repaired, so not listed: {', '.join(map(str, repairing))}\n")
 

@@ -10,7 +10,6 @@ in fields that hold keys, addresses or names of files alone.
 """
 
 import hashlib
-import io
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -107,7 +106,7 @@ def _look_into_tar(file: BinaryIO, name: str, wanted: "_Wanted", found: _Found) 
 
 
 def _look_into_table(content: bytes, wanted: "_Wanted", found: _Found) -> None:
-    table = pq.read_table(io.BytesIO(content))
+    table = pq.read_table(pa.BufferReader(content))
     for column in table.column_names:
         kind = table.schema.field(column).type
         if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):

@@ -1,6 +1,5 @@
 """A list of images to take out of a data set, or to look for in one: keys, web addresses and hashes."""
 
-import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,7 +60,7 @@ def load_drop_list(path: str) -> DropList:
 def _lines(content: bytes, suffix: str, path: str) -> Iterator[str]:
     rows: list[Any]
     if suffix == ".parquet":
-        table = pq.read_table(io.BytesIO(content))
+        table = pq.read_table(pa.BufferReader(content))
         rows = table.select([name for name in COLUMNS if name in table.column_names]).to_pylist()
     elif suffix in (".jsonl", ".json"):
         rows = msgspec.json.Decoder(dict[str, Any]).decode_lines(content)

@@ -6,7 +6,6 @@ Crops are cut from the stored image by the region's box, as `annotate` cut them,
 `annotate` with this captioner would have given. What it gives no caption of becomes a row with a reason.
 """
 
-import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -128,7 +127,7 @@ def carried_rows(storage: Storage, base: BaseShard, overlay: str) -> dict[tuple[
     table_name, marker_name = file_names(base, overlay)
     try:
         marker = decode_overlay_marker(storage.read(marker_name), marker_name)
-        rows = pq.read_table(io.BytesIO(storage.read(table_name))) if _is_carried(marker, base) else None
+        rows = pq.read_table(pa.BufferReader(storage.read(table_name))) if _is_carried(marker, base) else None
     except (FileNotFoundError, RecordError):
         return {}
     listed = [] if rows is None else rows.to_pylist()

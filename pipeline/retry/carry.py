@@ -4,7 +4,6 @@ What a repair has brought has no row there: the part is `partial`, readers show 
 `recaption` completes it. Edits by hand are carried over beside local data alone, where they are made.
 """
 
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -42,7 +41,7 @@ def carry_overlays(storage: Storage, shards: Iterable[tuple[ShardName, ShardMark
 def _carry(storage: Storage, base: BaseShard, marker: OverlayMarker, markers: Mapping[ShardName, ShardMarker]) -> bool:
     """Carry an overlay's part of a shard over; True where the shard has regions that it lacks."""
     rows = pq.read_table(
-        io.BytesIO(storage.read(base.shard.parquet)),
+        pa.BufferReader(storage.read(base.shard.parquet)),
         columns=["key", "region_id"],
         filters=(pc.field("status") == Status.OK.value) & pc.field("region_id").is_valid(),
     )
@@ -51,7 +50,7 @@ def _carry(storage: Storage, base: BaseShard, marker: OverlayMarker, markers: Ma
             ids = zip(rows["key"].to_pylist(), rows["region_id"].to_pylist(), strict=True)
             Edits(storage, {base.shard: markers[base.shard]}).follow(base.shard, set(ids))
         return False
-    table = pq.read_table(io.BytesIO(storage.read(file_names(base, marker.overlay)[0])))
+    table = pq.read_table(pa.BufferReader(storage.read(file_names(base, marker.overlay)[0])))
     table = table.filter(pc.is_in(row_ids(table), value_set=row_ids(rows)))
     lacks = len(table) < len(rows)
     commit_overlay(

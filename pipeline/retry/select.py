@@ -1,6 +1,5 @@
 """What is dead in a data set, and which of it meets the conditions."""
 
-import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -44,8 +43,8 @@ def find_dead(plan: Plan, shards: Iterable[tuple[ShardName, ShardMarker]], where
     columns = list(dict.fromkeys(["status", "count", *(condition.column for condition in where)]))
 
     def read(shard: ShardName) -> int:
-        with io.BytesIO(plan.storage.read(shard.parquet)) as file:
-            rows: pa.Table = pq.read_table(file, columns=columns, filters=pc.field("status") == Status.DEAD.value)
+        content, is_dead = plan.storage.read(shard.parquet), pc.field("status") == Status.DEAD.value
+        rows: pa.Table = pq.read_table(pa.BufferReader(content), columns=columns, filters=is_dead)
         return int(pc.sum(rows.filter(matching(rows, where))["count"]).as_py() or 0)
 
     counts = zip(having, in_parallel(plan.storage, read, having), strict=True)

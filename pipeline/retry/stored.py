@@ -1,6 +1,5 @@
 """The shards of a unit as they are: which of their items are repeated, and what of those is kept."""
 
-import io
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -112,7 +111,7 @@ def load_shard(storage: Storage, shard: ShardName, where: Sequence[Condition]) -
             f"{storage.url}/{shard.parquet}: is not the table that its marker describes; "
             "`fineclip doctor` says what to do"
         )
-    rows = _with_all_columns(pq.read_table(io.BytesIO(content)))
+    rows = _with_all_columns(pq.read_table(pa.BufferReader(content)))
     items = tuple(_items(rows, where))
     seen: Counter[str] = Counter()
     places = {}

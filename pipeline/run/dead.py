@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -41,8 +42,8 @@ def dead_items(
             continue
         wanted = pc.field("status") == Status.DEAD.value
         wanted = wanted if reason is None else wanted & (pc.field("reason") == reason)
-        with plan.storage.open(shard.parquet) as file:
-            rows = pq.read_table(file, columns=list(_COLUMNS), filters=wanted).to_pylist()
+        content = plan.storage.read(shard.parquet)
+        rows = pq.read_table(pa.BufferReader(content), columns=list(_COLUMNS), filters=wanted).to_pylist()
         sources, otherwise = _sources(plan, shard.index)
         for row in rows:
             yield DeadItem(

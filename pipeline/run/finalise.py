@@ -6,13 +6,13 @@ sizes.json     samples a tar, for open_clip;  index.json  the same for wids
 """
 
 import hashlib
-import io
 import json
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -27,7 +27,7 @@ from schemas.records import ShardMarker
 _NUM_SHOWN = 20
 """Repeated keys named in `dataset.json`."""
 _AT_ONCE = 8 << 20
-"""Bytes up to which a remote table is fetched whole: one request, where columns take several."""
+"""Bytes up to which a table is read whole: on a store that is one request, where columns take several."""
 _IS_SAMPLE = pc.field("region_id").is_null() & pc.field("tar_offset").is_valid()
 """The rows of images that are in the tar."""
 
@@ -141,8 +141,8 @@ def _repeated_keys(storage: Storage, shards: list[tuple[ShardName, ShardMarker]]
 
 def _keys(storage: Storage, shard: ShardName, marker: ShardMarker) -> list[str]:
     """Return the keys of a shard's samples that are in its tar."""
-    at_once = not storage.is_local and marker.parquet.size <= _AT_ONCE
-    with io.BytesIO(storage.read(shard.parquet)) if at_once else storage.open(shard.parquet) as file:
+    at_once = marker.parquet.size <= _AT_ONCE
+    with pa.BufferReader(storage.read(shard.parquet)) if at_once else storage.open(shard.parquet) as file:
         rows = pq.read_table(file, columns=["key", "region_id", "tar_offset"], filters=_IS_SAMPLE)
     keys: list[str] = rows.column("key").to_pylist()
     return keys

@@ -113,8 +113,8 @@ class Edits:
         if self._content(marker_name) is None:
             return {}
         try:
-            with self._storage.open(table_name) as file:
-                rows = pq.read_table(file, columns=list(COLUMNS)).to_pylist()
+            content = self._storage.read(table_name)
+            rows = pq.read_table(pa.BufferReader(content), columns=list(COLUMNS)).to_pylist()
         except (FileNotFoundError, pa.ArrowException) as error:
             raise DatasetError(f"{self._storage.url}/{table_name}: cannot be read ({error}); restore it") from error
         return {(row["key"], row["region_id"]): row for row in rows}

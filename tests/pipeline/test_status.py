@@ -56,6 +56,14 @@ def test_a_list_of_the_dead_that_is_empty_is_said_to_be(tmp_path: Path, plan: Pl
     assert (of_one.code, of_one.out, of_one.err) == (0, "", "no image and no region is dead of oom\n")
 
 
+def test_a_list_of_the_dead_says_what_is_not_made_yet(plan: Plan, output: Path) -> None:
+    """Or the dead of a job that was stopped would be taken for those of all of it."""
+    outcome = run("status", output, "--dead")
+    num_shards = sum(len(plan.shards(unit)) for unit in range(plan.num_units))
+    assert (outcome.code, outcome.out) == (0, "")
+    assert f"not made yet, so not listed: what dies in {num_shards} shards\n" in outcome.err
+
+
 def test_watching_shows_the_fleet_until_all_is_done(
     tmp_path: Path, plan: Plan, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
