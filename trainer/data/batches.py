@@ -4,8 +4,9 @@ A batch depends on its step alone, so a run can go on at any step with any numbe
 their byte ranges, in any order; `streams.py` reads whole tars.
 """
 
+import contextlib
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import torch
 from torch.utils.data import DataLoader
@@ -47,9 +48,10 @@ class Batches(TorchDataset[LoadedBatch]):
         """Return the epoch of a step, and its number in it."""
         return divmod(step, self._steps_per_epoch)
 
-    def loaded(self, first_step: int, last_step: int, num_workers: int) -> Iterator[LoadedBatch]:
+    def loaded(self, first_step: int, last_step: int, num_workers: int) -> Generator[LoadedBatch, None, None]:
         """Yield the batches of `first_step` to before `last_step`, from `num_workers` processes or none."""
-        return load_batches(self, first_step=first_step, last_step=last_step, num_workers=num_workers)
+        steps = range(first_step, last_step)
+        return in_turn([load_steps(self, steps, num_workers)], [0] * len(steps))
 
     def __getitem__(self, step: int) -> LoadedBatch:
         """Return the batch of a step, from 0; images that cannot be used are missing and listed."""
@@ -122,13 +124,13 @@ class Batches(TorchDataset[LoadedBatch]):
 
 def load_batches(
     batches: TorchDataset[LoadedBatch], *, first_step: int, last_step: int, num_workers: int
-) -> Iterator[LoadedBatch]:
-    """Yield the batches of steps `first_step` to before `last_step`, in order, from `num_workers` processes or none."""
+) -> "LoadedSteps":
+    """Return the batches of `first_step` to before `last_step`, in order, from `num_workers` processes or none."""
     return load_steps(batches, range(first_step, last_step), num_workers)
 
 
-def load_steps(batches: TorchDataset[LoadedBatch], steps: Sequence[int], num_workers: int) -> Iterator[LoadedBatch]:
-    """Yield the batches of `steps`, in order; worker processes have them in turn. The first are read at once."""
+def load_steps(batches: TorchDataset[LoadedBatch], steps: Sequence[int], num_workers: int) -> "LoadedSteps":
+    """Return the batches of `steps`, in order; worker processes have them in turn. The first are read at once."""
     loader: DataLoader[LoadedBatch | Exception] = DataLoader(
         _Telling(batches),
         batch_size=None,
@@ -138,7 +140,28 @@ def load_steps(batches: TorchDataset[LoadedBatch], steps: Sequence[int], num_wor
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_start_worker,
     )
-    return map(_or_raise, iter(loader))
+    return LoadedSteps(loader)
+
+
+class LoadedSteps(Iterator[LoadedBatch]):
+    """Batches as they come. Worker processes, which no signal ends, end with the last batch, an error, or `close`."""
+
+    def __init__(self, loader: "DataLoader[LoadedBatch | Exception]") -> None:
+        """Start the workers."""
+        self._batches = iter(loader)
+
+    def __next__(self) -> LoadedBatch:
+        """Return the next batch. Raises what reading it raised."""
+        loaded: LoadedBatch | Exception = next(self._batches)
+        if isinstance(loaded, Exception):
+            self.close()
+            raise loaded
+        return loaded
+
+    def close(self) -> None:
+        """End the workers; harmless to repeat. Torch ends them when nothing refers to them, as a traceback may do."""
+        if hasattr(self._batches, "_shutdown_workers"):
+            self._batches._shutdown_workers()
 
 
 class _Telling(TorchDataset[LoadedBatch | Exception]):
@@ -154,10 +177,13 @@ class _Telling(TorchDataset[LoadedBatch | Exception]):
             return error
 
 
-def _or_raise(loaded: LoadedBatch | Exception) -> LoadedBatch:
-    if isinstance(loaded, Exception):
-        raise loaded
-    return loaded
+def in_turn(loaders: Sequence[LoadedSteps], owners: Sequence[int]) -> Generator[LoadedBatch, None, None]:
+    """Yield the batches of `loaders`, each step from its owner; the workers of all end with this."""
+    with contextlib.ExitStack() as stack:
+        for loader in loaders:
+            stack.callback(loader.close)
+        for owner in owners:
+            yield next(loaders[owner])
 
 
 def _start_worker(_: int) -> None:

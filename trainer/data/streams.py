@@ -4,14 +4,14 @@ Which images make a step is `lanes.py`'s affair, where they come from `tars.py`'
 are those of `Batches`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
 
 from schemas.dataset import Dataset
 from trainer.data.batch import LoadedBatch
-from trainer.data.batches import Batches, load_steps
+from trainer.data.batches import Batches, in_turn, load_steps
 from trainer.data.index import SampleIndex
 from trainer.data.lanes import LANES, EpochLanes, Turn
 from trainer.data.tars import TarReader
@@ -64,7 +64,7 @@ class StreamedBatches(Batches):
             epoch += 1
         return epoch, step - self.first_step(epoch)
 
-    def loaded(self, first_step: int, last_step: int, num_workers: int) -> Iterator[LoadedBatch]:
+    def loaded(self, first_step: int, last_step: int, num_workers: int) -> Generator[LoadedBatch, None, None]:
         """Yield the batches of `first_step` to before `last_step`; each lane is one worker's, so a tar is read once."""
         num_loaders = min(max(num_workers, 1), LANES)
         steps = range(first_step, last_step)
@@ -73,7 +73,7 @@ class StreamedBatches(Batches):
         for step, owner in zip(steps, owners, strict=True):
             own[owner].append(step)
         loaders = [load_steps(self, of_worker, min(num_workers, 1)) for of_worker in own]
-        return (next(loaders[owner]) for owner in owners)
+        return in_turn(loaders, owners)
 
     def epoch_lanes(self, epoch: int) -> EpochLanes:
         """Return who reads what in an epoch."""

@@ -9,6 +9,7 @@ The same command goes on from `last.pt`, to the same bits on a CPU; other settin
 
 import math
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,19 +150,23 @@ class TrainLoop:
         settings = self._settings
         last_step = min(self._num_steps, settings.stop_after or self._num_steps)
         self._out.mkdir(parents=True, exist_ok=True)  # not before: what is refused leaves no folder
-        with TrainLog(
-            self._out,
-            rank=rank(),
-            world_size=world_size(),
-            first_step=self._step,
-            num_steps=self._num_steps,
-            tensorboard=settings.tensorboard,
-            console=self._console,
-        ) as self._log:
+        with (
+            TrainLog(
+                self._out,
+                rank=rank(),
+                world_size=world_size(),
+                first_step=self._step,
+                num_steps=self._num_steps,
+                tensorboard=settings.tensorboard,
+                console=self._console,
+            ) as self._log,
+            ExitStack() as stack,
+        ):
             if self._step == 0 and self._evaluation is not None:
                 self._evaluate(self._evaluation)
-            loaded = self._batches.loaded(self._step, last_step, settings.workers)
             self._since = Since(time.monotonic())
+            loaded = self._batches.loaded(self._step, last_step, settings.workers)
+            stack.callback(loaded.close)
             for batch in loaded:
                 # The seed of a step's randomness is the same however the run got there.
                 seed = (self._recipe.order.seed * 1_000_003 + self._step) * 1_009

@@ -1,5 +1,6 @@
 """Streams of whole tars: each image once an epoch on any processes and workers, each tar opened once, and resumed."""
 
+import multiprocessing
 import pickle
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -267,6 +268,7 @@ def test_the_error_of_a_store_keeps_its_sentence(folder, monkeypatch, num_worker
     with pytest.raises(BrokenStoreError) as raised:
         list(batches.loaded(0, 2, num_workers))
     assert str(raised.value) == "s3://bucket/train-000000.tar: no route; check the address"
+    assert multiprocessing.active_children() == [], "workers, which no signal ends, would outlive the command"
 
 
 def test_an_error_while_a_tar_is_read_keeps_its_sentence(folder, monkeypatch):
