@@ -87,7 +87,8 @@ def test_the_permissive_profile_wants_a_gpu_too(photos: Path, tmp_path: Path, mo
     monkeypatch.setattr("pipeline.cli.command.num_gpus", lambda: 0)
     outcome = run("annotate", photos, tmp_path / "out", "--profile", "permissive")
     assert outcome.code == 2
-    assert re.search(r"[\d,]+ s per region", " ".join(outcome.err.split()))
+    said = " ".join(outcome.err.split())
+    assert re.search(r"[\d,]+ s per image, [\d,]+ hours for 1,000; its weights alone are \d+ GB of memory", said)
     assert not (tmp_path / "out").exists()
 
 

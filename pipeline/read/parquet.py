@@ -149,10 +149,14 @@ class Parquet:
         pictured = any(is_picture_text(value) for value in values)
         return find_columns(schema, self._options, where, pictured=(wanted,) if pictured else ())
 
+    def _key(self, row: Mapping[str, Any], columns: Columns, index: int, *, uri: str, stem: str) -> str:
+        """Return the key of a row: its own, or the file and its number."""
+        return as_key(_text(row, columns.key) or f"{stem}-{index:08d}")
+
     def _item(
         self, row: Mapping[str, Any], columns: Columns, index: int, *, uri: str, stem: str, names: Mapping[int, str]
     ) -> SourceItem:
-        key = as_key(_text(row, columns.key) or f"{stem}-{index:08d}")
+        key = self._key(row, columns, index, uri=uri, stem=stem)
         name = f"row {index}"
         captions = CaptionReader()
 

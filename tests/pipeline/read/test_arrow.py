@@ -53,6 +53,18 @@ def test_what_datasets_saves_is_read_split_by_split(tmp_path: Path) -> None:
         read_all(f"arrow:{tmp_path}/in?split=val")
 
 
+def test_splits_that_count_for_themselves_share_no_key(tmp_path: Path) -> None:
+    """As COCO's do: an id is one of train, and another of val."""
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "image_id": datasets.Value("int64")})
+    columns = {"image": [{"bytes": jpeg(n), "path": None} for n in range(2)], "image_id": [1, 2]}
+    data = datasets.Dataset.from_dict(columns, features=features)
+    datasets.DatasetDict({"train": data, "val": data}).save_to_disk(str(tmp_path / "in"))
+    assert [item.key for item in read_all(f"arrow:{tmp_path}/in")] == ["train-1", "train-2", "val-1", "val-2"]
+    data.save_to_disk(str(tmp_path / "lone"))
+    assert [item.key for item in read_all(f"arrow:{tmp_path}/lone")] == ["1", "2"]
+
+
 @pytest.mark.parametrize("as_file", [False, True])
 def test_streams_and_files_are_cut_into_shards(tmp_path: Path, as_file: bool) -> None:
     write_files(tmp_path, {"a.arrow": stream(5, as_file=as_file), "b.arrow": stream(2, as_file=as_file)})
