@@ -70,7 +70,7 @@ class Joined(StreamedBatches):
             for place in places
         ]
         self.had_empty_parts = any(not part[step].keys for part in parts for step in range(last_step))
-        return iter([joined([part[step] for part in parts]) for step in range(first_step, last_step)])
+        yield from [joined([part[step] for part in parts]) for step in range(first_step, last_step)]
 
 
 def joined(parts: list[LoadedBatch]) -> LoadedBatch:
