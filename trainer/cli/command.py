@@ -11,8 +11,7 @@ from rich.console import Console
 
 from schemas.dataset import Dataset
 from trainer.cli.options import parse_train
-from trainer.cli.outputs import check_folder
-from trainer.errors import DONE, INTERRUPTED
+from trainer.cli.outputs import check_folder, tell_end
 
 
 def train_main(arguments: Sequence[str]) -> int:
@@ -32,11 +31,4 @@ def train_main(arguments: Sequence[str]) -> int:
         result = train(
             dataset, Path(options.out), options.recipe, options.settings, device=device, console=console, stop=stop
         )
-    if result.finished:
-        console.print(f"Done: {result.step} steps. The model is in {options.out}/model.", highlight=False)
-        return DONE
-    command = "the same command" if stop.requested else "the command without --stop-after"
-    console.print(
-        f"Stopped after step {result.step} of {result.num_steps}; {command} goes on from there.", highlight=False
-    )
-    return INTERRUPTED if stop.requested else DONE
+    return tell_end(console, result, f"The model is in {options.out}/model.", asked_to_stop=stop.requested)

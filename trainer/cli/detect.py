@@ -13,9 +13,9 @@ from pathlib import Path
 from rich.console import Console
 
 from trainer.cli.detect_options import parse_detect_evaluate, parse_detect_predict, parse_detect_train
-from trainer.cli.outputs import check_file, check_folder
+from trainer.cli.outputs import check_file, check_folder, tell_end
 from trainer.detection.files import checked_detector, find_detector
-from trainer.errors import DONE, INTERRUPTED, USAGE
+from trainer.errors import DONE, USAGE
 from trainer.evaluate.class_split import read_class_split
 from trainer.run.files import find_checkpoint
 
@@ -66,14 +66,7 @@ def _train(arguments: Sequence[str]) -> int:
             console=console,
             stop=stop,
         )
-    if result.finished:
-        console.print(f"Done: {result.step} steps. The detector is in {options.out}.", highlight=False)
-        return DONE
-    command = "the same command" if stop.requested else "the command without --stop-after"
-    console.print(
-        f"Stopped after step {result.step} of {result.num_steps}; {command} goes on from there.", highlight=False
-    )
-    return INTERRUPTED if stop.requested else DONE
+    return tell_end(console, result, f"The detector is in {options.out}.", asked_to_stop=stop.requested)
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
@@ -137,8 +130,9 @@ def _predict(arguments: Sequence[str]) -> int:
     check_folder(options.out, "--out")
     path = checked_detector(options.model)
     from trainer.cli.measure import Progress
-    from trainer.detection.predict import DETECTIONS, image_files, predict
+    from trainer.detection.predict import DETECTIONS, predict
     from trainer.detection.run import open_detector
+    from trainer.evaluate.pixels import image_files
     from trainer.run.processes import joined_processes
 
     files = image_files(options.images)

@@ -1,10 +1,14 @@
-"""Where a command writes, looked at before hours of work: what is in the way is said first."""
+"""Where a command writes, looked at before hours of work: what is in the way is said first. And how a run ended."""
 
 import os
 import tempfile
 from pathlib import Path
 
+from rich.console import Console
+
 from schemas.store_errors import StorageError, check_here
+from trainer.errors import DONE, INTERRUPTED
+from trainer.run.train_settings import TrainResult
 
 
 def check_folder(path: str, named: str) -> None:
@@ -35,3 +39,15 @@ def _check_parent(folder: Path, where: str, named: str) -> None:
         Path(tempfile.mkdtemp(prefix=".fineclip-", dir=nearest)).rmdir()
     except OSError as error:
         raise StorageError(f"{where}: {error.strerror}: choose another {named}") from error
+
+
+def tell_end(console: Console, result: TrainResult, made: str, *, asked_to_stop: bool) -> int:
+    """Say how a training ended, with `made`, a sentence about its result; return the command's exit code."""
+    if result.finished:
+        console.print(f"Done: {result.step} steps. {made}", highlight=False)
+        return DONE
+    command = "the same command" if asked_to_stop else "the command without --stop-after"
+    console.print(
+        f"Stopped after step {result.step} of {result.num_steps}; {command} goes on from there.", highlight=False
+    )
+    return INTERRUPTED if asked_to_stop else DONE

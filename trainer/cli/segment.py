@@ -12,9 +12,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from trainer.cli.outputs import check_file, check_folder
+from trainer.cli.outputs import check_file, check_folder, tell_end
 from trainer.cli.segment_options import parse_segment_evaluate, parse_segment_predict, parse_segment_train
-from trainer.errors import DONE, INTERRUPTED, USAGE
+from trainer.errors import DONE, USAGE
 from trainer.evaluate.class_split import read_class_split
 from trainer.run.files import find_checkpoint
 from trainer.segmentation.files import checked_segmenter, find_segmenter
@@ -67,14 +67,7 @@ def _train(arguments: Sequence[str]) -> int:
             console=console,
             stop=stop,
         )
-    if result.finished:
-        console.print(f"Done: {result.step} steps. The segmenter is in {options.out}.", highlight=False)
-        return DONE
-    command = "the same command" if stop.requested else "the command without --stop-after"
-    console.print(
-        f"Stopped after step {result.step} of {result.num_steps}; {command} goes on from there.", highlight=False
-    )
-    return INTERRUPTED if stop.requested else DONE
+    return tell_end(console, result, f"The segmenter is in {options.out}.", asked_to_stop=stop.requested)
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
@@ -139,7 +132,7 @@ def _predict(arguments: Sequence[str]) -> int:
     check_folder(options.out, "--out")
     path = checked_segmenter(options.model)
     from trainer.cli.measure import Progress
-    from trainer.detection.predict import image_files
+    from trainer.evaluate.pixels import image_files
     from trainer.run.processes import joined_processes
     from trainer.segmentation.predict import MASKS, predict
     from trainer.segmentation.run import open_segmenter

@@ -7,6 +7,7 @@ their byte ranges, in any order; `streams.py` reads whole tars.
 import contextlib
 import signal
 from collections.abc import Generator, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch.utils.data import DataLoader
@@ -18,6 +19,8 @@ from trainer.data.decode import DecodedSample, UnusableSampleError, decode_sampl
 from trainer.data.index import SampleIndex
 from trainer.data.sampler import Order, epoch_order, local_batch, steps_per_epoch
 from trainer.hyperparameters import OrderSettings, SampleSettings
+
+_Item = TypeVar("_Item")
 
 
 class Batches(TorchDataset[LoadedBatch]):
@@ -50,8 +53,7 @@ class Batches(TorchDataset[LoadedBatch]):
 
     def loaded(self, first_step: int, last_step: int, num_workers: int) -> Generator[LoadedBatch, None, None]:
         """Yield the batches of `first_step` to before `last_step`, from `num_workers` processes or none."""
-        steps = range(first_step, last_step)
-        return in_turn([load_steps(self, steps, num_workers)], [0] * len(steps))
+        return load_in_order(self, range(first_step, last_step), num_workers)
 
     def __getitem__(self, step: int) -> LoadedBatch:
         """Return the batch of a step, from 0; images that cannot be used are missing and listed."""
@@ -124,17 +126,22 @@ class Batches(TorchDataset[LoadedBatch]):
 
 def load_batches(
     batches: TorchDataset[LoadedBatch], *, first_step: int, last_step: int, num_workers: int
-) -> "LoadedSteps":
+) -> "LoadedSteps[LoadedBatch]":
     """Return the batches of `first_step` to before `last_step`, in order, from `num_workers` processes or none."""
     return load_steps(batches, range(first_step, last_step), num_workers)
 
 
-def load_steps(batches: TorchDataset[LoadedBatch], steps: Sequence[int], num_workers: int) -> "LoadedSteps":
-    """Return the batches of `steps`, in order; worker processes have them in turn. The first are read at once."""
-    loader: DataLoader[LoadedBatch | Exception] = DataLoader(
-        _Telling(batches),
+def load_in_order(items: TorchDataset[_Item], numbers: Sequence[int], num_workers: int) -> Generator[_Item, None, None]:
+    """Yield the items of `numbers`, in order, from `num_workers` processes or none; these end with this."""
+    return in_turn([load_steps(items, numbers, num_workers)], [0] * len(numbers))
+
+
+def load_steps(items: TorchDataset[_Item], numbers: Sequence[int], num_workers: int) -> "LoadedSteps[_Item]":
+    """Return the items of `numbers`, in order; worker processes have them in turn. The first are read at once."""
+    loader: DataLoader[_Item | Exception] = DataLoader(
+        _Telling(items),
         batch_size=None,
-        sampler=steps,
+        sampler=numbers,
         num_workers=num_workers,
         prefetch_factor=2 if num_workers else None,
         pin_memory=torch.cuda.is_available(),
@@ -143,16 +150,16 @@ def load_steps(batches: TorchDataset[LoadedBatch], steps: Sequence[int], num_wor
     return LoadedSteps(loader)
 
 
-class LoadedSteps(Iterator[LoadedBatch]):
-    """Batches as they come. Worker processes, which no signal ends, end with the last batch, an error, or `close`."""
+class LoadedSteps(Iterator[_Item]):
+    """Items as they come. Worker processes, which no signal ends, end with the last item, an error, or `close`."""
 
-    def __init__(self, loader: "DataLoader[LoadedBatch | Exception]") -> None:
+    def __init__(self, loader: "DataLoader[_Item | Exception]") -> None:
         """Start the workers."""
-        self._batches = iter(loader)
+        self._items = iter(loader)
 
-    def __next__(self) -> LoadedBatch:
-        """Return the next batch. Raises what reading it raised."""
-        loaded: LoadedBatch | Exception = next(self._batches)
+    def __next__(self) -> _Item:
+        """Return the next item. Raises what reading it raised."""
+        loaded: _Item | Exception = next(self._items)
         if isinstance(loaded, Exception):
             self.close()
             raise loaded
@@ -160,25 +167,25 @@ class LoadedSteps(Iterator[LoadedBatch]):
 
     def close(self) -> None:
         """End the workers; harmless to repeat. Torch ends them when nothing refers to them, as a traceback may do."""
-        if hasattr(self._batches, "_shutdown_workers"):
-            self._batches._shutdown_workers()
+        if hasattr(self._items, "_shutdown_workers"):
+            self._items._shutdown_workers()
 
 
-class _Telling(TorchDataset[LoadedBatch | Exception]):
-    """Batches whose errors are handed over: raised in a worker, they would reach the user as its traceback."""
+class _Telling(TorchDataset[_Item | Exception]):
+    """Items whose errors are handed over: raised in a worker, they would reach the user as its traceback."""
 
-    def __init__(self, batches: TorchDataset[LoadedBatch]) -> None:
-        self._batches = batches
+    def __init__(self, items: TorchDataset[_Item]) -> None:
+        self._items = items
 
-    def __getitem__(self, step: int) -> LoadedBatch | Exception:
+    def __getitem__(self, number: int) -> _Item | Exception:
         try:
-            return self._batches[step]
+            return self._items[number]
         except (OSError, DatasetError) as error:
             return error
 
 
-def in_turn(loaders: Sequence[LoadedSteps], owners: Sequence[int]) -> Generator[LoadedBatch, None, None]:
-    """Yield the batches of `loaders`, each step from its owner; the workers of all end with this."""
+def in_turn(loaders: Sequence[LoadedSteps[_Item]], owners: Sequence[int]) -> Generator[_Item, None, None]:
+    """Yield the items of `loaders`, each from its owner; the workers of all end with this."""
     with contextlib.ExitStack() as stack:
         for loader in loaders:
             stack.callback(loader.close)

@@ -1,12 +1,11 @@
 """Canvases in batches: by step to train, each from (seed, epoch, key), and in the order of the data to measure."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from trainer.data.decode import Pixels, UnusableSampleError, sample_generator
 from trainer.detection.annotations import AnnotatedImage, DetectionData
@@ -103,11 +102,6 @@ class MeasuredCanvases(Dataset[CanvasBatch]):
             canvases.append(fit(image.pixels, image.boxes, image.labels, self._side))
             images.append(_without_pixels(image))
         return collate(canvases, images, skipped)
-
-
-def load(batches: Dataset[CanvasBatch], numbers: range, *, workers: int) -> Iterator[CanvasBatch]:
-    """Yield the batches of `numbers`, made ahead by worker processes."""
-    yield from DataLoader(batches, batch_size=None, sampler=list(numbers), num_workers=workers)
 
 
 _NO_PIXELS: Pixels = np.zeros((0, 0, 3), dtype=np.uint8)

@@ -1,41 +1,18 @@
 """A detector's boxes on a data set, and how precise they are."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from trainer.data.batches import load_in_order
 from trainer.detection.annotations import DetectionData
-from trainer.detection.batches import CanvasBatch, MeasuredCanvases, load
+from trainer.detection.batches import CanvasBatch, MeasuredCanvases
 from trainer.detection.detector import Detections, Detector
 from trainer.detection.precision import Judged, average_precision_50, grouped
 from trainer.detection.settings import ScoreSettings
-from trainer.errors import TrainingError
+from trainer.evaluate.class_figures import Figures, Watch, check_read
 from trainer.evaluate.class_split import ClassSplit
-
-Watch = Callable[[int, int], None]
-"""Told how many of how many images are done."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figures:
-    """What was measured."""
-
-    metrics: dict[str, float]
-    by_class: dict[str, float]
-    """NaN for classes without a true box."""
-    skipped: tuple[tuple[str, str], ...]
-    """(key, why)."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as JSON has it: null for what is no number."""
-        return {
-            "metrics": {name: _number(value) for name, value in self.metrics.items()},
-            "by_class": {name: _number(value) for name, value in self.by_class.items()},
-            "skipped": [{"key": key, "why": why} for key, why in self.skipped],
-        }
 
 
 def evaluate_detector(
@@ -53,7 +30,7 @@ def evaluate_detector(
     judged: list[Judged] = []
     skipped: list[tuple[str, str]] = []
     batches = MeasuredCanvases(data, side=detector.image_size, batch_size=batch_size)
-    for batch in load(batches, range(len(batches)), workers=workers):
+    for batch in load_in_order(batches, range(len(batches)), workers):
         skipped += batch.skipped
         if batch.keys:
             found = detector.detect(batch.canvases.to(device), batch.sizes.to(device), scores)
@@ -99,14 +76,3 @@ def counts(data: DetectionData, split: ClassSplit, num_images: int) -> dict[str,
         for name, places in groups_of(data.classes, split).items()
     }
     return {"num_images": float(num_images), **boxes}
-
-
-def check_read(num_images: int, skipped: Sequence[tuple[str, str]]) -> None:
-    """Raise TrainingError where no image could be used."""
-    if not num_images:
-        key, why = skipped[0]
-        raise TrainingError(f"none of {len(skipped)} images can be used; the first, {key}: {why}")
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else value

@@ -5,7 +5,6 @@ from pathlib import Path
 from trainer.errors import TrainingError
 
 CLIP, DETECTOR = "clip", "detector.pt"
-METRICS, SKIPPED = "metrics.jsonl", "skipped.jsonl"
 
 
 def find_detector(name: str) -> Path | None:

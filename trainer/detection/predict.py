@@ -23,7 +23,6 @@ from trainer.evaluate.metrics import Ints
 from trainer.evaluate.pixels import decode_upright
 
 DETECTIONS = "detections.json"
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 _NO_LABELS: Ints = np.zeros(0, dtype=np.int64)
 
 
@@ -35,17 +34,6 @@ class Predicted:
     num_boxes: int
     skipped: tuple[tuple[str, str], ...]
     """(file, why)."""
-
-
-def image_files(folder: str) -> list[Path]:
-    """Return the images of a folder by name. Raises TrainingError where there is none."""
-    root = Path(folder)
-    if not root.is_dir():
-        raise TrainingError(f"--images {folder}: there is no such folder")
-    files = sorted(file for file in root.iterdir() if file.suffix.lower() in _SUFFIXES)
-    if not files:
-        raise TrainingError(f"--images {folder}: no image is in it ({', '.join(sorted(_SUFFIXES))})")
-    return files
 
 
 def predict(

@@ -10,14 +10,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from trainer.data.batches import load_in_order
 from trainer.detection.annotations import Bools, DetectionData
-from trainer.detection.batches import MeasuredCanvases, load
+from trainer.detection.batches import MeasuredCanvases
 from trainer.detection.canvas import normalised
-from trainer.detection.evaluate import Figures, Watch, check_read, counts, groups_of
+from trainer.detection.evaluate import counts, groups_of
 from trainer.detection.fusion import clip_probabilities
 from trainer.detection.run import classes_of, colours_of
 from trainer.detection.settings import InputSettings
 from trainer.errors import TrainingError
+from trainer.evaluate.class_figures import Figures, Watch, check_read
 from trainer.evaluate.class_split import ClassSplit
 from trainer.evaluate.metrics import Ints
 from trainer.model.backbone import check_size
@@ -55,7 +57,7 @@ def probe(
     skipped: list[tuple[str, str]] = []
     num_images = 0
     batches = MeasuredCanvases(data, side=side, batch_size=_AT_A_TIME)
-    for batch in load(batches, range(len(batches)), workers=workers):
+    for batch in load_in_order(batches, range(len(batches)), workers):
         skipped += batch.skipped
         num_images += len(batch.keys)
         if batch.keys:

@@ -17,6 +17,7 @@ class_split        base classes and novel ones, which detectors and segmenters a
 classes, rank      what tasks share: classes; retrieval both ways
 metrics            pure functions of similarities
 clusters, figure   k-means of patches; panels with titles; visualize puts the two together
+class_figures      means and figures by class, as detectors and segmenters are measured
 annotated          boxes and masks drawn on an image
 intervals, report  bootstrap intervals; JSON, Markdown, and what each row scored
 """

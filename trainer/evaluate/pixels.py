@@ -2,15 +2,29 @@
 
 import warnings
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from schemas.boxes import Boxes
 from trainer.data.decode import Pixels, UnusableSampleError
+from trainer.errors import TrainingError
 from trainer.evaluate.masks import Mask
 
 _ORIENTATION = 0x0112
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+
+
+def image_files(folder: str) -> list[Path]:
+    """Return the images of a folder by name. Raises TrainingError where there is none."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise TrainingError(f"--images {folder}: there is no such folder")
+    files = sorted(file for file in root.iterdir() if file.suffix.lower() in _SUFFIXES)
+    if not files:
+        raise TrainingError(f"--images {folder}: no image is in it ({', '.join(sorted(_SUFFIXES))})")
+    return files
 
 
 def decode_upright(content: bytes) -> tuple[Pixels, int]:

@@ -12,14 +12,12 @@ from trainer.data.decode import Pixels, UnusableSampleError
 from trainer.errors import TrainingError
 from trainer.evaluate.clusters import cluster, like_first
 from trainer.evaluate.figure import Panel, cluster_panel, draw, image_panel, similarity_panel
-from trainer.evaluate.pixels import decode_upright
+from trainer.evaluate.pixels import decode_upright, image_files
 from trainer.evaluate.settings import VisualizeSettings
 from trainer.evaluate.towers import image_tower
 from trainer.model.backbone import Backbone, normalise
 from trainer.model.text import embed_texts
 from trainer.run.load import load_any
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +32,7 @@ class _Seen:
 
 def read_images(folder: str, limit: int) -> list[tuple[str, Pixels]]:
     """Return name and pixels of the first images of a folder, by name. Raises TrainingError where there is none."""
-    root = Path(folder)
-    if not root.is_dir():
-        raise TrainingError(f"--images {folder}: there is no such folder")
-    files = sorted(file for file in root.iterdir() if file.suffix.lower() in _SUFFIXES)[:limit]
-    if not files:
-        raise TrainingError(f"--images {folder}: no image is in it ({', '.join(sorted(_SUFFIXES))})")
+    files = image_files(folder)[:limit]
     try:
         return [(file.name, decode_upright(file.read_bytes())[0]) for file in files]
     except (OSError, UnusableSampleError) as error:

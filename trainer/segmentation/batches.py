@@ -1,21 +1,17 @@
 """Crops in batches, each step's from (seed, epoch, key), and images one by one to measure."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from trainer.data.decode import Pixels, UnusableSampleError, sample_generator
 from trainer.evaluate.metrics import Ints
 from trainer.segmentation.crops import crop
 from trainer.segmentation.data import SegmentData
 from trainer.segmentation.settings import SegmentOptimSettings
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +91,3 @@ class MeasuredImages(Dataset[MeasuredImage]):
         except UnusableSampleError as error:
             return MeasuredImage(key=key, pixels=None, labels=None, why=str(error))
         return MeasuredImage(key=key, pixels=pixels, labels=labels)
-
-
-def load(items: Dataset[Item], numbers: range, *, workers: int) -> Iterator[Item]:
-    """Yield the items of `numbers`, made ahead by worker processes."""
-    yield from DataLoader(items, batch_size=None, sampler=list(numbers), num_workers=workers, collate_fn=_as_it_is)
-
-
-def _as_it_is(item: object) -> object:
-    return item

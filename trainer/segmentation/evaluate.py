@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer.data.batches import load_in_order
 from trainer.data.decode import Pixels
-from trainer.detection.evaluate import Figures, Watch, check_read
 from trainer.errors import TrainingError
+from trainer.evaluate.class_figures import Figures, Watch, check_read
 from trainer.evaluate.metrics import Ints
-from trainer.segmentation.batches import MeasuredImages, load
+from trainer.segmentation.batches import MeasuredImages
 from trainer.segmentation.data import SegmentData
 from trainer.segmentation.miou import confusion, ious, summarise
 from trainer.segmentation.segmenter import Segmenter
@@ -54,7 +55,7 @@ def measured(
     skipped: list[tuple[str, str]] = []
     num_images = 0
     images = MeasuredImages(data)
-    for image in load(images, range(len(images)), workers=workers):
+    for image in load_in_order(images, range(len(images)), workers):
         if image.pixels is None or image.labels is None:
             skipped.append((image.key, image.why))
         else:

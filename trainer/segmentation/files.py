@@ -5,7 +5,6 @@ from pathlib import Path
 from trainer.errors import TrainingError
 
 CLIP, SEGMENTER = "clip", "segmenter.pt"
-METRICS, SKIPPED = "metrics.jsonl", "skipped.jsonl"
 
 
 def find_segmenter(name: str) -> Path | None:

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from trainer.data.decode import Pixels
-from trainer.detection.evaluate import Figures, Watch
 from trainer.errors import TrainingError
+from trainer.evaluate.class_figures import Figures, Watch
 from trainer.evaluate.metrics import Ints
 from trainer.model.backbone import check_size
 from trainer.model.open import LoadedModel
