@@ -14,6 +14,14 @@ exit codes:
   6  totals do not balance
   7  the engine or a model's server failed; the same command goes on from there"""
 """What every command's help ends with."""
+OUT_EXIT_CODES = """\
+exit codes:
+  0  done
+  2  wrong usage, or DATA is damaged
+  3  refused: OUT holds something else
+  4  interrupted; the same command goes on from there
+  5  DATA cannot be read or OUT cannot be written"""
+"""What the help of commands ends with that write OUT from DATA."""
 
 
 class EngineError(ValueError):

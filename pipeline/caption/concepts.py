@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.backends import SettingError
 from pipeline.scenes.words import COLOURS, SHAPES, SIZES, TEXTURES, Attributes, region_caption
+from pipeline.word_list import read_word_list
 from schemas.hashes import sha256
 
 SHIPPED = Path(__file__).with_name("concepts.txt")
@@ -46,15 +46,7 @@ def find_pool(name: str | None) -> Pool:
     """
     if name == SCENES:
         return _scenes()
-    path = SHIPPED if name is None else Path(name)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"{_FLAG} {name}: {getattr(error, 'strerror', None) or error}") from error
-    tidied = (" ".join(line.split()) for line in lines)
-    concepts = tuple(dict.fromkeys(line for line in tidied if line and not line.startswith("#")))
-    if not concepts:
-        raise SettingError(f"{_FLAG} {name}: holds no concept; write one a line")
+    concepts = read_word_list(SHIPPED if name is None else name, _FLAG, "concept")
     return Pool(concepts=concepts, prompts=tuple(tuple(filled(one, word) for one in _TEMPLATES) for word in concepts))
 
 

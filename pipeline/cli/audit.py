@@ -9,6 +9,7 @@ from rich.progress import Progress
 from pipeline.audit.audit import AuditSettings, audit
 from pipeline.audit.filters import BY_NAME, parse_threshold
 from pipeline.audit.layout import LIST, PAGE
+from pipeline.errors import OUT_EXIT_CODES
 from schemas.plain_flags import PlainParser
 from schemas.store_errors import check_here, storage_errors
 
@@ -19,18 +20,11 @@ list (filter.parquet) for --filter of train, export, view and others. The data s
 command goes on where it was stopped; `fineclip view DATA --audit OUT` has the filters as sliders.
 
 filters: {names}"""
-_EPILOG = """\
-exit codes:
-  0  done
-  2  wrong usage, or DATA is damaged
-  3  refused: OUT holds something else
-  4  interrupted; the same command goes on from there
-  5  DATA cannot be read or OUT cannot be written"""
 
 
 def audit_main(arguments: Sequence[str]) -> int:
     """Run `fineclip audit` and return its exit code. Raises errors that carry theirs."""
-    parser = PlainParser("fineclip audit", _DESCRIPTION.format(names=", ".join(BY_NAME)), epilog=_EPILOG)
+    parser = PlainParser("fineclip audit", _DESCRIPTION.format(names=", ".join(BY_NAME)), epilog=OUT_EXIT_CODES)
     parser.add_argument("data", metavar="DATA", help="a data set made by fineclip annotate: a folder, or a URL")
     parser.add_argument("out", metavar="OUT", help="the folder to write")
     parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="may be given several times")

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from pipeline.errors import OUT_EXIT_CODES
 from pipeline.export.class_embeddings import find_clip
 from pipeline.export.crops import Crops
 from pipeline.export.export import export
@@ -30,18 +31,11 @@ command goes on where it was stopped.
   crops      each region an image-text sample in tars, for any CLIP trainer
   hf         Parquet for Hugging Face's datasets, with a column of objects
   grounding  JSON lines with boxes in the text, for vision-language models"""
-_EPILOG = """\
-exit codes:
-  0  done
-  2  wrong usage, or DATA is damaged
-  3  refused: OUT holds something else
-  4  interrupted; the same command goes on from there
-  5  DATA cannot be read or OUT cannot be written"""
 
 
 def export_main(arguments: Sequence[str]) -> int:
     """Run `fineclip export` and return its exit code. Raises errors that carry theirs."""
-    parser = PlainParser("fineclip export", _DESCRIPTION, epilog=_EPILOG)
+    parser = PlainParser("fineclip export", _DESCRIPTION, epilog=OUT_EXIT_CODES)
     parser.add_argument("data", metavar="DATA", help="a data set made by fineclip annotate: a folder, or a URL")
     parser.add_argument("out", metavar="OUT", help="the folder to write")
     parser.add_argument("--to", required=True, choices=list(FORMATS), metavar="FORMAT", help=", ".join(FORMATS))

@@ -6,24 +6,15 @@ A noun counts in any case and in the plural with s or es; of two that begin at o
 import re
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
-from pipeline.backends import SettingError
+from pipeline.word_list import read_word_list
 
 FLAG = "--nouns"
 
 
 def read_nouns(path: str) -> tuple[str, ...]:
     """Return the nouns of a text file, a line each; # starts a comment. Raises SettingError for a file without any."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"{FLAG} {path}: {getattr(error, 'strerror', None) or error}") from error
-    tidied = (" ".join(line.split()) for line in lines)
-    nouns = tuple(dict.fromkeys(line for line in tidied if line and not line.startswith("#")))
-    if not nouns:
-        raise SettingError(f"{FLAG} {path}: holds no noun; write one a line")
-    return nouns
+    return read_word_list(path, FLAG, "noun")
 
 
 def noun_of(caption: str, nouns: Sequence[str]) -> str | None:

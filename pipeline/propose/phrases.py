@@ -7,11 +7,11 @@ errs: a verb that it does not know stays in a phrase. Captions in other scripts 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline.backends import SettingError
 from pipeline.sample import DecodedImage, Drop
+from pipeline.word_list import read_word_list
 from schemas.hashes import sha256
 from schemas.reasons import Reason, Stage
 
@@ -78,14 +78,7 @@ def read_phrases(path: str | None) -> Phrases | None:
     """
     if path is None:
         return None
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise SettingError(f"{_FLAG} {path}: {said}; give a text file in UTF-8 with a phrase on each line") from error
-    phrases = _distinct(" ".join(line.split()) for line in lines if not line.lstrip().startswith("#"))
-    if not phrases:
-        raise SettingError(f"{_FLAG} {path}: holds no phrase; write one a line")
+    phrases = _distinct(read_word_list(path, _FLAG, "phrase"))
     for phrase in phrases:
         if not _WORD.search(phrase):
             raise SettingError(f"{_FLAG} {path}: {phrase[:100]!r} names nothing; write words")
