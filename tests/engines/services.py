@@ -38,11 +38,11 @@ def service(*command: str | Path, port: int, log: Path) -> Iterator[subprocess.P
         end(process)
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path, host: str = "127.0.0.1") -> None:
+def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until something listens at `port`."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
-        with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         assert process.poll() is None and time.monotonic() < deadline, f"it does not listen:\n{log.read_text()}"
         time.sleep(0.1)

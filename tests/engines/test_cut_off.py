@@ -13,7 +13,7 @@ import pytest
 from tests.builders import digests
 from tests.engines.conftest import Gate
 from tests.engines.network import CUT_S, ON_A_NETWORK, Host, network
-from tests.engines.services import NUM_UNITS, end, free_port, units_by, wait_for_port
+from tests.engines.services import NUM_UNITS, PATIENCE_S, end, free_port, units_by
 from tests.faults import jobs
 from tests.pipeline.store.s3_server import BUCKET, point_s3fs_at, serve
 
@@ -25,6 +25,9 @@ def hosts() -> Iterator[tuple[str, list[Host]]]:
     """This machine's address, and two hosts."""
     with network("one", "two") as made:
         yield made
+
+
+_STARTED = "Ray runtime started."
 
 
 def start(host: Host, *command: str | Path) -> subprocess.Popen[str]:
@@ -78,12 +81,19 @@ def test_a_plain_driver_that_is_cut_off_from_the_store_goes_on(
 
 
 @contextlib.contextmanager
-def ray_node(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `ray start --block ...` until the end of the body."""
+def ray_node(command: list[str], log: Path) -> Iterator[None]:
+    """Run `ray start --block ...` until the end of the body, which begins when the node is up.
+
+    Nodes of one machine that start at the same time take each other's files, and one of them gives up.
+    """
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
     try:
-        yield process
+        deadline = time.monotonic() + PATIENCE_S
+        while _STARTED not in log.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, f"no node of Ray:\n{log.read_text()}"
+            time.sleep(0.1)
+        yield
     finally:
         end(process)
 
@@ -102,8 +112,7 @@ def cluster(
     small = ("--object-store-memory=80000000", "--block", "--disable-usage-stats")
     head = [ray, "start", "--head", f"--node-ip-address={address}", f"--port={port}", "--num-cpus=0", *small]
     with contextlib.ExitStack() as stack:
-        process = stack.enter_context(ray_node([*head, "--include-dashboard=false"], tmp_path / "head.log"))
-        wait_for_port(port, process, tmp_path / "head.log", host=address)
+        stack.enter_context(ray_node([*head, "--include-dashboard=false"], tmp_path / "head.log"))
         for node in nodes:
             joined = (ray, "start", f"--address={address}:{port}", f"--node-ip-address={node.address}", "--num-cpus=1")
             stack.enter_context(ray_node(node.command(*joined, *small), tmp_path / f"{node.name}.log"))
