@@ -18,6 +18,8 @@ from tests.faults import jobs
 from tests.pipeline.store.s3_server import BUCKET, point_s3fs_at, serve
 
 pytestmark = [pytest.mark.engines, ON_A_NETWORK, pytest.mark.timeout(600)]
+_STARTED = "Ray runtime started."
+"""What `ray start` says when its node is up."""
 
 
 @pytest.fixture
@@ -25,9 +27,6 @@ def hosts() -> Iterator[tuple[str, list[Host]]]:
     """This machine's address, and two hosts."""
     with network("one", "two") as made:
         yield made
-
-
-_STARTED = "Ray runtime started."
 
 
 def start(host: Host, *command: str | Path) -> subprocess.Popen[str]:
@@ -84,7 +83,7 @@ def test_a_plain_driver_that_is_cut_off_from_the_store_goes_on(
 def ray_node(command: list[str], log: Path) -> Iterator[None]:
     """Run `ray start --block ...` until the end of the body, which begins when the node is up.
 
-    Nodes of one machine that start at the same time take each other's files, and one of them gives up.
+    Of nodes of one machine that start at the same time, one sometimes gives up.
     """
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
