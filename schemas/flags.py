@@ -5,10 +5,10 @@ It alone in `schemas` needs jsonargparse, and only commands import it.
 
 import argparse
 import dataclasses
-import inspect
 import re
 import shutil
 import sys
+import typing
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple, NoReturn
 
@@ -132,10 +132,11 @@ class SettingFlag(NamedTuple):
 
 
 def setting_flags(settings: type[Any], only: Collection[str] | None = None) -> Iterator[SettingFlag]:
-    """Yield the flag of each field of a dataclass, or of `only` some; `--shard-size` for `shard_size`."""
-    documented = docstring_parser.parse_from_object(settings).params
+    """Yield the flag of each field of a dataclass, inherited ones first, or of `only` some: `--shard-size`."""
+    owners = [owner for owner in reversed(settings.__mro__) if dataclasses.is_dataclass(owner)]
+    documented = [entry for owner in owners for entry in docstring_parser.parse_from_object(owner).params]
     helps = {entry.arg_name: " ".join((entry.description or "").replace("`", "").split()) for entry in documented}
-    hints = inspect.get_annotations(settings, eval_str=True)
+    hints = typing.get_type_hints(settings)
     for field in dataclasses.fields(settings):
         if only is None or field.name in only:
             yield SettingFlag(field, flag_of(field.name), hints[field.name], helps[field.name])

@@ -4,8 +4,10 @@ Frozen dataclasses: their fields, defaults and docstrings are the command's flag
 so that `--help` is quick and needs none of the trainer's extra.
 """
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -208,3 +210,36 @@ class OptimSettings:
         """Check the ranges. Raises ValueError."""
         if self.epochs < 1 or self.lr <= 0 or self.warmup_steps < 0:
             raise ValueError(f"--epochs {self.epochs} --lr {self.lr} --warmup-steps {self.warmup_steps}: out of range")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that a training's result depends on, beside model and data; each field is a dataclass of settings.
+
+    Names of settings are told once in all groups, since each is a flag.
+    """
+
+    def plain(self) -> dict[str, Any]:
+        """Return the settings by name, as JSON has them."""
+        parts = (dataclasses.asdict(part) for part in self.parts().values())
+        return {
+            name: list(value) if isinstance(value, tuple) else value for part in parts for name, value in part.items()
+        }
+
+    @classmethod
+    def of_plain(cls, plain: dict[str, Any]) -> Self:
+        """Return the recipe that `plain` gave. Raises KeyError where it is of another kind."""
+        return cls.of_values({n: tuple(value) if isinstance(value, list) else value for n, value in plain.items()})
+
+    @classmethod
+    def of_values(cls, values: Mapping[str, Any]) -> Self:
+        """Return the recipe of settings by name. Raises KeyError where one is missing, ValueError as they check."""
+        kinds = get_type_hints(cls)
+        parts = {part.name: kinds[part.name] for part in dataclasses.fields(cls)}
+        return cls(
+            **{part: kind(**{f.name: values[f.name] for f in dataclasses.fields(kind)}) for part, kind in parts.items()}
+        )
+
+    def parts(self) -> dict[str, Any]:
+        """Return the groups of settings by name."""
+        return {part.name: getattr(self, part.name) for part in dataclasses.fields(self)}

@@ -3,19 +3,18 @@
 fineclip train DATA --recipe vitb16 --out RUN --epochs 6 --distill-weight 8
 """
 
-import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from trainer.hyperparameters import LossSettings, ModelSettings, OptimSettings, OrderSettings, SampleSettings
+from trainer.hyperparameters import LossSettings, ModelSettings, OptimSettings, OrderSettings, Recipe, SampleSettings
 
 _OFFICIAL_MIN, _OFFICIAL_MAX = 8.0 * 8, 1024.0 * 1024
 """Areas of regions in pixels that the official code trains on."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainRecipe:
+class TrainRecipe(Recipe):
     """All that the result of a run depends on, beside the data."""
 
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -37,13 +36,6 @@ class TrainRecipe:
         """Return the settings by name that are not the defaults: a setting that is new here leaves it as it was."""
         defaults = TrainRecipe().plain()
         return {name: value for name, value in self.plain().items() if value != defaults[name]}
-
-    def plain(self) -> dict[str, Any]:
-        """Return the settings by name, as JSON has them."""
-        parts = (dataclasses.asdict(getattr(self, part.name)) for part in dataclasses.fields(self))
-        return {
-            name: list(value) if isinstance(value, tuple) else value for part in parts for name, value in part.items()
-        }
 
 
 def vitb16() -> TrainRecipe:
@@ -69,9 +61,9 @@ def clipself_vitb16() -> TrainRecipe:
     Its own runs use images of 1024 pixels padded to a square; here they are squashed. Give `--image-size`.
     """
     base = vitb16()
-    return dataclasses.replace(
+    return replace(
         base,
-        model=dataclasses.replace(base.model, trainable="blocks", alpha=0.7, crop_size=224),
+        model=replace(base.model, trainable="blocks", alpha=0.7, crop_size=224),
         order=OrderSettings(global_batch_size=16),
         loss=LossSettings(global_weight=0, region_weight=0, teacher="frozen"),
         optim=OptimSettings(epochs=6),
@@ -81,16 +73,16 @@ def clipself_vitb16() -> TrainRecipe:
 def regionclip_vitb16() -> TrainRecipe:
     """RegionCLIP as the official baseline has it: regions against sampled concepts; blocks trained."""
     base = vitb16()
-    return dataclasses.replace(
+    return replace(
         base,
-        model=dataclasses.replace(base.model, trainable="blocks"),
+        model=replace(base.model, trainable="blocks"),
         loss=LossSettings(global_weight=0, distill_weight=0, region_objective="concepts"),
     )
 
 
 def clip_vitb16() -> TrainRecipe:
     """CLIP on the same images: only the loss of images and their captions."""
-    return dataclasses.replace(vitb16(), loss=LossSettings(region_weight=0, distill_weight=0))
+    return replace(vitb16(), loss=LossSettings(region_weight=0, distill_weight=0))
 
 
 def mini() -> TrainRecipe:
@@ -106,24 +98,24 @@ def mini() -> TrainRecipe:
 def scenes_clip() -> TrainRecipe:
     """The start of the scenes benchmark: a small CLIP from random weights, whole scenes and their captions alone."""
     base = mini()
-    return dataclasses.replace(
+    return replace(
         base,
-        model=dataclasses.replace(base.model, model="fineclip-scenes", image_size=64, crop_size=32),
+        model=replace(base.model, model="fineclip-scenes", image_size=64, crop_size=32),
         order=OrderSettings(global_batch_size=48),
         loss=LossSettings(region_weight=0, distill_weight=0),
-        optim=dataclasses.replace(base.optim, epochs=2, warmup_steps=50),
+        optim=replace(base.optim, epochs=2, warmup_steps=50),
     )
 
 
 def scenes() -> TrainRecipe:
     """FineCLIP of the scenes benchmark, from `scenes_clip`'s result: text tower frozen, a CPU minute or two."""
     base = scenes_clip()
-    return dataclasses.replace(
+    return replace(
         base,
-        model=dataclasses.replace(base.model, train_text=False),
+        model=replace(base.model, train_text=False),
         order=OrderSettings(global_batch_size=32),
         loss=LossSettings(),
-        optim=dataclasses.replace(base.optim, epochs=1, lr=5e-4, warmup_steps=20),
+        optim=replace(base.optim, epochs=1, lr=5e-4, warmup_steps=20),
     )
 
 

@@ -77,6 +77,20 @@ def test_flags_have_their_fields_docstrings():
     assert flags["--shard-size"] == "Images of a shard."
 
 
+def test_inherited_fields_are_flags_too_and_the_last_docstring_counts():
+    @dataclasses.dataclass
+    class More(Settings):
+        limit: int | None = 3
+        """At most."""
+        colour: str = "red"
+        """C."""
+
+    flags = {flag: (hint, text) for _, flag, hint, text in setting_flags(More)}
+    assert flags["--shard-size"] == (int, "Images of a shard.")
+    assert flags["--limit"] == (int | None, "At most.")
+    assert [*flags][-1] == "--colour"
+
+
 def test_nothing_else_here_needs_the_parser():
     code = "import sys; sys.modules.update(jsonargparse=None, docstring_parser=None); import schemas, schemas.dataset"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -3,42 +3,24 @@
 Torch is imported once the options are known to be good, as in `command`.
 """
 
-import json
-import shlex
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 
 from trainer.cli.detect_options import parse_detect_evaluate, parse_detect_predict, parse_detect_train
-from trainer.cli.outputs import check_file, check_folder, tell_end
+from trainer.cli.heads import run_command, tell_data, tell_predicted, write_metrics
+from trainer.cli.outputs import check_file, check_folder, tell_end, tell_skipped
 from trainer.detection.files import checked_detector, find_detector
-from trainer.errors import DONE, USAGE
+from trainer.errors import DONE
 from trainer.evaluate.class_split import read_class_split
 from trainer.run.files import find_checkpoint
-
-_USAGE = """\
-usage: fineclip detect train --model MODEL --data DATA --out RUN [options]
-       fineclip detect evaluate --model RUN|MODEL --data DATA --out FILE.json [options]
-       fineclip detect predict --model RUN --images DIR --names NAME... --out DIR [options]
-
-`fineclip detect train --help` shows the options of train, and so on.
-"""
 
 
 def detect_main(arguments: Sequence[str]) -> int:
     """Run `fineclip detect` and return its exit code; errors that a person can act on carry theirs."""
-    mains = {"train": _train, "evaluate": _evaluate, "predict": _predict}
-    name = arguments[0] if arguments else "--help"
-    if name in mains:
-        return mains[name](arguments[1:])
-    if name in ("-h", "--help"):
-        sys.stdout.write(_USAGE)
-        return DONE
-    sys.stderr.write(f"{_USAGE}fineclip detect: error: {name!r} is none of {', '.join(mains)}\n")
-    return USAGE
+    return run_command("detect", {"train": _train, "evaluate": _evaluate, "predict": _predict}, arguments)
 
 
 def _train(arguments: Sequence[str]) -> int:
@@ -55,7 +37,7 @@ def _train(arguments: Sequence[str]) -> int:
     with joined_processes(options.settings.device) as device, stopping_on_signals() as stop:
         console = Console(emoji=False, stderr=True)
         data = open_data(options.data, split, to_train=True)
-        _tell_left_out(console, len(data), len(data.boxes), data.left_out)
+        tell_data(console, f"{len(data.boxes)} boxes in {len(data)} images", data.left_out)
         result = train_detector(
             load_any(options.model).model,
             data,
@@ -91,7 +73,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
         inputs = options.inputs if options.head == "none" or trained is None else trained.recipe.inputs
         split = read_class_split(options.split_classes or inputs.split_classes)
         data = open_data(options.data, split, to_train=False, shards=options.split)
-        _tell_left_out(console, len(data), len(data.boxes), data.left_out)
+        tell_data(console, f"{len(data.boxes)} boxes in {len(data)} images", data.left_out)
         progress = Progress(console, "measured {} of {} images")
         if options.head == "none" or trained is None:
             clip = load_any(options.model).model if trained is None else trained.clip
@@ -107,21 +89,16 @@ def _evaluate(arguments: Sequence[str]) -> int:
                 workers=options.workers,
                 watch=progress,
             )
-    for key, why in found.skipped[:3]:
-        console.print(f"skipped {key}: {why}", highlight=False, markup=False)
-    about = {
-        "model": options.model,
-        "data": options.data,
-        "head": options.head,
-        "command": shlex.join(["fineclip", "detect", "evaluate", *arguments]),
-        "split_classes": split.where,
-        "settings": asdict(inputs) | asdict(options.scores),
-        "left_out": dict(data.left_out),
-    }
-    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-    written = about | found.as_json()
-    Path(options.out).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
-    Console(emoji=False).print_json(data=written["metrics"])
+    tell_skipped(console, found.skipped[:3])
+    write_metrics(
+        options,
+        "detect",
+        arguments,
+        found,
+        split_classes=split.where,
+        settings=asdict(inputs) | asdict(options.scores),
+        left_out=dict(data.left_out),
+    )
     return DONE
 
 
@@ -150,20 +127,6 @@ def _predict(arguments: Sequence[str]) -> int:
             device=device,
             watch=Progress(console, "looked at {} of {} images"),
         )
-    for key, why in found.skipped:
-        console.print(f"skipped {key}: {why}", highlight=False, markup=False)
-    console.print(
-        f"{found.num_boxes} boxes in {found.num_images} images: pictures and {DETECTIONS} are in {options.out}. Make a "
-        f"data set of them by: fineclip annotate 'coco:{options.out}/{DETECTIONS}?images={options.images}' DATA "
-        "--proposer manual",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    tell_skipped(console, found.skipped)
+    tell_predicted(console, options, f"{found.num_boxes} boxes", found.num_images, DETECTIONS)
     return DONE
-
-
-def _tell_left_out(console: Console, num_images: int, num_boxes: int, left_out: Mapping[str, int]) -> None:
-    console.print(f"{num_boxes} boxes in {num_images} images", highlight=False)
-    for why, count in left_out.items():
-        console.print(f"left out: {count}, {why}", highlight=False)

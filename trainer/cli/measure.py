@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 
 from trainer.cli.options import EvaluateOptions
+from trainer.cli.outputs import tell_skipped
 from trainer.errors import TrainingError
 from trainer.evaluate.classes import ClassList, class_names, read_class_features, read_classes, with_classes
 from trainer.evaluate.embed import Embedded, embed
@@ -121,8 +122,7 @@ def _features(options: EvaluateOptions, tower: ImageTower, truth: Truth) -> list
 
 def _tell_skipped(embedded: Embedded, console: Console) -> None:
     """Name the images that were skipped. Raises TrainingError where all were."""
-    for key, why in embedded.skipped[:3]:
-        console.print(f"skipped {key}: {why}", highlight=False, markup=False)
+    tell_skipped(console, embedded.skipped[:3])
     num_images = len(embedded.truth.images)
     if embedded.skipped:
         console.print(f"{len(embedded.skipped)} of {num_images} images were skipped", highlight=False)

@@ -6,7 +6,8 @@ The recipe is looked for first, because its values are the defaults that the oth
 import argparse
 import dataclasses
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -23,6 +24,7 @@ from trainer.evaluate.settings import (
     TruthSettings,
     VisualizeSettings,
 )
+from trainer.hyperparameters import Recipe
 from trainer.model.formats import ExportFormat
 from trainer.recipes import RECIPES, TrainRecipe
 from trainer.run.train_settings import TrainSettings
@@ -115,34 +117,24 @@ class VisualizeOptions:
 
 def parse_train(arguments: Sequence[str]) -> TrainOptions:
     """Parse `fineclip train DATA --recipe NAME --out RUN`. Prints help or an error and raises SystemExit."""
-    name = _recipe_name(arguments)
-    recipe = RECIPES[name]()
-    summaries = "; ".join(
-        f"{n}: {(inspect.getdoc(make) or '').splitlines()[0].rstrip('.')}" for n, make in RECIPES.items()
-    )
+    recipe = RECIPES[recipe_name(arguments, RECIPES)]()
     usage = "fineclip train DATA --recipe NAME --out RUN [options]"
     parser = command_parser("train", usage, "Train on region-text shards.", TRAIN_EXIT_CODES)
     parser.add_argument("data", metavar="DATA", help="data set of `fineclip annotate`: a folder or URL")
-    parser.add_argument("--recipe", choices=[*RECIPES], default=name, help=summaries)
-    parser.add_argument("--out", metavar="RUN", required=True, help="folder of the run; an interrupted one goes on")
+    add_recipe(parser, RECIPES, arguments)
     _add_repeated(parser)
-    parts = {part.name: getattr(recipe, part.name) for part in dataclasses.fields(TrainRecipe)}
-    for settings in (*parts.values(), TrainSettings()):
+    for settings in (*recipe.parts().values(), TrainSettings()):
         add_flat(parser, settings)
     parsed = parser.parse_args(list(arguments))
-    try:
-        changed = {part: settings_of(type(settings), parsed) for part, settings in parts.items()}
+    with usage_errors(parser):
         return TrainOptions(
             data=parsed.data,
             out=parsed.out,
-            recipe=TrainRecipe(**changed),
+            recipe=TrainRecipe.of_values(vars(parsed)),
             settings=settings_of(TrainSettings, parsed),
             overlays=tuple(parsed.overlay),
             filters=tuple(parsed.filter),
         )
-    except ValueError as error:
-        parser.error(str(error))
-        raise AssertionError("unreachable") from error
 
 
 def parse_evaluate(arguments: Sequence[str]) -> EvaluateOptions:
@@ -192,7 +184,7 @@ def parse_evaluate(arguments: Sequence[str]) -> EvaluateOptions:
     )
     parser.add_argument("--words", metavar="FILE", default=None, help="JSON of the words that --task words asks about")
     parser.add_argument("--alpha", type=float | None, default=None, help=_ALPHA_HELP)
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
+    add_device(parser)
     _add_repeated(parser)
     groups = {"settings": EvaluateSettings(), "truth": TruthSettings(), "intervals": IntervalSettings()}
     for settings in groups.values():
@@ -210,12 +202,9 @@ def parse_evaluate(arguments: Sequence[str]) -> EvaluateOptions:
         "overlays": tuple(parsed.overlay),
         "filters": tuple(parsed.filter),
     }
-    try:
+    with usage_errors(parser):
         flat: dict[str, Any] = {name: settings_of(type(settings), parsed) for name, settings in groups.items()}
-    except ValueError as error:
-        parser.error(str(error))
-        raise AssertionError("unreachable") from error
-    return EvaluateOptions(**own, **repeated, **flat)
+        return EvaluateOptions(**own, **repeated, **flat)
 
 
 def parse_visualize(arguments: Sequence[str]) -> VisualizeOptions:
@@ -235,23 +224,19 @@ def parse_visualize(arguments: Sequence[str]) -> VisualizeOptions:
         default=None,
         help="pixels that images are squashed to: more give finer patches; default: that of training, or the model's",
     )
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
+    add_device(parser)
     add_flat(parser, VisualizeSettings())
     parsed = parser.parse_args(list(arguments))
-    try:
-        settings = settings_of(VisualizeSettings, parsed)
-    except ValueError as error:
-        parser.error(str(error))
-        raise AssertionError("unreachable") from error
-    return VisualizeOptions(
-        models=tuple(parsed.models),
-        images=parsed.images,
-        out=parsed.out,
-        prompts=tuple(parsed.prompt),
-        image_size=parsed.image_size,
-        device=parsed.device,
-        settings=settings,
-    )
+    with usage_errors(parser):
+        return VisualizeOptions(
+            models=tuple(parsed.models),
+            images=parsed.images,
+            out=parsed.out,
+            prompts=tuple(parsed.prompt),
+            image_size=parsed.image_size,
+            device=parsed.device,
+            settings=settings_of(VisualizeSettings, parsed),
+        )
 
 
 def parse_export(arguments: Sequence[str]) -> ExportOptions:
@@ -272,12 +257,35 @@ def parse_export(arguments: Sequence[str]) -> ExportOptions:
     return ExportOptions(**{field.name: parsed[field.name] for field in dataclasses.fields(ExportOptions)})
 
 
-def _recipe_name(arguments: Sequence[str]) -> str:
+def recipe_name(arguments: Sequence[str], recipes: Iterable[str]) -> str:
     """Return the recipe that is named, or the first one: what is wrong with the name is for the whole parser to say."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--recipe", nargs="?")
     name = early.parse_known_args(list(arguments))[0].recipe
-    return name if name in RECIPES else next(iter(RECIPES))
+    return name if name in recipes else next(iter(recipes))
+
+
+def add_recipe(parser: FlagParser, recipes: Mapping[str, Callable[[], Recipe]], arguments: Sequence[str]) -> None:
+    """Add `--recipe`, whose default is the one that `arguments` name, and `--out`, the run."""
+    texts = {name: (inspect.getdoc(make) or "").splitlines()[0].rstrip(".") for name, make in recipes.items()}
+    summaries = "; ".join(f"{name}: {text}" for name, text in texts.items())
+    default = recipe_name(arguments, recipes)
+    parser.add_argument("--recipe", choices=[*recipes], default=default, help=summaries)
+    parser.add_argument("--out", metavar="RUN", required=True, help="folder of the run; an interrupted one goes on")
+
+
+def add_device(parser: FlagParser) -> None:
+    """Add `--device`."""
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
+
+
+@contextmanager
+def usage_errors(parser: FlagParser) -> Iterator[None]:
+    """End the command with a sentence where the settings made inside raise ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def command_parser(command: str, usage: str, description: str, exit_codes: str) -> FlagParser:

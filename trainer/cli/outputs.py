@@ -1,7 +1,8 @@
-"""Where a command writes, looked at before hours of work: what is in the way is said first. And how a run ended."""
+"""Where a command writes, looked at before hours of work: what is in the way is said first. And how it ended."""
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -51,3 +52,9 @@ def tell_end(console: Console, result: TrainResult, made: str, *, asked_to_stop:
         f"Stopped after step {result.step} of {result.num_steps}; {command} goes on from there.", highlight=False
     )
     return INTERRUPTED if asked_to_stop else DONE
+
+
+def tell_skipped(console: Console, skipped: Sequence[tuple[str, str]]) -> None:
+    """Say which images could not be used, by (key, why)."""
+    for key, why in skipped:
+        console.print(f"skipped {key}: {why}", highlight=False, markup=False)

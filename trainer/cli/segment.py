@@ -3,42 +3,24 @@
 Torch is imported once the options are known to be good, as in `command`.
 """
 
-import json
-import shlex
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 
-from trainer.cli.outputs import check_file, check_folder, tell_end
+from trainer.cli.heads import run_command, tell_data, tell_predicted, write_metrics
+from trainer.cli.outputs import check_file, check_folder, tell_end, tell_skipped
 from trainer.cli.segment_options import parse_segment_evaluate, parse_segment_predict, parse_segment_train
-from trainer.errors import DONE, USAGE
+from trainer.errors import DONE
 from trainer.evaluate.class_split import read_class_split
 from trainer.run.files import find_checkpoint
 from trainer.segmentation.files import checked_segmenter, find_segmenter
 
-_USAGE = """\
-usage: fineclip segment train --model MODEL --data DATA --out RUN [options]
-       fineclip segment evaluate --model RUN|MODEL --data DATA --out FILE.json [options]
-       fineclip segment predict --model RUN --images DIR --names NAME... --out DIR [options]
-
-`fineclip segment train --help` shows the options of train, and so on.
-"""
-
 
 def segment_main(arguments: Sequence[str]) -> int:
     """Run `fineclip segment` and return its exit code; errors that a person can act on carry theirs."""
-    mains = {"train": _train, "evaluate": _evaluate, "predict": _predict}
-    name = arguments[0] if arguments else "--help"
-    if name in mains:
-        return mains[name](arguments[1:])
-    if name in ("-h", "--help"):
-        sys.stdout.write(_USAGE)
-        return DONE
-    sys.stderr.write(f"{_USAGE}fineclip segment: error: {name!r} is none of {', '.join(mains)}\n")
-    return USAGE
+    return run_command("segment", {"train": _train, "evaluate": _evaluate, "predict": _predict}, arguments)
 
 
 def _train(arguments: Sequence[str]) -> int:
@@ -56,7 +38,7 @@ def _train(arguments: Sequence[str]) -> int:
     with joined_processes(options.settings.device) as device, stopping_on_signals() as stop:
         console = Console(emoji=False, stderr=True)
         data = open_data(options.data, split, to_train=True, background=inputs.background)
-        _tell_data(console, len(data), len(data.classes), data.left_out)
+        tell_data(console, f"{len(data)} images, {len(data.classes)} classes", data.left_out)
         result = train_segmenter(
             load_any(options.model).model,
             data,
@@ -98,7 +80,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
             background=(inputs.background if options.background is None else options.background) or None,
             shards=options.split,
         )
-        _tell_data(console, len(data), len(data.classes), data.left_out)
+        tell_data(console, f"{len(data)} images, {len(data.classes)} classes", data.left_out)
         progress = Progress(console, "measured {} of {} images")
         if options.head == "none" or trained is None:
             clip = load_any(options.model).model
@@ -108,22 +90,17 @@ def _evaluate(arguments: Sequence[str]) -> int:
         else:
             segmenter = trained.segmenter(device=device)
             found = evaluate_segmenter(segmenter, data, options.views, workers=options.workers, watch=progress)
-    for key, why in found.skipped[:3]:
-        console.print(f"skipped {key}: {why}", highlight=False, markup=False)
-    about = {
-        "model": options.model,
-        "data": options.data,
-        "head": options.head,
-        "command": shlex.join(["fineclip", "segment", "evaluate", *arguments]),
-        "split_classes": named,
-        "settings": asdict(inputs)
-        | ({"residual": options.residual} if options.head == "none" else asdict(options.views)),
-        "left_out": dict(data.left_out),
-    }
-    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-    written = about | found.as_json()
-    Path(options.out).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
-    Console(emoji=False).print_json(data=written["metrics"])
+    tell_skipped(console, found.skipped[:3])
+    of_head = {"residual": options.residual} if options.head == "none" else asdict(options.views)
+    write_metrics(
+        options,
+        "segment",
+        arguments,
+        found,
+        split_classes=named,
+        settings=asdict(inputs) | of_head,
+        left_out=dict(data.left_out),
+    )
     return DONE
 
 
@@ -149,20 +126,6 @@ def _predict(arguments: Sequence[str]) -> int:
             Path(options.out),
             watch=Progress(console, "looked at {} of {} images"),
         )
-    for key, why in found.skipped:
-        console.print(f"skipped {key}: {why}", highlight=False, markup=False)
-    console.print(
-        f"{found.num_regions} regions in {found.num_images} images: pictures and {MASKS} are in {options.out}. Make a "
-        f"data set of them by: fineclip annotate 'coco:{options.out}/{MASKS}?images={options.images}' DATA "
-        "--proposer manual",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    tell_skipped(console, found.skipped)
+    tell_predicted(console, options, f"{found.num_regions} regions", found.num_images, MASKS)
     return DONE
-
-
-def _tell_data(console: Console, num_images: int, num_classes: int, left_out: Mapping[str, int]) -> None:
-    console.print(f"{num_images} images, {num_classes} classes", highlight=False)
-    for why, count in left_out.items():
-        console.print(f"left out: {count}, {why}", highlight=False)

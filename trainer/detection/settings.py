@@ -3,13 +3,12 @@
 The defaults are F-ViT's for OV-COCO, of B/16 and L/14 alike; L/14 takes `--image-size 896`.
 """
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from trainer.cores import default_workers
-from trainer.hyperparameters import Precision
+from trainer.hyperparameters import Precision, Recipe
+from trainer.run.train_settings import RunSettings
 
 TAPS_OF_DEPTH = {12: (3, 5, 7, 11), 24: (6, 10, 14, 23)}
 """Blocks that F-ViT takes patches from, by the depth of the tower: B/16, L/14."""
@@ -112,32 +111,12 @@ class DetectOptimSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectRecipe:
+class DetectRecipe(Recipe):
     """All that a training's result depends on, beside model and data."""
 
     detector: DetectorSettings = field(default_factory=DetectorSettings)
     inputs: InputSettings = field(default_factory=InputSettings)
     optim: DetectOptimSettings = field(default_factory=DetectOptimSettings)
-
-    def plain(self) -> dict[str, Any]:
-        """Return the settings by name, as JSON has them."""
-        parts = (dataclasses.asdict(getattr(self, part.name)) for part in dataclasses.fields(self))
-        return {
-            name: list(value) if isinstance(value, tuple) else value for part in parts for name, value in part.items()
-        }
-
-    @classmethod
-    def of_plain(cls, plain: dict[str, Any]) -> "DetectRecipe":
-        """Return the recipe that `plain` gave."""
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
-        kinds: dict[str, type[Any]] = {
-            "detector": DetectorSettings,
-            "inputs": InputSettings,
-            "optim": DetectOptimSettings,
-        }
-        return cls(
-            **{part: kind(**{f.name: values[f.name] for f in dataclasses.fields(kind)}) for part, kind in kinds.items()}
-        )
 
 
 def f_vit() -> DetectRecipe:
@@ -173,30 +152,11 @@ DETECT_RECIPES: dict[str, Callable[[], DetectRecipe]] = {recipe.__name__: recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectRunSettings:
-    """How a training is carried out; its result does not depend on it, but for rounding."""
+class DetectRunSettings(RunSettings):
+    """How `fineclip detect train` is carried out."""
 
-    workers: int = field(default_factory=lambda: default_workers(4))
-    """Processes that decode images; unless given one a core, 4 at most."""
-    log_every: int = 50
-    """Steps between lines of metrics.jsonl."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints; the end of an epoch is one too."""
     keep_epochs: bool = False
     """Keep the checkpoint of each epoch as RUN/epoch-N.pt: the second of three is often the best."""
-    stop_after: int | None = None
-    """Stop after this many steps in all, with a checkpoint; the same command without it goes on."""
-    max_skipped: float = 0.01
-    """Largest share of images that may be unusable; more than that, and more than 10, stops the run."""
-    device: str = "auto"
-    """`auto` (CUDA where there is one, else the CPU), `cpu` or `cuda`."""
-    threads: int | None = None
-    """CPU threads of torch; None takes the cores that the workers leave, one at least. Bits depend on it."""
-
-    def __post_init__(self) -> None:
-        """Check the intervals. Raises ValueError."""
-        if min(self.log_every, self.checkpoint_every) < 1:
-            raise ValueError("--log-every and --checkpoint-every: give 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

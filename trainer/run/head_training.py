@@ -27,39 +27,11 @@ from trainer.loss.gather import world_size
 from trainer.run.checkpoints import Checkpoint, check_same_run, load_checkpoint, save_checkpoint
 from trainer.run.log import duration, forget_after
 from trainer.run.stop import StopRequest
-from trainer.run.train_settings import TrainResult
+from trainer.run.train_settings import RunSettings, TrainResult
 
 _METRICS, _SKIPPED = "metrics.jsonl", "skipped.jsonl"
 _FEW_SKIPPED = 10
 """Unusable images that never stop a run, if others are usable."""
-
-
-class Settings(Protocol):
-    """How such a training is carried out."""
-
-    @property
-    def workers(self) -> int:
-        """Processes that make batches."""
-
-    @property
-    def threads(self) -> int | None:
-        """CPU threads of torch; None takes the cores that the workers leave."""
-
-    @property
-    def log_every(self) -> int:
-        """Steps between lines of metrics.jsonl."""
-
-    @property
-    def checkpoint_every(self) -> int:
-        """Steps between checkpoints."""
-
-    @property
-    def stop_after(self) -> int | None:
-        """Steps in all after which to stop."""
-
-    @property
-    def max_skipped(self) -> float:
-        """Largest share of images that may be unusable."""
 
 
 class Batch(Protocol):
@@ -77,7 +49,7 @@ class Batch(Protocol):
 _Batch = TypeVar("_Batch", bound=Batch)
 
 
-def take_the_process(command: str, settings: Settings) -> None:
+def take_the_process(command: str, settings: RunSettings) -> None:
     """Set torch's threads. Raises TrainingError where several processes run `command`."""
     if world_size() > 1:
         raise TrainingError(f"`{command}` runs in one process: start it without torchrun")
@@ -94,7 +66,7 @@ class HeadTraining(ABC, Generic[_Batch]):
         self,
         out: Path,
         batches: Dataset[_Batch],
-        settings: Settings,
+        settings: RunSettings,
         *,
         num_steps: int,
         recipe: dict[str, Any],

@@ -6,31 +6,42 @@ from trainer.cores import default_workers
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings:
-    """How a run is carried out; its result does not depend on it, but for rounding."""
+class RunSettings:
+    """How any training is carried out; its result does not depend on it, but for rounding."""
 
     workers: int = field(default_factory=lambda: default_workers(4))
     """Processes that decode images, for each training process; unless given one a core, 4 at most."""
-    micro_batch_size: int | None = None
-    """Images embedded at a time on a device; larger batches are embedded in pieces (GradCache). None embeds all."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     checkpoint_every: int = 500
     """Steps between checkpoints; the end of an epoch is one too."""
-    eval_every: int | None = None
-    """Steps between evaluations; the start and the end are evaluated too. None does not evaluate."""
-    eval_data: str | None = None
-    """Data set to evaluate on; None takes the val shards of the training data."""
     stop_after: int | None = None
     """Stop after this many steps in all, with a checkpoint and exit code 0; without it the same command goes on."""
     max_skipped: float = 0.01
-    """Largest share of samples that may be unusable; more than that, and more than 10, stops the run."""
-    text_cache: str | None = None
-    """Folder of text features; None takes RUN/text_cache. Share it among runs from the same text tower."""
+    """Largest share of images that may be unusable; more than that, and more than 10, stops the run."""
     device: str = "auto"
     """`auto` (CUDA where there is one, else the CPU), `cpu` or `cuda`."""
     threads: int | None = None
     """CPU threads of torch; None takes the cores that the workers leave, one at least. Bits depend on it."""
+
+    def __post_init__(self) -> None:
+        """Check the intervals. Raises ValueError."""
+        if min(self.log_every, self.checkpoint_every) < 1:
+            raise ValueError("--log-every and --checkpoint-every: give 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(RunSettings):
+    """How `fineclip train` is carried out."""
+
+    micro_batch_size: int | None = None
+    """Images embedded at a time on a device; larger batches are embedded in pieces (GradCache). None embeds all."""
+    eval_every: int | None = None
+    """Steps between evaluations; the start and the end are evaluated too. None does not evaluate."""
+    eval_data: str | None = None
+    """Data set to evaluate on; None takes the val shards of the training data."""
+    text_cache: str | None = None
+    """Folder of text features; None takes RUN/text_cache. Share it among runs from the same text tower."""
     compile: bool = False
     """Compile the towers' blocks: slow first steps, faster ones after."""
     tensorboard: bool = False
@@ -38,8 +49,9 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         """Check the intervals. Raises ValueError."""
-        if min(self.log_every, self.checkpoint_every, self.eval_every or 1, self.micro_batch_size or 1) < 1:
-            raise ValueError("--log-every, --checkpoint-every, --eval-every and --micro-batch-size: give 1 or more")
+        super().__post_init__()
+        if min(self.eval_every or 1, self.micro_batch_size or 1) < 1:
+            raise ValueError("--eval-every and --micro-batch-size: give 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

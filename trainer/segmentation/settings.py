@@ -3,13 +3,12 @@
 The defaults are CAT-Seg's for B/16; L/14 at 336 pixels takes `--image-size 336`.
 """
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from trainer.cores import default_workers
-from trainer.hyperparameters import Precision
+from trainer.hyperparameters import Precision, Recipe
+from trainer.run.train_settings import RunSettings
 
 GUIDES_OF_DEPTH = {12: (3, 7), 24: (7, 15)}
 """Blocks that guide CAT-Seg's decoder, by the depth of the tower: B/16, L/14."""
@@ -112,28 +111,12 @@ class SegmentOptimSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentRecipe:
+class SegmentRecipe(Recipe):
     """All that a training's result depends on, beside model and data."""
 
     head: HeadSettings = field(default_factory=HeadSettings)
     inputs: SegmentInputs = field(default_factory=SegmentInputs)
     optim: SegmentOptimSettings = field(default_factory=SegmentOptimSettings)
-
-    def plain(self) -> dict[str, Any]:
-        """Return the settings by name, as JSON has them."""
-        parts = (dataclasses.asdict(getattr(self, part.name)) for part in dataclasses.fields(self))
-        return {
-            name: list(value) if isinstance(value, tuple) else value for part in parts for name, value in part.items()
-        }
-
-    @classmethod
-    def of_plain(cls, plain: dict[str, Any]) -> "SegmentRecipe":
-        """Return the recipe that `plain` gave. Raises KeyError where it is of another kind."""
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
-        kinds: dict[str, type[Any]] = {"head": HeadSettings, "inputs": SegmentInputs, "optim": SegmentOptimSettings}
-        return cls(
-            **{part: kind(**{f.name: values[f.name] for f in dataclasses.fields(kind)}) for part, kind in kinds.items()}
-        )
 
 
 def cat_seg() -> SegmentRecipe:
@@ -173,30 +156,11 @@ SEGMENT_RECIPES: dict[str, Callable[[], SegmentRecipe]] = {recipe.__name__: reci
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentRunSettings:
-    """How a training is carried out; its result does not depend on it, but for rounding."""
+class SegmentRunSettings(RunSettings):
+    """How `fineclip segment train` is carried out."""
 
-    workers: int = field(default_factory=lambda: default_workers(4))
-    """Processes that decode images; unless given one a core, 4 at most."""
-    log_every: int = 50
-    """Steps between lines of metrics.jsonl."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints; the end is one too."""
-    stop_after: int | None = None
-    """Stop after this many steps in all, with a checkpoint; the same command without it goes on."""
     gradient_checkpointing: bool = False
     """Compute activations twice rather than keep them: much less memory, about a third more time."""
-    max_skipped: float = 0.01
-    """Largest share of images that may be unusable; more than that, and more than 10, stops the run."""
-    device: str = "auto"
-    """`auto` (CUDA where there is one, else the CPU), `cpu` or `cuda`."""
-    threads: int | None = None
-    """CPU threads of torch; None takes the cores that the workers leave, one at least. Bits depend on it."""
-
-    def __post_init__(self) -> None:
-        """Check the intervals. Raises ValueError."""
-        if min(self.log_every, self.checkpoint_every) < 1:
-            raise ValueError("--log-every and --checkpoint-every: give 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

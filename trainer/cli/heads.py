@@ -1,0 +1,66 @@
+"""What `fineclip detect` and `fineclip segment` share: their three commands, and what those say and write."""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from trainer.errors import DONE, USAGE
+
+_USAGE = """\
+usage: fineclip {0} train --model MODEL --data DATA --out RUN [options]
+       fineclip {0} evaluate --model RUN|MODEL --data DATA --out FILE.json [options]
+       fineclip {0} predict --model RUN --images DIR --names NAME... --out DIR [options]
+
+`fineclip {0} train --help` shows the options of train, and so on.
+"""
+
+
+def run_command(command: str, mains: Mapping[str, Callable[[Sequence[str]], int]], arguments: Sequence[str]) -> int:
+    """Run train, evaluate or predict of `fineclip COMMAND`, as the first argument says; return the exit code."""
+    name = arguments[0] if arguments else "--help"
+    usage = _USAGE.format(command)
+    if name in mains:
+        return mains[name](arguments[1:])
+    if name in ("-h", "--help"):
+        sys.stdout.write(usage)
+        return DONE
+    sys.stderr.write(f"{usage}fineclip {command}: error: {name!r} is none of {', '.join(mains)}\n")
+    return USAGE
+
+
+def tell_data(console: Console, text: str, left_out: Mapping[str, int]) -> None:
+    """Say what the data hold, and how much of them is left out and why."""
+    console.print(text, highlight=False)
+    for why, count in left_out.items():
+        console.print(f"left out: {count}, {why}", highlight=False)
+
+
+def write_metrics(options: Any, command: str, arguments: Sequence[str], found: Any, **about: Any) -> None:
+    """Write what was found, and of what, to `--out`, and its metrics to standard output."""
+    written = {
+        "model": options.model,
+        "data": options.data,
+        "head": options.head,
+        "command": shlex.join(["fineclip", command, "evaluate", *arguments]),
+        **about,
+        **found.as_json(),
+    }
+    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+    Path(options.out).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    Console(emoji=False).print_json(data=written["metrics"])
+
+
+def tell_predicted(console: Console, options: Any, what: str, num_images: int, file: str) -> None:
+    """Say what was found in how many images, and how a data set is made of it."""
+    console.print(
+        f"{what} in {num_images} images: pictures and {file} are in {options.out}. Make a data set of them by: "
+        f"fineclip annotate 'coco:{options.out}/{file}?images={options.images}' DATA --proposer manual",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
