@@ -77,28 +77,15 @@ def _commit_plan(
     storage: Storage, data: str, seen: Dataset, configuration: dict[str, Any], dropped: Mapping[str, Any]
 ) -> None:
     """Commit a plan whose units are DATA's shards, or another caller's. Raises DatasetError where one is missing."""
-    markers = seen.markers
-    num_units = 1 + max(shard.index for shard in markers)
-    splits = [split for split in (TRAIN, VAL) if any(shard.split == split for shard in markers)]
-    missing = [
-        str(shard)
-        for split in splits
-        for shard in (ShardName(split, unit) for unit in range(num_units))
-        if shard not in markers
-    ]
-    if missing or TRAIN not in splits:
-        lacking = missing[0] if missing else "train-000000"
-        raise DatasetError(
-            f"{data}: lacks {lacking}; finish the data set, or fetch it whole, before it is materialized"
-        )
-    shards = [ShardName(split, unit) for unit in range(num_units) for split in splits]
+    shards = _all_shards(data, seen)
+    markers = [seen.markers[shard] for shard in shards]
     files = [
-        {"input": 0, "uri": shard.tar, "size": markers[shard].tar.size, "etag": markers[shard].tar.sha256, "sample": ""}
-        for shard in shards
+        {"input": 0, "uri": shard.tar, "size": marker.tar.size, "etag": marker.tar.sha256, "sample": ""}
+        for shard, marker in zip(shards, markers, strict=True)
     ]
     units = [
-        {"unit": shard.index, "input": 0, "uri": shard.tar, "start": 0, "stop": markers[shard].images.ok}
-        for shard in shards
+        {"unit": shard.index, "input": 0, "uri": shard.tar, "start": 0, "stop": marker.images.ok}
+        for shard, marker in zip(shards, markers, strict=True)
     ]
     tables = {
         table_name("files", 0): pa.Table.from_pylist(files, schema=FILES_SCHEMA),
@@ -106,6 +93,7 @@ def _commit_plan(
     }
     token = scratch_token()
     written = {name: _written(storage, name, token, table) for name, table in tables.items()}
+    num_bytes = sum(marker.tar.size for marker in markers)
     generation = Generation(
         schema_version="1",
         fingerprint=fingerprint(configuration),
@@ -116,16 +104,16 @@ def _commit_plan(
                 prefix="",
                 kind="webdataset",
                 num_files=len(shards),
-                bytes=sum(markers[shard].tar.size for shard in shards),
+                bytes=num_bytes,
                 files_sha256=fingerprint(files),
             )
         ],
-        shard_size=max(marker.images.inputs for marker in markers.values()),
+        shard_size=max(marker.images.inputs for marker in markers),
         repack=False,
         limit=None,
         first_unit=0,
-        num_units=num_units,
-        num_images=sum(marker.images.inputs for marker in markers.values()) - dropped.get("num_images", 0),
+        num_units=1 + max(shard.index for shard in shards),
+        num_images=sum(marker.images.inputs for marker in markers) - dropped.get("num_images", 0),
         dropped={**dropped, "on": time.strftime("%Y-%m-%d", time.gmtime())} if dropped else {},
         tables={name: file.digest for name, file in written.items()},
     )
@@ -135,6 +123,18 @@ def _commit_plan(
     finally:
         for file in written.values():
             file.path.unlink(missing_ok=True)
+
+
+def _all_shards(data: str, seen: Dataset) -> list[ShardName]:
+    """Return DATA's shards by number, train before val. Raises DatasetError where one is missing."""
+    splits = [split for split in (TRAIN, VAL) if split == TRAIN or any(shard.split == split for shard in seen.markers)]
+    shards = [ShardName(split, unit) for unit in range(1 + max(s.index for s in seen.markers)) for split in splits]
+    missing = [shard for shard in shards if shard not in seen.markers]
+    if missing:
+        raise DatasetError(
+            f"{data}: lacks {missing[0]}; finish the data set, or fetch it whole, before it is materialized"
+        )
+    return shards
 
 
 def _written(storage: Storage, name: str, token: str, content: pa.Table | bytes) -> FinishedFile:

@@ -74,9 +74,17 @@ def assemble(
     if recipe.model.train_text:
         source = TrainedText(index, model.tokenize)
     else:
-        compared = {"images": objective.compares_images, "regions": objective.compares_regions}
-        compared["negatives"] = objective.uses_negatives
-        source = FrozenText(index, model, text_cache, device=device, **compared, watch=watch_texts, stopping=stopping)
+        source = FrozenText(
+            index,
+            model,
+            text_cache,
+            device=device,
+            images=objective.compares_images,
+            regions=objective.compares_regions,
+            negatives=objective.uses_negatives,
+            watch=watch_texts,
+            stopping=stopping,
+        )
     teacher = None
     if objective.distills and recipe.loss.teacher in ("ema", "frozen"):
         teacher = SeparateTeacher(student, ema_decay=recipe.loss.ema_decay if recipe.loss.teacher == "ema" else None)
@@ -85,15 +93,8 @@ def assemble(
     student.train()
     if compile_blocks:
         student.backbone.compile_blocks()
-    module: Student | DistributedDataParallel = student
-    if world_size() > 1:
-        # Buffers are constants. Sending them ahead of every forward pass would hang: processes differ in their pieces.
-        # Which argument says so changed with torch 2.15; that they are not DDP's affair is said the same way in all.
-        buffers = [name for name, _ in student.named_buffers()]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(student, buffers)
-        module = DistributedDataParallel(student, device_ids=[device] if device.type == "cuda" else None)
     step = TrainStep(
-        module=module,
+        module=_in_processes(student, device),
         logit_scale=logit_scale,
         optimizer=make_optimizer(named, recipe.optim),
         scaler=torch.amp.GradScaler(device.type, enabled=recipe.optim.precision == "fp16"),
@@ -108,6 +109,17 @@ def assemble(
         device=device,
     )
     return Parts(model=model, step=step, start_fingerprint=start)
+
+
+def _in_processes(student: Student, device: torch.device) -> Student | DistributedDataParallel:
+    """Return the student as it is called: by itself, or joined with those of other processes."""
+    if world_size() == 1:
+        return student
+    # Buffers are constants. Sending them ahead of every forward pass would hang: processes differ in their pieces.
+    # Which argument says so changed with torch 2.15; that they are not DDP's affair is said the same way in all.
+    buffers = [name for name, _ in student.named_buffers()]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(student, buffers)
+    return DistributedDataParallel(student, device_ids=[device] if device.type == "cuda" else None)
 
 
 def open_batches(dataset: Dataset, index: SampleIndex, recipe: TrainRecipe, *, tell: Callable[[str], None]) -> Batches:
