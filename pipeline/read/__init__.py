@@ -4,7 +4,7 @@
     names            which file a table means by a name, and whether it may be read
     recognise        annotations of other kinds in a folder of pictures: what they are, who reads them
     describe, summary   what an input gives, where from, and what of it is not read
-    webdataset       tars (tars, compression, img2dataset, sample_json: their parts)
+    webdataset       tars (tars, tar_archives, tar_headers, compression, img2dataset, sample_json: their parts)
     folder, coco, yolo, voc   sources that list their samples when planned (listed; coco_images, coco_folder, yolo_yaml,
                      yolo_labels, voc_xml: their parts)
     annotated        files that name pictures and say what is on them: visual_genome, flickr30k, refcoco, grounding

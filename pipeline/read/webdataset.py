@@ -27,7 +27,8 @@ from pipeline.read.phrases import SPANS
 from pipeline.read.record import SampleRecord
 from pipeline.read.sample_json import decode_sample_json
 from pipeline.read.spec import TAR_SUFFIXES, is_data, is_tar, split_options, tar_stem
-from pipeline.read.tars import OpenTar, TarEntry, open_tar
+from pipeline.read.tar_headers import TarEntry
+from pipeline.read.tars import OpenTar, open_tar
 from pipeline.sample import SourceItem
 from schemas.reasons import Reason
 

@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 from pipeline.read.compression import decompress
 from pipeline.read.location import Location
-from pipeline.read.tars import Gap, TarEntry, open_tar, walk
+from pipeline.read.tar_archives import Gap, walk
+from pipeline.read.tar_headers import TarEntry
+from pipeline.read.tars import open_tar
 from schemas.reasons import Reason
 from tests.builders import annotate, check_balance, image_rows, jpeg, read_markers, run
 from tests.pipeline.read.source_builders import read_all, reasons

@@ -147,7 +147,7 @@ def scenes() -> SegmentRecipe:
             background="background",
         ),
         optim=SegmentOptimSettings(
-            steps=300, batch_size=8, lr=4e-3, clip_norm=1.0, ignored="left_out", colour_jitter=False
+            steps=1200, batch_size=8, lr=4e-3, clip_norm=1.0, ignored="left_out", colour_jitter=False
         ),
     )
 

@@ -3,7 +3,8 @@ import tarfile
 
 import pytest
 
-from pipeline.read.tars import Gap, TarEntry, walk
+from pipeline.read.tar_archives import Gap, walk
+from pipeline.read.tar_headers import TarEntry
 from schemas.reasons import Reason
 from tests.pipeline.read.source_builders import tar_bytes
 
