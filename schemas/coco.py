@@ -45,6 +45,8 @@ class CocoImage(msgspec.Struct, frozen=True, kw_only=True):
     """`coco_url`, else `flickr_url`."""
     license: str | None
     """The id of an entry of `licenses`."""
+    caption: Any
+    """Of the image, where its entry has one, as MDETR's do; whatever was written."""
     problem: str | None
 
 
@@ -63,6 +65,8 @@ class CocoAnnotation(msgspec.Struct, frozen=True, kw_only=True):
     """None where it is not said."""
     caption: Any
     """A string, by the format; whatever was written."""
+    tokens_positive: Any
+    """[start, end] of the characters of the image's caption that a region is of, as MDETR has them; as written."""
     segmentation: msgspec.Raw
     """Polygons or an RLE as JSON, not looked at where there is a box."""
     is_region: bool
@@ -143,6 +147,7 @@ class _Image(msgspec.Struct):
     coco_url: Any = None
     flickr_url: Any = None
     license: Any = None
+    caption: Any = None
 
 
 class _Annotation(msgspec.Struct):
@@ -153,6 +158,7 @@ class _Annotation(msgspec.Struct):
     score: Any = None
     iscrowd: Any = None
     caption: Any = None
+    tokens_positive: Any = None
     segmentation: msgspec.Raw = _NOTHING
     segments_info: Any = None
 
@@ -249,6 +255,7 @@ def _image(position: int, piece: msgspec.Raw) -> CocoImage:
         height=number(entry.height),
         url=url or text(entry.flickr_url),
         license=id_text(entry.license),
+        caption=entry.caption,
         problem=problem,
     )
 
@@ -271,6 +278,7 @@ def _annotation(
         score=number(entry.score),
         is_crowd=_truth(entry.iscrowd),
         caption=entry.caption,
+        tokens_positive=entry.tokens_positive,
         segmentation=entry.segmentation,
         is_region=entry.bbox is not None or outlined or entry.caption is None,
         problem=None,

@@ -5,14 +5,13 @@ FOLDER/train/state.json                       names the files of data; those tha
 FOLDER/train/data-00000-of-00001.arrow
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any, ClassVar
 
 from pipeline.read.arrow_files import open_arrow
 from pipeline.read.base import SourceError, SourceFile, SourcePart
 from pipeline.read.items import SampleError, read_file
-from pipeline.read.keys import as_key, with_prefix
 from pipeline.read.parquet import Cells, Parquet
 from pipeline.read.parquet_columns import Columns
 from pipeline.read.parquet_files import DamagedParquetError
@@ -67,11 +66,6 @@ class Arrow(Parquet):
                     return
         except DamagedParquetError as error:
             yield max(first, part.start), SampleError(Reason.TRUNCATED, str(error))
-
-    def _key(self, row: Mapping[str, Any], columns: Columns, index: int, *, uri: str, stem: str) -> str:
-        """Return the key of a row: behind its split's name where there are splits, which may count for themselves."""
-        key = super()._key(row, columns, index, uri=uri, stem=stem)
-        return with_prefix(key, as_key(_split(uri))) if _split(uri) and columns.key is not None else key
 
 
 def _is_data(uri: str, named: Sequence[str] | None) -> bool:

@@ -13,10 +13,12 @@ from typing import Any
 
 from pipeline.read.base import SourceError
 from pipeline.read.captions import CAPTION_NAMES, CaptionReader, caption_columns
-from pipeline.read.items import MAX_MEMBER_BYTES, SampleError, read_file
+from pipeline.read.items import MAX_MEMBER_BYTES, SampleError, check_size, read_file
 from pipeline.read.location import Location
-from pipeline.read.objects import COLUMN
+from pipeline.read.objects import BOXES, COLUMN, LABELS
+from pipeline.read.packed_text import plain_name, unpacked
 from pipeline.read.parquet_files import DamagedParquetError, find_name, open_parquet, plain
+from pipeline.read.phrases import EXPRESSIONS, row_objects
 from schemas.loose_json import LooseJsonError, decode_json, text
 from schemas.reasons import Reason
 from schemas.text import decode_text
@@ -55,7 +57,7 @@ class Row:
     where: str
     problem: str | None = None
     objects: Any = None
-    """What its field `objects` holds: regions."""
+    """Regions: what its field `objects` holds, or what its own fields say of a box."""
 
 
 class NoCaptionsError(SourceError):
@@ -71,10 +73,12 @@ def read_table(location: Location, known: Collection[str] = ()) -> list[Row]:
     try:
         if name.lower().endswith(".parquet"):
             return list(_parquet_rows(location, name))
-        content = decode_text(read_file(location, name))
-        if name.lower().endswith((".jsonl", ".ndjson")):
+        data = unpacked(read_file(location, name), where, MAX_MEMBER_BYTES + 1)
+        check_size(len(data), where)
+        content = decode_text(data)
+        if plain_name(name.lower()).endswith((".jsonl", ".ndjson")):
             return list(_line_rows(content, where))
-        if name.lower().endswith(".json"):
+        if plain_name(name.lower()).endswith(".json"):
             return list(_json_rows(decode_json(content.encode("utf-8", "surrogatepass")), where))
         return _delimited_rows(content, where, known)
     except (SampleError, LooseJsonError, DamagedParquetError, UnicodeError, csv.Error) as error:
@@ -83,14 +87,14 @@ def read_table(location: Location, known: Collection[str] = ()) -> list[Row]:
 
 def _parquet_rows(location: Location, name: str) -> Iterator[Row]:
     with open_parquet(location, name) as parquet:
-        file_column, captions, objects = _columns(parquet.schema_arrow.names, str(location))
-        columns = [file_column, *captions, *([objects] if objects else [])]
+        file_column, captions, regions = _columns(parquet.schema_arrow.names, str(location))
+        columns = list(dict.fromkeys([file_column, *captions, *regions]))
         number = 0
         for batch in parquet.iter_batches(columns=columns):
             for row in range(batch.num_rows):
                 cells = {column: plain(batch.column(column)[row]) for column in columns}
                 found = _row(text(cells[file_column]), [cells[column] for column in captions], f"row {number}")
-                yield replace(found, objects=_objects(cells.get(objects or "")))
+                yield replace(found, objects=_objects({name: cells[name] for name in regions}))
                 number += 1
 
 
@@ -132,8 +136,10 @@ def _object_rows(entries: Iterable[tuple[str, Any]], where: str) -> Iterator[Row
     for place, entry in found:
         if isinstance(entry, Mapping):
             there = [name for name, value in entry.items() if value is not None]
-            row = _row(_file_of(entry), [entry[name] for name in caption_columns(there)], place)
-            yield replace(row, objects=entry.get(COLUMN))
+            regions = _region_columns(there)
+            captions = [entry[name] for name in caption_columns(there) if name not in regions]
+            said = _objects({name: entry[name] for name in regions})
+            yield replace(_row(_file_of(entry), captions, place), objects=said)
         else:
             yield Row(file=None, where=place, problem=f"{place} is no JSON object")
 
@@ -145,19 +151,37 @@ def _file_of(entry: Mapping[str, Any]) -> str | None:
     return next((by_name[name] for name in _FILE_NAMES if by_name.get(name)), None)
 
 
-def _columns(names: list[str], where: str) -> tuple[str, tuple[str, ...], str | None]:
-    """Return the column of files, those of captions, and that of objects; captions may be none where objects are."""
+def _columns(names: list[str], where: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """Return the column of files, those of captions, and those of regions; captions may be none where regions are."""
     stripped = {name.strip(): name for name in reversed(names)}
-    file_column, captions = find_name(stripped, _FILE_NAMES), caption_columns(names)
-    if file_column is None or not (captions or COLUMN in stripped):
+    regions = _region_columns(names)
+    file_column = find_name(stripped, _FILE_NAMES)
+    captions = tuple(name for name in caption_columns(names) if name not in regions)
+    if file_column is None or not (captions or regions):
         raise NoCaptionsError(
             f"{where}: the header is {', '.join(names)[:200]!r}; it must name a column of files "
             f"({', '.join(_FILE_NAMES)}) and one of captions ({', '.join(CAPTION_NAMES)})"
         )
-    return stripped[file_column], captions, stripped.get(COLUMN)
+    return stripped[file_column], captions, regions
 
 
-def _objects(value: Any) -> Any:
+def _region_columns(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the columns that say regions: `objects`, else a box with its category and what is said of it."""
+    stripped = {name.strip(): name for name in names}
+    if COLUMN in stripped or not any(name in stripped for name in BOXES):
+        return tuple(name for plain, name in stripped.items() if plain == COLUMN)
+    return tuple(name for plain, name in stripped.items() if plain in (*BOXES, *LABELS, *EXPRESSIONS))
+
+
+def _objects(cells: Mapping[str, Any]) -> Any:
+    """Return what the cells of a row say of regions."""
+    by_name = {name.strip(): value for name, value in cells.items()}
+    if COLUMN in by_name:
+        return _decoded(by_name[COLUMN])
+    return row_objects({name: _decoded(value) if name in BOXES else value for name, value in by_name.items()})
+
+
+def _decoded(value: Any) -> Any:
     """Return what a cell of objects holds; a table of text has it as JSON, and a cell that is none has a problem."""
     if not isinstance(value, str):
         return value
@@ -181,8 +205,8 @@ def _delimited_rows(content: str, where: str, known: Collection[str]) -> list[Ro
     csv.field_size_limit(MAX_MEMBER_BYTES)  # the module's own limit is 131,072, for the whole process
     first = next(iter(io.StringIO(content, newline="")), "")
     delimiter, header = _dialect(first, where)
-    file_column, captions, objects = _columns(header, where)
-    places = [header.index(name) for name in (file_column, *captions, *([objects] if objects else []))]
+    file_column, captions, regions = _columns(header, where)
+    places = [header.index(name) for name in (file_column, *captions, *regions)]
     rows = []
     for number, fields in _records(content, delimiter, header, places[0], known):
         place = f"line {number}"
@@ -194,8 +218,8 @@ def _delimited_rows(content: str, where: str, known: Collection[str]) -> list[Ro
             rows.append(Row(file=file or None, where=place, problem=problem))
         else:
             values = [fields[column] for column in places[1:]]
-            said = _objects(values.pop()) if objects else None
-            rows.append(replace(_row(fields[places[0]], values, place), objects=said))
+            said = _objects(dict(zip(regions, values[len(captions) :], strict=True)))
+            rows.append(replace(_row(fields[places[0]], values[: len(captions)], place), objects=said))
     return rows
 
 

@@ -30,6 +30,7 @@ from pipeline.read.keys import as_key, keys_of_files
 from pipeline.read.listed import read_listed
 from pipeline.read.location import Location
 from pipeline.read.names import Names, check_allowed
+from pipeline.read.packed_text import open_text
 from pipeline.read.parts import list_parts
 from pipeline.read.spec import split_options
 from pipeline.sample import SourceItem
@@ -115,6 +116,7 @@ class Coco:
             json, coco, uri_of = self._json(index), _load(self._json(index)), self._namer(index)
             annotations = Counter(annotation.is_region for annotation in coco.annotations())
             captions = self._captions_of(index) or (json if annotations[False] else None)
+            captions = captions or (json if any(entry.caption is not None for entry in coco.images) else None)
             captioned += [] if captions is None else [str(captions)]
             boxed += [f"{annotations[True]:,} annotations of {json}"] if annotations[True] else []
             suffixes.update(suffix_of(uri_of(entry)) for entry in coco.images)
@@ -182,7 +184,7 @@ class Coco:
 def _load(location: Location) -> CocoFile:
     """Read a COCO file. Raises SourceError, naming it, where it is none or names no image that can be used."""
     try:
-        with location.open(location.name or "") as file:
+        with open_text(location) as file:
             coco = read_coco(file.read())
     except CocoError as error:
         raise SourceError(f"{location}: {error}") from error

@@ -1,13 +1,19 @@
-"""What COCO files say of each image: entries joined by id and by file name, annotations made regions."""
+"""What COCO files say of each image: entries joined by id and by file name, annotations made regions.
+
+In MDETR's files an entry of an image has a caption, and an annotation the spans of it (`tokens_positive`) that its box
+is of: they are the region's caption.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.read.base import ListedItem, SourceError
 from pipeline.read.captions import CaptionReader
 from pipeline.read.items import SampleError, stated_size
 from pipeline.sample import GivenRegion
 from schemas.coco import CocoAnnotation, CocoFile, CocoImage
+from schemas.loose_json import number, shown
 
 
 @dataclass(kw_only=True)
@@ -19,6 +25,8 @@ class AnnotatedImage:
     regions: list[GivenRegion] = field(default_factory=list)
     captions: list[tuple[bool, int, str, CocoAnnotation]] = field(default_factory=list)
     """Sortable by annotation id: whether it is no number, the number, the id."""
+    own_captions: list[Any] = field(default_factory=list)
+    """Of its entries themselves."""
     lost: list[str] = field(default_factory=list)
     """What is wrong with captions of it."""
 
@@ -33,6 +41,8 @@ class Images:
         self.shared: dict[str, str] = {}
         """Ids of two files or more, each with a sentence: what is of such an id is of no image."""
         self._sizes: dict[str, tuple[float | None, float | None]] = {}
+        self.captions: dict[str, str] = {}
+        """Of entries that have one, by id."""
         self.problems: list[tuple[str, str]] = []
         """(name, problem) of what no image can be made of."""
         for position, entry in enumerate(coco.images):
@@ -45,6 +55,10 @@ class Images:
             if first is not image:
                 self._share(entry.id, first, image)
             self._sizes[entry.id] = (entry.width, entry.height)
+            if entry.caption is not None:
+                image.own_captions.append(entry.caption)
+            if isinstance(entry.caption, str):
+                self.captions[entry.id] = entry.caption
 
     def _share(self, image_id: str, first: AnnotatedImage, other: AnnotatedImage) -> None:
         sentence = f"image id {image_id} is that of {first.entry.file_name} and of {other.entry.file_name}"
@@ -133,7 +147,8 @@ def add_annotations(coco: CocoFile, images: Images, strays: dict[str, list[CocoA
             image.captions.append((*_order(annotation.id), annotation))
         else:
             problem = annotation.problem or images.frame_problem(annotation, image)
-            image.regions.append(_region(annotation, coco, image.entry, problem))
+            said = images.captions.get(annotation.image_id or "")
+            image.regions.append(_region(annotation, coco, image.entry, problem, said))
 
 
 def _order(annotation_id: str | None) -> tuple[bool, int, str]:
@@ -142,11 +157,20 @@ def _order(annotation_id: str | None) -> tuple[bool, int, str]:
     return not is_number, int(said) if is_number else 0, said
 
 
-def _region(annotation: CocoAnnotation, coco: CocoFile, image: CocoImage, problem: str | None) -> GivenRegion:
+def _region(
+    annotation: CocoAnnotation, coco: CocoFile, image: CocoImage, problem: str | None, said: str | None
+) -> GivenRegion:
+    """Return the region of an annotation whose image's entry has the caption `said`."""
     nowhere = (float("nan"),) * 4
     rle = annotation.rle
     caption = CaptionReader()
     caption.add(annotation.caption, "caption")
+    if annotation.caption is None and annotation.tokens_positive not in (None, []):
+        words = _words_of(annotation.tokens_positive, said)
+        caption.add(words, "tokens_positive")
+        if words is None and problem is None:
+            spans = shown(annotation.tokens_positive)
+            problem = f"annotations[{annotation.position}]: tokens_positive {spans} are no spans of its image's caption"
     return GivenRegion(
         box=annotation.box or (nowhere[0], nowhere[1], nowhere[2], nowhere[3]),
         label=coco.categories.get(annotation.category_id or ""),
@@ -157,6 +181,19 @@ def _region(annotation: CocoAnnotation, coco: CocoFile, image: CocoImage, proble
         mask_rle=rle.counts if rle and (rle.width, rle.height) == (image.width, image.height) else None,
         problem=problem,
     )
+
+
+def _words_of(spans: Any, said: str | None) -> str | None:
+    """Return the words of spans of a caption, with a blank between; None where one of them is no span of it."""
+    if said is None or not isinstance(spans, list):
+        return None
+    found = []
+    for span in spans:
+        ends = [number(end) for end in span] if isinstance(span, list) else []
+        if len(ends) != 2 or ends[0] is None or ends[1] is None or not 0 <= ends[0] < ends[1] <= len(said):
+            return None
+        found.append(said[int(ends[0]) : int(ends[1])].strip())
+    return " ".join(found)
 
 
 def stray_row(image_id: str, annotations: list[CocoAnnotation], shared: Mapping[str, str]) -> tuple[str, str]:
@@ -175,6 +212,8 @@ def stray_row(image_id: str, annotations: list[CocoAnnotation], shared: Mapping[
 def listed_item(key: str, uri: str, image: AnnotatedImage, coco: CocoFile) -> ListedItem:
     """Return the sample of an image, or its drop where what is said of it cannot be used."""
     reader = CaptionReader()
+    for caption in image.own_captions:
+        reader.add(caption, "caption of its entry")
     for *_, annotation in sorted(image.captions, key=lambda caption: caption[:3]):
         reader.add(annotation.caption, f"annotations[{annotation.position}]")
     for problem in image.lost:

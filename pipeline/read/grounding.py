@@ -5,6 +5,8 @@
     {"image": "a.jpg", "prefix": "<OD>", "suffix": "a cat<loc_10>..."}                                       Florence-2
     {"messages": [{"role": "user", "content": [{"type": "image", "image": "a.jpg"}, ...]}]}                  Qwen
     {"conversations": [{"from": "user", "value": "Picture 1: <img>a.jpg</img> ..."}]}                     Qwen-VL
+    {"image": "a.jpg", "caption": "<grounding><phrase>a cat</phrase><object><patch_index_0044>..."}          Kosmos-2
+    {"filename": "a.jpg", "grounding": {"caption": ..., "regions": [{"bbox": ..., "phrase": ...}]}}          ODVG
     ... with {"objects": {"ref": ["a cat"], "bbox": [[x0, y0, x1, y1]]}}     swift, and `fineclip export --to grounding`
 
 `objects` counts where it is there: corners in pixels, or in shares by its `bbox_type`. Otherwise boxes are read from
@@ -26,7 +28,15 @@ from PIL import ExifTags, Image
 from pipeline.read.annotated import Annotated, Entry
 from pipeline.read.base import SourceError, SourcePart
 from pipeline.read.formats import FORMATS
-from pipeline.read.grounding_text import FRAMES, Found, Frame, boxes_of_turn, find_boxes
+from pipeline.read.grounding_text import (
+    FRAMES,
+    Found,
+    Frame,
+    boxes_of_turn,
+    find_boxes,
+    kosmos_boxes,
+    without_kosmos_marks,
+)
 from pipeline.read.items import stated_size
 from pipeline.read.json_entries import is_lines, json_entries, object_problem
 from pipeline.read.location import Location
@@ -35,12 +45,14 @@ from pipeline.read.spec import split_options
 from pipeline.sample import GivenRegion, SourceItem
 from schemas.loose_json import LooseJsonError, decode_json, id_text, number, shown, text
 
-_FILES = ("image", "images", "image_path", "img", "img_path", "file_name", "path")
+_FILES = ("image", "images", "image_path", "img", "img_path", "file_name", "filename", "path")
 _IN_TEXT = re.compile(r"<img>(.*?)</img>", re.DOTALL)
 """Where a question of Qwen-VL's names its picture."""
 _SQUARE = "square"
 """Shares of the picture padded to a square, as LLaVA 1.5's own files have them."""
 _OBJECTS = "objects"
+_ODVG = {"grounding": "regions", "detection": "instances"}
+"""Fields of MM-Grounding-DINO's lines, and what lists the boxes in them."""
 _TYPES = {"real": "pixels", "norm1": "shares", "norm1000": "thousandths"}
 
 
@@ -85,7 +97,7 @@ class GroundingText(Annotated):
             yield Entry(files=(), where=where, problem=problem)
             return
         size = stated_size(number(value.get("width")), number(value.get("height")))
-        captions = tuple(value[name] for name in ("caption", "captions") if name in value)
+        captions = tuple(map(_unmarked, _captions(value)))
         name = id_text(value.get("id")) or where.rpartition(" ")[2]
         regions: dict[bool, list[GivenRegion]] = {}
         for place, found in enumerate(_found(value)):
@@ -120,6 +132,19 @@ class GroundingText(Annotated):
             yield _from_square(item) if self._boxes == _SQUARE and item.given_in_shares else item
 
 
+def _captions(value: Mapping[str, Any]) -> list[Any]:
+    """Return what an entry says of its picture; a `text` only where Kosmos-2's marks are in it."""
+    said = [value[name] for name in ("caption", "captions") if name in value]
+    if isinstance(value.get("text"), str) and any(kosmos_boxes(value["text"])):
+        said.append(value["text"])
+    inner = value.get("grounding")
+    return [*said, *([inner["caption"]] if isinstance(inner, dict) and "caption" in inner else [])]
+
+
+def _unmarked(caption: Any) -> Any:
+    return without_kosmos_marks(caption) if isinstance(caption, str) and any(kosmos_boxes(caption)) else caption
+
+
 def _is_text_alone(value: Any) -> bool:
     return isinstance(value, dict) and not _files(value)
 
@@ -149,16 +174,15 @@ def _of_piece(piece: Any) -> Iterator[str]:
 
 def _found(value: Mapping[str, Any]) -> Iterator[Found]:
     """Yield the boxes of an entry."""
-    objects = value.get(_OBJECTS)
-    if isinstance(objects, str):
-        with suppress(LooseJsonError):
-            objects = decode_json(objects.encode("utf-8", "surrogatepass"))
+    objects = _objects(value)
     said = objects if isinstance(objects, list) else [objects]
     listed = [entry for entry in said if isinstance(entry, dict) and isinstance(entry.get("bbox"), list)]
     if listed:
         for entry in listed:
             yield from _of_objects(_as_lists(entry))
         return
+    for caption in _captions(value):
+        yield from kosmos_boxes(caption) if isinstance(caption, str) else ()
     question = ""
     for role, spoken in _turns(value):
         if role == "answer":
@@ -168,9 +192,21 @@ def _found(value: Mapping[str, Any]) -> Iterator[Found]:
         yield from boxes_of_turn(question, "")
 
 
+def _objects(value: Mapping[str, Any]) -> Any:
+    """Return the boxes that fields of an entry list, its own or those of ODVG."""
+    objects = value.get(_OBJECTS)
+    if isinstance(objects, str):
+        with suppress(LooseJsonError):
+            objects = decode_json(objects.encode("utf-8", "surrogatepass"))
+    for field, inner in _ODVG.items():
+        if objects is None and isinstance(value.get(field), dict):
+            objects = value[field].get(inner)
+    return objects
+
+
 def _as_lists(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what an object says of one box, or of several of one text, as lists."""
-    boxes, ref = entry["bbox"], entry.get("ref", entry.get("caption"))
+    boxes, ref = entry["bbox"], entry.get("ref", entry.get("caption", entry.get("phrase")))
     boxes = boxes if all(isinstance(box, list) for box in boxes) else [boxes]
     return {**entry, "bbox": boxes, "ref": [ref] if isinstance(ref, str) else ref}
 
@@ -186,7 +222,8 @@ def _of_objects(objects: Mapping[str, Any]) -> Iterator[Found]:
         four = (sides[0], sides[1], sides[2], sides[3]) if len(sides) == len(numbers) == 4 else None
         of = words(said[place]) if len(said) == len(boxes) else None
         written = str(box) if len(said) in (0, len(boxes)) else f"{len(said)} of 'ref' for {len(boxes)} boxes"
-        yield Found(four if len(said) in (0, len(boxes)) else None, frame, of, None, written)
+        label = text(objects.get("category")) if isinstance(objects.get("category"), str) else None
+        yield Found(four if len(said) in (0, len(boxes)) else None, frame, of, label, written)
 
 
 def _turns(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -4,10 +4,12 @@
     <ref>a cat</ref><box>(10,20),(500,600)</box>, <box>[[10, 20, 500, 600]]</box>           Qwen-VL, InternVL
     a cat<loc_10><loc_20><loc_500><loc_600>                                                 Florence-2, thousandths
     <loc0020><loc0010><loc0600><loc0500> a cat ; ...                                        PaliGemma, y first, of 1024
+    <phrase>a cat</phrase><object><patch_index_0044><patch_index_0863></object>             Kosmos-2, patches of 32 x 32
     {"bbox_2d": [10, 20, 500, 600], "label": "a cat"}                                       Qwen2.5-VL, pixels
     a cat [0.01, 0.02, 0.5, 0.6], cats [[0.01, 0.02, 0.5, 0.6; 0.5, 0.5, 1, 1]]             LLaVA, Shikra, shares
 
 A box without words of its own, alone in an answer, is of what the question says; one in a question, of the answer.
+Marks of what a box is of may stand before it or behind it.
 """
 
 import json
@@ -23,14 +25,27 @@ FRAMES: tuple[Frame, ...] = ("shares", "thousandths", "pixels")
 
 _MARKS = r"</?ref>|<\|object_ref_(?:start|end)\|>"
 _ANY_MARK = re.compile(rf"{_MARKS}|</?box>|<\|box_(?:start|end)\|>")
-_REF = rf"(?:(?:<\|object_ref_start\|>|<ref>)(?P<ref>(?:(?!{_MARKS}).)*)(?:<\|object_ref_end\|>|</ref>)\s*)?"
-_MARKED = re.compile(rf"{_REF}(?P<boxes>(?:(?:<\|box_start\|>|<box>)[^<]*(?:<\|box_end\|>|</box>)\s*)+)", re.DOTALL)
+_REF = rf"(?:<\|object_ref_start\|>|<ref>)(?P<NAME>(?:(?!{_MARKS}).)*)(?:<\|object_ref_end\|>|</ref>)"
+_BEFORE, _BEHIND = _REF.replace("NAME", "ref"), _REF.replace("NAME", "behind")
+_BOX = r"(?:<\|box_start\|>|<box>)"
+_RUN = rf"(?P<boxes>(?:{_BOX}[^<]*(?:<\|box_end\|>|</box>)\s*)+)"
+_MARKED = re.compile(rf"(?:{_BEFORE}\s*)?{_RUN}(?(ref)|(?:{_BEHIND}(?!\s*{_BOX}))?)", re.DOTALL)
+"""Boxes with the marks before them; where there are none, with those behind that no other box follows."""
+_BOX_FIRST = re.compile(rf"{_RUN}{_BEHIND}", re.DOTALL)
+_RUNS = re.compile(_RUN)
 _LOCATIONS = re.compile(r"(?P<boxes>(?:<loc_\d+>)+)")
 _FOUR = r"[^\s,;\[\]]+(?:\s*,\s*[^\s,;\[\]]+){3}"
 _BRACKETS = re.compile(rf"\[\s*(?P<boxes>{_FOUR}(?:\s*;\s*{_FOUR})*)\s*\]")
 _PALIGEMMA = re.compile(r"(?P<boxes>(?:<loc\d{4}>)+)(?:<seg\d+>)*(?P<words>[^;<\n]*)")
 _BINS = 1024
 """Of PaliGemma's, along each side of the picture."""
+_PHRASE = r"(?:<phrase>(?P<words>(?:(?!</?phrase>).)*)</phrase>\s*)?"
+_KOSMOS = re.compile(rf"{_PHRASE}<object>(?P<boxes>.*?)</object>", re.DOTALL)
+_KOSMOS_MARK = re.compile(r"<grounding>|</?phrase>|<object>.*?</object>", re.DOTALL)
+_KOSMOS_NEXT = "</delimiter_of_multi_objects/>"
+_PATCH = re.compile(r"<patch_index_(\d+)>")
+_PATCHES = 32
+"""Of Kosmos-2's, along each side of the picture; they count along its rows."""
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _PICTURE = re.compile(r"<image>|<img>.*?</img>|Picture \d+: |<\|vision_start\|>.*?<\|vision_end\|>", re.DOTALL)
 _TASK = re.compile(r"<[A-Z_]{2,}>")
@@ -74,8 +89,8 @@ def boxes_of_turn(question: str, answer: str) -> list[Found]:
 
 
 def find_boxes(said: str) -> list[Found]:
-    """Return the boxes of a text, in its order; by JSON, marks, location tokens or brackets."""
-    for find in (_json_boxes, _marked_boxes, _location_boxes, _paligemma_boxes, _bracket_boxes):
+    """Return the boxes of a text, in its order; by JSON, marks, location tokens, patches or brackets."""
+    for find in (_json_boxes, _marked_boxes, _location_boxes, _paligemma_boxes, kosmos_boxes, _bracket_boxes):
         found = list(find(said))
         if found:
             return found
@@ -119,7 +134,10 @@ def _of_value(value: Any) -> Iterator[Found]:
 
 
 def _marked_boxes(said: str) -> Iterator[Found]:
-    yield from _with_words(said, _MARKED, "thousandths")
+    runs = list(_RUNS.finditer(said))
+    first = _ANY_MARK.search(said)
+    behind = runs and first and first.start() == runs[0].start() and len(_BOX_FIRST.findall(said)) == len(runs)
+    yield from _with_words(said, _BOX_FIRST if behind else _MARKED, "thousandths")
 
 
 def _location_boxes(said: str) -> Iterator[Found]:
@@ -135,6 +153,29 @@ def _paligemma_boxes(said: str) -> Iterator[Found]:
             yield Found(box, "shares", words(match["words"].strip()), None, match["boxes"])
 
 
+def without_kosmos_marks(said: str) -> str:
+    """Return a text as it reads without Kosmos-2's marks."""
+    return " ".join(_KOSMOS_MARK.sub("", said).split())
+
+
+def kosmos_boxes(said: str) -> Iterator[Found]:
+    """Yield the boxes of Kosmos-2's patches: from the first to the last one's middle, as its own code reads them."""
+    for match in _KOSMOS.finditer(said):
+        of = words((match["words"] or "").strip())
+        for written in match["boxes"].split(_KOSMOS_NEXT):
+            patches = [int(number) for number in _PATCH.findall(written)]
+            yield Found(_of_patches(patches), "shares", of, None, written, of is not None)
+
+
+def _of_patches(patches: list[int]) -> tuple[float, float, float, float] | None:
+    """Return the box of two patches in shares; of those of one row or column, with their outer edges."""
+    if len(patches) != 2 or max(patches) >= _PATCHES**2:
+        return None
+    (y0, x0), (y1, x1) = (divmod(patch, _PATCHES) for patch in patches)
+    near, far = (0.0, 1.0) if x0 == x1 or y0 == y1 else (0.5, 0.5)
+    return (x0 + near) / _PATCHES, (y0 + near) / _PATCHES, (x1 + far) / _PATCHES, (y1 + far) / _PATCHES
+
+
 def _bracket_boxes(said: str) -> Iterator[Found]:
     yield from _with_words(said, _BRACKETS, None)
 
@@ -143,7 +184,8 @@ def _with_words(said: str, pattern: re.Pattern[str], frame: Frame | None) -> Ite
     """Yield the boxes that match, each with the words between it and the one before, or with its own mark's."""
     start = 0
     for match in pattern.finditer(said):
-        ref = match.groupdict().get("ref")
+        marked = match.groupdict()
+        ref = marked.get("behind") if marked.get("ref") is None else marked["ref"]
         _, newline, line = said[start : match.start()].rpartition("\n")
         between = (line.lstrip(_BEHIND_BOX) if start and not newline else line.strip()).rstrip(_BEFORE_BOX)
         of = words(ref.strip() if ref is not None else _ANY_MARK.sub("", between).strip())

@@ -11,6 +11,7 @@ import msgspec
 
 from pipeline.read.base import SourceError
 from pipeline.read.location import Location
+from pipeline.read.packed_text import open_text, plain_name
 from schemas.loose_json import LooseJsonError, decode_json, shown, split_json
 
 _LINES = (".jsonl", ".ndjson")
@@ -19,7 +20,7 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 def is_lines(name: str) -> bool:
     """Return whether a file is JSON lines, by its name."""
-    return name.lower().endswith(_LINES)
+    return plain_name(name.lower()).endswith(_LINES)
 
 
 def json_entries(location: Location) -> Iterator[tuple[str, Any]]:
@@ -46,7 +47,7 @@ def object_problem(value: Any) -> str | None:
 
 
 def _lines(location: Location) -> Iterator[tuple[str, bytes]]:
-    with location.open(location.name or "") as file:
+    with open_text(location) as file:
         for number, line in enumerate(file, start=1):
             if number == 1 and line.startswith(_UTF16):
                 raise SourceError(f"{location}: is UTF-16; write it as UTF-8, as JSON lines are")
@@ -55,7 +56,7 @@ def _lines(location: Location) -> Iterator[tuple[str, bytes]]:
 
 
 def _list(location: Location) -> Iterator[tuple[str, bytes]]:
-    with location.open(location.name or "") as file:
+    with open_text(location) as file:
         data = file.read()
     try:
         pieces = split_json(data, list[msgspec.Raw])

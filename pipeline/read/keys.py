@@ -15,6 +15,8 @@ from schemas.hashes import sha256
 from schemas.names import KEY_PATTERN
 
 _KEY = re.compile(KEY_PATTERN)
+_NUMBERED = re.compile(r"(.+)-\d{5}-of-\d{5}\.")
+"""How `datasets` and the Hub name the files of a split."""
 _MAX_KEY = 80
 _MAX_SLUG = 60
 _MAX_PREFIX = 24
@@ -32,6 +34,18 @@ def as_key(original: str) -> str:
         return original
     digest = sha256(original.encode("utf-8", "surrogatepass"))
     return f"{_slug(original, _MAX_SLUG) or digest[8:16]}-{digest[:8]}"
+
+
+def key_in_split(key: str, uri: str) -> str:
+    """Return a row's own key behind the names of its file's folders and split, as each split may count for itself.
+
+    `en/train/data-00000-of-00002.arrow` and `data/train-00000-of-00002.parquet` are of splits; a folder `data` says
+    nothing.
+    """
+    folders, _, name = uri.rpartition("/")
+    numbered = _NUMBERED.match(name)
+    parts = [part for part in (*folders.split("/"), numbered[1] if numbered else "") if part not in ("", "data")]
+    return with_prefix(key, as_key("_".join(parts))) if parts else key
 
 
 def keys_of_files(uris: Sequence[str]) -> list[str]:

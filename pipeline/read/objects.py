@@ -23,8 +23,8 @@ from schemas.text import was_not_utf8
 Form = Literal["xywh", "xyxy"]
 
 COLUMN = "objects"
-_BOXES = ("bbox", "bboxes", "box", "boxes")
-_LABELS = ("category", "categories", "label", "labels", "category_name", "class", "name")
+BOXES = ("bbox", "bboxes", "box", "boxes")
+LABELS = ("category", "categories", "label", "labels", "category_name", "class", "name")
 _CAPTIONS = ("caption", "captions", "phrase", "text", "description")
 _IDS = ("id", "ids", "bbox_id")
 _SCORES = ("score", "scores")
@@ -33,7 +33,7 @@ _CROWDS = ("iscrowd", "is_crowd")
 
 def holds_boxes(fields: Any) -> bool:
     """Return whether the names of an object's fields have boxes among them."""
-    return any(name in fields for name in _BOXES)
+    return any(name in fields for name in BOXES)
 
 
 def read_objects(
@@ -84,7 +84,7 @@ def _label_names(feature: Any) -> list[str]:
         return next((names for names in map(_label_names, feature) if names), [])
     if not isinstance(feature, dict):
         return []
-    labels = next((feature[name] for name in _LABELS if isinstance(feature.get(name), dict | list)), feature)
+    labels = next((feature[name] for name in LABELS if isinstance(feature.get(name), dict | list)), feature)
     labels = labels.get("feature", labels) if isinstance(labels, dict) else labels
     if isinstance(labels, dict) and isinstance(labels.get("names"), list):
         return [str(name) for name in labels["names"]]
@@ -97,7 +97,7 @@ def _entries(value: Any) -> Iterator[tuple[int, Any]]:
         yield from enumerate(value)
         return
     lists = {name: field for name, field in value.items() if isinstance(field, list)} if isinstance(value, dict) else {}
-    boxes = _first(lists, _BOXES)
+    boxes = _first(lists, BOXES)
     if boxes is None or (len(boxes) == 4 and not any(isinstance(box, list | dict | NoneType) for box in boxes)):
         if value != {}:
             yield 0, value
@@ -117,7 +117,7 @@ def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 
 def _region(entry: Any, region_id: str, where: str, form: Form, names: Mapping[int, str]) -> GivenRegion:
     fields = entry if isinstance(entry, dict) else {}
-    box, label, score = _first(fields, _BOXES), _first(fields, _LABELS), _first(fields, _SCORES)
+    box, label, score = _first(fields, BOXES), _first(fields, LABELS), _first(fields, _SCORES)
     numbers = [number(side) for side in box] if isinstance(box, list) else []
     sides = [side for side in numbers if side is not None]
     problem = None

@@ -15,7 +15,7 @@ from pipeline.read.base import SourceError, SourceFile, SourcePart
 from pipeline.read.captions import CaptionReader, notes
 from pipeline.read.describe import Description
 from pipeline.read.items import SampleError, failed_item, read_image_file, unreadable_is_missing
-from pipeline.read.keys import as_key, without_extension
+from pipeline.read.keys import as_key, key_in_split, without_extension
 from pipeline.read.location import Location
 from pipeline.read.names import Names
 from pipeline.read.objects import Form, class_names, read_objects
@@ -150,8 +150,9 @@ class Parquet:
         return find_columns(schema, self._options, where, pictured=(wanted,) if pictured else ())
 
     def _key(self, row: Mapping[str, Any], columns: Columns, index: int, *, uri: str, stem: str) -> str:
-        """Return the key of a row: its own, or the file and its number."""
-        return as_key(_text(row, columns.key) or f"{stem}-{index:08d}")
+        """Return the key of a row: its own, within its split, or the file and its number."""
+        own = _text(row, columns.key)
+        return as_key(f"{stem}-{index:08d}") if own is None else key_in_split(as_key(own), uri)
 
     def _item(
         self, row: Mapping[str, Any], columns: Columns, index: int, *, uri: str, stem: str, names: Mapping[int, str]

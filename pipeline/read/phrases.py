@@ -2,13 +2,14 @@
 
 noun_chunks, ref_exps: [[start, end, x0, y0, x1, y1, score], ...]     characters of the caption; shares of the picture
 bbox: [x, y, width, height], answer: ["the left one", ...]            an expression a region, as RefCOCO has them
+bbox: [[x, y, width, height], ...], category: ["cat", ...]            a row's own fields, in place of `objects`
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from pipeline.read.objects import Form, read_objects
+from pipeline.read.objects import BOXES, LABELS, Form, read_objects
 from pipeline.read.record import region_of, words
 from pipeline.sample import GivenRegion
 from schemas.loose_json import LooseJsonError, decode_json, id_text, number, shown
@@ -36,6 +37,19 @@ def read_lone_boxes(value: Any, said: Any, name: str, *, form: Form) -> tuple[Gi
     found = list(expressions(said)) or [(None, None)]
     entries = [{"bbox": value, "caption": caption, "id": said_id} for said_id, caption in found]
     return read_objects(entries, name, form=form)
+
+
+def row_objects(fields: Mapping[str, Any]) -> Any:
+    """Return what a row's own fields say of a box, or of several, as `objects` would; None where they have no box."""
+    boxes, label, said = (
+        next((fields[name] for name in names if fields.get(name) not in (None, "", [])), None)
+        for names in (BOXES, LABELS, EXPRESSIONS)
+    )
+    if boxes is None:
+        return None
+    if isinstance(boxes, list) and any(isinstance(side, list) for side in boxes):
+        return {"bbox": boxes, "category": label, "caption": said}
+    return [{"bbox": boxes, "category": label, "caption": [text for _, text in expressions(said)]}]
 
 
 def expressions(value: Any) -> Iterator[tuple[str | None, str | None]]:

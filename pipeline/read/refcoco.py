@@ -21,6 +21,7 @@ from pipeline.read.items import stated_size
 from pipeline.read.json_entries import json_entries, object_problem
 from pipeline.read.location import Location
 from pipeline.read.objects import Form
+from pipeline.read.packed_text import open_text
 from pipeline.read.parquet_files import DamagedParquetError, open_parquet, plain
 from pipeline.read.phrases import expressions
 from pipeline.read.picture_cells import may_hold_pictures
@@ -105,7 +106,7 @@ class _Instances:
         if location is None:
             return
         try:
-            with location.open(location.name or "") as file:
+            with open_text(location) as file:
                 coco: CocoFile = read_coco(file.read())
         except CocoError as error:
             raise SourceError(f"{location}: {error}") from error

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from pipeline.read.base import SourceError
 from pipeline.read.formats import IMAGE_SUFFIXES, is_image
 from pipeline.read.location import Location
+from pipeline.read.packed_text import head_of, plain_name
 from schemas.paths import as_path, is_url
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.bz2", ".tbz2")
@@ -92,9 +93,9 @@ def detect_kind(path: str) -> str:
     """
     location = Location.of(path)
     name = (location.name or "").lower()
-    if name.endswith(".json"):
-        return kind_of_json(location.read(location.name or "", _HEAD))
-    if name.endswith((".jsonl", ".ndjson")):
+    if plain_name(name).endswith(".json"):
+        return kind_of_json(head_of(location, _HEAD))
+    if plain_name(name).endswith((".jsonl", ".ndjson")):
         return "grounding"
     if name.endswith(".arrow"):
         return "arrow"

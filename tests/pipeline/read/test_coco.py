@@ -184,3 +184,25 @@ def test_lvis_names_its_images_by_their_addresses(tmp_path, folder):
     write(tmp_path / "lvis_v1_train.json", images=[image], annotations=[box])
     (item,) = read_all(f"coco:{tmp_path}/lvis_v1_train.json?images={tmp_path}/{folder}")
     assert (item.data, len(item.given), item.url) == (JPEG, 1, image["coco_url"])
+
+
+def test_spans_of_an_images_caption_are_captions_of_its_regions_as_mdetr_has_them(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(JPEG)
+    size = {"file_name": "a.jpg", "width": 40, "height": 30}
+    images = [{"id": 1, "caption": "a grey cat on a mat", **size}, {"id": 2, "caption": "the pet", **size}]
+    box = {"category_id": 1, "bbox": [1, 2, 3, 4]}
+    annotations = [
+        {"id": 1, "image_id": 1, "tokens_positive": [[0, 10]], **box},
+        {"id": 2, "image_id": 1, "tokens_positive": [[0, 6], [16, 19]], **box},
+        {"id": 3, "image_id": 2, "tokens_positive": [[0, 7]], **box},
+        {"id": 4, "image_id": 2, "tokens_positive": [[0, 8]], **box},
+        {"id": 5, "image_id": 2, "tokens_positive": "all", **box},
+        {"id": 6, "image_id": 2, "tokens_positive": [], **box},
+    ]
+    path = write(tmp_path / "x.json", images=images, annotations=annotations)
+    (item,) = read_all(f"coco:{path}")
+    assert item.captions == ("a grey cat on a mat", "the pet")
+    assert [region.caption for region in item.given] == ["a grey cat", "a grey mat", "the pet", None, None, None]
+    assert [region.problem is not None for region in item.given] == [False] * 3 + [True, True, False]
+    assert "annotations[3]: tokens_positive [[0, 8]] are no spans" in (item.given[3].problem or "")
+    assert open_source(f"coco:{path}").describe().captions == (str(path),)

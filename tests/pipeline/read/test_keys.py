@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.read.keys import as_key, input_prefixes, keys_of_files, unique_prefix, with_prefix
+from pipeline.read.keys import as_key, input_prefixes, key_in_split, keys_of_files, unique_prefix, with_prefix
 from schemas.hashes import sha256
 from schemas.names import KEY_PATTERN
 
@@ -89,3 +89,17 @@ def test_several_inputs_have_a_prefix_each_and_so_has_one_that_comes_later():
 def test_a_lone_input_has_no_prefix():
     assert with_prefix("k", "") == "k"
     assert with_prefix("k", "p") == "p-k"
+
+
+@pytest.mark.parametrize(
+    ("uri", "key"),
+    [
+        ("train/data-00000-of-00001.arrow", "train-17"),
+        ("data/train-00000-of-00002.parquet", "train-17"),
+        ("en/test-00001-of-00002.parquet", "en_test-17"),
+        ("data/rows.parquet", "17"),
+        ("rows.parquet", "17"),
+    ],
+)
+def test_a_row_of_a_split_has_its_name_before_its_key(uri, key):
+    assert key_in_split("17", uri) == key

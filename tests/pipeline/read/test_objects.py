@@ -99,3 +99,44 @@ def test_an_imagefolders_metadata_gives_boxes_and_totals_balance(tmp_path, capti
     assert {name: row["reason"] for name, row in rows.items()} == {"0": None, "1": "bad_record"}
     assert [rows["0"][edge] for edge in ("x0", "y0", "x1", "y1")] == [10, 20, 40, 60]
     check_balance(tmp_path / "out")
+
+
+BOX_OF_A_ROW = [
+    ("metadata.jsonl", json.dumps({"file_name": "a.jpg", "text": "two pets", "bbox": [1, 2, 3, 4], "category": "cat"})),
+    ("metadata.csv", 'file_name,text,bbox,category\na.jpg,two pets,"[1, 2, 3, 4]",cat'),
+]
+
+
+@pytest.mark.parametrize(("name", "table"), BOX_OF_A_ROW)
+def test_a_box_of_an_imagefolders_row_is_a_region(tmp_path, name, table):
+    spec = f"folder:{write_files(tmp_path, {'a.jpg': jpeg(0), name: table.encode()})}"
+    assert open_source(spec).describe().boxes
+    (item,) = read_all(spec)
+    assert item.caption == "two pets"
+    assert [(region.box, region.label, region.caption, region.problem) for region in item.given] == [
+        ((1, 2, 4, 6), "cat", None, None)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "regions"),
+    [
+        ({"bbox": [1, 2, 3, 4], "phrase": ["a cat", "the pet"]}, [("a cat", None), ("the pet", None)]),
+        ({"bbox": [[1, 2, 3, 4]] * 2, "label": ["cat", "dog"]}, [(None, "cat"), (None, "dog")]),
+        ({"bbox": [[1, 2, 3, 4]] * 2, "phrase": ["a cat", "a dog"]}, [("a cat", None), ("a dog", None)]),
+        ({"bbox": None}, []),
+        ({"bbox": []}, []),
+    ],
+)
+def test_boxes_of_a_row_have_what_the_row_says_of_them(tmp_path, fields, regions):
+    row = json.dumps({"file_name": "a.jpg", **fields})
+    (item,) = read_all(f"folder:{write_files(tmp_path, {'a.jpg': jpeg(0), 'metadata.jsonl': row.encode()})}")
+    assert [(region.caption, region.label) for region in item.given] == regions
+    assert item.caption is None
+
+
+@pytest.mark.parametrize("box", [[1, 2, 3], "1 2 3 4", {"x": 1}, [1, 2, None, 4]])
+def test_a_box_of_a_row_that_is_none_has_a_problem(tmp_path, box):
+    row = json.dumps({"file_name": "a.jpg", "bbox": box})
+    (item,) = read_all(f"folder:{write_files(tmp_path, {'a.jpg': jpeg(0), 'metadata.jsonl': row.encode()})}")
+    assert ["metadata.jsonl: line 1: objects[0]" in (region.problem or "") for region in item.given] == [True]

@@ -142,3 +142,9 @@ def test_remote_files_are_read(bucket, store, tmp_path):
     store.pipe("/bucket/d/x.parquet", path.read_bytes())
     store.pipe("/bucket/d/b.jpg", JPEG + b"b")
     assert [item.data for item in read_all(f"{bucket}/d/*.parquet")] == [JPEG, JPEG + b"b"]
+
+
+def test_splits_that_count_for_themselves_share_no_key(tmp_path):
+    for split in ("train", "test"):
+        write(tmp_path / "data" / f"{split}-00000-of-00001.parquet", [{"image": JPEG, "id": 1}])
+    assert [item.key for item in read_all(str(tmp_path))] == ["test-1", "train-1"]
