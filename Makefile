@@ -13,8 +13,9 @@ demo: .venv/pipeline.installed
 	@echo
 	@echo "Look at them: $(BIN)/fineclip view demo/photographs"
 
+# Two processes, a file of tests at a time, each on one thread of torch.
 test: .venv/dev.installed
-	$(BIN)/pytest -m "not faults and not browser and not envs and not engines and not remote"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not faults and not browser and not envs and not engines and not remote"
 
 # The same tests with the lowest version of each direct dependency that setup.py allows, in an environment of its own: 7 GB.
 test-oldest: .venv-oldest/installed

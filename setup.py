@@ -63,6 +63,7 @@ DEV = [
     "pre-commit>=4",
     "pytest>=9",  # tests give a fixture other parameters than its own
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.8",
     "python-multipart>=0.0.20",  # as fastapi
     "ruff>=0.12",
     "s3fs>=2025.5",
