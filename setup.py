@@ -87,7 +87,7 @@ setup(
     package_data={
         "schemas": ["*.json"],
         "pipeline": ["caption/concepts.txt", "golden/photographs/*", "viewer/assets/*", "models/checkpoints/*/*"],
-        "trainer": ["model_configs/*"],
+        "trainer": ["model/model_configs/*"],
     },
     install_requires=SCHEMAS + COMMAND,
     extras_require={
