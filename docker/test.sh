@@ -42,7 +42,7 @@ for name in PIP_CERT PIP_INDEX_URL PIP_FIND_LINKS http_proxy https_proxy no_prox
 done
 mkdir -p "$WORK/data" && chown 1000 "$WORK/data"
 run() { # as a container without a network, of a user without rights
-    container run --rm --network=none --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 --volume "$WORK/data:/data" "$@"
+    container run --rm --no-healthcheck --network=none --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 --volume "$WORK/data:/data" "$@"
 }
 
 annotate() {
