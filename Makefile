@@ -57,7 +57,7 @@ format: .venv/dev.installed
 	$(BIN)/ruff format .
 
 bench: .venv/dev.installed
-	for script in records annotate write scale viewer captioner caption_parts preparation loader train_step export remote; do \
+	for script in records annotate write scale viewer captioner caption_parts preparation loader train_step export audit remote; do \
 		$(BIN)/python -m benchmarks.$$script || exit 1; done
 	$(BIN)/python -m benchmarks.proposer --random-weights --variant t --side 256
 
