@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from schemas.paths import open_fs
 from schemas.store_errors import StorageError, is_refused_range, library_errors
+from schemas.stores import Patient, open_fs
 from schemas.streams import open_stream
 
 WHOLE_FILE = 8 << 20
@@ -91,7 +91,7 @@ class Folder:
     def fs(self) -> Any:
         """The fsspec file system, made anew in a forked process (connections and event loops are not shared)."""
         if self._pid != os.getpid():
-            self._adopt(type(self._fs)(*self._fs.storage_args, **self._fs.storage_options))
+            self._adopt(self._fs.anew() if isinstance(self._fs, Patient) else LocalFileSystem())
         return self._fs
 
     def path(self, name: str) -> str:

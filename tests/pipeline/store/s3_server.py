@@ -15,6 +15,8 @@ import pytest
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from schemas import stores
+
 BUCKET = "bucket"
 Trouble = Literal["500", "reset", "lost reply", "ignores conditions"]
 _RESET = struct.pack("ii", 1, 0)
@@ -116,5 +118,6 @@ def forget_credentials(patch: pytest.MonkeyPatch) -> None:
 
 
 def forget_s3fs() -> None:
-    """Let `s3://` be opened anew: fsspec keeps its file systems with what was in the environment."""
+    """Let `s3://` be opened anew: fsspec keeps its file systems with their settings, and we what failed."""
+    stores._stores.clear()
     fsspec.get_filesystem_class("s3").clear_instance_cache()
