@@ -169,10 +169,22 @@ class Patient:
 
 
 def _be_brief(fs: Any) -> None:
-    """Let the store's library try but a few times; what the environment says of it holds."""
+    """Let the store's library try but a few times, and not for ever; what the environment says of it holds."""
     while fs is not None:
-        if "s3" in ([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol):
+        protocols = {fs.protocol} if isinstance(fs.protocol, str) else {*fs.protocol}
+        if "s3" in protocols:
             fs.retries = min(fs.retries, _S3_TRIES)
             if "AWS_MAX_ATTEMPTS" not in os.environ:
                 fs.config_kwargs = {"retries": {"total_max_attempts": 1}, **fs.config_kwargs}
+        elif "gs" in protocols:
+            fs.requests_timeout = fs.requests_timeout or _silence(15)
+        elif protocols & {"http", "https"}:
+            fs.client_kwargs = {"timeout": _silence(60), **fs.client_kwargs}
         fs = vars(fs).get("fs")  # of a chain, such as filecache::s3://
+
+
+def _silence(seconds: float) -> Any:
+    """Return aiohttp's limit on how long nothing comes; none on the whole, which may be large."""
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds)
