@@ -17,7 +17,10 @@ _BACK_OFF_S = 2.0
 """Before the second try; twice as much before each further one."""
 _FULL = "free space, then run the same command again; finished shards are kept"
 _DENIED = "permission denied: choose an OUTPUT that you may write"
-_DENIED_TO_READ = "permission denied: take a login that may read it"
+_DENIED_TO_READ = (
+    "permission denied: take a login that may read it, and that may list its bucket (s3:ListBucket): without that a "
+    "store says so of files that are not there, too"
+)
 _PERMANENT = {
     errno.ENOSPC: f"the disk is full: {_FULL}",
     errno.EDQUOT: f"the quota is used up: {_FULL}",
