@@ -43,7 +43,7 @@ def test_a_listing_of_several_pages(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_denied_to_who_may_not_list(store: Store, tmp_path: Path) -> None:
-    """Whether a tar has a table beside it, with addresses and licences, cannot be known then, nor left out in silence."""
+    """Whether a tar has a table beside it, with addresses and licences, cannot be known, nor left out in silence."""
     source = store.put(write_tars(tmp_path / "tars", num_tars=2, num_images=2), "tars")
     store.proxy.trouble = lambda request: "AccessDenied" if is_listing(request) else None
     ended = annotate(f"{source}/{{00000..00001}}.tar", tmp_path / "found")
