@@ -26,9 +26,9 @@ _Result = TypeVar("_Result")
 
 _OPERATIONS = {
     *("call_s3", "cat_file", "cat_ranges", "cp_file", "exists", "find", "glob", "info", "isdir", "ls"),
-    *("pipe_file", "put_file", "rm_file", "_fetch_range"),
+    *("pipe_file", "put_file", "rm_file"),
 }
-"""What file systems are asked, and answer at once."""
+"""What a store is asked by."""
 _S3_TRIES = 2
 """Of s3fs, for what breaks half-way; of a read it tries both parts so often, and each once."""
 _WITHOUT_GRPC = ("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
@@ -107,7 +107,7 @@ class Patient:
     """
 
     def __init__(self, fs: Any, store: str) -> None:
-        """Wrap a file system; `store` names what is reached by it, such as `s3://bucket`."""
+        """Wrap a file system of fsspec; `store` names what is reached by it, such as `s3://bucket`."""
         self._fs, self._name = fs, store
         self._store = _stores.setdefault(store, _Store(store))
         _be_brief(fs)
