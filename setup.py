@@ -66,6 +66,7 @@ DEV = [
     "python-multipart>=0.0.20",  # as fastapi
     "ruff>=0.12",
     "s3fs>=2025.5",
+    "setuptools>=70.1",  # tests build a wheel without a network; the first that does so on its own
     "torchmetrics>=1.6",  # metrics of other authors, which ours are compared with
     "types-PyYAML>=6",
     "wids>=0.1.11",
