@@ -43,9 +43,10 @@ test-envs: .venv/dev.installed
 test-browser: .venv/dev.installed
 	$(BIN)/pytest -m browser tests/browser
 
-# Object stores behind a proxy that fails on purpose: moto, and versitygw, which Go builds unless FINECLIP_VERSITYGW names
-# its binary. It names what was skipped.
+# Object stores behind a proxy that fails on purpose: moto, and versitygw and fake-gcs-server, which Go builds unless
+# FINECLIP_VERSITYGW and FINECLIP_FAKE_GCS name their binaries. It names what was skipped.
 test-remote: .venv/dev.installed
+	$(PIP) gcsfs
 	$(BIN)/pytest --timeout 600 -rs tests/remote
 
 lint: .venv/dev.installed
@@ -58,7 +59,7 @@ format: .venv/dev.installed
 	$(BIN)/ruff format .
 
 bench: .venv/dev.installed
-	for script in records annotate write scale viewer captioner caption_parts preparation loader train_step export remote; do \
+	for script in records annotate write scale viewer captioner caption_parts preparation loader train_step export audit remote; do \
 		$(BIN)/python -m benchmarks.$$script || exit 1; done
 	$(BIN)/python -m benchmarks.proposer --random-weights --variant t --side 256
 

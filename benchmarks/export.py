@@ -10,6 +10,7 @@ Images of real sizes cost what reading and writing their bytes costs, and `crops
 """
 
 import argparse
+import functools
 import subprocess
 import sys
 import tempfile
@@ -80,22 +81,24 @@ def _record(key: str, image: bytes, width: int, height: int) -> ImageRecord:
     )
 
 
-def make_data(folder: Path, num_regions: int) -> None:
-    """Write a data set of at least `num_regions` regions, whole shards."""
-    pool = [_image(seed) for seed in range(_NUM_DISTINCT)]
+def make_data(folder: Path, num_regions: int, *, distinct: int = _NUM_DISTINCT) -> None:
+    """Write a data set of at least `num_regions` regions, whole shards, of `distinct` different pictures."""
+    image_of = functools.lru_cache(_NUM_DISTINCT)(_image)
     storage = LocalStorage(str(folder))
     for number in range(-(-num_regions // (_PER_SHARD * _PER_IMAGE))):
         shard = ShardName("train", number)
         writer = ShardWriter(shard, storage.scratch, "bench")
         for index in range(_PER_SHARD):
-            image, width, height = pool[index % _NUM_DISTINCT]
+            image, width, height = image_of((number * _PER_SHARD + index) % distinct)
             record = _record(f"{number:05d}{index:04d}", image, width, height)
             offset, size = writer.add_sample(record, image, "jpg")
             common = {"key": record.key, "shard": str(shard), "status": Status.OK.value, "tar_offset": offset}
             writer.add_row(RegionRow(**common, tar_size=size, width=width, height=height))
             for region in record.regions:
                 x0, y0, x1, y1 = region.box
-                writer.add_row(RegionRow(**common, region_id=region.id, x0=x0, y0=y0, x1=x1, y1=y1, label=region.label))
+                said = {"label": region.label, "caption": region.caption, "text_hash": region.text_hash}
+                known = {"width": width, "height": height, "proposal_score": region.proposal_score}
+                writer.add_row(RegionRow(**common, **known, **said, region_id=region.id, x0=x0, y0=y0, x1=x1, y1=y1))
         writer.images.inputs, writer.regions.inputs = writer.images.ok, writer.regions.ok
         files = writer.finish()
         marker = ShardMarker(

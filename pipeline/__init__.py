@@ -5,6 +5,7 @@
     annotate    one unit, the flow in a row; sample: all that flows through it
     settings    what decides the output, how it is cut, how it is run
     registry    proposers and captioners by name, other packages' too; backends, word_list: what they have in common
+    html_page   pages that need nothing else, for the sheet and the audit
     plan/       which samples make which unit
     read/       sources, and decoding
     propose/    boxes, and which of them become regions

@@ -23,6 +23,15 @@ exit codes:
   5  DATA cannot be read or OUT cannot be written"""
 """What the help of commands ends with that write OUT from DATA."""
 
+OVERLAY_EXIT_CODES = """\
+exit codes:
+  0  done
+  2  wrong usage, DATA is damaged, or the model cannot be loaded
+  3  refused: NAME is an overlay of another model or other settings
+  4  interrupted; the same command goes on from there
+  5  DATA cannot be read, or its overlay cannot be written"""
+"""What the help of commands ends with that write an overlay by a model that they load."""
+
 
 class EngineError(ValueError):
     """The Beam options ask for something that this job must not run on. Commands exit 2 on it."""

@@ -13,6 +13,7 @@
     flags         the parser of both sides' command lines; needs jsonargparse, as nothing else here does
     plain_flags   the parser of the light commands
     store_errors  what goes wrong with the store of a data set, in sentences
+    stores    the file system of a path or URL, and how long a store is waited for; streams: a file in one request
     generate  writes the JSON and Arrow schemas committed here
 
 Imports neither side, and neither Beam nor torch.

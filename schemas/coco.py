@@ -75,17 +75,22 @@ class CocoAnnotation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def polygons(self) -> tuple[tuple[float, ...], ...]:
-        """The region's outlines: x, y, x, y, ... in pixels of the image; none where the segmentation is no list."""
+        """The region's outlines: x, y, x, y, ... in pixels of the image; none where the segmentation is no list.
+
+        Some tools write a lone outline without the list around it.
+        """
         value = _value(self.segmentation)
+        value = [value] if _numbers(value) else value
         polygons = [_numbers(polygon) for polygon in value] if isinstance(value, list) else []
         return tuple(polygon for polygon in polygons if polygon and len(polygon) >= 6 and len(polygon) % 2 == 0)
 
     @property
     def rle(self) -> Rle | None:
-        """The region's mask, where the segmentation is run lengths, compressed or not."""
-        if not bytes(self.segmentation).lstrip().startswith(b"{"):
+        """The region's mask, where the segmentation is run lengths, compressed or not, alone or in a list."""
+        if b"{" not in bytes(self.segmentation):
             return None
         value = _value(self.segmentation)
+        value = value[0] if isinstance(value, list) and len(value) == 1 else value
         size = _numbers(value.get("size")) if isinstance(value, dict) else None
         counts = value.get("counts") if isinstance(value, dict) else None
         runs = _numbers(counts) if isinstance(counts, list) else None
@@ -127,6 +132,8 @@ class CocoFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _NOTHING = msgspec.Raw(b"null")
+_HEAD = 1024
+"""Bytes in which a file's first bracket stands."""
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 _NO_SEGMENTATION = (b"null", b"[]", b"{}")
 
@@ -165,6 +172,8 @@ class _Annotation(msgspec.Struct):
 
 def read_coco(data: bytes) -> CocoFile:
     """Return what a COCO file holds. Raises CocoError for anything but an object with a list of `images`."""
+    if data[:_HEAD].removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+        raise CocoError("not a COCO file but a list, as a detector's results are: give the file that has 'images' and 'annotations'")
     try:
         file = split_json(data, _File)
     except LooseJsonError as error:
@@ -268,7 +277,7 @@ def _unusable(position: int, why: str) -> CocoAnnotation:
 def _annotation(
     position: int, entry: _Annotation, categories: dict[str, str], disputed: dict[str, str]
 ) -> CocoAnnotation:
-    outlined = entry.bbox is None and bytes(entry.segmentation) not in _NO_SEGMENTATION
+    outlined = entry.bbox in (None, []) and bytes(entry.segmentation) not in _NO_SEGMENTATION
     annotation = CocoAnnotation(
         position=position,
         id=id_text(entry.id),
@@ -297,8 +306,10 @@ def _problems(
     """Return what is wrong with an annotation as it was written."""
     problems = []
     if annotation.is_region and annotation.box is None:
-        neither = "it has neither a 'bbox' that can be used nor a 'caption'"
-        problems.append(neither if entry.bbox is None else f"bbox {shown(entry.bbox)} is not four numbers")
+        neither = "it has neither a 'bbox' nor a 'caption'"
+        if bytes(annotation.segmentation) not in _NO_SEGMENTATION:
+            neither += ", and its 'segmentation' is neither outlines nor run lengths of its image"
+        problems.append(neither if entry.bbox in (None, []) else f"bbox {shown(entry.bbox)} is not four numbers")
     if annotation.score is None and entry.score is not None:
         problems.append(f"score {shown(entry.score)} is no number")
     if categories and entry.category_id is not None and annotation.category_id not in categories:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from schemas.folder import DatasetError
 from schemas.hashes import sha256
 from schemas.names import ShardName
-from schemas.paths import open_fs
+from schemas.stores import open_fs
 from schemas.tables import FILTER_SCHEMA, FilterRow, name_rows, row_ids
 
 _GROUP_ROWS = 1 << 21

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from schemas.paths import open_fs
-from schemas.store_errors import StorageError, is_refused_range, library_errors
+from schemas.store_errors import StorageError, does_not_answer, is_refused_range, library_errors
+from schemas.stores import Patient, open_fs
 from schemas.streams import open_stream
 
 WHOLE_FILE = 8 << 20
@@ -91,7 +91,7 @@ class Folder:
     def fs(self) -> Any:
         """The fsspec file system, made anew in a forked process (connections and event loops are not shared)."""
         if self._pid != os.getpid():
-            self._adopt(type(self._fs)(*self._fs.storage_args, **self._fs.storage_options))
+            self._adopt(self._fs.anew() if isinstance(self._fs, Patient) else LocalFileSystem())
         return self._fs
 
     def path(self, name: str) -> str:
@@ -148,12 +148,13 @@ class Folder:
         """Return what was read of a file, None where it is not there. Raises what went wrong otherwise."""
         if not isinstance(content, Exception):
             return content
-        if isinstance(content, FileNotFoundError):
+        try:
+            with library_errors(self.where(name)):
+                if is_refused_range(content) or does_not_answer(content):  # an empty file has no range
+                    return cast(bytes, self.fs.cat_file(self.path(name)))
+                raise content
+        except FileNotFoundError:
             return None
-        with library_errors(self.where(name)):
-            if is_refused_range(content):
-                return cast(bytes, self.fs.cat_file(self.path(name)))  # an empty file has no range
-            raise content
 
     def read_range(self, name: str, *, offset: int, size: int, check: Callable[[], None] = lambda: None) -> bytes:
         """Return `size` bytes from `offset` of a file. Raises DatasetError when it is not there or ends before.

@@ -12,6 +12,7 @@ The marker has the hash of the table that the overlay was made from. Where the s
 proposer, keep its values, and rows of others are passed over. Who opens it is told which shards these are.
 """
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -173,7 +174,7 @@ def open_overlay(
     Raises DatasetError when it is not there for every shard (unless its plan says that it is sparse), or holds columns
     it must not. Shards whose table has changed since are in `Overlay.changed`.
     """
-    markers = _read_markers(folder, name, shards)
+    markers = _read_markers(folder, name, shards, sizes)
     for shard, marker in markers.items():
         where = folder.where(f"{shard}.{name}.json")
         if (marker.shard, marker.overlay) != (str(shard), name):
@@ -205,17 +206,32 @@ def _replaced_types(fields: dict[str, pa.DataType]) -> dict[str, pa.DataType]:
     return {name: own.get(name, kind) for name, kind in fields.items()}
 
 
-def _read_markers(folder: Folder, name: str, shards: Mapping[ShardName, ShardMarker]) -> dict[ShardName, OverlayMarker]:
+def _read_markers(
+    folder: Folder, name: str, shards: Mapping[ShardName, ShardMarker], sizes: Mapping[str, int] | None
+) -> dict[ShardName, OverlayMarker]:
     names = {shard: f"{shard}.{name}.json" for shard in shards}
     if not is_overlay_name(name):
         raise DatasetError(f"{name!r} is not a name for an overlay; use small letters, digits, _ and -")
     contents = dict(zip(shards, folder.read(list(names.values())), strict=True))
     missing = [str(shard) for shard, content in contents.items() if content is None]
+    if len(missing) == len(shards) and folder.read([plan_name(name)]) == [None]:
+        raise DatasetError(f"{folder.url}: there is no overlay {name!r}{_those_there(name, sizes)}")
     if len(missing) == len(shards) or (missing and not _is_sparse(folder, name)):
         covered = f"overlay {name!r} covers {len(shards) - len(missing)} of {len(shards)} shards"
         raise DatasetError(f"{folder.url}: {covered}; make it for {', '.join(missing[:3])} (of {len(missing)}) too")
     decoded = {shard: content for shard, content in contents.items() if content is not None}
     return {shard: _decode(content, folder.where(names[shard])) for shard, content in decoded.items()}
+
+
+def _those_there(name: str, sizes: Mapping[str, int] | None) -> str:
+    """Return how a sentence goes on that says that there is no overlay `name`; `sizes` is the folder's listing."""
+    if sizes is None:
+        return "; check the name"
+    found = {overlay[1] for file in sizes if (overlay := overlay_of_file(file)) is not None}
+    if not found:
+        return ", and no other; check the name, or make it: `fineclip recaption` and others do"
+    near = difflib.get_close_matches(name, found, n=1)
+    return (f" (did you mean {near[0]}?)" if near else "") + f"; there are {', '.join(sorted(found))}"
 
 
 def _is_sparse(folder: Folder, name: str) -> bool:

@@ -8,10 +8,6 @@ home folder.
 import os
 import re
 from pathlib import Path
-from typing import Any
-
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
 
 _URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*([A-Za-z][A-Za-z0-9+.-]*)://")
 _LOCAL_SCHEMES = {"file", "local"}
@@ -34,18 +30,6 @@ def as_path(path: str) -> str:
     if local == "~" or local.startswith("~/"):
         local = os.path.expanduser(local)  # noqa: PTH111 - only the user's own home: `~name` may be a folder's name
     return str(Path(local).absolute())
-
-
-def open_fs(path: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a path or URL, and the path in it.
-
-    Raises ValueError for an unknown scheme and ImportError where its package is missing.
-    """
-    path = as_path(path)
-    if not is_url(path):
-        return LocalFileSystem(), path
-    fs, fs_path = url_to_fs(path)
-    return fs, str(fs_path)
 
 
 def printable(text: str) -> str:

@@ -17,7 +17,10 @@ _BACK_OFF_S = 2.0
 """Before the second try; twice as much before each further one."""
 _FULL = "free space, then run the same command again; finished shards are kept"
 _DENIED = "permission denied: choose an OUTPUT that you may write"
-_DENIED_TO_READ = "permission denied: take a login that may read it"
+_DENIED_TO_READ = (
+    "permission denied: take a login that may read it, and that may list its bucket (s3:ListBucket): without that a "
+    "store says so of files that are not there, too"
+)
 _PERMANENT = {
     errno.ENOSPC: f"the disk is full: {_FULL}",
     errno.EDQUOT: f"the quota is used up: {_FULL}",
@@ -33,6 +36,9 @@ _FORBIDDEN = re.compile("^(Forbidden|Unauthorized|Access ?Denied)")
 """How the messages of errors begin that say no more than that."""
 _BAD_REQUEST = "Bad Request: "
 _RANGE_NOT_SATISFIABLE = 416
+REPLACED = "was replaced while it was read; run the same command again"
+_MAY_PASS = (408, 429)
+"""Statuses of requests that are refused for the time being."""
 _UNREACHABLE = re.compile("Connect|Endpoint|Proxy|Timeout|DNS|gaierror")
 
 
@@ -52,6 +58,8 @@ def in_words(error: Exception, where: str, *, reads: bool = False) -> StorageErr
 
     `reads`: it came of reading what is not OUTPUT.
     """
+    if is_replaced(error):
+        return StorageError(f"{where}: {REPLACED}")
     names = " ".join(_names_of(error))
     unknown = _UNKNOWN_USER.search(names) or _status(error) == 401
     denied = isinstance(error, PermissionError) or _FORBIDDEN.search(str(error)) or _status(error) == 403
@@ -122,6 +130,11 @@ def is_refused_range(error: Exception) -> bool:
     return getattr(error, "errno", None) == errno.EINVAL or _status(error) == _RANGE_NOT_SATISFIABLE
 
 
+def is_replaced(error: Exception) -> bool:
+    """Return whether s3fs says that there is another version of a file now than the one that it opened."""
+    return type(error).__name__ == "FileExpired"
+
+
 @contextlib.contextmanager
 def storage_errors(url: str) -> Iterator[None]:
     """Turn an OSError of OUTPUT at `url` into a StorageError that says what a person can do."""
@@ -180,6 +193,29 @@ def retried(operation: Callable[[], _Result], *, answers: tuple[type[OSError], .
                 raise
             time.sleep(_BACK_OFF_S * 2**attempt)
     return operation()
+
+
+def pauses() -> tuple[float, ...]:
+    """Return the pauses in seconds between tries on a store that does not answer: a minute in all."""
+    return tuple(_BACK_OFF_S * factor for factor in (0.25, 0.75, 2, 4, 8, 15))
+
+
+def does_not_answer(error: Exception) -> bool:
+    """Return whether an error of a store, or of its library, says no more than that it failed, and may not later.
+
+    What is missing, forbidden, already there, or asked for wrongly is an answer.
+    """
+    if isinstance(error, StorageError):
+        return error.may_pass
+    if isinstance(error, FileNotFoundError):
+        trouble = trouble_behind(error)
+        return trouble is not None and in_words(trouble, "").may_pass
+    answers = (FileExistsError, IsADirectoryError, NotADirectoryError, NotImplementedError)
+    if isinstance(error, answers) or not is_of_store(error) or is_refused_range(error) or is_replaced(error):
+        return False
+    status = _status(error)
+    is_fault_of_ours = 400 <= status < 500 and status not in _MAY_PASS
+    return not is_fault_of_ours and not str(error).startswith(_BAD_REQUEST) and in_words(error, "").may_pass
 
 
 def _may_pass(error: OSError) -> bool:

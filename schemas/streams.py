@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
 
-from schemas.store_errors import StorageError, in_words, is_of_store, retried
+from schemas.store_errors import REPLACED, StorageError, in_words, is_of_store
 
 _READ_AHEAD = 1 << 20
 """Bytes of a reply that are taken from the connection at once."""
@@ -34,10 +34,10 @@ class _Reply(NamedTuple):
 
 
 def open_stream(fs: Any, path: str, where: str) -> BinaryIO:
-    """Open a file of an fsspec file system to be read once, from end to end; `where` names it in errors.
+    """Open a file of a file system of `open_fs` to be read once, from end to end; `where` names it in errors.
 
     One request on S3, Google Cloud Storage and web servers; elsewhere ranges of 32 MiB. Raises FileNotFoundError.
-    Reading raises StorageError where the store fails three times in a row, or the file is replaced meanwhile.
+    Reading raises StorageError where the store stays away, or the file is replaced meanwhile.
     """
     if isinstance(fs, LocalFileSystem):
         return cast(BinaryIO, fs.open(path, "rb"))
@@ -64,10 +64,10 @@ class _Stream(io.RawIOBase):
 
     def begin(self) -> None:
         """Make the request, so that a file that is not there is known at once."""
-        retried(self._connect, answers=(FileNotFoundError,))
+        self._fs.wait_for(self._connect, self._where)
 
     def readinto(self, buffer: Any) -> int:
-        data = retried(lambda: self._read(len(buffer)), answers=(FileNotFoundError,))
+        data = self._fs.wait_for(lambda: self._read(len(buffer)), self._where)
         buffer[: len(data)] = data
         return len(data)
 
@@ -81,8 +81,7 @@ class _Stream(io.RawIOBase):
             with self._errors():
                 self._reply = sync(self._fs.loop, self._ask, self._fs, self._path, self._at)
                 if self._at and self._reply.version != self._version:
-                    told = f"{self._where}: was replaced while it was read; run the same command again"
-                    raise StorageError(told)
+                    raise StorageError(f"{self._where}: {REPLACED}")
                 self._version = self._reply.version
                 sync(self._fs.loop, _skip, self._reply, self._at - self._reply.start)
         return self._reply

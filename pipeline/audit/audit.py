@@ -24,6 +24,14 @@ from schemas.dataset import Dataset
 
 _LAYOUT = 1
 """Of the measures: raised when the same data would give others."""
+_NAMES = {
+    "layout": "the layout of its measures",
+    "data": "what DATA and its --filter show (a fingerprint)",
+    "overlays": "--overlay",
+    "against": "--against",
+    "images": "whether images are compared",
+}
+"""What OUT is an audit of, as a person gives it."""
 _SHOWN_SHARE = 0.05
 """Of the regions that the threshold of a filter that is off drops in its sheets."""
 
@@ -111,7 +119,18 @@ def _claim(out: Path, dataset: Dataset, settings: AuditSettings) -> None:
         raise PlanError(f"{path}: is damaged ({error}); name a new folder") from error
     differing = [name for name, value in plan.items() if before.get(name) != value]
     if differing:
-        raise PlanError(f"{out}: holds an audit of another {', '.join(differing)}; name a new folder")
+        told = [name for name in differing if name != "data" or "overlays" not in differing]
+        said = "; ".join(f"{_NAMES[name]} was {_told(before.get(name))}, and is {_told(plan[name])}" for name in told)
+        raise PlanError(f"{out}: is an audit of something else: {said}; name a new folder")
+
+
+def _told(value: Any) -> str:
+    """Return a setting as a person reads it: the data's fingerprint by its beginning."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str) and len(value) == 64:
+        return f"{value[:12]}..."
+    return "none" if value in (None, []) else ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def _measure(dataset: Dataset, out: Path, settings: AuditSettings, watch: Watch) -> None:

@@ -71,11 +71,11 @@ def _candidates(queries: Hashes, base: Hashes) -> Iterator[tuple[npt.NDArray[np.
         shift = np.uint64(band * _BITS)
         of_base = ((base >> shift) & np.uint64(0xFFFF)).astype(np.int64)
         order = np.argsort(of_base, kind="stable")
-        ordered = of_base[order]
+        starts = np.searchsorted(of_base[order], np.arange((1 << _BITS) + 1))
         of_queries = ((queries >> shift) & np.uint64(0xFFFF)).astype(np.int64)
         for mask in _MASKS:
-            low = np.searchsorted(ordered, of_queries ^ mask, side="left")
-            counts = np.searchsorted(ordered, of_queries ^ mask, side="right") - low
+            low = starts[of_queries ^ mask]
+            counts = starts[(of_queries ^ mask) + 1] - low
             for block in _blocks(counts):
                 times = counts[block]
                 query = np.repeat(np.arange(block.start, block.stop), times)

@@ -52,9 +52,9 @@ def recommend(sweep: Sweep, num_regions: int) -> Advice:
 
 def _unmeasured(name: str) -> str:
     if name in ("clip_score", "margin_in_image", "margin_in_sample"):
-        return "not measured: run `fineclip score-regions`, and name its overlay"
+        return "run `fineclip score-regions`, and name its overlay"
     if name == "against":
-        return "not measured: give --against INPUT, such as a set that models are evaluated on"
+        return "give --against INPUT, such as a set that models are evaluated on"
     if name == "duplicate":
         return "no two images are near each other, or images were not looked at (--no-images)"
     return "nothing here has it"

@@ -1,7 +1,5 @@
 """The report of an audit: one HTML page that needs nothing else and runs no script, and the same as JSON."""
 
-import base64
-import hashlib
 import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from pipeline.audit.filters import Filter
 from pipeline.audit.pictures import Sheets, Shown
 from pipeline.audit.recommend import Advice
 from pipeline.audit.sweep import Sweep, Totals
+from pipeline.html_page import lone_page
 from schemas.text import counted
 
 _CSS = """\
@@ -105,37 +104,18 @@ def as_html(
 ) -> bytes:
     """Return the report as a page; `crop` gives a region's pixels as the address of an image."""
     measured = [each for each in audited if each.sweep.num_measured]
-    missing = [each for each in audited if not each.sweep.num_measured]
-    digest = base64.b64encode(hashlib.sha256(_CSS.encode()).digest()).decode()
-    title = html.escape(f"Audit of {about['title']}")
+    title = f"Audit of {about['title']}"
     sections = "\n".join(_section(each, totals, crop) for each in measured)
-    lacking = "".join(
-        f"<li>{html.escape(each.filter.title)}: {html.escape(each.advice.reason)}</li>" for each in missing
-    )
-    unmeasured = f"<section><h2>Not measured</h2>{lacking}</section>" if missing else ""
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'sha256-{digest}'">
-<title>{title}</title>
-<style>{_CSS}</style>
-</head>
-<body>
-<h1>{title}</h1>
+    body = f"""<h1>{html.escape(title)}</h1>
 <p>{_headline(totals)}</p>
 <section><h2>The filters together</h2>
 <div class="scroll"><table>
 <tr><th>filter</th><th>kept if</th><th class="n">drops</th><th class="n">it alone</th><th>why</th></tr>
-{"".join(_row(each, totals) for each in measured)}
+{"".join(_row(each, totals) for each in audited)}
 </table></div>
 <p class="quiet">"It alone": regions that no other filter drops. What a filter has no number of, it keeps.</p></section>
-{sections}
-{unmeasured}
-</body>
-</html>
-""".encode()
+{sections}"""
+    return lone_page(title, _CSS, body)
 
 
 def _headline(totals: Totals) -> str:
@@ -152,6 +132,9 @@ def _headline(totals: Totals) -> str:
 
 def _row(each: Audited, totals: Totals) -> str:
     name = each.filter.name
+    if not each.sweep.num_measured:
+        what = f"<td>{html.escape(each.filter.title)}</td><td colspan='3'>not measured</td>"
+        return f"<tr class='quiet'>{what}<td>{html.escape(each.advice.reason)}</td></tr>"
     condition = "off" if each.threshold is None else each.filter.says(each.threshold)
     alone, only = totals.alone.get(name, 0), totals.only.get(name, 0)
     return (

@@ -69,7 +69,9 @@ def _show(said: dict[str, object], out: Path) -> None:
     filters, regions, images = said["filters"], said["regions"], said["images"]
     assert isinstance(filters, list) and isinstance(regions, dict) and isinstance(images, dict)
     for each in filters:
-        if each["measured"]:
+        if not each["measured"]:
+            console.print(f"{each['name']:<17}not measured: {each['reason']}")
+        else:
             limit = "off" if each["threshold"] is None else f"{each['column']} {each['keeps']} {each['threshold']:g}"
             console.print(f"{each['name']:<17}{limit:<32}{each['dropped']:>9,} dropped   {each['reason']}")
     console.print(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from pipeline.cli import progress
-from pipeline.errors import EXIT_CODES
+from pipeline.errors import OVERLAY_EXIT_CODES
 from pipeline.models.device import Device
 from pipeline.overlay.encoder import find_clip
 from pipeline.run.clip_overlay import EMBED, SCORE, ClipSettings, make_clip_overlay
@@ -48,7 +48,7 @@ def embed_main(arguments: Sequence[str]) -> int:
 
 
 def _parser(tool: str, description: str) -> PlainParser:
-    parser = PlainParser(f"fineclip {tool}", description, epilog=EXIT_CODES)
+    parser = PlainParser(f"fineclip {tool}", description, epilog=OVERLAY_EXIT_CODES)
     parser.add_argument("data", metavar="DATA", help="a data set made by fineclip annotate: a folder, or a URL")
     model_help = "mini, a folder in open_clip's layout (RUN/model), ARCHITECTURE:TAG of open_clip, or a hub id"
     parser.add_argument("--model", required=True, metavar="TAG|PATH", help=model_help)

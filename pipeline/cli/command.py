@@ -39,6 +39,9 @@ def annotate_main(arguments: Sequence[str]) -> int:
             result = run_job(options, show, drain)
     report.closing(Console(emoji=False), result, options)
     keys = f"`fineclip status {options.output} --dead` the keys"
+    reasons = ",".join(sorted({*result.totals.images.dead, *result.totals.regions.dead}))
+    if reasons:
+        keys += f"; `fineclip retry {options.output} --where reason={reasons}` repeats them once the cause is gone"
     return ending(console, result, options.run.max_dead, keys)
 
 

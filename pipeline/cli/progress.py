@@ -17,11 +17,13 @@ _LOG_EVERY_S = 10.0
 
 
 @contextmanager
-def working(console: Console, *, names_workers: bool = False) -> Iterator[Callable[[JobProgress], None]]:
+def working(
+    console: Console, *, names_workers: bool = False, repairs: bool = False
+) -> Iterator[Callable[[JobProgress], None]]:
     """Show how far a job is, as what is yielded was told last.
 
     A progress bar in a terminal; elsewhere a line now and then, so that a log stays readable. With `names_workers`, say
-    how many are at work even where it is one driver's workers alone.
+    how many are at work even where it is one driver's workers alone. A job that `repairs` is counted by its shards.
     """
     columns = (
         BarColumn(),
@@ -31,15 +33,17 @@ def working(console: Console, *, names_workers: bool = False) -> Iterator[Callab
     )
     is_bar = console.is_terminal or console.is_jupyter
     with Progress(*columns, console=console, disable=not is_bar, transient=True) as bar:
-        yield _Shown(console, bar, names_workers=names_workers).show
+        yield _Shown(console, bar, names_workers=names_workers, repairs=repairs).show
 
 
 class _Shown:
     """What of a job was shown last, and when."""
 
-    def __init__(self, console: Console, bar: Progress, *, names_workers: bool) -> None:
+    def __init__(self, console: Console, bar: Progress, *, names_workers: bool, repairs: bool) -> None:
         self._console, self._progress = console, bar
-        self._names_workers = names_workers
+        self._names_workers, self._repairs = names_workers, repairs
+        self._whole: int | None = None
+        """The shards that were not to be repaired, when a repair was shown first."""
         self._started = time.monotonic()
         self._logged_at = self._started
         self._images_before: int | None = None
@@ -53,16 +57,20 @@ class _Shown:
             if not progress.totals.num_shards and not self._names_workers:
                 inputs(self._console, progress.plan)
         rate = (images - self._images_before) / max(time.monotonic() - self._started, 1e-9)
-        units, planned = progress.plan.num_units, progress.plan.num_images
+        units, units_done, planned = progress.plan.num_units, progress.num_units_done, progress.plan.num_images
+        if self._repairs:
+            self._whole = units_done if self._whole is None else self._whole
+            units, units_done, planned = units - self._whole, units_done - self._whole, None
         of_all = counted(images, "image") if planned is None else f"{images:,} of {counted(planned, 'image')}"
-        done = f"{of_all}, {progress.num_units_done:,} of {counted(units, 'shard')}"
+        done = f"{units_done:,} of {counted(units, 'shard')}"
+        done = f"{done} repaired" if self._repairs else f"{of_all}, {done}"
         others = ""
         if progress.num_drivers > 1 or self._names_workers:
             others = f"{counted(progress.num_drivers, 'driver')}, {counted(progress.num_workers, 'worker')}"
         notes = "; ".join(filter(None, (others, progress.note)))
-        rates = f"{rate:,.1f} images/s" + (f" ({notes})" if notes else "")
+        rates = ("at work" if self._repairs else f"{rate:,.1f} images/s") + (f" ({notes})" if notes else "")
         # Images are the finer measure, where their number is known.
-        total, completed = (units, progress.num_units_done) if planned is None else (planned, images)
+        total, completed = (units, units_done) if planned is None else (planned, images)
         self._progress.update(self._task, total=total, completed=completed, done=done, rates=rates)
         if self._progress.disable and time.monotonic() - self._logged_at >= _LOG_EVERY_S:
             self._logged_at = time.monotonic()

@@ -1,6 +1,7 @@
 """The subcommand `retry`: what died in a data set, again from its source."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from pipeline.cli.counts import print_counts
 from pipeline.cli.flags import FlagParser, HelpFormatter, add_flat, as_keys
 from pipeline.cli.options import flat, joined
 from pipeline.cli.report import print_times
-from pipeline.errors import EXIT_CODES
+from pipeline.errors import EXIT_CODES, InterruptedRunError, ServerGoneError
 from pipeline.plan.plan import Plan
 from pipeline.propose import proposer_class
 from pipeline.retry.recorded import names_of, recorded_configuration, settings_of
@@ -52,7 +53,7 @@ def retry_main(arguments: Sequence[str]) -> int:
     drain = Drain()
     with draining_on_signals(drain, console):
         plan, options = _parse(arguments)
-        with progress.working(console) as show:
+        with progress.working(console, repairs=True) as show, _naming_the_server(console, plan, arguments):
             result = retry(
                 plan,
                 options.where,
@@ -67,6 +68,25 @@ def retry_main(arguments: Sequence[str]) -> int:
         return 0
     keys = f"`fineclip status {options.output} --dead` the keys"
     return ending(console, result.job, options.run.max_dead, keys)
+
+
+@contextlib.contextmanager
+def _naming_the_server(console: Console, plan: Plan, arguments: Sequence[str]) -> Iterator[None]:
+    """Say, before what went wrong, that no address of a captioner's server is recorded, where none was given."""
+    has_server = "url" in captioner_class(names_of(plan)["captioner"]).config_class.__dataclass_fields__
+    is_given = any(argument.startswith(("--caption.url", "--caption.serve")) for argument in arguments)
+    try:
+        yield
+    except (ServerGoneError, InterruptedRunError):
+        if has_server and not is_given:
+            console.print(
+                "The captions come from a server, whose address OUTPUT does not record: give --caption.url URL, "
+                "or --caption.serve COMMAND.",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+        raise
 
 
 def _closing(console: Console, result: RetryResult, options: _Options) -> None:

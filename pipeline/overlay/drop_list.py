@@ -1,5 +1,6 @@
 """A list of images to take out of a data set, or to look for in one: keys, web addresses and hashes."""
 
+import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,11 +13,11 @@ import pyarrow.parquet as pq
 
 from schemas.folder import DatasetError
 from schemas.hashes import fingerprint
-from schemas.paths import open_fs
+from schemas.stores import open_fs
 
 HASH = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
 COLUMNS = ("key", "url", "sha256", "image_sha256")
-"""Of a list in Parquet or JSON lines: what of a row names an image."""
+"""Of a list in CSV, Parquet or JSON lines: what of a row names an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,9 @@ class DropList:
 
 
 def load_drop_list(path: str) -> DropList:
-    """Read a list: text with a key, address or hash a line (# begins a comment), Parquet, or JSON lines of `COLUMNS`.
+    """Read a list: a key, address or hash a line (# begins a comment), or CSV, Parquet or JSON lines with `COLUMNS`.
+
+    A first line of text that is the name of such a column is a header.
 
     Raises DatasetError when it is not there, cannot be read, or names nothing.
     """
@@ -57,6 +60,23 @@ def load_drop_list(path: str) -> DropList:
     return DropList(path=path, lines=tuple(dict.fromkeys(lines)))
 
 
+def _rows_of_text(text: str, suffix: str, path: str) -> list[dict[str, str | None]]:
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    first = [cell.strip().lower() for cell in next(csv.reader(lines[:1]), [])]
+    if any(name in COLUMNS for name in first) and (suffix == ".csv" or len(first) == 1):
+        return list(csv.DictReader(lines[1:], first, restkey="")) if suffix == ".csv" else _as_keys(lines[1:])
+    if suffix == ".csv" and len(first) > 1:
+        raise DatasetError(
+            f"{path}: its first line is {lines[0]!r}, and names none of the columns {', '.join(COLUMNS)}; "
+            "give it a header that does, or name an image a line"
+        )
+    return _as_keys(lines)
+
+
+def _as_keys(lines: list[str]) -> list[dict[str, str | None]]:
+    return [{"key": line} for line in lines]
+
+
 def _lines(content: bytes, suffix: str, path: str) -> Iterator[str]:
     rows: list[Any]
     if suffix == ".parquet":
@@ -65,7 +85,7 @@ def _lines(content: bytes, suffix: str, path: str) -> Iterator[str]:
     elif suffix in (".jsonl", ".json"):
         rows = msgspec.json.Decoder(dict[str, Any]).decode_lines(content)
     else:
-        rows = [{"key": line} for line in content.decode("utf-8-sig").splitlines() if not line.startswith("#")]
+        rows = _rows_of_text(content.decode("utf-8-sig"), suffix, path)
     if rows and not any(name in row for row in rows for name in COLUMNS):
         raise DatasetError(f"{path}: has none of the columns {', '.join(COLUMNS)}, by which images are named")
     named = (row.get(name) for row in rows for name in COLUMNS)

@@ -293,7 +293,8 @@ def _given_upright(item: SourceItem, stored: _Stored) -> tuple[GivenRegion, ...]
     Boxes stated for the upright size are upright. Only a size that is the upright one with its sides swapped, as EXIF
     orientations 5 to 8 swap them, tells of boxes drawn on the raw pixels; these are turned. Orientations 2 to 4, and
     square images, leave the size as it is, so their boxes are taken as drawn on the image as displayed: upright. Masks
-    are of the frame of their boxes; those of boxes that are turned are left out.
+    are of the frame of their boxes; those of boxes that are turned are left out. A box that does not fit the raw
+    pixels, but the upright ones, tells of a tool that states the one size and draws on the other: then none is taken.
     """
     height, width = stored.pixels.shape[:2]
     if item.given_in_shares:
@@ -301,12 +302,26 @@ def _given_upright(item: SourceItem, stored: _Stored) -> tuple[GivenRegion, ...]
     if not item.given or item.given_size in (None, (width, height)):
         return item.given
     if stored.orientation >= 5 and item.given_size == (height, width):
+        if any(_is_only_within(region.box, width, height) for region in item.given):
+            said = (
+                f"boxes reach beyond the stated {height} x {width} pixels, and not beyond the {width} x {height} of the"
+            )
+            return _drop(
+                Reason.SIZE_MISMATCH, f"{said} upright image: they were drawn upright, so state the upright size"
+            )
         return tuple(
             msgspec.structs.replace(region, box=_turn(region.box, item.given_size, stored.orientation), mask_rle=None)
             for region in item.given
         )
     stated = " x ".join(map(str, item.given_size or ()))
     return _drop(Reason.SIZE_MISMATCH, f"the annotation states {stated} pixels, the image has {width} x {height}")
+
+
+def _is_only_within(box: tuple[float, float, float, float], width: int, height: int) -> bool:
+    """Return whether a box fits an image of this size, and not one with its sides swapped; a pixel is allowed."""
+    x0, y0, x1, y1 = box
+    fits = min(x0, y0) >= -1 and x1 <= width + 1 and y1 <= height + 1
+    return fits and (x1 > height + 1 or y1 > width + 1)
 
 
 def _in_pixels(region: GivenRegion, width: int, height: int) -> GivenRegion:

@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from fsspec.core import url_to_fs
-
 from pipeline.read.base import SourceError, SourceFile
 from pipeline.read.local_files import folder_that_is_there, kind_of, open_file, status_of, walk
 from pipeline.read.remote import copied, input_store, is_web, once, read_up_to
 from schemas.paths import as_path, is_url, printable
+from schemas.stores import open_fs
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MAGIC = re.compile(r"[*?\[]")
@@ -131,7 +130,7 @@ class Location:
         self._check_allowed(uri)
         if self.is_local:
             return open_file(self.url(uri))
-        fs, remote_path = url_to_fs(self.url(uri))
+        fs, remote_path = open_fs(self.url(uri))
         with input_store(self.url(uri)):
             if self.can_list:
                 return cast(BinaryIO, fs.open(remote_path, "rb"))
@@ -233,7 +232,7 @@ class Location:
                 f"{self}: a web server lists no files; name them ({self.root}/{{000..127}}.tar), give a COCO file with "
                 "images= their folder, or copy the folder here first"
             )
-        fs, folder = url_to_fs(self.url(""))
+        fs, folder = open_fs(self.url(""))
         start = len(folder.rstrip("/")) + 1
         fs.invalidate_cache()  # what was listed earlier in this process may have changed since
         if self.is_folder:
@@ -252,7 +251,7 @@ class Location:
         yield from self.lookup(plain)
 
     def _remote_file(self, uri: str) -> SourceFile:
-        fs, path = url_to_fs(self.url(uri))
+        fs, path = open_fs(self.url(uri))
         try:
             with input_store(self.url(uri)):
                 return file_of_info(uri, fs.info(path))
@@ -291,7 +290,7 @@ def _absolute(path: str) -> str:
     path = as_path(path)
     if is_url(path):
         try:
-            url_to_fs(path)
+            open_fs(path)
         except (ImportError, ValueError) as error:
             raise SourceError(f"{path}: {error}") from error
     return path
@@ -311,7 +310,7 @@ def _kind(path: str) -> str | None:
 
 
 def _remote_kind(path: str) -> str | None:
-    fs, remote_path = url_to_fs(path)
+    fs, remote_path = open_fs(path)
     try:
         with input_store(path):
             info = fs.info(remote_path)

@@ -10,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any, BinaryIO, TypeVar, cast
 
-from fsspec.core import url_to_fs
-
 from pipeline.errors import InputError
 from pipeline.store import s3
 from schemas.store_errors import (
@@ -20,9 +18,9 @@ from schemas.store_errors import (
     in_words,
     is_of_store,
     is_refused_range,
-    retried,
     trouble_behind,
 )
+from schemas.stores import open_fs
 from schemas.streams import open_stream
 
 _T = TypeVar("_T")
@@ -86,7 +84,7 @@ def read_up_to(url: str, limit: int) -> bytes:
 
     Raises FileNotFoundError, and InputError when the store fails.
     """
-    fs, path = url_to_fs(url)
+    fs, path = open_fs(url)
     with input_store(url):
         if is_web(url):
             return _read_stream(fs, path, limit)
@@ -116,7 +114,7 @@ def copied(url: str) -> BinaryIO:
     breaks in another one for the rest. All is of one version of the file. Raises FileNotFoundError, and InputError when
     the store fails or the file is replaced meanwhile.
     """
-    fs, path = url_to_fs(url)
+    fs, path = open_fs(url)
     with contextlib.ExitStack() as stack:
         copy = cast(BinaryIO, stack.enter_context(tempfile.TemporaryFile(prefix="fineclip-")))
         if s3.is_s3(fs):
@@ -144,7 +142,7 @@ def _copy_ranges(fs: Any, path: str, descriptor: int, url: str) -> None:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         ask = functools.partial(fetch, etag=first.etag)
         rest = (functools.partial(ask, start) for start in range(_RANGE, first.total, _RANGE))
-        for _ in pool.map(functools.partial(retried, answers=(FileNotFoundError,)), rest):
+        for _ in pool.map(lambda fetch_one: fetch_one(), rest):
             pass
 
 

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 
 from pipeline.store import s3
 from schemas.names import ATTEMPTS_DIR
-from schemas.paths import open_fs
-from schemas.store_errors import StorageError, in_words, retried
+from schemas.store_errors import StorageError, in_words
+from schemas.stores import open_fs
 
 _ANSWERS = (FileNotFoundError, FileExistsError)
 """Errors that answer a question: they are not the store's trouble."""
@@ -30,7 +30,6 @@ class ObjectStorage:
         self.url = url.rstrip("/")
         self._fs: Any
         self._fs, self._root = open_fs(self.url)
-        self._has_answered = False
         self._is_s3 = "s3" in self._fs.protocol
 
     @property
@@ -42,24 +41,17 @@ class ObjectStorage:
         return f"{self._root}/{name}" if name else str(self._root)
 
     def _ask(self, name: str, operation: Any, *arguments: Any, **options: Any) -> Any:
-        """Do an operation of the store on `name`; again where it fails and may not the next time.
+        """Do an operation of the store on `name`, which waits where the store does not answer.
 
         Raises FileNotFoundError and FileExistsError as they are. Whatever else the store's library raises, OSError or
-        not, is a StorageError. A store that has never answered is not waited for longer than its library does.
+        not, is a StorageError.
         """
-
-        def ask() -> Any:
-            try:
-                answer = operation(*arguments, **options)
-            except _ANSWERS:
-                self._has_answered = True
-                raise
-            except Exception as error:
-                raise in_words(error, f"{self.url}/{name}") from error
-            self._has_answered = True
-            return answer
-
-        return retried(ask, answers=_ANSWERS) if self._has_answered else ask()
+        try:
+            return operation(*arguments, **options)
+        except (*_ANSWERS, StorageError):
+            raise
+        except Exception as error:
+            raise in_words(error, f"{self.url}/{name}") from error
 
     def check(self) -> None:
         """Create an object twice: the second time must be refused, or two jobs could mix their files.

@@ -72,7 +72,7 @@ def read_range(fs: Any, path: str, start: int, size: int, *, etag: str | None = 
     Raises FileNotFoundError, and OSError where there is another version now.
     """
     try:
-        return sync(fs.loop, _read_range, fs, path, start, size, etag)  # type: ignore[no-any-return]
+        return fs.wait_for(lambda: sync(fs.loop, _read_range, fs, path, start, size, etag), path)  # type: ignore[no-any-return]
     except OSError as error:
         if start or error.errno != errno.EINVAL or fs.info(path)["size"]:
             raise
@@ -91,5 +91,5 @@ async def _read_range(fs: Any, path: str, start: int, size: int, etag: str | Non
 
 
 def is_s3(fs: Any) -> bool:
-    """Return whether an fsspec file system is s3fs."""
+    """Return whether a file system is s3fs."""
     return "s3" in ([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol)

@@ -21,8 +21,8 @@ from typing import BinaryIO, Protocol, TypeVar
 from pipeline.store.local import LocalStorage
 from pipeline.store.objects import ObjectStorage
 from schemas.names import ATTEMPTS_DIR, LEASES_DIR, PROPOSALS_DIR
-from schemas.paths import open_fs
 from schemas.store_errors import StorageError, retried, storage_errors
+from schemas.stores import open_fs
 
 __all__ = [
     "LocalStorage",

@@ -5,11 +5,11 @@ For a data set card or a pull request. The same data, selection and seed give th
 
 import base64
 import dataclasses
-import hashlib
 import html
 from collections.abc import Sequence
 from importlib.resources import files
 
+from pipeline.html_page import lone_page
 from pipeline.viewer.gallery import ShownImage, ShownRegion, find_images, load_images
 from pipeline.viewer.pixels import smaller
 from pipeline.viewer.selection import Selection
@@ -39,32 +39,15 @@ def make_sheet(table: RegionTable, selection: Selection, *, limit: int, seed: in
             f"{table.source.folder.url}: nothing is selected; the page of `fineclip view` shows what is there"
         )
     cards = "\n".join(_card(table, image) for image in images)
-    title = html.escape(f"{table.source.title}: {counted(len(images), 'image')}")
+    title = f"{table.source.title}: {counted(len(images), 'image')}"
     markers = table.source.dataset.markers.values()
     of_images = counted(sum(marker.images.ok for marker in markers), "image")
     facts = f"of {of_images} with {counted(sum(marker.regions.ok for marker in markers), 'region')}"
     if selection.sort == "random":
         facts += f", a random sample with seed {selection.seed}"
     style = files("pipeline.viewer").joinpath("assets", "sheet.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'"
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<header><h1>{title}</h1><p>{facts}</p></header>
-<main>
-{cards}
-</main>
-</body>
-</html>
-""".encode()
+    head = f"<header><h1>{html.escape(title)}</h1><p>{facts}</p></header>"
+    return lone_page(title, style, f"{head}\n<main>\n{cards}\n</main>")
 
 
 def _select(table: RegionTable, selection: Selection, limit: int) -> list[ShownImage]:

@@ -20,7 +20,8 @@ from pipeline.read.spec import canonical
 from pipeline.store.storage import LocalStorage, open_storage
 from schemas.dataset import Dataset
 from schemas.names import KEY_PATTERN
-from schemas.paths import as_path, is_url, open_fs, printable
+from schemas.paths import as_path, is_url, printable
+from schemas.stores import open_fs
 from tests.builders import CHEAP, annotate, image_bytes, image_rows, members, read_rows, run, write_files, write_tar
 from tests.pipeline.read.source_builders import JPEG, read_all, reasons
 

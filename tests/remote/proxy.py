@@ -17,13 +17,14 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-Trouble = Literal["500", "reset", "lost reply", "cut", "slow"]
+Trouble = Literal["500", "reset", "lost reply", "cut", "slow", "AccessDenied", "ExpiredToken"]
 """A server error; a connection reset before the request is passed on, after it, or half-way through the reply; a reply
-in small pieces with pauses."""
+in small pieces with pauses; what S3 says to those who may not, or may not any more."""
 
 TROUBLES: tuple[Trouble, ...] = ("500", "reset", "cut", "slow", "lost reply")
 _BY_HOP = {"connection", "expect", "keep-alive", "transfer-encoding"}
 _PIECE = 16 << 10
+_REFUSALS = {"AccessDenied": 403, "ExpiredToken": 400}
 
 
 @dataclass
@@ -63,6 +64,9 @@ class Proxy:
         body = await request.content.read()
         if trouble == "500":
             return web.Response(status=500)
+        if trouble in _REFUSALS:
+            said = f"<Error><Code>{trouble}</Code><Message>said on request</Message></Error>"
+            return web.Response(status=_REFUSALS[trouble], text=said, content_type="application/xml")
         if trouble == "reset":
             return _hang_up(request)
         sent = [(name, value) for name, value in request.headers.items() if name.lower() not in _BY_HOP]

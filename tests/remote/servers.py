@@ -1,4 +1,4 @@
-"""Servers of object stores on loopback: moto in this process, versitygw built by Go."""
+"""Servers of object stores on loopback: moto in this process, versitygw and fake-gcs-server built by Go."""
 
 import contextlib
 import os
@@ -13,6 +13,7 @@ from tests.engines.services import free_port, service
 from tests.pipeline.store import s3_server
 
 VERSITYGW = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
+FAKE_GCS = "github.com/fsouza/fake-gcs-server@v1.56.1"
 
 
 def built(package: str, variable: str, folder: Path) -> str:
@@ -43,4 +44,14 @@ def versitygw(folder: Path) -> Iterator[str]:
     port = free_port()
     command = (program, "--access", "nobody", "--secret", "nothing", "--port", f"127.0.0.1:{port}", "--quiet")
     with service(*command, "posix", "--sidecar", folder / "sidecar", folder / "data", port=port, log=folder / "log"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def fake_gcs(folder: Path) -> Iterator[str]:
+    """Run fake-gcs-server, an emulator of Google Cloud Storage, in memory."""
+    program = built(FAKE_GCS, "FINECLIP_FAKE_GCS", folder)
+    port = free_port()
+    command = (program, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory")
+    with service(*command, port=port, log=folder / "log"):
         yield f"http://127.0.0.1:{port}"

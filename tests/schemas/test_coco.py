@@ -67,3 +67,35 @@ def test_run_lengths_are_those_of_pycocotools():
         (annotation,) = coco.annotations()
         x, y, box_width, box_height = mask.toBbox(encoded).tolist()
         assert annotation.box == ((x, y, x + box_width, y + box_height) if pixels.any() else None)
+
+
+RUNS = {"size": [4, 6], "counts": [0, 24]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "box"),
+    [
+        ({"segmentation": [1, 2, 5, 2, 5, 4]}, (1, 2, 5, 4)),
+        ({"segmentation": [[1, 2, 5, 2, 5, 4]], "bbox": []}, (1, 2, 5, 4)),
+        ({"segmentation": [RUNS], "iscrowd": 1}, (0, 0, 6, 4)),
+    ],
+)
+def test_outlines_and_runs_are_read_as_tools_write_them(fields, box):
+    """A lone outline, an empty box, and run lengths in a list are in bug reports of supervision, YOLACT and others."""
+    entry = {"id": 1, "image_id": 1, **fields}
+    coco = read_coco(json.dumps({"images": [{"id": 1, "file_name": "a"}], "annotations": [entry]}).encode())
+    (annotation,) = coco.annotations()
+    assert (annotation.box, annotation.problem, annotation.is_region) == (box, None, True)
+
+
+@pytest.mark.parametrize("segmentation", [[1, 2, 3], [[1, 2], [3, 4]], {"size": [4, 6], "counts": [1]}, "x"])
+def test_a_segmentation_that_is_none_is_named(segmentation):
+    entry = {"id": 1, "image_id": 1, "segmentation": segmentation}
+    coco = read_coco(json.dumps({"images": [{"id": 1, "file_name": "a"}], "annotations": [entry]}).encode())
+    (annotation,) = coco.annotations()
+    assert "its 'segmentation' is neither outlines nor run lengths" in (annotation.problem or "")
+
+
+def test_a_list_of_results_is_refused_with_what_to_give():
+    with pytest.raises(CocoError, match="but a list, as a detector's results are: give the file that has 'images'"):
+        read_coco(b"\xef\xbb\xbf [{}]")

@@ -1,5 +1,6 @@
 """The command `audit`: counts that agree with the list, a list that readers take, and shards that stay as they are."""
 
+import html
 import json
 import re
 from pathlib import Path
@@ -77,6 +78,16 @@ def test_every_count_of_a_threshold_is_that_of_the_rows(data: Path, tmp_path: Pa
     assert copies and all(row["key"] == row["against_of"] for row in rows if row["against"] == 0)
 
 
+def test_a_filter_that_was_not_measured_has_a_row_that_says_why(data: Path, tmp_path: Path) -> None:
+    outcome = run("audit", data, tmp_path / "out", "--no-images")
+    said = dict(re.findall(r"^(\w+) +not measured: (.+)$", outcome.out, re.MULTILINE))
+    assert said["clip_score"] == "run `fineclip score-regions`, and name its overlay"
+    assert said["against"].startswith("give --against INPUT") and "--no-images" in said["duplicate"]
+    page = (tmp_path / "out/audit.html").read_text()
+    assert page.count("not measured") == len(said)
+    assert all(html.escape(reason) in page for reason in said.values())
+
+
 def test_thresholds_are_taken_instead_of_the_recommended_ones_or_alone(data: Path, tmp_path: Path) -> None:
     said = by_name(audited(data, tmp_path / "out", *SEEN, "--threshold", "min_side=40", "--threshold", "overlap=off"))
     assert said["min_side"]["threshold"] == 40 and said["min_side"]["dropped"] > 0
@@ -102,7 +113,8 @@ def test_a_folder_of_something_else_is_refused(data: Path, tmp_path: Path) -> No
     audited(data, tmp_path / "out", *SEEN)
     for flags in ([], [*SEEN, "--against", "scenes:2"], [*SEEN, "--no-images"]):
         outcome = run("audit", data, tmp_path / "out", *flags)
-        assert outcome.code == 3 and "another" in outcome.err, flags
+        assert outcome.code == 3 and "is an audit of something else: " in outcome.err, flags
+    assert "whether images are compared was yes, and is no; name a new folder" in outcome.err
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").touch()
     assert run("audit", data, tmp_path / "full").code == 3

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.dataset import Dataset
+from pipeline.overlay.drop_list import load_drop_list
+from schemas.dataset import Dataset, DatasetError
 from schemas.hashes import sha256
 from tests.builders import (
     annotate,
@@ -115,6 +116,32 @@ def test_lists_in_parquet_and_json_lines(annotated: Path, tmp_path: Path) -> Non
     for name in ("drop.parquet", "drop.jsonl"):
         assert run("materialize", annotated, tmp_path / name[5:], "--drop", tmp_path / name).code == 0
         assert "pic3" not in keys_of(tmp_path / name[5:])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "lines"),
+    [
+        ("drop.csv", "key\npic1\n", ("pic1",)),
+        (
+            "drop.csv",
+            '# asked for\nKey,why,url\n"a,b",none,\n,,https://p.example/1.jpg\n',
+            ("a,b", "https://p.example/1.jpg"),
+        ),
+        ("drop.csv", "pic1\npic2\n", ("pic1", "pic2")),
+        ("drop.txt", "\ufeffurl\r\nhttps://p.example/1.jpg\r\n", ("https://p.example/1.jpg",)),
+        ("drop.txt", "a,b\nkey\n", ("a,b", "key")),
+    ],
+)
+def test_a_header_is_no_line_of_a_list(tmp_path: Path, name: str, content: str, lines: tuple[str, ...]) -> None:
+    """It counted as a key that no image had."""
+    (tmp_path / name).write_text(content)
+    assert load_drop_list(str(tmp_path / name)).lines == lines
+
+
+def test_a_table_that_names_no_image_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "drop.csv").write_text("name,why\npic1,asked\n")
+    with pytest.raises(DatasetError, match="its first line is 'name,why', and names none of the columns key, url"):
+        load_drop_list(str(tmp_path / "drop.csv"))
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_the_command(recaptioned_data: Path, tmp_path: Path) -> None:
     inside = run("materialize", recaptioned_data, recaptioned_data / "out", "--overlay", "wide")
     assert (inside.code, "lies in INPUT" in inside.err) == (2, True)
     missing = run("materialize", recaptioned_data, tmp_path / "other", "--overlay", "none")
-    assert (missing.code, "covers 0 of 2 shards" in missing.err) == (2, True)
+    assert (missing.code, "there is no overlay 'none'; there are wide" in missing.err) == (2, True)
 
 
 def test_edits_on_top_of_new_captions(recaptioned_data: Path, tmp_path: Path) -> None:

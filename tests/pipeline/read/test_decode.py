@@ -317,3 +317,13 @@ def test_an_item_that_failed_before_gives_its_failure():
 def test_settings_name_the_flag(name):
     with pytest.raises(ValueError, match=f"--read.{name.replace('_', '-')}"):
         DecodeSettings(**{name: 0})
+
+
+def test_boxes_that_fit_the_upright_pixels_alone_and_a_raw_size_contradict_each_other():
+    data = encoded(raw_image(), "PNG", exif=exif(6))  # raw WIDTH x HEIGHT, upright HEIGHT x WIDTH
+    low = GivenRegion(box=(1, 1, 4, WIDTH - 1))
+    drop = failed(data, given=(GivenRegion(box=(1, 1, 2, 2)), low), given_size=(WIDTH, HEIGHT))
+    assert drop.reason is Reason.SIZE_MISMATCH
+    assert f"beyond the stated {WIDTH} x {HEIGHT} pixels" in drop.message and "state the upright size" in drop.message
+    far = GivenRegion(box=(1, 1, 4, WIDTH + HEIGHT))  # fits neither: nothing tells
+    assert decoded(data, given=(far,), given_size=(WIDTH, HEIGHT)).given[0].box != far.box

@@ -24,6 +24,7 @@ from tests.builders import (
     run,
     write_tar,
 )
+from tests.caption_server import MODEL, Answer, FakeCaptionServer
 from tests.pipeline.overlay.conftest import recaptioned
 from tests.pipeline.retry.conftest import mend, shard_files, write_pictures
 
@@ -278,6 +279,24 @@ def test_settings_of_the_models_are_recorded_or_given_again(source: Path, tmp_pa
     mend(source, 1, 5, 7)
     assert run("retry", tmp_path / "out", "--where", "reason=decode", "--caption.batch-size", "4").code == 3
     assert run("retry", tmp_path / "out", "--where", "reason=decode").code == 0
+
+
+def test_the_address_of_a_captioner_s_server_is_asked_for(tmp_path: Path) -> None:
+    """It is of one machine and one day, so no plan records it: the default one was asked, and nothing said why."""
+    output, asked = tmp_path / "out", iter(range(1000))
+    write_tar(tmp_path / "tars" / "000.tar", [members(f"k{number}") for number in range(3)])
+    with FakeCaptionServer() as server:
+        server.fault = lambda crop: None if crop.is_test_image or next(asked) % 3 else Answer(status=400)
+        flags = ("--proposer", "manual", "--captioner", "openai", "--caption.model", MODEL)
+        made = run("annotate", tmp_path / "tars", output, *flags, "--caption.url", server.url)
+        assert made.code == 1, made
+        assert f"`fineclip retry {output} --where reason=model_error` repeats them" in made.err
+        server.fault = lambda crop: None
+        where = ("--where", "reason=model_error", "--where", "stage=caption")
+        lost = run("retry", output, *where, "--caption.start-s", "0.5")
+        assert (lost.code, "give --caption.url URL" in lost.err) == (7, True), lost
+        assert run("retry", output, *where, "--caption.url", server.url).code == 0
+    assert not [row for row in read_rows(output) if row["status"] == "dead"]
 
 
 def test_overlays_are_carried_over_and_recaption_completes_them(source: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_a_filter_list_takes_images_and_boxes_out_of_the_figures(scenes: Path, t
 
 
 def test_what_cannot_be_scored_is_wrong_usage(scenes: Path, tmp_path: Path) -> None:
-    assert "overlay 'nothing' covers 0 of 1 shards" in run("score", scenes, "--overlay", "nothing").err
+    assert "there is no overlay 'nothing', and no other" in run("score", scenes, "--overlay", "nothing").err
     annotate(write_photos(tmp_path / "photos", 1), tmp_path / "out")
     outcome = run("score", tmp_path / "out")
     assert outcome.code == 2 and "names no scene" in outcome.err

@@ -17,10 +17,8 @@ def running_server() -> Iterator[S3Server]:
 def server(running_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
     """A server with an empty bucket; only what is asked of it from now on is counted."""
     point_s3fs_at(running_server.url, monkeypatch)
-    fs = fsspec.filesystem("s3")
-    if fs.exists(BUCKET):
-        fs.rm(BUCKET, recursive=True)
-    fs.mkdir(BUCKET)
+    running_server.empty()
+    fsspec.filesystem("s3").mkdir(BUCKET)
     running_server.asked.clear()
     yield running_server
     running_server.trouble = lambda request: None

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from pipeline.store.storage import Storage, StorageError, open_storage, storage_errors
 from schemas.folder import Folder
-from schemas.store_errors import in_words, library_errors
+from schemas.store_errors import in_words, library_errors, retried
 from tests.pipeline.store.s3_server import BUCKET, S3Server, Trouble, forget_credentials, point_s3fs_at
 
 
@@ -141,9 +141,11 @@ def test_a_lost_reply_to_our_own_decision_does_not_make_us_second(storage: Stora
 @pytest.mark.usefixtures("impatient")
 def test_trouble_that_stays_is_a_sentence(storage: Storage, server: S3Server, trouble: Trouble) -> None:
     server.trouble = lambda request: trouble
-    with pytest.raises(StorageError, match=r"^s3://bucket/out/a: .*; .*run the same command again") as raised:
+    with pytest.raises(
+        StorageError, match=r"^s3://bucket/out/a: .*; .*run the same command again.* \(tried for"
+    ) as raised:
         storage.read("a")
-    assert raised.value.may_pass
+    assert not raised.value.may_pass, "it was waited for already"
 
 
 @pytest.mark.usefixtures("impatient")
@@ -234,3 +236,46 @@ def test_what_google_calls_a_bad_request_is_a_sentence() -> None:
         raise ValueError("Bad Request: b/a\ninvalid bucket name")
     with pytest.raises(ValueError, match="ours"), library_errors("gs://b/a"):
         raise ValueError("ours")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_small_files_that_come_together_are_waited_for_one_by_one(storage: Storage, server: S3Server) -> None:
+    for name in ("a", "b", "c"):
+        storage.replace(name, name.encode())
+    folder, left = Folder(f"s3://{BUCKET}/out"), iter(range(3))
+    server.trouble = lambda request: "500" if next(left, None) is not None else None
+    assert folder.read(["a", "b", "none", "c"]) == [b"a", b"b", None, b"c"]
+    server.trouble = lambda request: "500"
+    with pytest.raises(StorageError, match=r"^s3://bucket/out/a: .*\(tried for"):
+        folder.read(["a"])
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_store_that_was_given_up_is_not_asked_again_at_once(
+    storage: Storage, server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a command does while it ends waited for the same store again, and again."""
+    monkeypatch.setattr("schemas.stores._NOT_ASKED", 1000)
+    storage.replace("a", b"data")
+    server.trouble = lambda request: "500"
+    with pytest.raises(StorageError, match="out/a: "):
+        storage.read("a")
+    server.asked.clear()
+    with pytest.raises(StorageError, match="out/a: "):
+        retried(lambda: storage.remove("b"))
+    assert server.asked == []
+    monkeypatch.setattr("schemas.stores._NOT_ASKED", 0)
+    server.trouble = lambda request: None
+    assert storage.read("a") == b"data"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_who_waits_is_told_why(
+    storage: Storage, server: S3Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("schemas.stores._TOLD_AFTER_S", 0)
+    storage.replace("a", b"data")
+    left = iter(range(2))
+    server.trouble = lambda request: "500" if next(left, None) is not None else None
+    assert storage.read("a") == b"data"
+    assert [record.getMessage().partition(" (")[0] for record in caplog.records] == ["s3://bucket does not answer"]

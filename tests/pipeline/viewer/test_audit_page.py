@@ -142,7 +142,7 @@ def test_of_many_regions_a_sample_is_held(url, features, monkeypatch):
 def test_folders_and_overlays_that_hold_none_are_refused(url, tmp_path, open_session):
     with pytest.raises(DatasetError, match="no finished audit"):
         open_session(url, audit=str(tmp_path))
-    with pytest.raises(DatasetError, match="covers 0 of"):
+    with pytest.raises(DatasetError, match="there is no overlay 'nothing'"):
         open_session(url, features="nothing")
 
 

@@ -1,0 +1,97 @@
+"""File systems of stores: they travel, their libraries are brief, and what is said of both in the environment holds.
+
+How they wait is tested on a server, in `tests/pipeline/store/test_s3.py`.
+"""
+
+import pickle
+from pathlib import Path
+
+import fsspec
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+
+from schemas.store_errors import StorageError
+from schemas.stores import Patient, open_fs
+
+
+@pytest.fixture(autouse=True)
+def _anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fsspec keeps its file systems, and we what we know of stores."""
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    monkeypatch.setattr("schemas.stores._stores", {})
+    monkeypatch.setattr("schemas.store_errors._BACK_OFF_S", 0.001)
+
+
+def test_a_path_is_no_store(tmp_path: Path) -> None:
+    for path in (str(tmp_path), f"file://{tmp_path}"):
+        fs, local = open_fs(path)
+        assert isinstance(fs, LocalFileSystem) and local == str(tmp_path)
+
+
+def test_a_store_travels_to_another_process() -> None:
+    fs, path = open_fs("memory://travels/a")
+    fs.pipe_file(path, b"data")
+    sent = pickle.loads(pickle.dumps(fs))
+    assert isinstance(sent, Patient)
+    assert sent.cat_file(path) == fs.anew().cat_file(path) == b"data"
+
+
+def test_the_library_of_s3_tries_briefly_unless_it_is_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_MAX_ATTEMPTS", raising=False)
+    fs, _ = open_fs("s3://bucket/a")
+    assert (fs.retries, fs.config_kwargs) == (2, {"retries": {"total_max_attempts": 1}})
+    chained, _ = open_fs("simplecache::s3://bucket/a")
+    assert chained.fs.retries == 2
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "4")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    assert open_fs("s3://bucket/a")[0].config_kwargs == {}
+    monkeypatch.delenv("AWS_MAX_ATTEMPTS")
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"retries": {"total_max_attempts": 9}}})
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    assert open_fs("s3://bucket/b")[0].config_kwargs == {"retries": {"total_max_attempts": 9}}
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [
+        (ConnectionResetError("gone"), 7),
+        (TimeoutError(), 7),
+        (PermissionError("no"), 1),
+        (FileNotFoundError("a"), 1),
+        (FileExistsError("a"), 1),
+        (OSError(22, "Invalid range"), 1),
+        (ValueError("ours"), 1),
+    ],
+)
+def test_what_the_store_answers_is_no_reason_to_wait(error: Exception, tries: int) -> None:
+    fs, path = open_fs("memory://answers/a")
+    fs.pipe_file(path, b"data")
+    tried = []
+
+    def fail() -> None:
+        tried.append(error)
+        raise error
+
+    with pytest.raises(StorageError if tries > 1 else type(error)):
+        fs.wait_for(fail, path)
+    assert len(tried) == tries
+
+
+def test_reads_of_an_open_file_wait_too() -> None:
+    fs, path = open_fs("memory://opened/a")
+    failures = [ConnectionResetError("gone"), ConnectionResetError("gone")]
+
+    class FakeCache:
+        @staticmethod
+        def fetcher(start: int, end: int) -> bytes:
+            if failures:
+                raise failures.pop()
+            return b"data"[start:end]
+
+    class FakeFile:
+        cache = FakeCache()
+
+    fs._fs = type("FakeFileSystem", (), {"open": lambda *_, **__: FakeFile()})()
+    fs._store.has_answered = True
+    assert fs.open(path).cache.fetcher(0, 2) == b"da"
+    assert failures == []
