@@ -173,7 +173,8 @@ class _Annotation(msgspec.Struct):
 def read_coco(data: bytes) -> CocoFile:
     """Return what a COCO file holds. Raises CocoError for anything but an object with a list of `images`."""
     if data[:_HEAD].removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
-        raise CocoError("not a COCO file but a list, as a detector's results are: give the file that has 'images' and 'annotations'")
+        remedy = "give the file that has 'images' and 'annotations'"
+        raise CocoError(f"not a COCO file but a list, as a detector's results are: {remedy}")
     try:
         file = split_json(data, _File)
     except LooseJsonError as error:

@@ -67,7 +67,9 @@ def audit(
     _measure(dataset, out, settings, watch)
     sweeps = _sweep(dataset, out)
     num_regions = sum(int(pc.is_valid(table["region_id"]).to_numpy().sum()) for table in _tables(dataset, out))
-    advice = {each.filter.name: recommend(each, num_regions) for each in sweeps}
+    looked_at = {"duplicate": settings.images, "against": settings.images and settings.against is not None}
+    looked = [name for name, was in looked_at.items() if was]
+    advice = {each.filter.name: recommend(each, num_regions, looked) for each in sweeps}
     chosen = {name: one.threshold for name, one in advice.items()} if settings.recommended else {}
     merged = {**chosen, **settings.thresholds}
     thresholds = {name: limit for name, limit in merged.items() if limit is not None}

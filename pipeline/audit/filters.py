@@ -49,6 +49,10 @@ class Filter:
         """Return the condition under which something is kept: `side at least 16`."""
         return f"{self.column} {self.keeps} {threshold:g}"
 
+    def says_not(self, threshold: float) -> str:
+        """Return the condition under which something is dropped: `side below 16`."""
+        return f"{self.column} {'below' if self.keeps == 'at least' else 'above'} {threshold:g}"
+
 
 FILTERS: tuple[Filter, ...] = (
     Filter(

@@ -1,5 +1,6 @@
 """Which threshold, and why: a rule for each filter, so that a person knows what to disagree with."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from pipeline.audit.sweep import Sweep
@@ -30,13 +31,19 @@ class Advice:
     threshold: float | None
     """None: leave it off."""
     reason: str
+    was_measured: bool = True
 
 
-def recommend(sweep: Sweep, num_regions: int) -> Advice:
-    """Return what is recommended, in view of what it would drop of `num_regions`."""
+def recommend(sweep: Sweep, num_regions: int, looked_at: Collection[str] = ()) -> Advice:
+    """Return what is recommended, in view of what it would drop of `num_regions`.
+
+    `looked_at` names the filters of images whose images were compared, though none may be near another.
+    """
     each = sweep.filter
+    if not sweep.num_measured and each.name in looked_at:
+        return Advice(threshold=each.start, reason="drops nothing here: no image is near another")
     if not sweep.num_measured:
-        return Advice(threshold=None, reason=_unmeasured(each.name))
+        return Advice(threshold=None, reason=_unmeasured(each.name), was_measured=False)
     if each.start is None:
         return Advice(threshold=None, reason=_WHY_NOT[each.name])
     num, num_images = sweep.at(each.start)
@@ -56,5 +63,5 @@ def _unmeasured(name: str) -> str:
     if name == "against":
         return "give --against INPUT, such as a set that models are evaluated on"
     if name == "duplicate":
-        return "no two images are near each other, or images were not looked at (--no-images)"
+        return "images were not compared (--no-images)"
     return "nothing here has it"

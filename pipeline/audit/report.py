@@ -34,7 +34,8 @@ svg { display: block; width: 100%; height: 90px; } .area { fill: var(--accent); 
   display: grid; grid-template-columns: repeat(auto-fill, minmax(110px, 1fr)); gap: 10px; }
 li { font-size: 12px; line-height: 1.35; overflow-wrap: anywhere; } li img { display: block; width: 100%; height: 96px;
   object-fit: contain; background: light-dark(#eceef2, #0b0d10); border-radius: 6px; margin-bottom: 3px; }
-code { overflow-wrap: anywhere; } @media (max-width: 700px) { .sheets { grid-template-columns: 1fr; } }
+a { color: inherit; } .wide { min-width: 640px; } .wide td:last-child { width: 50%; }
+@media (max-width: 700px) { .sheets { grid-template-columns: 1fr; } }
 """
 
 
@@ -79,6 +80,7 @@ def _filter_json(each: Audited, totals: Totals) -> dict[str, Any]:
         "keeps": each.filter.keeps,
         "column": each.filter.column,
         "measured": sweep.num_measured,
+        "was_measured": each.advice.was_measured,
         "least": round(sweep.least, 6) if measured else None,
         "most": round(sweep.most, 6) if measured else None,
         "recommended": each.advice.threshold,
@@ -109,7 +111,7 @@ def as_html(
     body = f"""<h1>{html.escape(title)}</h1>
 <p>{_headline(totals)}</p>
 <section><h2>The filters together</h2>
-<div class="scroll"><table>
+<div class="scroll"><table class="wide">
 <tr><th>filter</th><th>kept if</th><th class="n">drops</th><th class="n">it alone</th><th>why</th></tr>
 {"".join(_row(each, totals) for each in audited)}
 </table></div>
@@ -132,13 +134,15 @@ def _headline(totals: Totals) -> str:
 
 def _row(each: Audited, totals: Totals) -> str:
     name = each.filter.name
-    if not each.sweep.num_measured:
+    if not each.advice.was_measured:
         what = f"<td>{html.escape(each.filter.title)}</td><td colspan='3'>not measured</td>"
         return f"<tr class='quiet'>{what}<td>{html.escape(each.advice.reason)}</td></tr>"
     condition = "off" if each.threshold is None else each.filter.says(each.threshold)
     alone, only = totals.alone.get(name, 0), totals.only.get(name, 0)
+    title = html.escape(each.filter.title)
+    title = f"<a href='#{name}'>{title}</a>" if each.sweep.num_measured else title
     return (
-        f"<tr><td>{html.escape(each.filter.title)}</td><td>{condition}</td><td class='n'>{alone:,}</td>"
+        f"<tr><td>{title}</td><td>{condition}</td><td class='n'>{alone:,}</td>"
         f"<td class='n'>{only:,}</td><td>{html.escape(each.advice.reason)}</td></tr>"
     )
 
@@ -153,7 +157,7 @@ def _section(each: Audited, totals: Totals, crop: Callable[[dict[str, Any]], str
     table = f"<tr><th>kept if</th><th class='n'>regions dropped</th><th class='n'>share</th></tr>{rows}"
     measured = counted(sweep.num_measured, "image" if each.filter.of_images else "region")
     what = html.escape(f"Drops {each.filter.what}. Measured of {measured}, from {sweep.least:.4g} to {sweep.most:.4g}.")
-    return f"""<section><h2>{html.escape(each.filter.title)}</h2>
+    return f"""<section id="{each.filter.name}"><h2>{html.escape(each.filter.title)}</h2>
 <p class="quiet">{what}</p>
 <p><b>{"Recommended: " + each.filter.says(each.advice.threshold) if each.advice.threshold is not None else "Off"}</b>:
 {html.escape(each.advice.reason)}.</p>
@@ -187,11 +191,12 @@ def _curve(each: Audited, num_regions: int) -> str:
 
 
 def _sheets(sheets: Sheets, crop: Callable[[dict[str, Any]], str | None]) -> str:
-    said = html.escape(sheets.filter.says(sheets.threshold))
+    dropped = ("drop", f"Dropped: {sheets.filter.says_not(sheets.threshold)}", sheets.dropped)
+    kept = ("keep", f"Kept: {sheets.filter.says(sheets.threshold)}", sheets.kept)
     parts = [
-        f'<div><h3 class="{css}">{title} where {said}</h3><ol>{"".join(_item(one, crop) for _, one in shown)}</ol>'
+        f'<div><h3 class="{css}">{html.escape(title)}</h3><ol>{"".join(_item(one, crop) for _, one in shown)}</ol>'
         f"{'' if shown else '<p>none</p>'}</div>"
-        for css, title, shown in (("drop", "Dropped", sheets.dropped), ("keep", "Kept", sheets.kept))
+        for css, title, shown in (dropped, kept)
     ]
     return f'<div class="sheets">{"".join(parts)}</div>'
 

@@ -61,7 +61,8 @@ class Sweep:
             return changes
         total = self.drops.max()
         wanted = total * np.array([0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0])
-        return sorted({int(np.abs(self.drops - each).argmin()) for each in wanted})
+        places = sorted({int(np.abs(self.drops - each).argmin()) for each in wanted})
+        return [place for place in places if self.drops[place]]
 
 
 _TOLD = 12

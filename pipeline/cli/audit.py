@@ -69,7 +69,7 @@ def _show(said: dict[str, object], out: Path) -> None:
     filters, regions, images = said["filters"], said["regions"], said["images"]
     assert isinstance(filters, list) and isinstance(regions, dict) and isinstance(images, dict)
     for each in filters:
-        if not each["measured"]:
+        if not each["was_measured"]:
             console.print(f"{each['name']:<17}not measured: {each['reason']}")
         else:
             limit = "off" if each["threshold"] is None else f"{each['column']} {each['keeps']} {each['threshold']:g}"

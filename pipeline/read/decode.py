@@ -303,12 +303,9 @@ def _given_upright(item: SourceItem, stored: _Stored) -> tuple[GivenRegion, ...]
         return item.given
     if stored.orientation >= 5 and item.given_size == (height, width):
         if any(_is_only_within(region.box, width, height) for region in item.given):
-            said = (
-                f"boxes reach beyond the stated {height} x {width} pixels, and not beyond the {width} x {height} of the"
-            )
-            return _drop(
-                Reason.SIZE_MISMATCH, f"{said} upright image: they were drawn upright, so state the upright size"
-            )
+            beyond = f"boxes reach beyond the stated {height} x {width} pixels, and not beyond the upright image's"
+            drawn = f"{beyond} {width} x {height}: they were drawn upright, so state the upright size"
+            return _drop(Reason.SIZE_MISMATCH, drawn)
         return tuple(
             msgspec.structs.replace(region, box=_turn(region.box, item.given_size, stored.orientation), mask_rle=None)
             for region in item.given

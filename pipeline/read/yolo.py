@@ -201,7 +201,8 @@ class Yolo:
         refused = [uri for uri in looked_for if not self._location.allows(f"{uri}/x")]
         said = ", ".join(self._location.url(uri) for uri in looked_for)
         outside = f". {refusal(refused, len(looked_for), self._location, str(self._file))}" if refused else ""
-        return f"{self._file}: no picture is at {said}; mend 'path' and the splits there, or take those that are there, as in ?split=train{outside}"
+        remedy = "mend 'path' and the splits there, or take those that are there, as in ?split=train"
+        return f"{self._file}: no picture is at {said}; {remedy}{outside}"
 
 
 def _label_uri(uri: str) -> str:
