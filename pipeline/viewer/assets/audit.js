@@ -72,7 +72,7 @@ function side(title, css, found) {
     "section",
     {},
     h("h3", { class: css }, title),
-    found.length ? h("div", { class: "cutouts" }, found.map(({ item, value }) => card(item, String(tidy(value))))) : h("p", { class: "quiet" }, "none"),
+    found.length ? h("div", { class: "cutouts" }, found.map(({ item, value }) => card(item, String(Number(value.toPrecision(4)))))) : h("p", { class: "quiet" }, "none"),
   );
 }
 
