@@ -1,6 +1,6 @@
 """The audit: time and memory, with its steps apart, and what near-duplicates of many images cost.
 
-    python -m benchmarks.audit [--regions 1000000] [--folder .] [--hashes 250000,2500000] [--profile FILE]
+    python -m benchmarks.audit [--regions 1000000] [--folder .] [--hashes 250000,1000000] [--profile FILE]
 
 The data set is that of `benchmarks.export`, with every picture different (random, 64 to 96 pixels, 4 KB) and every
 caption too, which is what costs most memory. `audit` runs in a process of its own, twice: whole, and again with all
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--regions", type=int, default=1_000_000, help="0 for none")
     parser.add_argument("--folder", type=Path, default=Path(), help="where to write: its disk is measured")
-    parser.add_argument("--hashes", default="250000,2500000", help="how many images' hashes are searched, with commas")
+    parser.add_argument("--hashes", default="250000,1000000", help="how many images' hashes are searched, with commas")
     parser.add_argument("--profile", type=Path, help="write there a profile of the larger audit")
     arguments = parser.parse_args()
     rows, memory, cpu = [], {}, {}

@@ -25,6 +25,7 @@ class AnnotatedImage:
     regions: list[GivenRegion] = field(default_factory=list)
     captions: list[tuple[bool, int, str, CocoAnnotation]] = field(default_factory=list)
     """Sortable by annotation id: whether it is no number, the number, the id."""
+    num_entries: int = 0
     own_captions: list[Any] = field(default_factory=list)
     """Of its entries themselves."""
     lost: list[str] = field(default_factory=list)
@@ -51,6 +52,7 @@ class Images:
                 continue
             uri = uri_of(entry)
             image = self.by_uri.setdefault(uri, AnnotatedImage(entry=entry))
+            image.num_entries += 1
             first = self.by_uri[self.ids.setdefault(entry.id, uri)]
             if first is not image:
                 self._share(entry.id, first, image)
@@ -216,6 +218,8 @@ def listed_item(key: str, uri: str, image: AnnotatedImage, coco: CocoFile) -> Li
         reader.add(caption, "caption of its entry")
     for *_, annotation in sorted(image.captions, key=lambda caption: caption[:3]):
         reader.add(annotation.caption, f"annotations[{annotation.position}]")
+    if image.num_entries > 1 and not image.own_captions:
+        reader.note(f"{image.num_entries} entries of 'images' have this file name; what they say is joined")
     for problem in image.lost:
         reader.note(problem)
     if any("\ufffd" in (region.label or "") for region in image.regions):

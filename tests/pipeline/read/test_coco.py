@@ -186,6 +186,16 @@ def test_lvis_names_its_images_by_their_addresses(tmp_path, folder):
     assert (item.data, len(item.given), item.url) == (JPEG, 1, image["coco_url"])
 
 
+def test_entries_of_one_file_name_are_joined_and_counted(tmp_path):
+    """Frames of several videos under one name: a bug report of Geti's export."""
+    (tmp_path / "a.jpg").write_bytes(JPEG)
+    images = [{"id": number, "file_name": "a.jpg", "width": 40, "height": 30} for number in (1, 2)]
+    annotations = [{"id": number, "image_id": number, "bbox": [1, 2, 3, 4]} for number in (1, 2)]
+    (item,) = read_all(f"coco:{write(tmp_path / 'x.json', images=images, annotations=annotations)}")
+    assert len(item.given) == 2
+    assert item.note == "2 entries of 'images' have this file name; what they say is joined"
+
+
 def test_spans_of_an_images_caption_are_captions_of_its_regions_as_mdetr_has_them(tmp_path):
     (tmp_path / "a.jpg").write_bytes(JPEG)
     size = {"file_name": "a.jpg", "width": 40, "height": 30}
