@@ -20,7 +20,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.paths import as_path, is_url
-from schemas.store_errors import StorageError, does_not_answer, in_words, pauses
+from schemas.store_errors import StorageError, does_not_answer, in_words, pauses, trouble_behind
 
 _Result = TypeVar("_Result")
 
@@ -162,7 +162,8 @@ class Patient:
 
     def _give_up(self, error: Exception, path: str, waited_s: float) -> StorageError:
         where = path if "://" in path else f"{self._name.partition('://')[0]}://{path.lstrip('/')}"
-        told = str(error if isinstance(error, StorageError) else in_words(error, where, reads=True))
+        cause = trouble_behind(error) if isinstance(error, FileNotFoundError) else error
+        told = str(cause if isinstance(cause, StorageError) else in_words(cause or error, where, reads=True))
         told += f" (tried for {waited_s:.0f} s)"
         self._store.given_up = (time.monotonic(), told)
         return StorageError(told)

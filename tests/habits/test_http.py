@@ -226,7 +226,9 @@ def test_a_server_that_goes_away_leaves_no_image_missing(tmp_path: Path):
 
 
 @pytest.mark.parametrize("status", [403, 500, 503])
-def test_a_server_in_trouble_leaves_no_image_missing(tmp_path: Path, status: int):
+def test_a_server_in_trouble_leaves_no_image_missing(tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("schemas.store_errors._BACK_OFF_S", 0.001)
+
     class Failing(PlainHandler):
         def do_GET(self) -> None:
             self.send_error(status)
