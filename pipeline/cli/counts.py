@@ -42,10 +42,10 @@ def _print_reasons(console: Console, totals: Totals) -> None:
 
 
 def dead_line(item: DeadItem) -> str:
-    """Return a dead image or region as one line: key and region, reason, source, message."""
+    """Return a dead image or region as one line: key and region, reason, stage, source, message."""
     name = item.key if item.region_id is None else f"{item.key}/{item.region_id}"
     times = f" x {item.count:,}" if item.count > 1 else ""
-    columns = (f"{name}{times}", item.reason, item.source, item.message)
+    columns = (f"{name}{times}", item.reason, item.stage, item.source, item.message)
     return "\t".join(printable(column).replace("\n", "\\n") for column in columns)
 
 

@@ -63,7 +63,8 @@ def _tell_of_dropped(console: Console, drop: DropList, dropped: Dropped, output:
 
     tell(f"Left out: {counted(dropped.num_images, 'image')}, by {counted(len(drop.lines), 'line')} of {drop.path}.")
     if dropped.unmet:
-        tell(f"{counted(len(dropped.unmet), 'line')} of it mean no image of the data set:")
+        verb = "means" if len(dropped.unmet) == 1 else "mean"
+        tell(f"{counted(len(dropped.unmet), 'line')} of it {verb} no image of the data set:")
         for line in dropped.unmet[:_NUM_NAMED]:
             tell(f"  {printable(line)}")
         if len(dropped.unmet) > _NUM_NAMED:

@@ -13,7 +13,7 @@ from schemas.names import ShardName
 from schemas.reasons import Status
 from schemas.records import ShardMarker
 
-_COLUMNS = ("key", "region_id", "reason", "message", "count")
+_COLUMNS = ("key", "region_id", "reason", "stage", "message", "count")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,8 @@ class DeadItem:
     source: str
     """The image's file where the plan lists files, else the tar or table that it lies in; after its INPUT."""
     reason: str
+    stage: str
+    """Where in the pipeline."""
     message: str
     count: int
     """How many the row stands for."""
@@ -52,6 +54,7 @@ def dead_items(
                 region_id=row["region_id"],
                 source=sources.get(row["key"], otherwise),
                 reason=row["reason"],
+                stage=row["stage"] or "",
                 message=row["message"] or "",
                 count=row["count"],
             )

@@ -343,7 +343,8 @@ def test_the_dead_are_named_with_source_and_reason(tmp_path: Path):
     assert f"fineclip status {tmp_path}/out --dead" in outcome.out
     assert f"{photos}: a.jpg" in outcome.out
     lines = [line.split("\t") for line in status(tmp_path / "out", "--dead").out.splitlines()]
-    found = {line[0].split("/")[0]: (line[1], line[2]) for line in lines}
+    found = {line[0].split("/")[0]: (line[1], line[3]) for line in lines}
+    assert {line[2] for line in lines} == {"read", "decode", "select"}
     assert found == {
         "photos-a": ("decode", f"{photos}: a.jpg"),
         "photos-c": ("truncated", f"{photos}: c.jpg"),
