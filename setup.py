@@ -12,8 +12,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 SCHEMAS = ["msgspec>=0.22", "numpy>=2", "pyarrow>=21", "fsspec[http]>=2025.5"]
-# pillow and zstandard (.tar.zst): plans name sources, so `status`, `doctor` and `view` import the readers too
-COMMAND = ["jsonargparse[signatures]>=4.49", "pillow>=11", "rich>=14", "zstandard>=0.23"]
+# pillow (11.3: AVIF) and zstandard (.tar.zst): plans name sources, so `status`, `doctor` and `view` import the readers too
+COMMAND = ["jsonargparse[signatures]>=4.49", "pillow>=11.3", "rich>=14", "zstandard>=0.23"]
 # Before 2.10, weights_only could be made to run code. Each torchvision loads with one torch alone, and pins it.
 TORCH = ["torch>=2.10", "torchvision>=0.25", "transformers>=5.9"]
 PIPELINE = [
