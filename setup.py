@@ -12,8 +12,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 SCHEMAS = ["msgspec>=0.22", "numpy>=2", "pyarrow>=21", "fsspec[http]>=2025.5"]
-# pillow and zstandard (.tar.zst): plans name sources, so `status`, `doctor` and `view` import the readers too
-COMMAND = ["jsonargparse[signatures]>=4.49", "pillow>=11", "rich>=14", "zstandard>=0.23"]
+# pillow (AVIF) and zstandard (.tar.zst): plans name sources, so `status`, `doctor` and `view` import the readers too
+COMMAND = ["jsonargparse[signatures]>=4.49", "pillow>=11.3", "rich>=14", "zstandard>=0.23"]
 # Before 2.10, weights_only could be made to run code. Each torchvision loads with one torch alone, and pins it.
 TORCH = ["torch>=2.10", "torchvision>=0.25", "transformers>=5.9"]
 PIPELINE = [
@@ -81,7 +81,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    # 3.11 is tested, and most of 3.13; the others have wheels of all dependencies, and are untried
+    # Tested on 3.11; on 3.13 most tests ran, on 3.12 a part; 3.14 has wheels of all dependencies, and is untried
     classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13, 14)],
     packages=find_packages(include=["schemas*", "pipeline*", "trainer*"]),
     py_modules=["fineclip"],

@@ -151,7 +151,8 @@ def write_photos(folder: Path, num_images: int) -> Path:
 
 def read_rows(output: Path) -> list[dict[str, Any]]:
     """Return the rows of all tables of a data set, in order of shard."""
-    return [row for path in sorted(output.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    tables = (pq.read_table(path, partitioning=None) for path in sorted(output.glob("*.parquet")))
+    return [row for table in tables for row in table.to_pylist()]
 
 
 def image_rows(output: Path) -> dict[str, dict[str, Any]]:

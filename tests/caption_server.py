@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import signal
 import socket
 import sys
 import threading
@@ -211,3 +212,4 @@ def _completion(asked: Asked) -> str:
 if __name__ == "__main__":
     delay_s = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
     FakeCaptionServer(lambda asked: time.sleep(delay_s), port=int(sys.argv[1])).start()
+    signal.pause()  # a main thread that has ended can start no thread for a request, from Python 3.12

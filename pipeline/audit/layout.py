@@ -27,4 +27,4 @@ def measures_file(out: Path, shard: ShardName | str) -> Path:
 
 def read_measures(out: Path, shard: ShardName | str, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the measures of a shard that is there."""
-    return pq.read_table(measures_file(out, shard), columns=columns)
+    return pq.read_table(measures_file(out, shard), columns=columns, partitioning=None)

@@ -101,7 +101,7 @@ def _hash_images(
             found = list(shard_hashes(dataset, shard))
             columns = {"key": [key for key, _ in found], "hash": [value for _, value in found]}
             write_table(path, pa.table(columns, schema=_HASH_SCHEMA))
-        table = pq.read_table(path)
+        table = pq.read_table(path, partitioning=None)  # a path with "key=1" in it adds no column
         first[shard] = len(keys)
         keys += table["key"].to_pylist()
         hashes += table["hash"].to_pylist()

@@ -57,7 +57,13 @@ CAPTIONS = {
 
 @pytest.mark.parametrize("kind", CAPTIONS)
 def test_captions_of_any_arrow_type_are_read(tmp_path, kind):
-    (item,) = read_all(write(tmp_path / "x.parquet", image=[JPEG], caption=CAPTIONS[kind]))
+    try:
+        spec = write(tmp_path / "x.parquet", image=[JPEG], caption=CAPTIONS[kind])
+    except pa.ArrowNotImplementedError:
+        if "list_view" not in kind:
+            raise
+        pytest.skip(f"NOT TESTED: {kind}; this pyarrow writes none to Parquet, as 21 does not")
+    (item,) = read_all(spec)
     assert item.captions in ((WORDS,), (WORDS, "more"))
     assert (item.captions == (WORDS, "more")) == ("list" in kind)
 

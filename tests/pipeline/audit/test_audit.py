@@ -63,6 +63,13 @@ def test_the_list_drops_what_the_report_says_and_the_shards_stay(data: Path, tmp
     assert "data:image/jpeg" in page and "http:" not in page and "https:" not in page and "<script" not in page
 
 
+def test_what_lies_in_a_folder_called_like_a_partition_has_no_further_columns(data: Path, tmp_path: Path) -> None:
+    audited(data, tmp_path / "key=1/out", *SEEN)
+    audited(data, tmp_path / "out", *SEEN)
+    for shard in Dataset.open(data).shards:
+        assert read_measures(tmp_path / "key=1/out", shard).equals(read_measures(tmp_path / "out", shard))
+
+
 def test_every_count_of_a_threshold_is_that_of_the_rows(data: Path, tmp_path: Path) -> None:
     said = audited(data, tmp_path / "out", *SEEN, "--against", "scenes:5?seed=3")
     tables = [read_measures(tmp_path / "out", shard) for shard in Dataset.open(data).shards]
