@@ -26,6 +26,7 @@ from trainer.segmentation.mask_loss import NO_CLASS
 _UNUSED_STUFF = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
 """COCO's ids less 1 that no annotation has, of 0 to 181."""
 _LABELS, _IMAGES = (".png", ".tif", ".tiff"), (".jpg", ".jpeg", ".png", ".webp")
+_ADE_FULL_IDS = 26 * 256
 _ADE_FULL_SHORT_PX = 512
 """Images of the full ADE20K are made this small at their shorter side, where they are larger, before all else."""
 
@@ -121,10 +122,23 @@ def open_maps(kind: str, folder: str, options: Mapping[str, str], where: str) ->
         raise TrainingError(
             f"{where}: {classes.where} has {len(classes.names)} names, and {kind} has {how.num_classes} classes"
         )
+    twice = sorted({name for name in classes.names if classes.names.count(name) > 1})
+    if how.num_classes is None and twice:
+        raise TrainingError(
+            f"{where}: {classes.where} has {twice[0]!r} twice: no pixel can be told to be of one of them; "
+            "give each a name of its own"
+        )
+    if not set(classes.ids or ()) <= set(range(_ADE_FULL_IDS)):
+        raise TrainingError(f"{where}: {classes.where}: ids are from 0 to {_ADE_FULL_IDS - 1}")
     if kind == "ade847" and classes.ids is None:
         raise TrainingError(f'{where}: {classes.where} must say the ids: [{{"name": "wall", "id": 2978}}, ...]')
     maps = _files(folder, _LABELS, how.suffix, where, "label map")
-    images = _files(options.get("images", folder), _IMAGES, "", where, "image")
+    pictures = options.get("images", folder)
+    if not how.suffix and Path(pictures).resolve() == Path(folder).resolve():
+        raise TrainingError(
+            f"{where}: say where the images are by images=FOLDER: label maps have a folder of their own"
+        )
+    images = _files(pictures, _IMAGES, "", where, "image")
     if how.suffix:
         images = {name: file for name, file in images.items() if not name.endswith(how.suffix)}
     alone = sorted(maps.keys() - images.keys())
@@ -154,7 +168,7 @@ def read_class_list(file: str | None, where: str) -> ClassList:
     if file is None:
         raise TrainingError(f"{where}: name the classes by classes=FILE.json, a list of names in the order of the data")
     try:
-        entries = json.loads(Path(file).read_text(encoding="utf-8"))
+        entries = json.loads(Path(file).read_text(encoding="utf-8-sig"))
         if entries and all(isinstance(entry, dict) for entry in entries):
             entries = sorted(entries, key=lambda entry: int(entry.get("trainId", 0)))
             ids = tuple(int(entry["id"]) for entry in entries) if all("id" in entry for entry in entries) else None
@@ -179,7 +193,11 @@ def _files(folder: str, suffixes: Sequence[str], ending: str, where: str, what: 
     if not root.is_dir():
         raise TrainingError(f"{where}: {folder}: there is no such folder")
     files = sorted(file for file in root.rglob("*") if file.suffix.lower() in suffixes and file.stem.endswith(ending))
-    found = {str(file.relative_to(root).with_suffix("")).removesuffix(ending): file for file in files}
+    found: dict[str, Path] = {}
+    for file in files:
+        other = found.setdefault(str(file.relative_to(root).with_suffix("")).removesuffix(ending), file)
+        if other is not file:
+            raise TrainingError(f"{where}: {other} and {file} are the {what} of one name: take one of them away")
     if not found:
         raise TrainingError(f"{where}: {folder}: no {what} is in it ({', '.join(suffixes)})")
     return found
@@ -211,7 +229,7 @@ def _ade(raw: Raw, classes: ClassList, ignore: int) -> tuple[Ints, str]:
 
 def _ade_full(raw: Raw, classes: ClassList, ignore: int) -> tuple[Ints, str]:
     coded = raw[..., 0].astype(np.int64) // 10 * 256 + raw[..., 1]
-    table = np.full(26 * 256, NO_CLASS, dtype=np.int64)
+    table = np.full(_ADE_FULL_IDS, NO_CLASS, dtype=np.int64)
     for place, number in enumerate(classes.ids or ()):
         table[number] = place
     return table[coded], ""

@@ -187,3 +187,35 @@ def test_json_that_is_not_pascal_contexts_is_told(tmp_path):
     write_json(tmp_path / "merged.json", content)
     with pytest.raises(TrainingError, match=r"no image is there: none of phase val"):
         opened(data)
+
+
+def test_a_list_with_a_name_twice_is_refused(tmp_path):
+    rest = write_kind(tmp_path, np.array([[0, 1]], dtype=np.uint8), 2)
+    write_json(tmp_path / "classes.json", ["cat", "dog", "cat"])
+    with pytest.raises(TrainingError, match=r"classes.json has 'cat' twice: no pixel can be told"):
+        opened(f"maps:{rest}")
+    (tmp_path / "classes.json").write_bytes(b'\xef\xbb\xbf["cat", "dog"]')
+    assert opened(f"maps:{rest}").classes == ("cat", "dog")
+
+
+def test_label_maps_are_not_taken_for_their_images(tmp_path):
+    write_kind(tmp_path, np.array([[0, 1]], dtype=np.uint8), 2)
+    for images in ("", f"images={tmp_path}/images/../maps&"):
+        with pytest.raises(TrainingError, match="say where the images are by images=FOLDER"):
+            opened(f"maps:{tmp_path}/maps?{images}classes={tmp_path}/classes.json")
+
+
+@pytest.mark.parametrize(("folder", "name", "what"), [("images", "1.png", "image"), ("maps", "1.tif", "label map")])
+def test_two_files_of_one_name_are_told(tmp_path, folder, name, what):
+    rest = write_kind(tmp_path, np.array([[0, 1]], dtype=np.uint8), 2)
+    Image.new("RGB", (2, 1)).save(tmp_path / folder / name)
+    with pytest.raises(TrainingError, match=rf"1\.\w+ and .*{name} are the {what} of one name: take one of them away"):
+        opened(f"maps:{rest}")
+
+
+def test_numbers_that_the_full_ade20k_cannot_code_are_refused(tmp_path):
+    values = np.zeros((2, 2, 3), dtype=np.uint8)
+    rest = write_kind(tmp_path, values, 847, label="1_seg.png")
+    write_json(tmp_path / "classes.json", [{"name": f"name {n}", "id": n * 9} for n in range(847)])
+    with pytest.raises(TrainingError, match="ids are from 0 to 6655"):
+        opened(f"ade847:{rest}")
