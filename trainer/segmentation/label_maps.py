@@ -65,6 +65,8 @@ class LabelMaps:
     kind: MapKind
     classes: ClassList
     ignore: int
+    names: Sequence[str]
+    """Their paths in the folders of images and of maps, without suffix."""
     images: Sequence[Path]
     maps: Sequence[Path]
 
@@ -73,8 +75,8 @@ class LabelMaps:
         return len(self.images)
 
     def key(self, image: int) -> str:
-        """Return an image's file name."""
-        return self.images[image].name
+        """Return an image's file name, with the folders below that of all images."""
+        return f"{self.names[image]}{self.images[image].suffix}"
 
     def identity(self, image: int) -> str:
         """Return what a fingerprint takes of an image's labels: their file's name and size."""
@@ -152,6 +154,7 @@ def open_maps(kind: str, folder: str, options: Mapping[str, str], where: str) ->
         kind=how,
         classes=classes,
         ignore=_ignore(options, where),
+        names=names,
         images=[images[name] for name in names],
         maps=[maps[name] for name in names],
     )

@@ -12,10 +12,9 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from trainer.model.export import export
 from trainer.model.open import LoadedModel
 from trainer.run.assemble import state_fingerprint
-from trainer.run.head_training import HeadTraining, take_the_process
+from trainer.run.head_training import HeadTraining, keep_clip, take_the_process
 from trainer.run.stop import StopRequest
 from trainer.run.train_settings import TrainResult
 from trainer.segmentation.batches import CropBatch, TrainCrops
@@ -91,8 +90,7 @@ class SegmenterTraining(HeadTraining[CropBatch]):
         self._optim, self._device = recipe.optim, device
         start_fingerprint = state_fingerprint(clip.clip.state_dict())
         out.mkdir(parents=True, exist_ok=True)
-        if not (out / CLIP).exists():
-            export(clip.clip.state_dict(), clip, out / CLIP, "local-dir")
+        keep_clip(clip, out / CLIP, out / SEGMENTER)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.optim.seed)
             self.segmenter: Segmenter = build(

@@ -299,3 +299,17 @@ def test_nothing_found_says_which_flag_to_change(folder, trained, tmp_path):
     assert outcome.code == 0, outcome.err
     assert "Nothing reaches --score-threshold 1.0: try less, or other names" in outcome.err
     assert "annotate" not in outcome.err
+
+
+def test_a_clip_that_a_killed_run_left_is_written_anew(folder, tmp_path):
+    out = tmp_path / "RUN"
+    (out / "clip").mkdir(parents=True)
+    (out / "clip" / "open_clip_config.json").write_text("{")
+    (out / "clip.partial").mkdir()
+    given = ("--model", VIT, "--data", data_of(folder), "--out", out, *_split(folder), *SMALL)
+    assert run("detect", "train", *given, "--stop-after", "1").code == 0
+    assert not (out / "clip.partial").exists()
+    written = (out / "clip" / "open_clip_model.safetensors").stat().st_mtime_ns
+    assert run("detect", "train", *given).code == 0
+    assert (out / "clip" / "open_clip_model.safetensors").stat().st_mtime_ns == written
+    assert _evaluate(out, folder, tmp_path / "m.json")["metrics"]["num_images"] == 12

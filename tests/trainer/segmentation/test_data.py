@@ -219,3 +219,13 @@ def test_numbers_that_the_full_ade20k_cannot_code_are_refused(tmp_path):
     write_json(tmp_path / "classes.json", [{"name": f"name {n}", "id": n * 9} for n in range(847)])
     with pytest.raises(TrainingError, match="ids are from 0 to 6655"):
         opened(f"ade847:{rest}")
+
+
+def test_files_of_one_name_in_two_folders_are_two_images(tmp_path):
+    rest = write_kind(tmp_path, np.array([[0, 1]], dtype=np.uint8), 2)
+    for name in ("images", "maps"):
+        (tmp_path / name / "b").mkdir()
+    (tmp_path / "images" / "b" / "1.jpg").write_bytes((tmp_path / "images" / "1.jpg").read_bytes())
+    (tmp_path / "maps" / "b" / "1.png").write_bytes((tmp_path / "maps" / "1.png").read_bytes())
+    data = opened(f"maps:{rest}")
+    assert [data.key(image) for image in range(len(data))] == ["1.jpg", "b/1.jpg"]

@@ -22,6 +22,8 @@ from trainer.evaluate.truth import Alternatives, Truth
 class FileImages:
     """Images in files."""
 
+    names: Sequence[str]
+    """As the annotations say them: files of different folders may have equal names."""
     files: Sequence[Path]
     sizes: Sequence[tuple[int, int] | None]
 
@@ -30,8 +32,8 @@ class FileImages:
         return len(self.files)
 
     def key(self, image: int) -> str:
-        """Return an image's file name."""
-        return self.files[image].name
+        """Return an image's name."""
+        return self.names[image]
 
     def read(self, image: int) -> bytes:
         """Return an image's file. Raises UnusableSampleError."""
@@ -123,7 +125,7 @@ class Collector:
         if self.problems:
             self.left_out[f"annotation that cannot be used; the first, {self.problems[0]}"] = len(self.problems)
         return Truth(
-            images=FileImages(files=self._files(folder), sizes=self.sizes),
+            images=FileImages(names=self.names, files=self._files(folder), sizes=self.sizes),
             caption_start=_starts([image for image, _ in captions], len(self.names)),
             captions=[caption for _, caption in captions],
             caption_text_ids=np.arange(len(captions)),

@@ -71,7 +71,7 @@ def test_panoptic_has_things_and_stuff_and_the_masks_of_its_pngs(folder):
 
 def test_lvis_names_its_images_by_their_address(folder):
     truth = truth_of(folder, "lvis.json")
-    assert [truth.images.key(i) for i in range(4)] == [f"{i:012}.jpg" for i in SIZES]
+    assert [truth.images.key(i) for i in range(4)] == [f"val2017/{i:012}.jpg" for i in SIZES]
     assert truth.num_regions == 4
 
 

@@ -112,3 +112,13 @@ def test_entries_of_the_wrong_kind_are_an_error_that_names_the_file(tmp_path, ki
     (tmp_path / name).write_text(json.dumps(content))
     with pytest.raises(TrainingError, match=f"{name}: not "):
         truth_of(f"{kind}:{tmp_path}/{name}")
+
+
+def test_files_of_one_name_in_two_folders_are_two_images(tmp_path):
+    entries = [{"image": f"{folder}/1.jpg", "caption": "a cat"} for folder in ("a", "b")]
+    for entry in entries:
+        (tmp_path / entry["image"]).parent.mkdir()
+        (tmp_path / entry["image"]).write_bytes(b"")
+    (tmp_path / "list.json").write_text(json.dumps(entries))
+    images = truth_of(f"captions:{tmp_path}/list.json").images
+    assert [images.key(image) for image in range(len(images))] == ["a/1.jpg", "b/1.jpg"]
