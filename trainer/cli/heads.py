@@ -38,7 +38,7 @@ def tell_data(console: Console, text: str, left_out: Mapping[str, int]) -> None:
     """Say what the data hold, and how much of them is left out and why."""
     console.print(text, highlight=False)
     for why, count in left_out.items():
-        console.print(f"left out: {count}, {why}", highlight=False)
+        console.print(f"left out: {count}, {why}", highlight=False, markup=False, soft_wrap=True)
 
 
 def tell_unmeasured(console: Console, skipped: Sequence[tuple[str, str]], num_images: int) -> None:

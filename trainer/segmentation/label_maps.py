@@ -1,6 +1,7 @@
 """Classes of pixels in files, a PNG or TIFF an image: COCO-Stuff, ADE20K, or any.
 
-coco-stuff:FOLDER  PNGs of COCO's ids less 1; the 171 that are used, ascending; the rest is none
+coco-stuff:FOLDER  PNGs of COCO's ids less 1; the 171 that are used, ascending. One of the 11 others tells of maps
+                   that other tools have made of these, places in the list under the same names, and is refused
 ade150:FOLDER      PNGs of 0 (none) and 1 to 150
 ade847:FOLDER      ADE20K's own `..._seg.png` beside its images, coded in red and green; the list states the 847 ids
 maps:FOLDER        PNGs or TIFFs of places in the class list; `ignore` (255) is none
@@ -219,9 +220,12 @@ def _smaller(pixels: Pixels, labels: Ints, short_px: int | None) -> tuple[Pixels
 def _stuff(raw: Raw, classes: ClassList, ignore: int) -> tuple[Ints, str]:
     table = np.full(256, NO_CLASS - 1, dtype=np.int64)
     used = [number for number in range(182) if number not in _UNUSED_STUFF]
-    table[:182], table[255] = NO_CLASS, NO_CLASS
+    table[255] = NO_CLASS
     table[used] = np.arange(len(used))
-    return table[np.where(raw > 255, 254, raw)], "0 to 181 and 255 may be"
+    may_be = (
+        "0 to 181, without the 11 that COCO-Stuff does not use, and 255 may be (maps of places in the list: `maps:`)"
+    )
+    return table[np.where(raw > 255, 254, raw)], may_be
 
 
 def _ade(raw: Raw, classes: ClassList, ignore: int) -> tuple[Ints, str]:

@@ -264,6 +264,10 @@ def test_data_without_masks_regions_or_pixels_of_a_class_are_refused(folder, tmp
         flags = ("--head", "none", "--image-size", "64", "--out", tmp_path / "m.json", *CPU)
         outcome = run("segment", "evaluate", "--model", VIT, "--data", data, *flags)
         assert outcome.code == 2 and sentence in outcome.err.replace("\n", " "), outcome.err
+    given = ("--model", VIT, "--data", maps_of(copy), "--out", tmp_path / "RUN", *SMALL)
+    outcome = run("segment", "train", *given, "--split-classes", "null", "--background", "null")
+    said_of_training = "no pixel of 8 images that were looked at has a class that is trained on"
+    assert outcome.code == 2 and said_of_training in outcome.err.replace("\n", " "), outcome.err
 
 
 def test_empty_images_are_skipped_and_nothing_but_them_is_an_error(folder, tmp_path):

@@ -52,9 +52,17 @@ def test_a_label_map_has_places_in_the_list_and_255(folder):
 
 
 def test_coco_stuff_ranks_the_171_ids_that_are_used(tmp_path):
-    values = np.array([[0, 10, 11, 12], [24, 90, 91, 181], [255, 255, 26, 27]], dtype=np.uint8)
+    values = np.array([[0, 10, 12], [24, 91, 181], [255, 26, 27]], dtype=np.uint8)
     data = opened("coco-stuff:" + write_kind(tmp_path, values, 171))
-    assert data.read(0)[1].tolist() == [[0, 10, -1, 11], [23, -1, 80, 170], [-1, -1, 24, 25]]
+    assert data.read(0)[1].tolist() == [[0, 10, 11], [23, 80, 170], [-1, 24, 25]]
+
+
+@pytest.mark.parametrize("unused", [11, 90])
+def test_places_in_the_list_are_not_taken_for_cocos_ids(tmp_path, unused):
+    """Other tools write such maps under the same names: each pixel would be of a wrong class."""
+    rest = write_kind(tmp_path, np.array([[0, unused]], dtype=np.uint8), 171)
+    with pytest.raises(TrainingError, match=rf"1.png has {unused} at x 1, y 0, where .* places in the list: `maps:`"):
+        opened(f"coco-stuff:{rest}")
 
 
 def test_ade20k_counts_from_one(tmp_path):

@@ -202,3 +202,13 @@ def test_a_mask_of_another_size_is_not_unpacked():
     huge = Outlines(shapes=[Rle(counts=compress_runs([10**12]), height=10**6, width=10**6)])
     with pytest.raises(ValueError, match="of 1000000 x 1000000 pixels, the image of 10 x 10"):
         huge.of(0, (10, 10))
+
+
+@pytest.mark.parametrize("size", ["[Infinity, 4]", "[4, NaN]", "[1e300, 4]"])
+def test_run_lengths_of_a_size_that_is_none_are_no_mask(folder, tmp_path, size):
+    content = json.loads((folder / "instances.json").read_text())
+    content["annotations"][0]["segmentation"] = {"size": "SIZE", "counts": [4]}
+    (tmp_path / "odd.json").write_text(json.dumps(content).replace('"SIZE"', size))
+    data = f"coco:{tmp_path}/odd.json?images={folder}/val2017"
+    truth = open_truth(data, split="train", settings=TruthSettings(), wanted=MASKS)
+    assert truth.masks.of(0, SIZES[1]) is None
