@@ -96,7 +96,9 @@ class CocoAnnotation(msgspec.Struct, frozen=True, kw_only=True):
         runs = _numbers(counts) if isinstance(counts, list) else None
         if runs is not None and all(0 <= run < 2**31 for run in runs):
             counts = compress_runs([int(run) for run in runs])
-        if size is None or len(size) != 2 or not min(size) >= 1 or not isinstance(counts, str) or not counts.isascii():
+        if size is None or len(size) != 2 or not all(1 <= side < 2**31 for side in size):
+            return None
+        if not isinstance(counts, str) or not counts.isascii():
             return None
         return Rle(counts=counts, height=int(size[0]), width=int(size[1]))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from trainer.cli.detect_options import parse_detect_evaluate, parse_detect_predict, parse_detect_train
-from trainer.cli.heads import run_command, tell_data, tell_predicted, write_metrics
+from trainer.cli.heads import run_command, tell_data, tell_predicted, tell_unmeasured, write_metrics
 from trainer.cli.outputs import check_file, check_folder, tell_end, tell_skipped
 from trainer.detection.files import checked_detector, find_detector
 from trainer.errors import DONE
@@ -89,7 +89,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
                 workers=options.workers,
                 watch=progress,
             )
-    tell_skipped(console, found.skipped[:3])
+    tell_unmeasured(console, found.skipped, len(data))
     write_metrics(
         options,
         "detect",
@@ -112,7 +112,7 @@ def _predict(arguments: Sequence[str]) -> int:
     from trainer.evaluate.pixels import image_files
     from trainer.run.processes import joined_processes
 
-    files = image_files(options.images)
+    files = image_files(options.images, options.out)
     with joined_processes(options.device) as device:
         console = Console(emoji=False, stderr=True)
         trained = open_detector(path)
@@ -128,5 +128,6 @@ def _predict(arguments: Sequence[str]) -> int:
             watch=Progress(console, "looked at {} of {} images"),
         )
     tell_skipped(console, found.skipped)
-    tell_predicted(console, options, f"{found.num_boxes} boxes", found.num_images, DETECTIONS)
+    threshold = f"--score-threshold {options.scores.score_threshold}"
+    tell_predicted(console, options, "boxes", found.num_boxes, found.num_images, DETECTIONS, threshold)
     return DONE

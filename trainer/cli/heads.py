@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from trainer.cli.outputs import tell_skipped
 from trainer.errors import DONE, USAGE
 
 _USAGE = """\
@@ -37,7 +38,14 @@ def tell_data(console: Console, text: str, left_out: Mapping[str, int]) -> None:
     """Say what the data hold, and how much of them is left out and why."""
     console.print(text, highlight=False)
     for why, count in left_out.items():
-        console.print(f"left out: {count}, {why}", highlight=False)
+        console.print(f"left out: {count}, {why}", highlight=False, markup=False, soft_wrap=True)
+
+
+def tell_unmeasured(console: Console, skipped: Sequence[tuple[str, str]], num_images: int) -> None:
+    """Say how many images of a data set could not be measured, and why the first of them."""
+    tell_skipped(console, skipped[:3])
+    if skipped:
+        console.print(f"{len(skipped)} of {num_images} images were skipped", highlight=False)
 
 
 def write_metrics(options: Any, command: str, arguments: Sequence[str], found: Any, **about: Any) -> None:
@@ -55,11 +63,24 @@ def write_metrics(options: Any, command: str, arguments: Sequence[str], found: A
     Console(emoji=False).print_json(data=written["metrics"])
 
 
-def tell_predicted(console: Console, options: Any, what: str, num_images: int, file: str) -> None:
-    """Say what was found in how many images, and how a data set is made of it."""
+def tell_predicted(
+    console: Console, options: Any, what: str, num_found: int, num_images: int, file: str, threshold: str
+) -> None:
+    """Say how many of `what` were found in how many images, and how a data set is made of them.
+
+    Where there are none, say what flag to change: `threshold`, with its value.
+    """
+    images = options.images
+    for character, escaped in (("%", "%25"), ("&", "%26"), ("?", "%3F")):  # they would end an option's value
+        images = images.replace(character, escaped)
+    source = shlex.quote(f"coco:{options.out}/{file}?images={images}")
+    then = (
+        f"Make a data set of them by: fineclip annotate {source} DATA --proposer manual"
+        if num_found
+        else f"Nothing reaches {threshold}: try less, or other names"
+    )
     console.print(
-        f"{what} in {num_images} images: pictures and {file} are in {options.out}. Make a data set of them by: "
-        f"fineclip annotate 'coco:{options.out}/{file}?images={options.images}' DATA --proposer manual",
+        f"{num_found} {what} in {num_images} images: pictures and {file} are in {options.out}. {then}",
         highlight=False,
         markup=False,
         soft_wrap=True,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from rich.console import Console
 
+from trainer.cli.heads import tell_data
 from trainer.cli.options import EvaluateOptions
 from trainer.cli.outputs import tell_skipped
 from trainer.errors import TrainingError
@@ -22,6 +23,7 @@ from trainer.evaluate.towers import ImageTower, has_dense_map, image_tower
 from trainer.evaluate.truth import Truth
 from trainer.evaluate.vocabulary import read_vocabulary
 from trainer.model.context import Cut
+from trainer.model.text import embed_texts
 from trainer.run.load import load_any
 
 _EVERY_S = 5.0
@@ -58,6 +60,13 @@ def measure(options: EvaluateOptions, device: torch.device, console: Console) ->
     fixed = {}
     if options.truth.class_features is not None:
         fixed = read_class_features(options.truth.class_features, class_names(truth.labels, truth.classes, "region"))
+        given, own = len(next(iter(fixed.values()))), embed_texts(loaded.model, ["a"], device).shape[1]
+        if given != own:
+            raise TrainingError(
+                f"--class-features {options.truth.class_features}: features of {given} numbers, where the model's "
+                f"have {own}: they are another model's"
+            )
+    tell_data(console, f"{len(truth.images)} images, {truth.num_regions} regions", truth.left_out)
     tower = image_tower(loaded.model.clip.to(device))
     embedded = embed(
         tower,

@@ -57,4 +57,4 @@ def tell_end(console: Console, result: TrainResult, made: str, *, asked_to_stop:
 def tell_skipped(console: Console, skipped: Sequence[tuple[str, str]]) -> None:
     """Say which images could not be used, by (key, why)."""
     for key, why in skipped:
-        console.print(f"skipped {key}: {why}", highlight=False, markup=False)
+        console.print(f"skipped {key}: {why}", highlight=False, markup=False, soft_wrap=True)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from trainer.cli.heads import run_command, tell_data, tell_predicted, write_metrics
+from trainer.cli.heads import run_command, tell_data, tell_predicted, tell_unmeasured, write_metrics
 from trainer.cli.outputs import check_file, check_folder, tell_end, tell_skipped
 from trainer.cli.segment_options import parse_segment_evaluate, parse_segment_predict, parse_segment_train
 from trainer.errors import DONE
 from trainer.evaluate.class_split import read_class_split
 from trainer.run.files import find_checkpoint
-from trainer.segmentation.files import checked_segmenter, find_segmenter
+from trainer.segmentation.files import CLIP, checked_segmenter, find_segmenter
 
 
 def segment_main(arguments: Sequence[str]) -> int:
@@ -83,14 +83,14 @@ def _evaluate(arguments: Sequence[str]) -> int:
         tell_data(console, f"{len(data)} images, {len(data.classes)} classes", data.left_out)
         progress = Progress(console, "measured {} of {} images")
         if options.head == "none" or trained is None:
-            clip = load_any(options.model).model
+            clip = load_any(options.model if path is None else str(path.parent / CLIP)).model
             found = probe(
                 clip, data, inputs, residual=options.residual, device=device, workers=options.workers, watch=progress
             )
         else:
             segmenter = trained.segmenter(device=device)
             found = evaluate_segmenter(segmenter, data, options.views, workers=options.workers, watch=progress)
-    tell_skipped(console, found.skipped[:3])
+    tell_unmeasured(console, found.skipped, len(data))
     of_head = {"residual": options.residual} if options.head == "none" else asdict(options.views)
     write_metrics(
         options,
@@ -114,7 +114,7 @@ def _predict(arguments: Sequence[str]) -> int:
     from trainer.segmentation.predict import MASKS, predict
     from trainer.segmentation.run import open_segmenter
 
-    files = image_files(options.images)
+    files = image_files(options.images, options.out)
     with joined_processes(options.device) as device:
         console = Console(emoji=False, stderr=True)
         found = predict(
@@ -127,5 +127,6 @@ def _predict(arguments: Sequence[str]) -> int:
             watch=Progress(console, "looked at {} of {} images"),
         )
     tell_skipped(console, found.skipped)
-    tell_predicted(console, options, f"{found.num_regions} regions", found.num_images, MASKS)
+    threshold = f"--threshold {options.masks.threshold} in {options.masks.min_area_px} pixels of a part"
+    tell_predicted(console, options, "regions", found.num_regions, found.num_images, MASKS, threshold)
     return DONE

@@ -19,6 +19,8 @@ def find_detector(name: str) -> Path | None:
 def checked_detector(name: str) -> Path:
     """Return the checkpoint that `name` means. Raises TrainingError where it is no detector's."""
     path = find_detector(name)
+    if path is None and (Path(name) / "segmenter.pt").exists():
+        raise TrainingError(f"--model {name}: it is a segmenter's run: `fineclip segment` takes it")
     if path is None:
         raise TrainingError(
             f"--model {name}: no detector is there (a folder with {DETECTOR} and {CLIP}/); train one by `fineclip "

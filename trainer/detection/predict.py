@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class Predicted:
 
 def predict(
     detector: Detector,
-    files: Sequence[Path],
+    files: Mapping[str, Path],
     names: Sequence[str],
     scores: ScoreSettings,
     out: Path,
@@ -46,7 +46,7 @@ def predict(
     device: torch.device,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Predicted:
-    """Write `FILE.png` for each image, with what was found, and `detections.json`, into `out`.
+    """Write `NAME.png` for each image of `files`, with what was found, and `detections.json`, into `out`.
 
     Raises TrainingError where no image can be read.
     """
@@ -54,11 +54,12 @@ def predict(
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     skipped: list[tuple[str, str]] = []
-    for done, file in enumerate(files, 1):
+    for done, (name, file) in enumerate(files.items()):
+        watch(done, len(files))
         try:
             pixels, _ = decode_upright(file.read_bytes())
         except (OSError, UnusableSampleError) as error:
-            skipped.append((file.name, str(error)))
+            skipped.append((name, str(error)))
             continue
         canvas = fit(pixels, as_boxes([]), _NO_LABELS, detector.image_size)
         canvases = torch.from_numpy(canvas.pixels).permute(2, 0, 1)[None].to(device)
@@ -69,11 +70,13 @@ def predict(
         seen = is_valid(boxes)
         boxes, labels, values = boxes[seen], found.labels.cpu().numpy()[seen], found.scores.cpu().numpy()[seen]
         said = [f"{names[label]} {score:.2f}" for label, score in zip(labels, values, strict=True)]
-        draw_boxes(pixels, boxes, labels.tolist(), said).save(out / f"{file.name}.png", "PNG")
-        images.append({"id": len(images) + 1, "file_name": file.name, "width": width, "height": height})
+        picture = out / f"{name}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        draw_boxes(pixels, boxes, labels.tolist(), said).save(picture, "PNG")
+        images.append({"id": len(images) + 1, "file_name": name, "width": width, "height": height})
         for box, label, score in zip(boxes, labels.tolist(), values.tolist(), strict=True):
             annotations.append(_annotation(len(annotations) + 1, len(images), box, label, score))
-        watch(done, len(files))
+    watch(len(files), len(files))
     if not images:
         raise TrainingError(f"none of {len(files)} images can be used; the first, {skipped[0][0]}: {skipped[0][1]}")
     categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]

@@ -17,10 +17,9 @@ from trainer.detection.detector import Detector
 from trainer.detection.files import CLIP, DETECTOR
 from trainer.detection.run import build
 from trainer.detection.settings import DetectOptimSettings, DetectRecipe, DetectRunSettings
-from trainer.model.export import export
 from trainer.model.open import LoadedModel
 from trainer.run.assemble import state_fingerprint
-from trainer.run.head_training import HeadTraining, take_the_process
+from trainer.run.head_training import HeadTraining, keep_clip, take_the_process
 from trainer.run.stop import StopRequest
 from trainer.run.train_settings import TrainResult
 
@@ -106,8 +105,7 @@ class DetectorTraining(HeadTraining[CanvasBatch]):
     def run(self, stop: StopRequest) -> TrainResult:
         """Keep the CLIP beside the checkpoint, and train."""
         self._out.mkdir(parents=True, exist_ok=True)
-        if not (self._out / CLIP).exists():
-            export(self._clip.clip.state_dict(), self._clip, self._out / CLIP, "local-dir")
+        keep_clip(self._clip, self._out / CLIP, self._out / DETECTOR)
         return super().run(stop)
 
     def learn(self, batch: CanvasBatch) -> tuple[Mapping[str, Tensor], float]:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from schemas.boxes import Boxes
 from trainer.data.decode import Pixels
-from trainer.evaluate.figure import COLOURS
+from trainer.evaluate.figure import colour_of, shortened
 
 _FONT_SHARE, _MIN_FONT_PX, _MAX_FONT_PX = 0.03, 11, 32
 _OPACITY = 0.55
@@ -28,7 +28,7 @@ def draw_boxes(pixels: Pixels, boxes: Boxes, classes: Sequence[int], labels: Seq
     pen, font = ImageDraw.Draw(picture), _font(picture)
     width_px = max(round(_font_px(picture) / 6), 1)
     for box, kind, label in reversed(list(zip(boxes.tolist(), classes, labels, strict=True))):
-        colour = COLOURS[kind % len(COLOURS)]
+        colour = colour_of(kind)
         x0, y0, x1, y1 = box
         pen.rectangle((x0, y0, max(x1 - 1, x0), max(y1 - 1, y0)), outline=colour, width=width_px)
         _tag(pen, picture, (x0, y0), label, colour, font)
@@ -41,13 +41,13 @@ def draw_masks(pixels: Pixels, classes: npt.NDArray[np.integer], names: Sequence
     `classes` `[h, w]` are places in `names`; a pixel of -1 is none, and stays as it is.
     """
     picture = Image.fromarray(np.ascontiguousarray(pixels))
-    palette = np.array([COLOURS[kind % len(COLOURS)] for kind in range(len(names))], dtype=np.uint8)
+    palette = np.array([colour_of(kind) for kind in range(len(names))], dtype=np.uint8)
     painted = palette[np.maximum(classes, 0)]
     mixed = Image.blend(picture, Image.fromarray(painted), _OPACITY)
     mixed.paste(picture, mask=Image.fromarray(((classes < 0) * 255).astype(np.uint8)))
     kinds, counts = np.unique(classes[classes >= 0], return_counts=True)
     seen = [int(kind) for kind, count in zip(kinds, counts, strict=True) if count >= _MIN_LEGEND_SHARE * classes.size]
-    return _with_legend(mixed, [(names[kind], COLOURS[kind % len(COLOURS)]) for kind in seen])
+    return _with_legend(mixed, [(names[kind], colour_of(kind)) for kind in seen])
 
 
 def _with_legend(picture: Image.Image, entries: Sequence[tuple[str, tuple[int, int, int]]]) -> Image.Image:
@@ -55,6 +55,7 @@ def _with_legend(picture: Image.Image, entries: Sequence[tuple[str, tuple[int, i
     font, pen = _font(picture), ImageDraw.Draw(picture)
     line_px = round(_font_px(picture) * 1.6)
     places, x, line = [], 0, 0
+    entries = [(shortened(name, pen, font, picture.width - 8), colour) for name, colour in entries]
     for name, _ in entries:
         wide = round(pen.textlength(name, font=font)) + 8
         if x and x + wide > picture.width:
@@ -81,6 +82,7 @@ def _tag(
     above: bool = True,
 ) -> None:
     """Write a text on its colour, above a corner where there is room, inside the picture in any case."""
+    text = shortened(text, pen, font, picture.width - 6)
     left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
     wide, high = right - left + 6, bottom - top + 6
     x = min(max(corner[0], 0), max(picture.width - wide, 0))

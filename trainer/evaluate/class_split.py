@@ -40,9 +40,12 @@ class ClassSplit:
         if missing:
             shown = ", ".join(map(repr, missing[:3])) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
             others = ", ".join(map(repr, list(categories)[:5])) or "none"
+            same = missing[0].strip().casefold()
+            near = next((name for name in categories if name.strip().casefold() == same), None)
             raise TrainingError(
                 f"--split-classes {self.where}: {shown}: no such category in {where}, which has {others}"
-                f"{', ...' if len(categories) > 5 else ''}; give the list that belongs to the data"
+                f"{', ...' if len(categories) > 5 else ''}; "
+                + ("give the list that belongs to the data" if near is None else f"is {near!r} meant?")
             )
         return [name for name in categories if name in set(self.names)]
 
@@ -52,8 +55,11 @@ def read_class_split(name: str) -> ClassSplit:
     if name in NAMED:
         return ClassSplit(where=name, groups=NAMED[name])
     try:
-        written = json.loads(Path(name).read_text(encoding="utf-8"))
-        groups = {str(group): tuple(str(one) for one in names) for group, names in written.items()}
+        written = json.loads(Path(name).read_text(encoding="utf-8-sig"))
+        groups = {str(group): tuple(names) for group, names in written.items() if isinstance(names, list)}
+        odd = [group for group in written if not all(isinstance(one, str) for one in groups.get(str(group), (0,)))]
+        if odd:
+            raise ValueError(f"{odd[0]!r} is no list of names")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise TrainingError(
             f"--split-classes {name}: {error}; give {', '.join(NAMED)}, or a JSON file "
@@ -65,6 +71,10 @@ def read_class_split(name: str) -> ClassSplit:
 def _checked(split: ClassSplit) -> ClassSplit:
     lacking = [group for group in (BASE, "novel") if not split.groups.get(group)]
     twice = sorted({name for name in split.names if split.names.count(name) > 1})
+    if "all" in split.groups:
+        raise TrainingError(
+            f"--split-classes {split.where}: 'all' is what all groups are told under: call it another name"
+        )
     if lacking:
         raise TrainingError(f"--split-classes {split.where}: it has no {lacking[0]!r}: give names of classes for it")
     if twice:

@@ -56,7 +56,7 @@ class ClassList(NamedTuple):
 def read_classes(path: str) -> ClassList:
     """Return the classes of a file, one a line: the name, and after a tab what sentences say. Raises TrainingError."""
     try:
-        lines = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(f"--classes {path}: {error}") from error
     split = [tuple(part.strip() for part in line.split("\t", 1)) for line in lines]
@@ -74,6 +74,8 @@ def read_class_features(path: str, classes: Sequence[str]) -> dict[str, Tensor]:
         rows = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise TrainingError(f"--class-features {path}: {error}") from error
+    if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "fiu" or not np.isfinite(rows).all():
+        raise TrainingError(f"--class-features {path}: it is no array of finite numbers, C x D, in a .npy file")
     if rows.ndim != 2 or len(rows) != len(classes):
         shape = " x ".join(map(str, rows.shape))
         raise TrainingError(

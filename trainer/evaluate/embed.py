@@ -13,7 +13,7 @@ from trainer.data.batches import load_batches
 from trainer.data.pixels import Preparation
 from trainer.errors import TrainingError
 from trainer.evaluate.batches import MeasuredBatch, MeasuredBatches
-from trainer.evaluate.metrics import Ints
+from trainer.evaluate.metrics import Ints, finite
 from trainer.evaluate.settings import EvaluateSettings, RegionFeature
 from trainer.evaluate.towers import ImageTower, grid_of, has_dense_map, pool_masks
 from trainer.evaluate.truth import Truth
@@ -97,6 +97,8 @@ def embed(
             watch(min(number * settings.batch_size, len(truth.images)), len(truth.images))
     tower.train(training)
     image, *regions = (_everyone(*map(torch.cat, zip(*of_kind, strict=True))) for of_kind in zip(*found, strict=True))
+    for what, rows in zip(("images", *(f"regions, by {kind}," for kind in kinds)), (image, *regions), strict=True):
+        finite(rows.features, what)
     return Embedded(
         truth=truth, image=image, regions=dict(zip(kinds, regions, strict=True)), skipped=_all_skipped(skipped)
     )

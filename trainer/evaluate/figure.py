@@ -3,6 +3,7 @@
 Only Pillow draws, with its own font: the same input gives the same picture wherever it is made.
 """
 
+import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -87,11 +88,25 @@ def draw(titles: Sequence[Sequence[str]], rows: Sequence[Sequence[Panel]]) -> Im
     return canvas
 
 
-def shortened(text: str, pen: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    """Return text that fits over a panel, its middle left out where it is too long."""
+def colour_of(kind: int) -> tuple[int, int, int]:
+    """Return the colour of a class, by its place: `COLOURS` first, then hues far from those just before."""
+    if kind < len(COLOURS):
+        return COLOURS[kind]
+    red, green, blue = colorsys.hsv_to_rgb(kind * 0.618034 % 1, 0.7, (1.0, 0.75, 0.5)[kind % 3])
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def shortened(
+    text: str,
+    pen: ImageDraw.ImageDraw,
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+    width_px: float = PANEL_PX,
+) -> str:
+    """Return text in one line that fits over a panel, or so many pixels, its middle left out where it is too long."""
+    text = " ".join(text.split())
     kept = len(text)
     shown = text
-    while pen.textlength(shown, font=font) > PANEL_PX and kept > 2:
+    while pen.textlength(shown, font=font) > width_px and kept > 2:
         kept -= 1
         shown = f"{text[: (kept + 1) // 2]}…{text[-(kept // 2) :]}"
     return shown

@@ -16,6 +16,9 @@ from schemas.coco import Rle, decompress_runs
 
 Mask = npt.NDArray[np.bool_]
 
+_FARTHEST_PX = 1e6
+"""Of a polygon's corners from the image's: what is farther is no outline, and Pillow draws anything of it."""
+
 
 class Masks(Protocol):
     """The masks of R regions."""
@@ -36,23 +39,29 @@ class Outlines:
         shape = self.shapes[region]
         if shape is None:
             return None
-        return decode_rle(shape) if isinstance(shape, Rle) else draw_polygons(shape, size)
+        if not isinstance(shape, Rle):
+            return draw_polygons(shape, size)
+        if (shape.width, shape.height) != size:
+            raise ValueError(f"it is of {shape.width} x {shape.height} pixels, the image of {size[0]} x {size[1]}")
+        return decode_rle(shape)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segments:
     """Masks as COCO panoptic gives them: pixels of a PNG with a segment's colour."""
 
-    files: Sequence[Path]
-    """`[R]`."""
-    ids: Sequence[int]
-    """`[R]`: red + 256 green + 65,536 blue."""
+    segments: Sequence[tuple[Path, int] | None]
+    """`[R]`: the file, and red + 256 green + 65,536 blue."""
 
     def of(self, region: int, size: tuple[int, int]) -> Mask | None:
         """See `Masks`."""
-        with Image.open(self.files[region]) as image:
+        segment = self.segments[region]
+        if segment is None:
+            return None
+        file, number = segment
+        with Image.open(file) as image:
             pixels = np.asarray(image.convert("RGB")).astype(np.int64)
-        return np.asarray(pixels @ np.array([1, 1 << 8, 1 << 16]) == self.ids[region])
+        return np.asarray(pixels @ np.array([1, 1 << 8, 1 << 16]) == number)
 
 
 def decode_rle(rle: Rle) -> Mask:
@@ -65,8 +74,13 @@ def decode_rle(rle: Rle) -> Mask:
 
 
 def draw_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> Mask:
-    """Return the union of polygons, a pixel being inside where most of its area is (drawn at twice the size)."""
+    """Return the union of polygons, a pixel being inside where most of its area is (drawn at twice the size).
+
+    Raises ValueError for corners that no picture reaches.
+    """
     fine = 2
+    if not all(abs(value) <= _FARTHEST_PX for polygon in polygons for value in polygon):
+        raise ValueError("a corner of a polygon is no number of pixels")
     image = Image.new("1", (size[0] * fine, size[1] * fine))
     for polygon in polygons:
         ImageDraw.Draw(image).polygon([fine * value - 0.5 for value in polygon], fill=1)

@@ -8,6 +8,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trainer.errors import TrainingError
+
 Ints = npt.NDArray[np.int64]
 
 _QUERIES = 1024
@@ -40,24 +42,36 @@ Metric = tuple[str, Scores | float]
 """Name, and what came out: scores of rows, or a number such as a count."""
 
 
+def finite(features: Tensor, what: str) -> Tensor:
+    """Return features `[N, D]`. Raises TrainingError where some are no numbers: such a model cannot be measured."""
+    wrong = int((~features.isfinite().all(dim=1)).sum())
+    if wrong:
+        raise TrainingError(
+            f"the features of {wrong} of {len(features)} {what} are no finite numbers: the model's weights are "
+            "not, or are so large that its activations overflow; take an earlier checkpoint"
+        )
+    return features
+
+
 def accuracy_at(similarities: Tensor, labels: Tensor, k: int) -> Tensor:
     """Return `[N]` bool: whether the right class is among each row's k most similar.
 
-    `similarities` `[N, C]`, `labels` `[N]` int64. A class as similar as the right one counts as more similar.
+    `similarities` `[N, C]`, `labels` `[N]` int64. A class as similar as the right one counts as more similar, and so
+    does what is no number.
     """
     right = similarities.gather(1, labels[:, None])
-    others = (similarities >= right).sum(dim=1) - 1
+    others = (~(similarities < right)).sum(dim=1) - 1
     return others < k
 
 
 def recall_at(similarities: Tensor, matches: Tensor, k: int) -> Tensor:
     """Return `[N]` bool: whether any match is among each row's k most similar columns.
 
-    `similarities` `[N, M]`, `matches` `[N, M]` bool. A column that does not match, and is as similar as the best match,
-    counts as more similar. A row without a match is never a hit.
+    `similarities` `[N, M]`, `matches` `[N, M]` bool. A column that does not match, and is as similar as the best match
+    or is no number, counts as more similar. A row without a match is never a hit.
     """
     best = similarities.masked_fill(~matches, -torch.inf).max(dim=1, keepdim=True).values
-    worse_than = ((similarities >= best) & ~matches).sum(dim=1)
+    worse_than = (~(similarities < best) & ~matches).sum(dim=1)
     return (worse_than < k) & matches.any(dim=1)
 
 

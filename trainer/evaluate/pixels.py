@@ -5,7 +5,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from schemas.boxes import Boxes
 from trainer.data.decode import Pixels, UnusableSampleError
@@ -16,15 +16,32 @@ _ORIENTATION = 0x0112
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
-def image_files(folder: str) -> list[Path]:
-    """Return the images of a folder by name. Raises TrainingError where there is none."""
+def image_files(folder: str, out: str | None = None) -> dict[str, Path]:
+    """Return the images of a folder and of those in it, by their path in it, in its order; hidden ones are passed over.
+
+    What lies in the folder `out` is not looked at: pictures that an earlier run wrote. Raises TrainingError where there
+    is no image, or `out` is the folder itself.
+    """
     root = Path(folder)
     if not root.is_dir():
-        raise TrainingError(f"--images {folder}: there is no such folder")
-    files = sorted(file for file in root.iterdir() if file.suffix.lower() in _SUFFIXES)
+        what = "a file: name the folder that it is in" if root.exists() else "there is no such folder"
+        raise TrainingError(f"--images {folder}: {what}")
+    written = None if out is None else Path(out).resolve()
+    if written == root.resolve():
+        raise TrainingError(f"--out {out}: the images are there: name another folder, such as {out}-found")
+    found = {
+        file.relative_to(root).as_posix(): file
+        for file in root.rglob("*")
+        if file.suffix.lower() in _SUFFIXES and not file.is_dir() and (written is None or not _is_in(file, written))
+    }
+    files = {name: found[name] for name in sorted(found) if not any(part[0] == "." for part in name.split("/"))}
     if not files:
         raise TrainingError(f"--images {folder}: no image is in it ({', '.join(sorted(_SUFFIXES))})")
     return files
+
+
+def _is_in(file: Path, folder: Path) -> bool:
+    return (file.parent.resolve() / file.name).is_relative_to(folder)
 
 
 def decode_upright(content: bytes) -> tuple[Pixels, int]:
@@ -34,10 +51,24 @@ def decode_upright(content: bytes) -> tuple[Pixels, int]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(BytesIO(content)) as image:
                 orientation = image.getexif().get(_ORIENTATION, 1)
-                upright = ImageOps.exif_transpose(image).convert("RGB")
+                upright = _rgb(ImageOps.exif_transpose(image))
                 return np.asarray(upright), orientation if orientation in range(1, 9) else 1
+    except UnidentifiedImageError as error:
+        raise UnusableSampleError("cannot be decoded: it is no image that Pillow knows") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnusableSampleError(f"cannot be decoded: {error}") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Return an image in 8 bits a channel, on white where it is transparent, as `fineclip annotate` stores it."""
+    if image.mode.startswith("I;16"):  # `convert` would clip at 255
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode} (32 bits a channel) have no fixed range to bring to 8 bits")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
 
 
 def is_raw_frame(stated: tuple[int, int] | None, shown: tuple[int, int], orientation: int) -> bool:

@@ -18,9 +18,12 @@ def read_templates(name: str) -> Sequence[str]:
     if name in NAMED:
         return NAMED[name]
     try:
-        lines = [line.strip() for line in Path(name).read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in Path(name).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(f"--templates {name}: {error}; give vild, short, plain, or a file of sentences") from error
     if not lines or any("{}" not in line for line in lines):
         raise TrainingError(f"--templates {name}: every line needs {{}} where the class name goes")
+    odd = next((line for line in lines if set("{}") & set(line.replace("{}", "").replace("{article}", ""))), None)
+    if odd is not None:
+        raise TrainingError(f"--templates {name}: {odd!r}: only {{}} and {{article}} are filled in")
     return lines

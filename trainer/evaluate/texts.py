@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from schemas.class_sentences import sentences
+from trainer.evaluate.metrics import finite
 from trainer.evaluate.templates import SHORT
 from trainer.evaluate.vocabulary import Vocabulary
 from trainer.model.context import Cut, count_cut
@@ -47,7 +48,7 @@ class TextEncoder:
         for first in range(0, max(len(texts), 1), _PORTION):
             parts.append(embed_texts(self.model, texts[first : first + _PORTION], self.device))
             self.watch(min(first + _PORTION, len(texts)), len(texts))
-        return torch.cat(parts)
+        return finite(torch.cat(parts), "captions")
 
     def class_names(self, names: Sequence[str]) -> Tensor:
         """Return the features of class names: each the normalised mean over the templates."""
@@ -60,4 +61,4 @@ class TextEncoder:
             features = embed_texts(self.model, spoken, self.device)
             rows.append(normalize(features.unflatten(0, (len(some), -1)).mean(dim=1)))
             self.watch(min(first + _NAMES, len(names)), len(names))
-        return torch.cat(rows)
+        return finite(torch.cat(rows), "class names")

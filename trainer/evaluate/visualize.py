@@ -32,11 +32,13 @@ class _Seen:
 
 def read_images(folder: str, limit: int) -> list[tuple[str, Pixels]]:
     """Return name and pixels of the first images of a folder, by name. Raises TrainingError where there is none."""
-    files = image_files(folder)[:limit]
-    try:
-        return [(file.name, decode_upright(file.read_bytes())[0]) for file in files]
-    except (OSError, UnusableSampleError) as error:
-        raise TrainingError(f"--images {folder}: {error}") from error
+    images = []
+    for name, file in list(image_files(folder).items())[:limit]:
+        try:
+            images.append((name, decode_upright(file.read_bytes())[0]))
+        except (OSError, UnusableSampleError) as error:
+            raise TrainingError(f"--images {folder}: {name}: {error}; take it out of the folder") from error
+    return images
 
 
 def figure(

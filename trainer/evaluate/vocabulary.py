@@ -47,7 +47,7 @@ class Vocabulary:
 def read_vocabulary(path: str) -> Vocabulary:
     """Read a file of words. Raises TrainingError where it is not one."""
     try:
-        written = json.loads(Path(path).read_text(encoding="utf-8"))
+        written = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         vocabulary = Vocabulary(
             words=dict(written["words"]),
             sentences=list(written["sentences"]),

@@ -8,10 +8,12 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from schemas.store_errors import StorageError
 from trainer.errors import TrainingError
 from trainer.model.eva_weights import State, to_original
 from trainer.model.formats import CONFIG, LOCAL_DIR, ExportFormat
@@ -39,7 +41,8 @@ def average_weights(trained: Mapping[str, Tensor], start: Mapping[str, Tensor], 
 def export(state: Mapping[str, Tensor], model: LoadedModel, path: Path, kind: ExportFormat) -> None:
     """Write a model's `state` to the file `path`, or for `local-dir` to the folder.
 
-    `model` says the architecture. Raises TrainingError where the format does not know it.
+    `model` says the architecture. Raises TrainingError where the format does not know it, StorageError where the folder
+    cannot be written.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     if kind == "local-dir":
@@ -62,7 +65,11 @@ def _export_folder(tensors: State, model: LoadedModel, folder: Path) -> None:
     partial = folder / f"{WEIGHTS}.partial"
     partial.touch()
     mode = partial.stat().st_mode  # what the user's umask says; safetensors' own files are the owner's alone
-    safetensors.torch.save_file(tensors, partial)
+    try:
+        safetensors.torch.save_file(tensors, partial)
+    except safetensors.SafetensorError as error:  # a full disk, told in words alone
+        partial.unlink(missing_ok=True)
+        raise StorageError(f"{folder}: {error}: free space, then run the same command again") from error
     partial.chmod(mode)
     partial.replace(folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(model.config, indent=2) + "\n", encoding="utf-8")

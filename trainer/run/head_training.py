@@ -9,6 +9,7 @@ RUN/skipped.jsonl  images that could not be used
 
 import json
 import math
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from trainer.cores import default_threads
 from trainer.data.batches import load_in_order
 from trainer.errors import StoppedError, TrainingError
 from trainer.loss.gather import world_size
+from trainer.model.export import export
+from trainer.model.open import LoadedModel
 from trainer.run.checkpoints import Checkpoint, check_same_run, load_checkpoint, save_checkpoint
 from trainer.run.log import duration, forget_after
 from trainer.run.stop import StopRequest
@@ -54,6 +57,20 @@ def take_the_process(command: str, settings: RunSettings) -> None:
     if world_size() > 1:
         raise TrainingError(f"`{command}` runs in one process: start it without torchrun")
     torch.set_num_threads(settings.threads or default_threads(settings.workers))
+
+
+def keep_clip(clip: LoadedModel, folder: Path, checkpoint: Path) -> None:
+    """Keep the CLIP that a run stands on beside its checkpoint, whole or not at all.
+
+    What is there without a checkpoint is of a run that was killed early, perhaps with another CLIP: it is written anew.
+    """
+    if checkpoint.exists() and folder.exists():
+        return
+    partial = folder.with_name(f"{folder.name}.partial")
+    for left in (partial, folder):
+        shutil.rmtree(left, ignore_errors=True)
+    export(clip.clip.state_dict(), clip, partial, "local-dir")
+    partial.rename(folder)
 
 
 class HeadTraining(ABC, Generic[_Batch]):

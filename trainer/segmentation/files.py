@@ -18,6 +18,8 @@ def find_segmenter(name: str) -> Path | None:
 def checked_segmenter(name: str) -> Path:
     """Return the checkpoint that `name` means. Raises TrainingError where it is no segmenter's."""
     path = find_segmenter(name)
+    if path is None and (Path(name) / "detector.pt").exists():
+        raise TrainingError(f"--model {name}: it is a detector's run: `fineclip detect` takes it")
     if path is None:
         raise TrainingError(
             f"--model {name}: no segmenter is there (a folder with {SEGMENTER} and {CLIP}/); train one by `fineclip "

@@ -1,6 +1,7 @@
 """Classes of pixels in files, a PNG or TIFF an image: COCO-Stuff, ADE20K, or any.
 
-coco-stuff:FOLDER  PNGs of COCO's ids less 1; the 171 that are used, ascending; the rest is none
+coco-stuff:FOLDER  PNGs of COCO's ids less 1; the 171 that are used, ascending. One of the 11 others tells of maps
+                   that other tools have made of these, places in the list under the same names, and is refused
 ade150:FOLDER      PNGs of 0 (none) and 1 to 150
 ade847:FOLDER      ADE20K's own `..._seg.png` beside its images, coded in red and green; the list states the 847 ids
 maps:FOLDER        PNGs or TIFFs of places in the class list; `ignore` (255) is none
@@ -26,6 +27,7 @@ from trainer.segmentation.mask_loss import NO_CLASS
 _UNUSED_STUFF = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
 """COCO's ids less 1 that no annotation has, of 0 to 181."""
 _LABELS, _IMAGES = (".png", ".tif", ".tiff"), (".jpg", ".jpeg", ".png", ".webp")
+_ADE_FULL_IDS = 26 * 256
 _ADE_FULL_SHORT_PX = 512
 """Images of the full ADE20K are made this small at their shorter side, where they are larger, before all else."""
 
@@ -64,6 +66,8 @@ class LabelMaps:
     kind: MapKind
     classes: ClassList
     ignore: int
+    names: Sequence[str]
+    """Their paths in the folders of images and of maps, without suffix."""
     images: Sequence[Path]
     maps: Sequence[Path]
 
@@ -72,8 +76,8 @@ class LabelMaps:
         return len(self.images)
 
     def key(self, image: int) -> str:
-        """Return an image's file name."""
-        return self.images[image].name
+        """Return an image's file name, with the folders below that of all images."""
+        return f"{self.names[image]}{self.images[image].suffix}"
 
     def identity(self, image: int) -> str:
         """Return what a fingerprint takes of an image's labels: their file's name and size."""
@@ -121,10 +125,23 @@ def open_maps(kind: str, folder: str, options: Mapping[str, str], where: str) ->
         raise TrainingError(
             f"{where}: {classes.where} has {len(classes.names)} names, and {kind} has {how.num_classes} classes"
         )
+    twice = sorted({name for name in classes.names if classes.names.count(name) > 1})
+    if how.num_classes is None and twice:
+        raise TrainingError(
+            f"{where}: {classes.where} has {twice[0]!r} twice: no pixel can be told to be of one of them; "
+            "give each a name of its own"
+        )
+    if not set(classes.ids or ()) <= set(range(_ADE_FULL_IDS)):
+        raise TrainingError(f"{where}: {classes.where}: ids are from 0 to {_ADE_FULL_IDS - 1}")
     if kind == "ade847" and classes.ids is None:
         raise TrainingError(f'{where}: {classes.where} must say the ids: [{{"name": "wall", "id": 2978}}, ...]')
     maps = _files(folder, _LABELS, how.suffix, where, "label map")
-    images = _files(options.get("images", folder), _IMAGES, "", where, "image")
+    pictures = options.get("images", folder)
+    if not how.suffix and Path(pictures).resolve() == Path(folder).resolve():
+        raise TrainingError(
+            f"{where}: say where the images are by images=FOLDER: label maps have a folder of their own"
+        )
+    images = _files(pictures, _IMAGES, "", where, "image")
     if how.suffix:
         images = {name: file for name, file in images.items() if not name.endswith(how.suffix)}
     alone = sorted(maps.keys() - images.keys())
@@ -138,6 +155,7 @@ def open_maps(kind: str, folder: str, options: Mapping[str, str], where: str) ->
         kind=how,
         classes=classes,
         ignore=_ignore(options, where),
+        names=names,
         images=[images[name] for name in names],
         maps=[maps[name] for name in names],
     )
@@ -154,7 +172,7 @@ def read_class_list(file: str | None, where: str) -> ClassList:
     if file is None:
         raise TrainingError(f"{where}: name the classes by classes=FILE.json, a list of names in the order of the data")
     try:
-        entries = json.loads(Path(file).read_text(encoding="utf-8"))
+        entries = json.loads(Path(file).read_text(encoding="utf-8-sig"))
         if entries and all(isinstance(entry, dict) for entry in entries):
             entries = sorted(entries, key=lambda entry: int(entry.get("trainId", 0)))
             ids = tuple(int(entry["id"]) for entry in entries) if all("id" in entry for entry in entries) else None
@@ -179,7 +197,11 @@ def _files(folder: str, suffixes: Sequence[str], ending: str, where: str, what: 
     if not root.is_dir():
         raise TrainingError(f"{where}: {folder}: there is no such folder")
     files = sorted(file for file in root.rglob("*") if file.suffix.lower() in suffixes and file.stem.endswith(ending))
-    found = {str(file.relative_to(root).with_suffix("")).removesuffix(ending): file for file in files}
+    found: dict[str, Path] = {}
+    for file in files:
+        other = found.setdefault(str(file.relative_to(root).with_suffix("")).removesuffix(ending), file)
+        if other is not file:
+            raise TrainingError(f"{where}: {other} and {file} are the {what} of one name: take one of them away")
     if not found:
         raise TrainingError(f"{where}: {folder}: no {what} is in it ({', '.join(suffixes)})")
     return found
@@ -198,9 +220,12 @@ def _smaller(pixels: Pixels, labels: Ints, short_px: int | None) -> tuple[Pixels
 def _stuff(raw: Raw, classes: ClassList, ignore: int) -> tuple[Ints, str]:
     table = np.full(256, NO_CLASS - 1, dtype=np.int64)
     used = [number for number in range(182) if number not in _UNUSED_STUFF]
-    table[:182], table[255] = NO_CLASS, NO_CLASS
+    table[255] = NO_CLASS
     table[used] = np.arange(len(used))
-    return table[np.where(raw > 255, 254, raw)], "0 to 181 and 255 may be"
+    may_be = (
+        "0 to 181, without the 11 that COCO-Stuff does not use, and 255 may be (maps of places in the list: `maps:`)"
+    )
+    return table[np.where(raw > 255, 254, raw)], may_be
 
 
 def _ade(raw: Raw, classes: ClassList, ignore: int) -> tuple[Ints, str]:
@@ -211,7 +236,7 @@ def _ade(raw: Raw, classes: ClassList, ignore: int) -> tuple[Ints, str]:
 
 def _ade_full(raw: Raw, classes: ClassList, ignore: int) -> tuple[Ints, str]:
     coded = raw[..., 0].astype(np.int64) // 10 * 256 + raw[..., 1]
-    table = np.full(26 * 256, NO_CLASS, dtype=np.int64)
+    table = np.full(_ADE_FULL_IDS, NO_CLASS, dtype=np.int64)
     for place, number in enumerate(classes.ids or ()):
         table[number] = place
     return table[coded], ""

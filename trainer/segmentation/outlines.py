@@ -147,7 +147,7 @@ def open_context(file: str, options: Mapping[str, str], where: str) -> tuple[Con
     if len(classes.names) != len(PC59_IDS):
         raise TrainingError(f"{where}: {classes.where} has {len(classes.names)} names, and pc59 has 59 classes")
     try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
+        content = json.loads(Path(file).read_text(encoding="utf-8-sig"))
         images = [entry for entry in content["images"] if entry["phase"] == "val"]
         shapes: dict[int, list[tuple[int, Rle]]] = {int(entry["image_id"]): [] for entry in images}
         for entry in content["annos_segmentation"]:

@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Predicted:
 
 def predict(
     segmenter: Segmenter,
-    files: Sequence[Path],
+    files: Mapping[str, Path],
     names: Sequence[str],
     settings: MaskSettings,
     views: ViewSettings,
@@ -48,7 +48,7 @@ def predict(
     *,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Predicted:
-    """Write `FILE.png` for each image, with what was found, and `masks.json`, into `out`.
+    """Write `FILE.png` for each image of `files`, by their names, with what was found, and `masks.json`, into `out`.
 
     The background that the segmenter was trained with competes, and is not drawn. Raises TrainingError where no image
     can be read.
@@ -61,24 +61,27 @@ def predict(
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     skipped: list[tuple[str, str]] = []
-    for done, file in enumerate(files, 1):
+    for done, (name, file) in enumerate(files.items()):
+        watch(done, len(files))
         try:
             pixels, _ = decode_upright(file.read_bytes())
         except (OSError, UnusableSampleError) as error:
-            skipped.append((file.name, str(error)))
+            skipped.append((name, str(error)))
             continue
         likeliest, labels = segmenter.probabilities(pixels, texts, views).max(dim=0)
         scores = likeliest.cpu().numpy()
         found = labels.cpu().numpy()
         found[(scores < settings.threshold) | (found >= len(names))] = NO_CLASS
-        draw_masks(pixels, found, names).save(out / f"{file.name}.png", "PNG")
+        picture = out / f"{name}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        draw_masks(pixels, found, names).save(picture, "PNG")
         height, width = found.shape
-        images.append({"id": len(images) + 1, "file_name": file.name, "width": width, "height": height})
+        images.append({"id": len(images) + 1, "file_name": name, "width": width, "height": height})
         for label in np.unique(found[found >= 0]).tolist():
             for mask in pieces(found == label, settings.min_area_px):
                 score = float(scores[mask].mean())
                 annotations.append(_annotation(len(annotations) + 1, len(images), mask, label, score))
-        watch(done, len(files))
+    watch(len(files), len(files))
     if not images:
         raise TrainingError(f"none of {len(files)} images can be used; the first, {skipped[0][0]}: {skipped[0][1]}")
     categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]

@@ -139,7 +139,8 @@ class Segmenter(nn.Module):
     def probabilities(self, pixels: Pixels, texts: Tensor, views: ViewSettings) -> Tensor:
         """Return `[T, h, w]` float32: of each name, how likely each pixel of an image `[h, w, 3]` is of it.
 
-        The module must be in eval mode. Raises TrainingError where windows do not cover the image.
+        The module must be in eval mode. Raises TrainingError where windows do not cover the image, or weights give no
+        numbers.
         """
         image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float().to(self._mean.device)
         window = self.inputs.crop_px
@@ -148,6 +149,10 @@ class Segmenter(nn.Module):
             for some in cut(image, views, window).split(views.views_at_once)
         ]
         merged = merge(torch.cat(parts), views)
+        if not merged.isfinite().all():
+            raise TrainingError(
+                "the segmenter's probabilities are no numbers: its weights, or the CLIP's, are not finite"
+            )
         return resized(merged[None], (image.shape[1], image.shape[2]))[0]
 
     def trained_state(self) -> dict[str, Tensor]:

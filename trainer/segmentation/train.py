@@ -3,6 +3,7 @@
 The same command goes on from `segmenter.pt`, to the same bits on a CPU; other settings, data or weights are refused.
 """
 
+import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,21 +13,24 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from trainer.model.export import export
+from trainer.data.decode import UnusableSampleError
+from trainer.errors import TrainingError
 from trainer.model.open import LoadedModel
 from trainer.run.assemble import state_fingerprint
-from trainer.run.head_training import HeadTraining, take_the_process
+from trainer.run.head_training import HeadTraining, keep_clip, take_the_process
 from trainer.run.stop import StopRequest
 from trainer.run.train_settings import TrainResult
 from trainer.segmentation.batches import CropBatch, TrainCrops
 from trainer.segmentation.data import SegmentData
 from trainer.segmentation.files import CLIP, SEGMENTER
-from trainer.segmentation.mask_loss import mask_loss
+from trainer.segmentation.mask_loss import NO_CLASS, mask_loss
 from trainer.segmentation.run import build
 from trainer.segmentation.segmenter import Segmenter
 from trainer.segmentation.settings import SegmentOptimSettings, SegmentRecipe, SegmentRunSettings
 from trainer.segmentation.tuning import forget_keys, restore_keys
 
+_LOOKED_AT = 100
+"""Images at most, in their order."""
 _NORMS = (nn.LayerNorm, nn.GroupNorm)
 
 
@@ -47,8 +51,25 @@ def train_segmenter(
     is not finite or too many images cannot be used.
     """
     take_the_process("fineclip segment train", settings)
+    check_labelled(data)
     run = SegmenterTraining(clip, data, out, recipe, settings, device=device, console=console)
     return run.run(stop)
+
+
+def check_labelled(data: SegmentData) -> None:
+    """Raise TrainingError where no pixel of the first images has a class: training would learn that there are none."""
+    num_read = 0
+    for image in range(min(len(data), _LOOKED_AT)):
+        with contextlib.suppress(UnusableSampleError):
+            _, labels = data.read(image)
+            num_read += 1
+            if (labels != NO_CLASS).any():
+                return
+    if num_read:
+        raise TrainingError(
+            f"{data.where}: no pixel of {num_read} images that were looked at has a class that is trained on: are "
+            "these the maps and the list that belong together?"
+        )
 
 
 def optimizer_of(segmenter: Segmenter, optim: SegmentOptimSettings) -> torch.optim.AdamW:
@@ -91,8 +112,7 @@ class SegmenterTraining(HeadTraining[CropBatch]):
         self._optim, self._device = recipe.optim, device
         start_fingerprint = state_fingerprint(clip.clip.state_dict())
         out.mkdir(parents=True, exist_ok=True)
-        if not (out / CLIP).exists():
-            export(clip.clip.state_dict(), clip, out / CLIP, "local-dir")
+        keep_clip(clip, out / CLIP, out / SEGMENTER)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.optim.seed)
             self.segmenter: Segmenter = build(

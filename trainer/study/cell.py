@@ -115,3 +115,20 @@ class Study:
     metrics: Sequence[Metric]
     contrasts: Sequence[Contrast] = ()
     """The first is the primary one."""
+
+    def problem(self) -> str | None:
+        """Return what is wrong with the study, before hours of work go into it; None where nothing is."""
+        rows = {cell.row for cell in self.cells}
+        titles = [metric.title for metric in self.metrics]
+        if not rows:
+            return "it has no cell"
+        empty = next((cell.row for cell in self.cells if not cell.steps), None)
+        if empty is not None:
+            return f"the cell {empty!r} has no steps"
+        for contrast in self.contrasts:
+            unknown = next((name for name in (contrast.row, contrast.against) if name not in rows), None)
+            if unknown is not None:
+                return f"a contrast names the row {unknown!r}; there are {', '.join(sorted(rows))}"
+            if contrast.metric not in titles:
+                return f"a contrast names the metric {contrast.metric!r}; there are {', '.join(titles)}"
+        return None

@@ -3,14 +3,17 @@
 import argparse
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.markdown import Markdown
 
+from schemas.dataset import Dataset
 from trainer.cli.outputs import check_folder
 from trainer.errors import DONE, STOPPED, InterruptedRunError, TrainingError
+from trainer.recipes import RECIPES
 from trainer.study import subset
 from trainer.study.cell import Study
 from trainer.study.grounds import SCENES, Ground, data_set, scenes
@@ -35,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     options, flags = _parse(arguments)
     check_folder(options.out, "--out")
     out = Path(options.out)
-    study = _study_of(options.name)(_ground(options, flags))
+    study = _made(options.name, _ground(options, flags))
     console = Console(emoji=False, stderr=True)
     run = StudyRun(out, console)
     try:
@@ -83,6 +86,8 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     options = parser.parse_args(arguments[:at])
     if options.seeds is None:
         options.seeds = 3 if options.name in ("methods", "losses", "filtered") else 1
+    if options.recipe not in RECIPES:
+        parser.error(f"--recipe {options.recipe}: there is no such recipe; there are {', '.join(RECIPES)}")
     if options.seeds < 1:
         parser.error(f"--seeds {options.seeds}: give 1 or more")
     return options, list(arguments[at + 1 :])
@@ -91,15 +96,37 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def _ground(options: argparse.Namespace, flags: list[str]) -> Ground:
     if options.data == SCENES:
         return scenes(flags, seeds=options.seeds)
+    Dataset.open(options.data)  # a wrong path is told at once
     return data_set(
         options.data, Path(options.out), recipe=options.recipe, inputs=options.input, flags=flags, seeds=options.seeds
     )
 
 
-def _study_of(name: str) -> Callable[[Ground], Study]:
-    """Return a study by its name or place. Raises TrainingError where there is none."""
+def _made(name: str, ground: Ground) -> Study:
+    """Return a study by its name or place. Raises TrainingError where there is none, or it has an error."""
     if name in STUDIES:
-        return STUDIES[name]
+        return STUDIES[name](ground)
+    file = name.rpartition(":")[0]
+    try:
+        study = _study_of(name)(ground)
+    except TrainingError:
+        raise
+    except Exception as error:  # whatever a user's code may raise
+        frames = traceback.extract_tb(error.__traceback__)
+        line = next((frame.lineno for frame in reversed(frames) if frame.filename == file), None)
+        line = error.lineno if isinstance(error, SyntaxError) and error.filename == file else line
+        place = file if line is None else f"{file}, line {line}"
+        raise TrainingError(f"{place}: {type(error).__name__}: {error}") from error
+    if not isinstance(study, Study):
+        raise TrainingError(f"{name}: it returns {type(study).__name__}, not a trainer.study.cell.Study")
+    problem = study.problem()
+    if problem is not None:
+        raise TrainingError(f"{name}: {problem}")
+    return study
+
+
+def _study_of(name: str) -> Callable[[Ground], Study]:
+    """Return a user's study by its place. Raises TrainingError where there is none."""
     file, _, function = name.rpartition(":")
     spec = importlib.util.spec_from_file_location("study_of_a_user", file) if file.endswith(".py") else None
     if spec is None or spec.loader is None or not Path(file).is_file():

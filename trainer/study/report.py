@@ -10,11 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from trainer.errors import TrainingError
 from trainer.study.cell import Cell, Contrast, Metric, Study
 from trainer.study.plot import Mark, Panel, draw
 from trainer.study.scores import numbers
 from trainer.study.statistics import Hits, Interval, difference, images_wanted, interval, seeds_wanted
 
+_OTHER_IMAGES = (
+    "its cells were evaluated on different images, as if the data had changed between them: take away the older ones "
+    "from cells/, and the same command runs them again"
+)
 Found = Mapping[str, Any]
 """A finished cell, as its file has it."""
 
@@ -48,9 +53,12 @@ class Row:
         if not self.cells or any(metric.name not in cell["by_image"] for cell in self.cells):
             return None
         found = [cell["by_image"][metric.name] for cell in self.cells]
-        if len({one["images"] for one in found}) > 1:
-            raise ValueError(f"{self.name}: its cells were evaluated on different images")
-        return Hits(hits=np.stack([numbers(one["hits"]) for one in found]), asked=numbers(found[0]["rows"]))
+        images = {one["images"] for one in found}
+        if len(images) > 1:
+            raise TrainingError(f"{self.name}: {_OTHER_IMAGES}")
+        return Hits(
+            images=images.pop(), hits=np.stack([numbers(one["hits"]) for one in found]), asked=numbers(found[0]["rows"])
+        )
 
 
 def rows_of(study: Study, found: Mapping[str, Found]) -> list[Row]:

@@ -25,7 +25,7 @@ from typing import Any
 from rich.console import Console
 
 import fineclip
-from trainer.errors import InterruptedRunError, RefusedError
+from trainer.errors import InterruptedRunError, RefusedError, TrainingError
 from trainer.study.cell import CODE, WORK, Cell, Step, Study
 from trainer.study.scores import scores_by_image
 
@@ -231,6 +231,8 @@ def _read(path: Path) -> dict[str, Any] | None:
         found: dict[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise TrainingError(f"{path}: {error}: take the file away, and what it told of is run again") from error
     return found
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from trainer.errors import TrainingError
+
 Counts = npt.NDArray[np.float64]
 _DRAWS, _SEED = 2000, 20_260
 _LOW, _HIGH = 2.5, 97.5
@@ -38,6 +40,8 @@ class Hits:
     """`[S, I]`: regions told right."""
     asked: Counts
     """`[I]`: regions asked about."""
+    images: str = ""
+    """A hash of the images' keys."""
 
     def shares(self, draws: npt.NDArray[np.int64]) -> Counts:
         """Return `[D]`: the share told right, a mean over seeds, of draws of images `[D, I]`."""
@@ -55,9 +59,12 @@ def interval(row: Hits) -> Interval:
 
 
 def difference(row: Hits, against: Hits) -> Interval:
-    """Return by how much `row` is better, paired over images. Raises ValueError for rows on other images."""
-    if not np.array_equal(row.asked, against.asked):
-        raise ValueError("the two rows were asked about other regions: they cannot be paired")
+    """Return by how much `row` is better, paired over images. Raises TrainingError for rows on other images."""
+    if row.images != against.images or not np.array_equal(row.asked, against.asked):
+        raise TrainingError(
+            "two rows of a contrast were asked about different images or regions, so they cannot be paired: if the "
+            "data have changed, take away the older cells from cells/, and the same command runs them again"
+        )
     draws = _draws(len(row.asked))
     value = float(row.share_by_seed().mean() - against.share_by_seed().mean())
     return _around(value, row.shares(draws) - against.shares(draws))

@@ -1,6 +1,7 @@
 """`fineclip detect` as a user gives it: train, evaluate, probe, predict, back into `annotate`; and bad input."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -266,3 +267,49 @@ def test_a_tower_without_a_dense_map_is_refused(folder, tmp_path):
 def test_help_needs_no_torch():
     assert "fineclip detect train --model MODEL" in run("detect").out
     assert set(COLOURS) == set(IDS)
+
+
+def test_the_message_s_command_works_for_odd_folders_and_folders_in_them(folder, trained, tmp_path):
+    """Blanks, quotes, what ends an option of an INPUT, equal names, a picture on its side."""
+    images, out = tmp_path / "it's 50% ?&=", tmp_path / "found 'it'"
+    (images / "sub a").mkdir(parents=True)
+    (images / "1.png").write_bytes((folder / "images" / "1.png").read_bytes())
+    (images / "sub a" / "1.png").write_bytes((folder / "images" / "2.png").read_bytes())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(folder / "images" / "2.png").crop((0, 0, 60, 40)).save(images / "line\nend, ü.jpg", exif=exif)
+    flags = ("--names", "a red thing", "--score-threshold", "0.001", "--max-detections", "3", "--device", "cpu")
+    outcome = run("detect", "predict", "--model", trained, "--images", images, "--out", out, *flags)
+    assert outcome.code == 0, outcome.err
+    found = json.loads((out / "detections.json").read_text())
+    assert [one["file_name"] for one in found["images"]] == ["1.png", "line\nend, ü.jpg", "sub a/1.png"]
+    assert all((out / f"{one['file_name']}.png").is_file() for one in found["images"])
+    said = shlex.split(outcome.err[outcome.err.index("fineclip annotate") :])
+    assert said[3] == "DATA"
+    given = (said[2], tmp_path / "data", *said[4:], "--captioner", "label", "--select.min-image-side", "1")
+    again = run("annotate", *given, "--max-dead", "0")
+    assert again.code == 0, again.err
+    assert "3 images: 2 .png, 1 .jpg" in again.err or " 3 (" in again.err, again.err
+    assert run("detect", "predict", "--model", trained, "--images", images, "--out", images, *flags).code == 2
+
+
+def test_nothing_found_says_which_flag_to_change(folder, trained, tmp_path):
+    flags = ("--names", "a red thing", "--score-threshold", "1", "--out", tmp_path / "found", "--device", "cpu")
+    outcome = run("detect", "predict", "--model", trained, "--images", folder / "images", *flags)
+    assert outcome.code == 0, outcome.err
+    assert "Nothing reaches --score-threshold 1.0: try less, or other names" in outcome.err
+    assert "annotate" not in outcome.err
+
+
+def test_a_clip_that_a_killed_run_left_is_written_anew(folder, tmp_path):
+    out = tmp_path / "RUN"
+    (out / "clip").mkdir(parents=True)
+    (out / "clip" / "open_clip_config.json").write_text("{")
+    (out / "clip.partial").mkdir()
+    given = ("--model", VIT, "--data", data_of(folder), "--out", out, *_split(folder), *SMALL)
+    assert run("detect", "train", *given, "--stop-after", "1").code == 0
+    assert not (out / "clip.partial").exists()
+    written = (out / "clip" / "open_clip_model.safetensors").stat().st_mtime_ns
+    assert run("detect", "train", *given).code == 0
+    assert (out / "clip" / "open_clip_model.safetensors").stat().st_mtime_ns == written
+    assert _evaluate(out, folder, tmp_path / "m.json")["metrics"]["num_images"] == 12

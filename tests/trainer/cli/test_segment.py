@@ -264,6 +264,10 @@ def test_data_without_masks_regions_or_pixels_of_a_class_are_refused(folder, tmp
         flags = ("--head", "none", "--image-size", "64", "--out", tmp_path / "m.json", *CPU)
         outcome = run("segment", "evaluate", "--model", VIT, "--data", data, *flags)
         assert outcome.code == 2 and sentence in outcome.err.replace("\n", " "), outcome.err
+    given = ("--model", VIT, "--data", maps_of(copy), "--out", tmp_path / "RUN", *SMALL)
+    outcome = run("segment", "train", *given, "--split-classes", "null", "--background", "null")
+    said_of_training = "no pixel of 8 images that were looked at has a class that is trained on"
+    assert outcome.code == 2 and said_of_training in outcome.err.replace("\n", " "), outcome.err
 
 
 def test_empty_images_are_skipped_and_nothing_but_them_is_an_error(folder, tmp_path):
@@ -325,3 +329,16 @@ def test_masks_are_read_back_as_they_were_written():
 
 def test_help_needs_no_torch():
     assert "fineclip segment train --model MODEL" in run("segment").out
+
+
+def test_the_clip_under_a_run_is_measured_without_its_head(folder, trained, tmp_path):
+    flags = ("--head", "none", *_split(folder), "--image-size", "64")
+    of_run = _evaluate(trained, masks_of(folder), tmp_path / "run.json", *flags)
+    of_clip = _evaluate(VIT, masks_of(folder), tmp_path / "clip.json", *flags)
+    assert of_run["metrics"] == of_clip["metrics"]
+
+
+def test_a_run_of_the_other_command_is_named(trained, tmp_path):
+    flags = ("--images", tmp_path, "--names", "a", "--out", tmp_path / "out")
+    outcome = run("detect", "predict", "--model", trained, *flags)
+    assert outcome.code == 2 and "it is a segmenter's run: `fineclip segment` takes it" in outcome.err

@@ -4,7 +4,7 @@ import numpy as np
 
 from schemas.boxes import as_boxes
 from trainer.evaluate.annotated import draw_boxes, draw_masks
-from trainer.evaluate.figure import COLOURS
+from trainer.evaluate.figure import COLOURS, colour_of
 
 GREY = np.full((80, 120, 3), 128, dtype=np.uint8)
 
@@ -35,3 +35,20 @@ def test_masks_are_painted_by_class_and_named_below():
     assert (picture[60, 100] == 128).all()
     assert np.abs(picture[10, 10].astype(int) - (128 * 0.45 + np.array(COLOURS[1]) * 0.55)).max() <= 1
     assert (picture[80:] == COLOURS[1]).all(axis=2).any() and not (picture[80:] == COLOURS[0]).all(axis=2).any()
+
+
+def test_eighty_names_have_eighty_colours():
+    assert len({colour_of(kind) for kind in range(80)}) == 80
+    classes = np.repeat(np.arange(40), 2 * 120).reshape(80, 120)
+    picture = np.asarray(draw_masks(GREY, classes, [f"n{number}" for number in range(40)]))
+    below = {tuple(pixel) for pixel in picture[80:].reshape(-1, 3).tolist()}
+    assert {colour_of(kind) for kind in range(40)} <= below
+
+
+def test_a_name_of_two_lines_or_wider_than_the_picture_stands_in_one_line_that_fits():
+    names = ["a thing\nof two lines", "a name that is " + "very " * 20 + "long"]
+    classes = np.repeat([0, 1], 40 * 120).reshape(80, 120)
+    picture = np.asarray(draw_masks(GREY, classes, names))
+    assert (picture[80:, 116:] == 255).all(), "the legend ends inside the picture"
+    boxes = draw_boxes(GREY, as_boxes([[10, 40, 50, 60]]), [0], names[:1])
+    assert boxes.size == (120, 80)

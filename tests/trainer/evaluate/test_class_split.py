@@ -39,6 +39,9 @@ def test_names_come_in_the_order_of_the_data(tmp_path):
         ('{"base": ["cat"]}', "has no 'novel'"),
         ('{"novel": ["cat"], "base": []}', "has no 'base'"),
         ('{"base": ["cat"], "novel": ["cat"]}', "'cat' is there twice"),
+        ('{"base": "cat", "novel": ["dog"]}', "'base' is no list of names"),
+        ('{"base": ["cat"], "novel": [1]}', "'novel' is no list of names"),
+        ('{"base": ["cat"], "novel": ["dog"], "all": ["cow"]}', "'all' is what all groups are told under"),
         ('["cat"]', "give ov-coco, scenes, scenes-held-out, or a JSON file"),
         ("cat", "or a JSON file"),
     ],
@@ -53,3 +56,16 @@ def test_a_file_that_is_no_split_is_refused(tmp_path, content, said):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(TrainingError, match=r"missing\.json"):
         read_class_split(str(tmp_path / "missing.json"))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+    path = tmp_path / "split.json"
+    path.write_bytes(b'\xef\xbb\xbf{"base": ["cat"], "novel": ["dog"]}')
+    assert read_class_split(str(path)).names == ("cat", "dog")
+
+
+def test_a_class_that_is_spelt_otherwise_in_the_data_is_shown(tmp_path):
+    path = tmp_path / "split.json"
+    path.write_text('{"base": ["Traffic Light"], "novel": ["dog"]}')
+    with pytest.raises(TrainingError, match=r"'Traffic Light': no such category .*; is 'traffic light' meant"):
+        read_class_split(str(path)).ordered(["traffic light", "dog"], "DATA")

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from trainer.errors import TrainingError
 from trainer.evaluate.intervals import interval
-from trainer.evaluate.metrics import Scores, accuracy_at, classification, recall_at
+from trainer.evaluate.metrics import Scores, accuracy_at, classification, finite, recall_at
 
 SIMILARITIES = torch.tensor([[0.9, 0.1, 0.5], [0.2, 0.3, 0.8], [0.4, 0.4, 0.1]])
 
@@ -91,3 +92,19 @@ def test_an_interval_over_classes_is_that_of_resampled_rows():
 def test_there_is_no_interval_of_one_image_or_without_resamples():
     assert interval(scores([1, 0], [7, 7]), resamples=10, seed=0) is None
     assert interval(scores([1, 0], [7, 8]), resamples=0, seed=0) is None
+
+
+def test_what_is_no_number_is_never_right():
+    nothing = torch.full((3, 3), torch.nan)
+    assert not accuracy_at(nothing, torch.tensor([0, 1, 2]), 1).any()
+    assert not recall_at(nothing, torch.eye(3, dtype=torch.bool), 1).any()
+    beside = torch.tensor([[0.9, torch.nan, 0.1]])
+    assert accuracy_at(beside, torch.tensor([0]), 1).tolist() == [False]
+
+
+def test_features_that_are_no_numbers_are_an_error():
+    features = torch.ones(4, 2)
+    assert finite(features, "images") is features
+    features[1, 0], features[2, 1] = torch.nan, torch.inf
+    with pytest.raises(TrainingError, match="the features of 2 of 4 images are no finite numbers"):
+        finite(features, "images")

@@ -52,9 +52,17 @@ def test_a_label_map_has_places_in_the_list_and_255(folder):
 
 
 def test_coco_stuff_ranks_the_171_ids_that_are_used(tmp_path):
-    values = np.array([[0, 10, 11, 12], [24, 90, 91, 181], [255, 255, 26, 27]], dtype=np.uint8)
+    values = np.array([[0, 10, 12], [24, 91, 181], [255, 26, 27]], dtype=np.uint8)
     data = opened("coco-stuff:" + write_kind(tmp_path, values, 171))
-    assert data.read(0)[1].tolist() == [[0, 10, -1, 11], [23, -1, 80, 170], [-1, -1, 24, 25]]
+    assert data.read(0)[1].tolist() == [[0, 10, 11], [23, 80, 170], [-1, 24, 25]]
+
+
+@pytest.mark.parametrize("unused", [11, 90])
+def test_places_in_the_list_are_not_taken_for_cocos_ids(tmp_path, unused):
+    """Other tools write such maps under the same names: each pixel would be of a wrong class."""
+    rest = write_kind(tmp_path, np.array([[0, unused]], dtype=np.uint8), 171)
+    with pytest.raises(TrainingError, match=rf"1.png has {unused} at x 1, y 0, where .* places in the list: `maps:`"):
+        opened(f"coco-stuff:{rest}")
 
 
 def test_ade20k_counts_from_one(tmp_path):
@@ -187,3 +195,45 @@ def test_json_that_is_not_pascal_contexts_is_told(tmp_path):
     write_json(tmp_path / "merged.json", content)
     with pytest.raises(TrainingError, match=r"no image is there: none of phase val"):
         opened(data)
+
+
+def test_a_list_with_a_name_twice_is_refused(tmp_path):
+    rest = write_kind(tmp_path, np.array([[0, 1]], dtype=np.uint8), 2)
+    write_json(tmp_path / "classes.json", ["cat", "dog", "cat"])
+    with pytest.raises(TrainingError, match=r"classes.json has 'cat' twice: no pixel can be told"):
+        opened(f"maps:{rest}")
+    (tmp_path / "classes.json").write_bytes(b'\xef\xbb\xbf["cat", "dog"]')
+    assert opened(f"maps:{rest}").classes == ("cat", "dog")
+
+
+def test_label_maps_are_not_taken_for_their_images(tmp_path):
+    write_kind(tmp_path, np.array([[0, 1]], dtype=np.uint8), 2)
+    for images in ("", f"images={tmp_path}/images/../maps&"):
+        with pytest.raises(TrainingError, match="say where the images are by images=FOLDER"):
+            opened(f"maps:{tmp_path}/maps?{images}classes={tmp_path}/classes.json")
+
+
+@pytest.mark.parametrize(("folder", "name", "what"), [("images", "1.png", "image"), ("maps", "1.tif", "label map")])
+def test_two_files_of_one_name_are_told(tmp_path, folder, name, what):
+    rest = write_kind(tmp_path, np.array([[0, 1]], dtype=np.uint8), 2)
+    Image.new("RGB", (2, 1)).save(tmp_path / folder / name)
+    with pytest.raises(TrainingError, match=rf"1\.\w+ and .*{name} are the {what} of one name: take one of them away"):
+        opened(f"maps:{rest}")
+
+
+def test_numbers_that_the_full_ade20k_cannot_code_are_refused(tmp_path):
+    values = np.zeros((2, 2, 3), dtype=np.uint8)
+    rest = write_kind(tmp_path, values, 847, label="1_seg.png")
+    write_json(tmp_path / "classes.json", [{"name": f"name {n}", "id": n * 9} for n in range(847)])
+    with pytest.raises(TrainingError, match="ids are from 0 to 6655"):
+        opened(f"ade847:{rest}")
+
+
+def test_files_of_one_name_in_two_folders_are_two_images(tmp_path):
+    rest = write_kind(tmp_path, np.array([[0, 1]], dtype=np.uint8), 2)
+    for name in ("images", "maps"):
+        (tmp_path / name / "b").mkdir()
+    (tmp_path / "images" / "b" / "1.jpg").write_bytes((tmp_path / "images" / "1.jpg").read_bytes())
+    (tmp_path / "maps" / "b" / "1.png").write_bytes((tmp_path / "maps" / "1.png").read_bytes())
+    data = opened(f"maps:{rest}")
+    assert [data.key(image) for image in range(len(data))] == ["1.jpg", "b/1.jpg"]

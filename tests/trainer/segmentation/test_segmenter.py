@@ -174,3 +174,12 @@ def test_half_a_patch_is_told():
     recipe = recipe_of()
     with pytest.raises(TrainingError, match="--image-size 60"):
         built(loaded(VIT), replace(recipe, inputs=replace(recipe.inputs, image_size=60)))
+
+
+def test_probabilities_that_are_no_numbers_are_an_error(clip):
+    segmenter = built(clip, recipe_of(), tune=False).eval()
+    texts = segmenter.texts(segmenter.sentences(["cat", "dog"]))
+    with torch.no_grad():
+        next(segmenter.parameters()).fill_(torch.nan)
+        with pytest.raises(TrainingError, match="probabilities are no numbers"):
+            segmenter.probabilities(np.zeros((50, 70, 3), np.uint8), texts, ViewSettings(canvas_px=0))

@@ -153,3 +153,55 @@ def test_a_study_that_is_not_there_is_wrong_usage(folder, capfd):
     assert "has no function 'nothing'" in capfd.readouterr().err
     assert fineclip.main(["study", "method", "--data", "scenes", "--out", str(folder / "out")]) == 2
     assert "there is no study 'method'; there are methods, losses" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("def shares(ground):\n    return 1 / 0\n", "ours.py, line 2: ZeroDivisionError: division by zero"),
+        ("def shares(ground:\n", "ours.py, line 1: SyntaxError"),
+        ("import nothing_of_this_name\n", "ours.py, line 1: ModuleNotFoundError: No module named"),
+        (
+            "def shares(ground):\n    return None\n",
+            "ours.py:shares: it returns NoneType, not a trainer.study.cell.Study",
+        ),
+        (OURS.replace("cells=cells", "cells=[]"), "ours.py:shares: it has no cell"),
+        (
+            OURS.replace("Metric,", "Contrast, Metric,").replace(
+                "cells=cells", 'cells=cells, contrasts=[Contrast(row="10 %", against="15 %", metric="cost")]'
+            ),
+            "a contrast names the row '15 %'; there are 10 %",
+        ),
+        (
+            OURS.replace("Metric,", "Contrast, Metric,").replace(
+                "cells=cells", 'cells=cells, contrasts=[Contrast(row="10 %", against="20 %", metric="price")]'
+            ),
+            "a contrast names the metric 'price'; there are cost",
+        ),
+    ],
+)
+def test_an_error_in_a_study_of_ones_own_is_told_before_anything_runs(folder, capfd, source, said):
+    (folder / "ours.py").write_text(source)
+    assert fineclip.main(arguments(folder)) == 2
+    assert said in capfd.readouterr().err
+    assert not cells(folder)
+
+
+def test_wrong_data_and_recipes_are_told_before_anything_runs(folder, capfd):
+    given = arguments(folder)
+    assert fineclip.main([*given[:3], str(folder / "nowhere"), *given[4:]]) == 2
+    assert "nowhere" in capfd.readouterr().err
+    with pytest.raises(SystemExit):
+        fineclip.main([*given, "--recipe", "vitb17"])
+    assert "there is no such recipe; there are" in capfd.readouterr().err
+    assert not cells(folder)
+
+
+def test_a_cell_that_is_no_json_is_named(folder, capfd):
+    assert fineclip.main(arguments(folder)) == 0
+    spoilt = next((folder / "out/cells").glob("10-*.json"))
+    spoilt.write_text("{")
+    capfd.readouterr()
+    assert fineclip.main(arguments(folder)) == 2
+    said = capfd.readouterr().err
+    assert spoilt.name in said and "take the file away" in said

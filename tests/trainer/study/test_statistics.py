@@ -1,8 +1,11 @@
 """Intervals over images, against known answers."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from trainer.errors import TrainingError
 from trainer.study.statistics import Hits, difference, images_wanted, interval, seeds_wanted
 
 
@@ -56,3 +59,9 @@ def test_how_much_more_a_difference_wants():
     assert seeds_wanted(np.array([0.3]), np.array([0.2, 0.2])) is None
     # Differences of 0.1 with a variance of 0.02 in all: 4 * 0.02 / 0.01 = 8 seeds.
     assert seeds_wanted(np.array([0.3, 0.5]), np.array([0.3, 0.3])) == 8
+
+
+def test_rows_on_other_images_are_not_paired_though_they_were_asked_as_much():
+    one, other = (dataclasses.replace(hits([1.0, 0.0, 1.0]), images=images) for images in ("a", "b"))
+    with pytest.raises(TrainingError, match="take away the older cells"):
+        difference(one, other)

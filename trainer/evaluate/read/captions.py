@@ -28,7 +28,8 @@ def read_karpathy(path: str, options: Mapping[str, str], settings: TruthSettings
         for entry in entries:
             name = "/".join(part for part in (entry.get("filepath"), entry["filename"]) if part)
             image = found.image(name)
-            found.captions += [(image, sentence["raw"].strip()) for sentence in entry["sentences"]]
+            for sentence in entry["sentences"]:
+                found.caption(image, sentence["raw"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(
             f"{path}: not one of Karpathy's files, with images of 'split', 'filename' and 'sentences': {error!r}"
@@ -45,7 +46,8 @@ def read_list(path: str, options: Mapping[str, str], settings: TruthSettings, *,
     by_image = _of_json(path, text) if text.lstrip().startswith("[") else _of_tokens(path, text)
     for name, captions in by_image.items():
         image = found.image(name)
-        found.captions += [(image, caption) for caption in captions]
+        for caption in captions:
+            found.caption(image, caption)
     return found.truth(_folder(path, options))
 
 
@@ -55,15 +57,21 @@ def _of_json(path: str, text: str) -> dict[str, list[str]]:
         for entry in json.loads(text):
             captions: Any = entry["caption"]
             listed = [captions] if isinstance(captions, str) else captions
-            by_image.setdefault(entry["image"], []).extend(caption.strip() for caption in listed)
+            by_image.setdefault(_named(entry["image"]), []).extend(map(_named, listed))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(f"{path}: not a list of objects with 'image' and 'caption': {error!r}") from error
     return by_image
 
 
+def _named(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
 def _of_tokens(path: str, text: str) -> dict[str, list[str]]:
     by_image: dict[str, list[str]] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.rstrip("\n").split("\n"), 1):  # captions may hold other ends of lines
         name, tab, caption = line.partition("\t")
         if not tab or "#" not in name:
             raise TrainingError(f"{path}: line {number} is not FILE#NUMBER, a tab, and a caption: {line[:60]!r}")
@@ -73,7 +81,7 @@ def _of_tokens(path: str, text: str) -> dict[str, list[str]]:
 
 def _text(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path}: {error}") from error
 

@@ -3,6 +3,7 @@
 Crowds are left out unless asked for. Boxes and masks are those of the file, in the frame of the size that it states.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,14 +51,14 @@ def read(path: str, options: Mapping[str, str], settings: TruthSettings, *, mask
     for annotation in file.annotations():
         image = image_of.get(annotation.image_id)
         if image is None or annotation.problem is not None:
-            found.left_out["annotation that cannot be used"] += 1
+            found.unusable(annotation.problem or f"annotations[{annotation.position}]: no image has its image_id")
         elif not annotation.is_region:
             _add_caption(found, image, annotation)
         else:
             extra = extras.annotations[annotation.position] if extras.annotations else _Annotation()
             is_segment = isinstance(extra.segments_info, list)
             segment = None
-            if masks and is_segment and isinstance(extra.file_name, str):
+            if masks and is_segment and isinstance(extra.file_name, str) and (annotation.id or "").isdecimal():
                 segment = (segments_dir / extra.file_name, int(annotation.id or 0))
             found.region(
                 FoundRegion(
@@ -101,9 +102,18 @@ def _images(file: CocoFile, found: Collector) -> dict[str | None, int]:
         if image.id is None or name is None:
             found.left_out["image that cannot be used"] += 1
         elif image.id not in numbers:
-            size = (int(image.width), int(image.height)) if image.width and image.height else None
-            numbers[image.id] = found.image(name, size)
+            numbers[image.id] = found.image(name, _size(image))
+        else:
+            found.left_out["image of an id that is there already"] += 1
     return numbers
+
+
+def _size(image: CocoImage) -> tuple[int, int] | None:
+    """Return the stated (width, height), None where they are no numbers of pixels."""
+    width, height = (
+        0 if side is None or not math.isfinite(side) else int(side) for side in (image.width, image.height)
+    )
+    return (width, height) if width > 0 and height > 0 else None
 
 
 def _name(image: CocoImage) -> str | None:
@@ -125,10 +135,7 @@ def _classes(path: str, file: CocoFile) -> Sequence[str]:
 
 
 def _add_caption(found: Collector, image: int, annotation: CocoAnnotation) -> None:
-    if isinstance(annotation.caption, str) and annotation.caption.strip():
-        found.captions.append((image, annotation.caption.strip()))
-    else:
-        found.left_out["caption that is no text"] += 1
+    found.caption(image, annotation.caption if isinstance(annotation.caption, str) else "")
 
 
 def _more_captions(path: str, image_of: Mapping[str | None, int], found: Collector) -> None:

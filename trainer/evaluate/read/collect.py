@@ -22,6 +22,8 @@ from trainer.evaluate.truth import Alternatives, Truth
 class FileImages:
     """Images in files."""
 
+    names: Sequence[str]
+    """As the annotations say them: files of different folders may have equal names."""
     files: Sequence[Path]
     sizes: Sequence[tuple[int, int] | None]
 
@@ -30,8 +32,8 @@ class FileImages:
         return len(self.files)
 
     def key(self, image: int) -> str:
-        """Return an image's file name."""
-        return self.files[image].name
+        """Return an image's name."""
+        return self.names[image]
 
     def read(self, image: int) -> bytes:
         """Return an image's file. Raises UnusableSampleError."""
@@ -76,12 +78,24 @@ class Collector:
     """(image, caption)."""
     regions: list[FoundRegion] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+    def unusable(self, problem: str) -> None:
+        """Count an annotation that cannot be used; `problem` says why."""
+        self.problems.append(problem)
 
     def image(self, name: str, size: tuple[int, int] | None = None) -> int:
         """Add an image and return its number."""
         self.names.append(name)
         self.sizes.append(size)
         return len(self.names) - 1
+
+    def caption(self, image: int, text: str) -> None:
+        """Add a caption of an image, or count that there is nothing in it."""
+        if text.strip():
+            self.captions.append((image, text.strip()))
+        else:
+            self.left_out["caption that is no text"] += 1
 
     def region(self, region: FoundRegion) -> None:
         """Add a region, or count why it is not measured."""
@@ -108,8 +122,10 @@ class Collector:
         captions = sorted(self.captions, key=lambda caption: caption[0])
         tells = bool(regions) and all(region.is_thing is not None for region in regions)
         texts = [region.caption for region in regions]
+        if self.problems:
+            self.left_out[f"annotation that cannot be used; the first, {self.problems[0]}"] = len(self.problems)
         return Truth(
-            images=FileImages(files=self._files(folder), sizes=self.sizes),
+            images=FileImages(names=self.names, files=self._files(folder), sizes=self.sizes),
             caption_start=_starts([image for image, _ in captions], len(self.names)),
             captions=[caption for _, caption in captions],
             caption_text_ids=np.arange(len(captions)),
@@ -128,7 +144,7 @@ class Collector:
 
     def _files(self, folder: Path) -> list[Path]:
         found = [find_file(folder, name) for name in self.names]
-        if self.names and not any(file.is_file() for file in found[:100]):
+        if self.names and not any(map(_is_file, found[:100])):
             raise TrainingError(f"{self.where}: no image is there: {found[0]}; say where they are by ?images=FOLDER")
         return found
 
@@ -137,7 +153,14 @@ def find_file(folder: Path, name: str) -> Path:
     """Return where a named image is: under its whole name, its last two parts, or its last; the first if nowhere."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     places = [folder.joinpath(*parts[-count:]) for count in (len(parts), 2, 1)]
-    return next((place for place in places if place.is_file()), places[0])
+    return next((place for place in places if _is_file(place)), places[0])
+
+
+def _is_file(place: Path) -> bool:
+    try:
+        return place.is_file()
+    except OSError:  # a name that is longer than any can be
+        return False
 
 
 def text_ids(texts: Sequence[str | None]) -> Ints:
@@ -152,8 +175,7 @@ def _starts(images: Sequence[int], num_images: int) -> Ints:
 
 def _masks(regions: Sequence[FoundRegion]) -> Masks | None:
     if any(region.segment for region in regions):
-        segments = [region.segment for region in regions if region.segment]
-        return Segments(files=[file for file, _ in segments], ids=[number for _, number in segments])
+        return Segments(segments=[region.segment for region in regions])
     if any(region.outline for region in regions):
         return Outlines(shapes=[region.outline or None for region in regions])
     return None

@@ -30,11 +30,16 @@ def read(path: str, options: Mapping[str, str], settings: TruthSettings, *, mask
     found = Collector(where=path, settings=settings)
     numbers: dict[str, int] = {}
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
         for question in _lines(text) if path.endswith(".jsonl") else _annotations(json.loads(text)):
             if question.file not in numbers:
                 numbers[question.file] = found.image(question.file, question.size)
-            x, y, width, height = question.bbox_xywh
+            x, y, width, height = map(float, question.bbox_xywh)
+            if not question.wrong or question.right in question.wrong:
+                found.unusable(
+                    f"box {question.bbox_xywh} of {question.file}: no wrong captions, or the right one among them"
+                )
+                continue
             found.region(
                 FoundRegion(
                     image=numbers[question.file],
@@ -45,7 +50,7 @@ def read(path: str, options: Mapping[str, str], settings: TruthSettings, *, mask
             )
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path}: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(
             f"{path}: not FG-OVD's JSON (annotations with 'bbox', 'category_id', 'neg_category_ids') nor FG-CLIP's "
             f"lines ('img_path', 'bbox', 'pos_expression', 'neg_expression'): {error!r}"
@@ -61,11 +66,11 @@ def _annotations(content: Any) -> Iterator[_Question]:
         right = captions[annotation["category_id"]]
         wrong = tuple(captions[number] for number in annotation["neg_category_ids"])
         size = (int(image["width"]), int(image["height"])) if image.get("width") and image.get("height") else None
-        yield _Question(image["file_name"], size, annotation["bbox"], right, wrong)
+        yield _Question(image["file_name"].strip(), size, annotation["bbox"], right, wrong)
 
 
 def _lines(text: str) -> Iterator[_Question]:
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.strip():
             entry = json.loads(line)
             (right,) = _listed(entry["pos_expression"])
@@ -74,4 +79,4 @@ def _lines(text: str) -> Iterator[_Question]:
 
 
 def _listed(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)
+    return [value] if isinstance(value, str) else [text.strip() for text in value]

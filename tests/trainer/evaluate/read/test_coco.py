@@ -8,10 +8,11 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from schemas.coco import Rle, compress_runs
 from tests.trainer.evaluate.coco_files import SIZES, THINGS, TURNED, write_coco
 from trainer.errors import TrainingError
 from trainer.evaluate.batches import MeasuredBatches
-from trainer.evaluate.masks import draw_polygons
+from trainer.evaluate.masks import Outlines, draw_polygons
 from trainer.evaluate.read.source import Wanted, open_truth
 from trainer.evaluate.settings import TruthSettings
 from trainer.evaluate.truth import Truth
@@ -70,7 +71,7 @@ def test_panoptic_has_things_and_stuff_and_the_masks_of_its_pngs(folder):
 
 def test_lvis_names_its_images_by_their_address(folder):
     truth = truth_of(folder, "lvis.json")
-    assert [truth.images.key(i) for i in range(4)] == [f"{i:012}.jpg" for i in SIZES]
+    assert [truth.images.key(i) for i in range(4)] == [f"val2017/{i:012}.jpg" for i in SIZES]
     assert truth.num_regions == 4
 
 
@@ -146,3 +147,68 @@ def test_polygons_cover_what_pycocotools_says():
     theirs = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(star, 60, 60))).astype(bool)
     ours = draw_polygons(star, (60, 60))
     assert (ours & theirs).sum() / (ours | theirs).sum() > 0.95
+
+
+@pytest.mark.parametrize("width", ["NaN", "Infinity", "-60", "0", "null"])
+def test_a_stated_size_that_is_none_is_as_if_it_were_not_stated(folder, tmp_path, width):
+    content = (folder / "instances.json").read_text().replace('"width": 60', f'"width": {width}', 1)
+    assert content != (folder / "instances.json").read_text()
+    (tmp_path / "odd.json").write_text(content)
+    data = f"coco:{tmp_path}/odd.json?images={folder}/val2017"
+    truth = open_truth(data, split="train", settings=TruthSettings(), wanted=Wanted())
+    assert truth.images.size(0) is None and truth.images.size(1) == (40, 60)
+    assert truth.num_regions == truth_of(folder, "instances.json").num_regions
+
+
+def test_what_cannot_be_used_is_counted_and_the_first_of_it_told(folder, tmp_path):
+    content = json.loads((folder / "instances.json").read_text())
+    content["annotations"] += [{"id": 70, "image_id": 999, "category_id": 7, "bbox": [1, 1, 5, 5]}, 5]
+    content["images"] += [content["images"][0] | {"file_name": "another.jpg"}, content["images"][1] | {"id": 50}]
+    content["images"][-1]["file_name"] = "x" * 300 + ".jpg"
+    (tmp_path / "odd.json").write_text(json.dumps(content))
+    data = f"coco:{tmp_path}/odd.json?images={folder}/val2017"
+    left_out = open_truth(data, split="train", settings=TruthSettings(), wanted=Wanted()).left_out
+    place = len(THINGS)
+    assert left_out["image of an id that is there already"] == 1
+    assert left_out[f"annotation that cannot be used; the first, annotations[{place}]: no image has its image_id"] == 2
+
+
+def test_a_segment_without_a_png_takes_no_other_one_s_mask(folder, tmp_path):
+    content = json.loads((folder / "panoptic.json").read_text())
+    content["annotations"][0]["file_name"] = None
+    content["annotations"][1]["segments_info"][0]["id"] = "no number"
+    (tmp_path / "odd.json").write_text(json.dumps(content))
+    options = (f"images={folder}/val2017", f"segments={folder}/panoptic")
+    data = f"coco:{tmp_path}/odd.json?" + "&".join(options)
+    truth = open_truth(data, split="train", settings=TruthSettings(), wanted=MASKS)
+    whole = truth_of(folder, "panoptic.json", f"segments={folder}/panoptic")
+    assert truth.num_regions == whole.num_regions
+    first, second = truth.region_start[1], truth.region_start[1]
+    assert all(truth.masks.of(region, SIZES[1]) is None for region in range(first))
+    assert truth.masks.of(second, SIZES[2]) is None
+    for region in range(second + 1, truth.num_regions):
+        size = SIZES[int(truth.region_image[region]) + 1]
+        assert (truth.masks.of(region, size) == whole.masks.of(region, size)).all()
+
+
+@pytest.mark.parametrize("far", [float("nan"), float("inf"), -1e15])
+def test_corners_that_no_picture_reaches_are_no_mask(far):
+    with pytest.raises(ValueError, match="a corner of a polygon is no number of pixels"):
+        draw_polygons([[1, 1, 5, far, 3, 3]], (10, 10))
+    assert draw_polygons([[-50, -50, 5, -50, 5, 5, -50, 5]], (10, 10)).sum() == 25
+
+
+def test_a_mask_of_another_size_is_not_unpacked():
+    huge = Outlines(shapes=[Rle(counts=compress_runs([10**12]), height=10**6, width=10**6)])
+    with pytest.raises(ValueError, match="of 1000000 x 1000000 pixels, the image of 10 x 10"):
+        huge.of(0, (10, 10))
+
+
+@pytest.mark.parametrize("size", ["[Infinity, 4]", "[4, NaN]", "[1e300, 4]"])
+def test_run_lengths_of_a_size_that_is_none_are_no_mask(folder, tmp_path, size):
+    content = json.loads((folder / "instances.json").read_text())
+    content["annotations"][0]["segmentation"] = {"size": "SIZE", "counts": [4]}
+    (tmp_path / "odd.json").write_text(json.dumps(content).replace('"SIZE"', size))
+    data = f"coco:{tmp_path}/odd.json?images={folder}/val2017"
+    truth = open_truth(data, split="train", settings=TruthSettings(), wanted=MASKS)
+    assert truth.masks.of(0, SIZES[1]) is None

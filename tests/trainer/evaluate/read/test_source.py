@@ -1,5 +1,6 @@
 """Data by kind: captions for retrieval, FG-OVD's questions, and what is wrong with a name."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,55 @@ def test_what_is_wrong_is_told(folder, data, message):
 
 def test_coco_is_measured_with_vild_s_sentences():
     assert (default_templates("coco:a.json"), default_templates("some/folder")) == ("vild", "short")
+
+
+def test_captions_without_a_word_are_counted_and_not_asked_about(folder, tmp_path):
+    images = [{"filename": "a.jpg", "split": "test", "sentences": [{"raw": " "}, {"raw": " a cat"}]}]
+    (tmp_path / "k.json").write_bytes(b"\xef\xbb\xbf" + json.dumps({"images": images}).encode())
+    (tmp_path / "a.jpg").write_bytes(b"")
+    truth = truth_of(f"karpathy:{tmp_path}/k.json")
+    assert list(truth.captions) == ["a cat"] and truth.left_out == {"caption that is no text": 1}
+
+
+def test_captions_hold_ends_of_lines_that_are_none_here(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / "r.token").write_text("a.jpg#0\ta\u2028cat\r\na.jpg#1\ta\x85dog\n", encoding="utf-8", newline="")
+    assert list(truth_of(f"captions:{tmp_path}/r.token").captions) == ["a\u2028cat", "a\x85dog"]
+
+
+def test_a_box_without_wrong_captions_is_no_question(folder, tmp_path):
+    content = json.loads((folder / "hard.json").read_text())
+    content["annotations"][0]["neg_category_ids"] = []
+    content["annotations"][1]["neg_category_ids"].append(content["annotations"][1]["category_id"])
+    (tmp_path / "odd.json").write_text(json.dumps(content))
+    truth = truth_of(f"fgovd:{tmp_path}/odd.json?images={folder}/val2017")
+    assert truth.num_regions == 1
+    ((why, count),) = truth.left_out.items()
+    assert count == 2 and "no wrong captions, or the right one among them" in why
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "content"),
+    [
+        ("captions", "a.json", [{"image": 5, "caption": ["a cat"]}]),
+        ("captions", "a.json", [{"image": "a.jpg", "caption": [None]}]),
+        ("fgovd", "a.jsonl", {"img_path": 5, "bbox": [1, 1, 2, 2], "pos_expression": "a", "neg_expression": ["b"]}),
+        ("fgovd", "a.json", {"images": [{"id": 1, "file_name": 7}], "categories": [{"id": 1, "name": "a"}],
+                             "annotations": [{"image_id": 1, "bbox": [1, 1, 2, 2], "category_id": 1,
+                                              "neg_category_ids": []}]}),
+    ],
+)  # fmt: skip
+def test_entries_of_the_wrong_kind_are_an_error_that_names_the_file(tmp_path, kind, name, content):
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(TrainingError, match=f"{name}: not "):
+        truth_of(f"{kind}:{tmp_path}/{name}")
+
+
+def test_files_of_one_name_in_two_folders_are_two_images(tmp_path):
+    entries = [{"image": f"{folder}/1.jpg", "caption": "a cat"} for folder in ("a", "b")]
+    for entry in entries:
+        (tmp_path / entry["image"]).parent.mkdir()
+        (tmp_path / entry["image"]).write_bytes(b"")
+    (tmp_path / "list.json").write_text(json.dumps(entries))
+    images = truth_of(f"captions:{tmp_path}/list.json").images
+    assert [images.key(image) for image in range(len(images))] == ["a/1.jpg", "b/1.jpg"]
