@@ -14,8 +14,8 @@ from trainer.cli.outputs import check_file, check_folder, tell_end, tell_skipped
 from trainer.cli.segment_options import parse_segment_evaluate, parse_segment_predict, parse_segment_train
 from trainer.errors import DONE
 from trainer.evaluate.class_split import read_class_split
-from trainer.run.files import find_checkpoint
-from trainer.segmentation.files import CLIP, checked_segmenter, find_segmenter
+from trainer.run.files import CLIP, find_checkpoint
+from trainer.segmentation.files import checked_segmenter, find_segmenter
 
 
 def segment_main(arguments: Sequence[str]) -> int:

@@ -11,6 +11,7 @@ from rich.console import Console
 from trainer.cli.options import parse_visualize
 from trainer.cli.outputs import check_file
 from trainer.errors import DONE, TrainingError
+from trainer.run.files import find_checkpoint
 
 
 def visualize_main(arguments: Sequence[str]) -> int:
@@ -19,6 +20,8 @@ def visualize_main(arguments: Sequence[str]) -> int:
     check_file(options.out, "--out")
     if Path(options.out).suffix.lower() != ".png":
         raise TrainingError(f"--out {options.out}: the figure is a PNG: name a file that ends in .png")
+    for model in options.models:
+        find_checkpoint(model)
     from trainer.evaluate.visualize import figure, read_images
     from trainer.run.processes import joined_processes
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from trainer.errors import TrainingError
+from trainer.run.files import CLIP
 
-CLIP, DETECTOR = "clip", "detector.pt"
+DETECTOR = "detector.pt"
 
 
 def find_detector(name: str) -> Path | None:

@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from trainer.detection.detector import IMAGENET_MEAN, IMAGENET_STD, Classes, Detector
-from trainer.detection.files import CLIP
 from trainer.detection.settings import DetectRecipe, InputSettings
 from trainer.errors import TrainingError
 from trainer.evaluate.templates import read_templates
 from trainer.evaluate.texts import TextEncoder
 from trainer.model.open import LoadedModel
 from trainer.run.checkpoints import Checkpoint, load_checkpoint
+from trainer.run.files import CLIP
 from trainer.run.load import load_any
 
 BACKGROUND_NAME = "background"

@@ -6,6 +6,8 @@ from trainer.errors import TrainingError
 from trainer.model.formats import CONFIG, LOCAL_DIR
 
 LAST, BEST = "last.pt", "best.pt"
+CLIP = "clip"
+"""Folder of the CLIP that a detector or segmenter stands on, in its run."""
 _GIVE = "give a run's folder or checkpoint, an open_clip folder, or MODEL:TAG or MODEL:FILE of open_clip"
 
 
@@ -18,6 +20,11 @@ def find_checkpoint(name: str) -> Path | None:
     if (path / CONFIG).is_file():
         return None
     if path.is_dir():
+        if (path / CLIP / CONFIG).is_file():
+            raise TrainingError(
+                f"CHECKPOINT {name}: a detector's or segmenter's run, which `fineclip detect evaluate` and `segment "
+                f"evaluate` measure; the CLIP that it stands on is {path / CLIP}"
+            )
         path = next((path / file for file in (BEST, LAST) if (path / file).exists()), path / LAST)
     if path.suffix == ".pt" and ":" not in name:
         if not path.exists():

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from trainer.errors import TrainingError
+from trainer.run.files import CLIP
 
-CLIP, SEGMENTER = "clip", "segmenter.pt"
+SEGMENTER = "segmenter.pt"
 
 
 def find_segmenter(name: str) -> Path | None:

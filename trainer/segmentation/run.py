@@ -14,8 +14,8 @@ import torch
 from trainer.errors import TrainingError
 from trainer.model.open import LoadedModel
 from trainer.run.checkpoints import Checkpoint, load_checkpoint
+from trainer.run.files import CLIP
 from trainer.run.load import load_any
-from trainer.segmentation.files import CLIP
 from trainer.segmentation.segmenter import Segmenter
 from trainer.segmentation.settings import SegmentRecipe
 

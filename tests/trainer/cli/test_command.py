@@ -273,6 +273,7 @@ def test_help_and_wrong_usage_need_no_extra(folder):
         ("train {data} --out /proc/xx", 5, "--out /proc/xx: No such file or directory: choose another --out"),
         ("evaluate gone.pt --task retrieval --data {data} --out {tmp}/x", 2, "gone.pt: no checkpoint is there"),
         ("evaluate mini --task retrieval --data nowhere --out {tmp}/x", 2, "nowhere: no such folder"),
+        ("visualize fineclip-mini gone.pt --images {tmp} --out {tmp}/x.png", 2, "gone.pt: no checkpoint is there"),
         ("export-model a/b {tmp}/x", 2, "a/b: there is no such file or folder"),
     ],
 )
@@ -454,6 +455,14 @@ def test_evaluate_says_that_a_file_is_no_checkpoint(folder, tmp_path, capsys):
         flags = ["--task", "retrieval", "--data", folder, "--out", str(tmp_path / "x.json"), "--device", "cpu"]
         assert evaluate_main([str(tmp_path / name), *flags]) == 2
         assert f"CHECKPOINT {tmp_path / name}: {message}" in " ".join(capsys.readouterr().err.split())
+
+
+def test_evaluate_names_the_clip_of_a_detector_s_run(folder, tmp_path, capsys):
+    (tmp_path / "run" / "clip").mkdir(parents=True)
+    (tmp_path / "run" / "clip" / "open_clip_config.json").write_text("{}")
+    flags = ["--task", "retrieval", "--data", folder, "--out", str(tmp_path / "x.json")]
+    assert evaluate_main([str(tmp_path / "run"), *flags]) == 2
+    assert f"the CLIP that it stands on is {tmp_path}/run/clip" in " ".join(capsys.readouterr().err.split())
 
 
 def test_evaluate_names_what_it_cannot_load(folder, tmp_path, capsys):
