@@ -19,7 +19,7 @@ test: .venv/dev.installed
 
 # The same tests with the lowest version of each direct dependency that setup.py allows, in an environment of its own: 7 GB.
 test-oldest: .venv-oldest/installed
-	.venv-oldest/bin/python -m pytest -m "not faults and not browser and not envs and not engines and not remote"
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist loadfile -m "not faults and not browser and not envs and not engines and not remote"
 
 # Kills real jobs at named points and at seeded times, and resumes them: minutes.
 test-faults: .venv/dev.installed
