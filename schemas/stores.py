@@ -12,7 +12,9 @@ given up is not asked again for some seconds, in which commands end.
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar
 
@@ -42,6 +44,7 @@ _LEAST_S = 1.0
 _TOLD_AFTER_S = 3.0
 _TOLD_EVERY_S = 10.0
 _log = logging.getLogger(__name__)
+_asks_once: ContextVar[bool] = ContextVar("asks_once", default=False)
 
 
 def open_fs(path: str) -> tuple[Any, str]:
@@ -59,6 +62,16 @@ def open_fs(path: str) -> tuple[Any, str]:
         return fs, str(fs_path)
     scheme, _, rest = path.partition("://")
     return Patient(fs, f"{scheme}://{rest.partition('/')[0]}"), str(fs_path)
+
+
+@contextmanager
+def asking_once() -> Iterator[None]:
+    """Ask stores once in this block, for what would be worse late than not at all."""
+    token = _asks_once.set(True)
+    try:
+        yield
+    finally:
+        _asks_once.reset(token)
 
 
 class _Store:
@@ -82,7 +95,7 @@ class _Store:
             return
         at, told = self.given_up
         if now - at < sum(pauses()) * _NOT_ASKED:
-            raise StorageError(told)
+            raise StorageError(f"{told}; {self.name} was given up a moment ago")
         if now - at > sum(pauses()):
             self.silent_since, self.given_up = None, None
 
@@ -138,6 +151,8 @@ class Patient:
 
     def wait_for(self, operation: Callable[[], _Result], path: str) -> _Result:
         """Return what an operation on `path` returns, tried again while the store does not answer."""
+        if _asks_once.get():
+            return operation()
         store, began = self._store, time.monotonic()
         store.check(began)
         left = list(pauses())[: None if store.has_answered else _FIRST_PAUSES]

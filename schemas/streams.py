@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
 
-from schemas.store_errors import REPLACED, StorageError, in_words, is_of_store
+from schemas.store_errors import REPLACED, StorageError, does_not_answer, in_words, is_of_store
 
 _READ_AHEAD = 1 << 20
 """Bytes of a reply that are taken from the connection at once."""
@@ -107,7 +107,9 @@ class _Stream(io.RawIOBase):
             self._hang_up()
             if not is_of_store(error):
                 raise
-            raise in_words(error, self._where, reads=True) from error
+            told = in_words(error, self._where, reads=True)
+            told.may_pass = does_not_answer(error)
+            raise told from error
 
     def _hang_up(self) -> None:
         reply, self._reply = self._reply, None

@@ -170,7 +170,8 @@ def _region_columns(names: Iterable[str]) -> tuple[str, ...]:
     stripped = {name.strip(): name for name in names}
     if COLUMN in stripped or not any(name in stripped for name in BOXES):
         return tuple(name for plain, name in stripped.items() if plain == COLUMN)
-    return tuple(name for plain, name in stripped.items() if plain in (*BOXES, *LABELS, *EXPRESSIONS))
+    said = {*LABELS, *EXPRESSIONS} - {*CAPTION_NAMES}
+    return tuple(name for plain, name in stripped.items() if plain in BOXES or plain in said)
 
 
 def _objects(cells: Mapping[str, Any]) -> Any:
@@ -178,7 +179,14 @@ def _objects(cells: Mapping[str, Any]) -> Any:
     by_name = {name.strip(): value for name, value in cells.items()}
     if COLUMN in by_name:
         return _decoded(by_name[COLUMN])
-    return row_objects({name: _decoded(value) if name in BOXES else value for name, value in by_name.items()})
+    return row_objects({name: _decoded(value) if name in BOXES else _said(value) for name, value in by_name.items()})
+
+
+def _said(value: Any) -> Any:
+    """Return what a cell says of boxes: a list, in a table of text as JSON, or a text."""
+    is_list = isinstance(value, str) and value.lstrip().startswith("[")
+    decoded = _decoded(value) if is_list else value
+    return value if decoded == [value] else decoded
 
 
 def _decoded(value: Any) -> Any:

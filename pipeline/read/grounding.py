@@ -134,7 +134,8 @@ class GroundingText(Annotated):
 
 def _captions(value: Mapping[str, Any]) -> list[Any]:
     """Return what an entry says of its picture; a `text` only where Kosmos-2's marks are in it."""
-    said = [value[name] for name in ("caption", "captions") if name in value]
+    given = [value[name] for name in ("caption", "captions") if name in value]
+    said = [each for entry in given for each in (entry if isinstance(entry, list) else [entry])]
     if isinstance(value.get("text"), str) and any(kosmos_boxes(value["text"])):
         said.append(value["text"])
     inner = value.get("grounding")
@@ -199,7 +200,7 @@ def _objects(value: Mapping[str, Any]) -> Any:
         with suppress(LooseJsonError):
             objects = decode_json(objects.encode("utf-8", "surrogatepass"))
     for field, inner in _ODVG.items():
-        if objects is None and isinstance(value.get(field), dict):
+        if not objects and isinstance(value.get(field), dict):
             objects = value[field].get(inner)
     return objects
 

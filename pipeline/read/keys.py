@@ -40,12 +40,17 @@ def key_in_split(key: str, uri: str) -> str:
     """Return a row's own key behind the names of its file's folders and split, as each split may count for itself.
 
     `en/train/data-00000-of-00002.arrow` and `data/train-00000-of-00002.parquet` are of splits; a folder `data` says
-    nothing.
+    nothing. Names that hold what they are joined by have a hash behind them, as others could join to the same.
     """
     folders, _, name = uri.rpartition("/")
     numbered = _NUMBERED.match(name)
     parts = [part for part in (*folders.split("/"), numbered[1] if numbered else "") if part not in ("", "data")]
-    return with_prefix(key, as_key("_".join(parts))) if parts else key
+    if not parts:
+        return key
+    joined = "_".join(parts)
+    split = as_key(joined).replace("-", "_")
+    is_alone = split == joined and not any("_" in part for part in parts)
+    return with_prefix(key, split if is_alone else f"{split}_{sha256('/'.join(parts).encode())[:8]}")
 
 
 def keys_of_files(uris: Sequence[str]) -> list[str]:

@@ -48,6 +48,7 @@ def row_objects(fields: Mapping[str, Any]) -> Any:
     if boxes is None:
         return None
     if isinstance(boxes, list) and any(isinstance(side, list) for side in boxes):
+        label, said = (each if isinstance(each, list) else [each] * len(boxes) for each in (label, said))
         return {"bbox": boxes, "category": label, "caption": said}
     return [{"bbox": boxes, "category": label, "caption": [text for _, text in expressions(said)]}]
 

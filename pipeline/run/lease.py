@@ -19,6 +19,7 @@ import msgspec
 from pipeline.store.process import host, is_gone, process
 from pipeline.store.storage import Storage, discards_gathered, in_parallel
 from schemas.names import LEASES_DIR
+from schemas.stores import asking_once
 
 _Result = TypeVar("_Result")
 
@@ -166,13 +167,21 @@ class _Lease:
 
     def take(self) -> bool:
         """Take the lease; False if another holds it."""
-        if self._write(self._storage.decide):
+        if self._decide():
             return True
         holder = _read(self._storage, self._path)
         if holder is not None and holder.seconds_left() is not None:
             return False
         self._storage.remove(self._path)
-        return self._write(self._storage.decide)
+        return self._decide()
+
+    def _decide(self) -> bool:
+        """Put the lease if there is none; anew if the store took so long that little of it is left."""
+        if not self._write(self._storage.decide):
+            return False
+        if time.time() > self._expires_at - self._timeout_s * 2 / 3 and self._is_ours():
+            self._write(self._storage.replace)
+        return True
 
     def keep(self, held: Hold, stop: threading.Event) -> None:
         """Renew the lease in time until stopped or robbed of it; locally, whenever its holder has got on too."""
@@ -182,7 +191,8 @@ class _Lease:
         while not stop.wait(look_every):
             if held.num_done == noted and time.monotonic() < renew_at:
                 continue
-            with contextlib.suppress(OSError):  # a lease lost to a storage error costs work done twice, nothing else
+            # A lease lost to a storage error costs work done twice, nothing else; one that is put late, another's.
+            with contextlib.suppress(OSError), asking_once():
                 if not self._is_ours():
                     self._lost = True
                     return

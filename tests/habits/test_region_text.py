@@ -455,6 +455,7 @@ KOSMOS = (
     [
         {"caption": KOSMOS},
         {"text": KOSMOS},
+        {"captions": [KOSMOS]},
         {"messages": [{"role": "user", "content": "<image>"}, {"role": "assistant", "content": KOSMOS}]},
     ],
 )
@@ -696,3 +697,13 @@ def test_a_list_of_flickr_may_name_files(tmp_path):
     files = FLICKR | {"train.txt": b"7.jpg\r\n7\r\n"}
     (item,) = read_all(f"flickr30k:{write_files(tmp_path, files)}?split=train.txt")
     assert len(item.given) == 2
+
+
+def test_a_field_of_odvg_without_boxes_hides_no_other(tmp_path):
+    entry = {
+        "filename": "a.jpg",
+        "grounding": {"regions": []},
+        "detection": {"instances": [{"bbox": [1, 2, 3, 4], "category": "cat"}]},
+    }
+    (item,) = read_all(f"grounding:{write_files(tmp_path, {'a.jpg': A, 'x.jsonl': lines(entry)})}/x.jsonl")
+    assert [region.label for region in item.given] == ["cat"]

@@ -11,7 +11,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.store_errors import StorageError
-from schemas.stores import Patient, open_fs
+from schemas.stores import Patient, asking_once, open_fs
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +95,31 @@ def test_reads_of_an_open_file_wait_too() -> None:
     fs._store.has_answered = True
     assert fs.open(path).cache.fetcher(0, 2) == b"da"
     assert failures == []
+
+
+def test_what_would_be_worse_late_is_asked_once() -> None:
+    fs, path = open_fs("memory://once/a")
+    asked = []
+
+    def fails() -> None:
+        asked.append(1)
+        raise ConnectionResetError("gone")
+
+    with asking_once(), pytest.raises(ConnectionResetError):
+        fs.wait_for(fails, path)
+    assert len(asked) == 1
+    with pytest.raises(StorageError, match="gone"):
+        fs.wait_for(fails, path)
+    assert len(asked) > 2
+
+
+def test_a_store_that_was_given_up_is_named_beside_what_it_was_given_up_for() -> None:
+    fs, _ = open_fs("memory://up/a")
+
+    def fails() -> None:
+        raise ConnectionResetError("gone")
+
+    with pytest.raises(StorageError):
+        fs.wait_for(fails, "up/a")
+    with pytest.raises(StorageError, match=r"memory://up/a: gone.*memory://up was given up a moment ago"):
+        fs.wait_for(lambda: None, "up/b")

@@ -130,6 +130,12 @@ def test_a_server_that_refuses(status, remedy):
         read(url)
 
 
+def test_an_answer_is_not_waited_for():
+    with web(status=410) as (url, asked), pytest.raises(StorageError):
+        read(url)
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize("where", [lambda path: str(path), lambda path: f"filecache::file://{path}"])
 def test_other_files_are_read_as_fsspec_does(tmp_path: Path, where: Callable[[Path], str], monkeypatch):
     (tmp_path / "x.tar").write_bytes(CONTENT)

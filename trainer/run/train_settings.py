@@ -14,7 +14,7 @@ class RunSettings:
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     checkpoint_every: int = 500
-    """Steps between checkpoints; the end of an epoch is one too."""
+    """Steps between checkpoints; the end is one too, and that of an epoch where there are epochs."""
     stop_after: int | None = None
     """Stop after this many steps in all, with a checkpoint and exit code 0; without it the same command goes on."""
     max_skipped: float = 0.01

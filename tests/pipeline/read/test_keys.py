@@ -103,3 +103,10 @@ def test_a_lone_input_has_no_prefix():
 )
 def test_a_row_of_a_split_has_its_name_before_its_key(uri, key):
     assert key_in_split("17", uri) == key
+
+
+@given(
+    st.sets(st.tuples(st.sampled_from(["en/", "en-us/", "en_us/", "en/us/", "us/"]), st.sampled_from(["1", "us-1"])))
+)
+def test_rows_of_different_splits_have_different_keys(rows):
+    assert len({key_in_split(key, f"{folder}0.parquet") for folder, key in rows}) == len(rows)

@@ -124,6 +124,7 @@ def test_a_box_of_an_imagefolders_row_is_a_region(tmp_path, name, table):
         ({"bbox": [1, 2, 3, 4], "phrase": ["a cat", "the pet"]}, [("a cat", None), ("the pet", None)]),
         ({"bbox": [[1, 2, 3, 4]] * 2, "label": ["cat", "dog"]}, [(None, "cat"), (None, "dog")]),
         ({"bbox": [[1, 2, 3, 4]] * 2, "phrase": ["a cat", "a dog"]}, [("a cat", None), ("a dog", None)]),
+        ({"bbox": [[1, 2, 3, 4]] * 2, "category": "cat", "phrase": "a cat"}, [("a cat", "cat")] * 2),
         ({"bbox": None}, []),
         ({"bbox": []}, []),
     ],
@@ -140,3 +141,17 @@ def test_a_box_of_a_row_that_is_none_has_a_problem(tmp_path, box):
     row = json.dumps({"file_name": "a.jpg", "bbox": box})
     (item,) = read_all(f"folder:{write_files(tmp_path, {'a.jpg': jpeg(0), 'metadata.jsonl': row.encode()})}")
     assert ["metadata.jsonl: line 1: objects[0]" in (region.problem or "") for region in item.given] == [True]
+
+
+def test_a_table_of_text_lists_what_it_says_of_boxes_as_json(tmp_path):
+    table = 'file_name,bbox,category\na.jpg,"[[1, 2, 3, 4], [2, 2, 3, 4]]","[""cat"", ""dog""]"'
+    (item,) = read_all(f"folder:{write_files(tmp_path, {'a.jpg': jpeg(0), 'metadata.csv': table.encode()})}")
+    assert [(region.label, region.problem) for region in item.given] == [("cat", None), ("dog", None)]
+
+
+@pytest.mark.parametrize("boxes", [[], [[1, 2, 3, 4]]])
+def test_sentences_beside_boxes_are_the_pictures(tmp_path, boxes):
+    row = json.dumps({"file_name": "a.jpg", "bbox": boxes, "sentences": ["a dog on a lawn"]})
+    (item,) = read_all(f"folder:{write_files(tmp_path, {'a.jpg': jpeg(0), 'metadata.jsonl': row.encode()})}")
+    assert item.caption == "a dog on a lawn"
+    assert [region.caption for region in item.given] == [None] * len(boxes)

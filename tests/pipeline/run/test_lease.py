@@ -16,6 +16,7 @@ import pytest
 from pipeline.run.lease import hold, is_held, seconds_left, unit_name
 from pipeline.store.process import host, process
 from pipeline.store.storage import Storage, open_storage
+from schemas.stores import _asks_once
 
 LONG = 1000.0
 FILE = "_leases/unit-000007.json"
@@ -230,3 +231,29 @@ def test_a_lease_that_another_took_after_a_lost_renewal_is_left_alone(
         monkeypatch.undo()
         put(storage)
     assert json.loads(storage.read(FILE))["token"] == "theirs"
+
+
+def test_a_lease_that_took_long_to_put_is_put_anew(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    decide = type(storage).decide
+
+    def slow(self: Storage, name: str, data: bytes) -> bool:
+        time.sleep(1.5)
+        return decide(self, name, data)
+
+    monkeypatch.setattr(type(storage), "decide", slow)
+    with hold(storage, NAME, 3.0) as held:
+        left = seconds_left(storage, NAME)
+        assert held and left is not None and left > 2.0
+
+
+def test_a_lease_is_renewed_in_time_or_not_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A renewal that waited for the store would be put over the lease of whoever has it by then."""
+    storage = open_storage(f"memory://{tmp_path.name}/out")
+    once: list[bool] = []
+    replace = type(storage).replace
+    monkeypatch.setattr(
+        type(storage), "replace", lambda self, *given: (once.append(_asks_once.get()), replace(self, *given))
+    )
+    with hold(storage, NAME, 0.3):
+        time.sleep(0.5)
+    assert once and all(once)
