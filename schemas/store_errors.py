@@ -74,7 +74,8 @@ def in_words(error: Exception, where: str, *, reads: bool = False) -> StorageErr
     told = told or f"{type(error).__name__}: {error}"
     remedy = "run the same command again once the cause is gone"
     if _UNREACHABLE.search(names):
-        remedy = "check the address and the network, then run the same command again; finished shards are kept"
+        remedy = "check the address and the network, then run the same command again"
+        remedy += "" if reads else "; finished shards are kept"
     return StorageError(f"{where}: {told}; {remedy}", may_pass=True)
 
 

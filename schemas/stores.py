@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -27,7 +27,7 @@ from schemas.store_errors import StorageError, does_not_answer, in_words, pauses
 _Result = TypeVar("_Result")
 
 _OPERATIONS = {
-    *("call_s3", "cat_file", "cat_ranges", "cp_file", "exists", "find", "glob", "info", "isdir", "ls"),
+    *("call_s3", "cat_file", "cp_file", "exists", "find", "glob", "info", "isdir", "ls"),
     *("pipe_file", "put_file", "rm_file"),
 }
 """What a store is asked by."""
@@ -135,6 +135,14 @@ class Patient:
     def anew(self) -> "Patient":
         """Return one with connections of its own: after a fork they must not be shared."""
         return Patient(type(self._fs)(*self._fs.storage_args, **self._fs.storage_options), self._name)
+
+    def cat_ranges(self, paths: list[str], *arguments: Any, **options: Any) -> list[Any]:
+        """Return ranges of files, asked for once. Errors may stand in their place, for the caller to ask again."""
+        self._store.check(time.monotonic())
+        found = cast(list[Any], self._fs.cat_ranges(paths, *arguments, **options))
+        if not all(isinstance(each, Exception) and does_not_answer(each) for each in found):
+            self._store.heard()
+        return found
 
     def open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         """Open a file; its reads wait too."""

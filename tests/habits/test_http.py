@@ -193,7 +193,8 @@ def test_a_job_over_http_from_plan_to_resume(web: str, tmp_path: Path):
     assert "Nothing to do" in annotate(spec, tmp_path / "out").out
 
 
-def test_a_server_that_goes_away_is_the_inputs(tmp_path: Path):
+def test_a_server_that_goes_away_is_the_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("schemas.store_errors._BACK_OFF_S", 0.001)
     write_tar(tmp_path / "web" / "0.tar", [members("a")])
     handler = partial(PlainHandler, directory=str(tmp_path / "web"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -209,8 +210,9 @@ def test_a_server_that_goes_away_is_the_inputs(tmp_path: Path):
     assert "no such file" not in outcome.err
 
 
-def test_a_server_that_goes_away_leaves_no_image_missing(tmp_path: Path):
+def test_a_server_that_goes_away_leaves_no_image_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """fsspec calls a file of a server that cannot be reached missing; its image would be dead for ever."""
+    monkeypatch.setattr("schemas.store_errors._BACK_OFF_S", 0.001)
     write_files(tmp_path / "web", {"a.jpg": jpeg(1)})
     handler = partial(PlainHandler, directory=str(tmp_path / "web"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

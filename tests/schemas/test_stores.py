@@ -123,3 +123,13 @@ def test_a_store_that_was_given_up_is_named_beside_what_it_was_given_up_for() ->
         fs.wait_for(fails, "up/a")
     with pytest.raises(StorageError, match=r"memory://up/a: gone.*memory://up was given up a moment ago"):
         fs.wait_for(lambda: None, "up/b")
+
+
+def test_errors_in_place_of_ranges_are_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    fs, path = open_fs("memory://ranges/a")
+    monkeypatch.setattr(fs._fs, "cat_ranges", lambda *given, **options: [ConnectionResetError("gone")])
+    assert len(fs.cat_ranges([path], 0, None, on_error="return")) == 1
+    assert not fs._store.has_answered
+    monkeypatch.setattr(fs._fs, "cat_ranges", lambda *given, **options: [ConnectionResetError("gone"), b"data"])
+    fs.cat_ranges([path] * 2, 0, None, on_error="return")
+    assert fs._store.has_answered

@@ -63,7 +63,7 @@ def test_keys_addresses_and_hashes(annotated: Path, tmp_path: Path) -> None:
     made = run("materialize", annotated, tmp_path / "out", "--drop", drop)
     assert made.code == 0, made
     assert "Left out: 3 images, by 4 lines" in made.out
-    assert "1 line of it mean no image of the data set:\n  nobody\n" in made.out
+    assert "1 line of it means no image of the data set:\n  nobody\n" in made.out
     assert keys_of(tmp_path / "out") == {"pic3", "pic4", "pic5", "pic6", "pic7"}
     assert [sample.key for sample in Dataset.open(tmp_path / "out").samples("train-000000", verify=True)] == ["pic3"]
     check_balance(tmp_path / "out")
@@ -95,7 +95,7 @@ def test_what_is_not_stored_as_it_came_is_looked_up_in_the_source(
     drop = listed(tmp_path / "drop.txt", "pic0", sha256(image_bytes("GIF")))
     blind = run("materialize", annotated, tmp_path / "blind", "--drop", drop)
     assert blind.code == 0, blind
-    assert "1 line of it mean no image" in blind.out
+    assert "1 line of it means no image" in blind.out
     assert "since the source cannot be read" in blind.out
 
 

@@ -61,4 +61,4 @@ def test_a_server_that_is_not_there_is_no_missing_data_set(capsys):
         assert main([command, f"http://127.0.0.1:{port}/data"]) == 5
         said = capsys.readouterr().err.lstrip()  # of rich 14, an empty line comes first
         assert said.startswith("fineclip: ") and f"127.0.0.1:{port}" in said and said.count("\n") == 1
-        assert "no such" not in said and "not there" not in said and "check the address, the network" in said
+        assert "no such" not in said and "not there" not in said and "check the address and the network" in said
