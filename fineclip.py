@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run() -> NoReturn:
     """Run the command and end the process with its exit code.
 
-    Where Beam ran, the interpreter is not taken down: threads that Beam left in C++ abort the process then, now and
+    Where Beam or Arrow ran, the interpreter is not taken down: their threads in C++ abort the process then, now and
     again, after all is written.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a command has a handler of its own
@@ -140,7 +140,7 @@ def run() -> NoReturn:
         code = _code_of_closed_output(error)
         os.dup2(nowhere, 1)  # what is left to be written must not fail again
     sys.stderr.flush()
-    if "apache_beam" in sys.modules:
+    if sys.modules.keys() & {"apache_beam", "pyarrow"}:
         atexit._run_exitfuncs()  # job servers that Beam started are stopped there
         os._exit(code)
     sys.exit(code)
