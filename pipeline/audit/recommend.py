@@ -34,7 +34,7 @@ class Advice:
     was_measured: bool = True
 
 
-def recommend(sweep: Sweep, num_regions: int, looked_at: Collection[str] = ()) -> Advice:
+def recommend(sweep: Sweep, num_regions: int, looked_at: Collection[str]) -> Advice:
     """Return what is recommended, in view of what it would drop of `num_regions`.
 
     `looked_at` names the filters of images whose images were compared, though none may be near another.

@@ -93,7 +93,6 @@ def _commit_plan(
     }
     token = scratch_token()
     written = {name: _written(storage, name, token, table) for name, table in tables.items()}
-    num_bytes = sum(marker.tar.size for marker in markers)
     generation = Generation(
         schema_version="1",
         fingerprint=fingerprint(configuration),
@@ -104,7 +103,7 @@ def _commit_plan(
                 prefix="",
                 kind="webdataset",
                 num_files=len(shards),
-                bytes=num_bytes,
+                bytes=sum(marker.tar.size for marker in markers),
                 files_sha256=fingerprint(files),
             )
         ],

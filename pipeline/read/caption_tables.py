@@ -7,6 +7,7 @@ delimiter is the one that makes the columns appear in the header; a quotation ma
 import csv
 import io
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -184,9 +185,10 @@ def _objects(cells: Mapping[str, Any]) -> Any:
 
 def _said(value: Any) -> Any:
     """Return what a cell says of boxes: a list, in a table of text as JSON, or a text."""
-    is_list = isinstance(value, str) and value.lstrip().startswith("[")
-    decoded = _decoded(value) if is_list else value
-    return value if decoded == [value] else decoded
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(LooseJsonError):
+            return decode_json(value.encode("utf-8", "surrogatepass"))
+    return value
 
 
 def _decoded(value: Any) -> Any:

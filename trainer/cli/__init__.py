@@ -1,7 +1,8 @@
 """The command line.
 
 options    flags over a recipe, without torch
-outputs    what is in the way of what a command writes
+outputs    what is in the way of what a command writes, and how it ended
+heads, head_options   what detect and segment share
 command    train: parse, then import what it needs
 evaluate   measure a model: JSON, Markdown; measure does it
 visualize  show what models see

@@ -129,5 +129,5 @@ def _predict(arguments: Sequence[str]) -> int:
         )
     tell_skipped(console, found.skipped)
     threshold = f"--score-threshold {options.scores.score_threshold}"
-    tell_predicted(console, options, "boxes", found.num_boxes, found.num_images, DETECTIONS, threshold)
+    tell_predicted(console, options, "boxes", found.num_found, found.num_images, DETECTIONS, threshold)
     return DONE

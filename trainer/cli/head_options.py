@@ -45,12 +45,13 @@ def parse_head_train(
     arguments: Sequence[str],
 ) -> HeadTrainOptions[_Recipe, _Run]:
     """Parse `fineclip COMMAND train ...`. Prints help or an error and raises SystemExit."""
-    recipe = recipes[recipe_name(arguments, recipes)]()
+    name = recipe_name(arguments, recipes)
+    recipe = recipes[name]()
     usage = f"fineclip {command} train --model MODEL --data DATA --out RUN [options]"
     parser = command_parser(f"{command} train", usage, text, TRAIN_EXIT_CODES)
     add_model(parser, "the CLIP: what `fineclip evaluate` takes")
     parser.add_argument("--data", metavar="DATA", required=True, help=data_help)
-    add_recipe(parser, recipes, arguments)
+    add_recipe(parser, recipes, name)
     for settings in (*recipe.parts().values(), run()):
         add_flat(parser, settings)
     parsed = parser.parse_args(list(arguments))

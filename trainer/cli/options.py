@@ -117,11 +117,12 @@ class VisualizeOptions:
 
 def parse_train(arguments: Sequence[str]) -> TrainOptions:
     """Parse `fineclip train DATA --recipe NAME --out RUN`. Prints help or an error and raises SystemExit."""
-    recipe = RECIPES[recipe_name(arguments, RECIPES)]()
+    name = recipe_name(arguments, RECIPES)
+    recipe = RECIPES[name]()
     usage = "fineclip train DATA --recipe NAME --out RUN [options]"
     parser = command_parser("train", usage, "Train on region-text shards.", TRAIN_EXIT_CODES)
     parser.add_argument("data", metavar="DATA", help="data set of `fineclip annotate`: a folder or URL")
-    add_recipe(parser, RECIPES, arguments)
+    add_recipe(parser, RECIPES, name)
     _add_repeated(parser)
     for settings in (*recipe.parts().values(), TrainSettings()):
         add_flat(parser, settings)
@@ -265,11 +266,10 @@ def recipe_name(arguments: Sequence[str], recipes: Iterable[str]) -> str:
     return name if name in recipes else next(iter(recipes))
 
 
-def add_recipe(parser: FlagParser, recipes: Mapping[str, Callable[[], Recipe]], arguments: Sequence[str]) -> None:
-    """Add `--recipe`, whose default is the one that `arguments` name, and `--out`, the run."""
+def add_recipe(parser: FlagParser, recipes: Mapping[str, Callable[[], Recipe]], default: str) -> None:
+    """Add `--recipe`, and `--out`, the run."""
     texts = {name: (inspect.getdoc(make) or "").splitlines()[0].rstrip(".") for name, make in recipes.items()}
     summaries = "; ".join(f"{name}: {text}" for name, text in texts.items())
-    default = recipe_name(arguments, recipes)
     parser.add_argument("--recipe", choices=[*recipes], default=default, help=summaries)
     parser.add_argument("--out", metavar="RUN", required=True, help="folder of the run; an interrupted one goes on")
 

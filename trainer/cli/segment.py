@@ -128,5 +128,5 @@ def _predict(arguments: Sequence[str]) -> int:
         )
     tell_skipped(console, found.skipped)
     threshold = f"--threshold {options.masks.threshold} in {options.masks.min_area_px} pixels of a part"
-    tell_predicted(console, options, "regions", found.num_regions, found.num_images, MASKS, threshold)
+    tell_predicted(console, options, "regions", found.num_found, found.num_images, MASKS, threshold)
     return DONE

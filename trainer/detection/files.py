@@ -3,9 +3,7 @@
 from pathlib import Path
 
 from trainer.errors import TrainingError
-from trainer.run.files import CLIP
-
-DETECTOR = "detector.pt"
+from trainer.run.files import CLIP, DETECTOR, SEGMENTER
 
 
 def find_detector(name: str) -> Path | None:
@@ -20,7 +18,7 @@ def find_detector(name: str) -> Path | None:
 def checked_detector(name: str) -> Path:
     """Return the checkpoint that `name` means. Raises TrainingError where it is no detector's."""
     path = find_detector(name)
-    if path is None and (Path(name) / "segmenter.pt").exists():
+    if path is None and (Path(name) / SEGMENTER).exists():
         raise TrainingError(f"--model {name}: it is a segmenter's run: `fineclip segment` takes it")
     if path is None:
         raise TrainingError(

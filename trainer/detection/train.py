@@ -14,12 +14,11 @@ from torch import Tensor
 from trainer.detection.annotations import DetectionData
 from trainer.detection.batches import CanvasBatch, TrainBatches
 from trainer.detection.detector import Detector
-from trainer.detection.files import DETECTOR
 from trainer.detection.run import build
 from trainer.detection.settings import DetectOptimSettings, DetectRecipe, DetectRunSettings
 from trainer.model.open import LoadedModel
 from trainer.run.assemble import state_fingerprint
-from trainer.run.files import CLIP
+from trainer.run.files import CLIP, DETECTOR
 from trainer.run.head_training import HeadTraining, keep_clip, take_the_process
 from trainer.run.stop import StopRequest
 from trainer.run.train_settings import TrainResult

@@ -19,5 +19,6 @@ metrics            pure functions of similarities
 clusters, figure   k-means of patches; panels with titles; visualize puts the two together
 class_figures      means and figures by class, as detectors and segmenters are measured
 annotated          boxes and masks drawn on an image
+predictions        what was found in a folder of images: pictures, and COCO's JSON
 intervals, report  bootstrap intervals; JSON, Markdown, and what each row scored
 """

@@ -6,8 +6,8 @@ from trainer.errors import TrainingError
 from trainer.model.formats import CONFIG, LOCAL_DIR
 
 LAST, BEST = "last.pt", "best.pt"
-CLIP = "clip"
-"""Folder of the CLIP that a detector or segmenter stands on, in its run."""
+CLIP, DETECTOR, SEGMENTER = "clip", "detector.pt", "segmenter.pt"
+"""In the run of a detector or a segmenter: the CLIP that it stands on, and its latest checkpoint."""
 _GIVE = "give a run's folder or checkpoint, an open_clip folder, or MODEL:TAG or MODEL:FILE of open_clip"
 
 

@@ -3,9 +3,7 @@
 from pathlib import Path
 
 from trainer.errors import TrainingError
-from trainer.run.files import CLIP
-
-SEGMENTER = "segmenter.pt"
+from trainer.run.files import CLIP, DETECTOR, SEGMENTER
 
 
 def find_segmenter(name: str) -> Path | None:
@@ -19,7 +17,7 @@ def find_segmenter(name: str) -> Path | None:
 def checked_segmenter(name: str) -> Path:
     """Return the checkpoint that `name` means. Raises TrainingError where it is no segmenter's."""
     path = find_segmenter(name)
-    if path is None and (Path(name) / "detector.pt").exists():
+    if path is None and (Path(name) / DETECTOR).exists():
         raise TrainingError(f"--model {name}: it is a detector's run: `fineclip detect` takes it")
     if path is None:
         raise TrainingError(

@@ -3,9 +3,7 @@
 `fineclip annotate 'coco:OUT/masks.json?images=DIR' DATA --proposer manual` makes regions of them, with their masks.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.coco import compress_runs
-from trainer.data.decode import UnusableSampleError
-from trainer.errors import TrainingError
 from trainer.evaluate.annotated import draw_masks
 from trainer.evaluate.masks import Mask
 from trainer.evaluate.metrics import Ints
-from trainer.evaluate.pixels import decode_upright
+from trainer.evaluate.predictions import Predicted, Predictions
 from trainer.segmentation.evaluate import embed_names
 from trainer.segmentation.mask_loss import NO_CLASS
 from trainer.segmentation.segmenter import Segmenter
@@ -26,16 +22,6 @@ from trainer.segmentation.settings import MaskSettings, ViewSettings
 from trainer.segmentation.views import corners
 
 MASKS = "masks.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Predicted:
-    """How a prediction ended."""
-
-    num_images: int
-    num_regions: int
-    skipped: tuple[tuple[str, str], ...]
-    """(file, why)."""
 
 
 def predict(
@@ -54,40 +40,21 @@ def predict(
     can be read.
     """
     corners(views, segmenter.inputs.crop_px)
-    out.mkdir(parents=True, exist_ok=True)
+    predictions = Predictions(out, names)
     background = segmenter.inputs.background
     hidden = [background] if background is not None and background not in names else []
     texts = embed_names(segmenter, [*names, *hidden])
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    skipped: list[tuple[str, str]] = []
-    for done, (name, file) in enumerate(files.items()):
-        watch(done, len(files))
-        try:
-            pixels, _ = decode_upright(file.read_bytes())
-        except (OSError, UnusableSampleError) as error:
-            skipped.append((name, str(error)))
-            continue
+    for name, pixels in predictions.read(files, watch):
         likeliest, labels = segmenter.probabilities(pixels, texts, views).max(dim=0)
         scores = likeliest.cpu().numpy()
         found = labels.cpu().numpy()
         found[(scores < settings.threshold) | (found >= len(names))] = NO_CLASS
-        picture = out / f"{name}.png"
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        draw_masks(pixels, found, names).save(picture, "PNG")
         height, width = found.shape
-        images.append({"id": len(images) + 1, "file_name": name, "width": width, "height": height})
+        predictions.add_image(name, draw_masks(pixels, found, names), width=width, height=height)
         for label in np.unique(found[found >= 0]).tolist():
             for mask in pieces(found == label, settings.min_area_px):
-                score = float(scores[mask].mean())
-                annotations.append(_annotation(len(annotations) + 1, len(images), mask, label, score))
-    watch(len(files), len(files))
-    if not images:
-        raise TrainingError(f"none of {len(files)} images can be used; the first, {skipped[0][0]}: {skipped[0][1]}")
-    categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
-    written = {"images": images, "annotations": annotations, "categories": categories}
-    (out / MASKS).write_text(json.dumps(written) + "\n", encoding="utf-8")
-    return Predicted(num_images=len(images), num_regions=len(annotations), skipped=tuple(skipped))
+                predictions.add(label, float(scores[mask].mean()), **_shape(mask))
+    return predictions.write(MASKS)
 
 
 def pieces(mask: Mask, min_area_px: int) -> list[Mask]:
@@ -137,16 +104,12 @@ def run_lengths(mask: Mask) -> str:
     return compress_runs(np.diff(ends).tolist())
 
 
-def _annotation(number: int, image: int, mask: Mask, label: int, score: float) -> dict[str, Any]:
+def _shape(mask: Mask) -> dict[str, Any]:
+    """Return COCO's fields of a mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     x, y = int(columns[0]), int(rows[0])
     return {
-        "id": number,
-        "image_id": image,
-        "category_id": label + 1,
         "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
         "area": int(mask.sum()),
         "segmentation": {"size": list(mask.shape), "counts": run_lengths(mask)},
-        "iscrowd": 0,
-        "score": score,
     }

@@ -17,13 +17,12 @@ from trainer.data.decode import UnusableSampleError
 from trainer.errors import TrainingError
 from trainer.model.open import LoadedModel
 from trainer.run.assemble import state_fingerprint
-from trainer.run.files import CLIP
+from trainer.run.files import CLIP, SEGMENTER
 from trainer.run.head_training import HeadTraining, keep_clip, take_the_process
 from trainer.run.stop import StopRequest
 from trainer.run.train_settings import TrainResult
 from trainer.segmentation.batches import CropBatch, TrainCrops
 from trainer.segmentation.data import SegmentData
-from trainer.segmentation.files import SEGMENTER
 from trainer.segmentation.mask_loss import NO_CLASS, mask_loss
 from trainer.segmentation.run import build
 from trainer.segmentation.segmenter import Segmenter
