@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.store_errors import StorageError, does_not_answer, is_refused_range, library_errors
-from schemas.stores import Patient, open_fs
+from schemas.stores import Patient, open_fs, protocols
 from schemas.streams import open_stream
 
 WHOLE_FILE = 8 << 20
@@ -108,8 +108,7 @@ class Folder:
         Raises DatasetError when the folder is not there.
         """
         fs = self.fs
-        protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
-        if protocols & _NOT_LISTED:
+        if protocols(fs) & _NOT_LISTED:
             return None
         fs.invalidate_cache(self._root)
         try:
@@ -139,7 +138,7 @@ class Folder:
 
     def read(self, names: Sequence[str]) -> list[bytes | None]:
         """Return the contents of small files, None for those that are not there; remote ones are read at once."""
-        start = 0 if "s3" in self.fs.protocol else None  # without a range, s3fs asks for the size first
+        start = 0 if "s3" in protocols(self.fs) else None  # without a range, s3fs asks for the size first
         with library_errors(self.url):
             contents = self.fs.cat_ranges([self.path(name) for name in names], start, None, on_error="return")
         return [self._content(name, content) for name, content in zip(names, contents, strict=True)]

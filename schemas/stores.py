@@ -64,6 +64,15 @@ def open_fs(path: str) -> tuple[Any, str]:
     return Patient(fs, f"{scheme}://{rest.partition('/')[0]}"), str(fs_path)
 
 
+def protocols(fs: Any) -> frozenset[str]:
+    """Return what fsspec calls a file system of `open_fs`, such as `s3` and `s3a`; of a chain, its outermost part.
+
+    It is asked of the class: before fsspec 2025.9 a cache in front of a store gives itself out as the store.
+    """
+    named = type(fs._fs if isinstance(fs, Patient) else fs).protocol
+    return frozenset([named] if isinstance(named, str) else named)
+
+
 @contextmanager
 def asking_once() -> Iterator[None]:
     """Ask stores once in this block, for what would be worse late than not at all."""
@@ -195,14 +204,14 @@ class Patient:
 def _be_brief(fs: Any) -> None:
     """Let the store's library try but a few times, and not for ever; what the environment says of it holds."""
     while fs is not None:
-        protocols = {fs.protocol} if isinstance(fs.protocol, str) else {*fs.protocol}
-        if "s3" in protocols:
+        named = protocols(fs)
+        if "s3" in named:
             fs.retries = min(fs.retries, _S3_TRIES)
             if "AWS_MAX_ATTEMPTS" not in os.environ:
                 fs.config_kwargs = {"retries": {"total_max_attempts": 1}, **fs.config_kwargs}
-        elif "gs" in protocols:
+        elif "gs" in named:
             fs.requests_timeout = fs.requests_timeout or _silence(15)
-        elif protocols & {"http", "https"}:
+        elif named & {"http", "https"}:
             fs.client_kwargs = {"timeout": _silence(60), **fs.client_kwargs}
         fs = vars(fs).get("fs")  # of a chain, such as filecache::s3://
 

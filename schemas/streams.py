@@ -13,6 +13,7 @@ from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.store_errors import REPLACED, StorageError, does_not_answer, in_words, is_of_store
+from schemas.stores import protocols
 
 _READ_AHEAD = 1 << 20
 """Bytes of a reply that are taken from the connection at once."""
@@ -41,8 +42,7 @@ def open_stream(fs: Any, path: str, where: str) -> BinaryIO:
     """
     if isinstance(fs, LocalFileSystem):
         return cast(BinaryIO, fs.open(path, "rb"))
-    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
-    ask = next((_ASK[protocol] for protocol in protocols if protocol in _ASK), None)
+    ask = next((_ASK[protocol] for protocol in protocols(fs) & _ASK.keys()), None)
     if ask is None:
         return cast(BinaryIO, fs.open(path, "rb", block_size=_RANGE))
     stream = _Stream(fs, path, where, ask)

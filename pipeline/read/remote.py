@@ -20,7 +20,7 @@ from schemas.store_errors import (
     is_refused_range,
     trouble_behind,
 )
-from schemas.stores import open_fs
+from schemas.stores import open_fs, protocols
 from schemas.streams import open_stream
 
 _T = TypeVar("_T")
@@ -117,7 +117,7 @@ def copied(url: str) -> BinaryIO:
     fs, path = open_fs(url)
     with contextlib.ExitStack() as stack:
         copy = cast(BinaryIO, stack.enter_context(tempfile.TemporaryFile(prefix="fineclip-")))
-        if s3.is_s3(fs):
+        if "s3" in protocols(fs):
             _copy_ranges(fs, path, copy.fileno(), url)
         else:
             folder = tempfile.gettempdir()

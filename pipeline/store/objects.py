@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from pipeline.store import s3
 from schemas.names import ATTEMPTS_DIR
 from schemas.store_errors import StorageError, in_words
-from schemas.stores import open_fs
+from schemas.stores import open_fs, protocols
 
 _ANSWERS = (FileNotFoundError, FileExistsError)
 """Errors that answer a question: they are not the store's trouble."""
@@ -30,7 +30,7 @@ class ObjectStorage:
         self.url = url.rstrip("/")
         self._fs: Any
         self._fs, self._root = open_fs(self.url)
-        self._is_s3 = "s3" in self._fs.protocol
+        self._is_s3 = "s3" in protocols(self._fs)
 
     @property
     def scratch(self) -> Path:

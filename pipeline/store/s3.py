@@ -88,8 +88,3 @@ async def _read_range(fs: Any, path: str, start: int, size: int, etag: str | Non
     async with answer["Body"] as body:
         data = await body.read()
     return Range(data, answer["ETag"], int(answer["ContentRange"].rpartition("/")[2]))
-
-
-def is_s3(fs: Any) -> bool:
-    """Return whether a file system is s3fs."""
-    return "s3" in ([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol)

@@ -22,7 +22,7 @@ from pipeline.store.local import LocalStorage
 from pipeline.store.objects import ObjectStorage
 from schemas.names import ATTEMPTS_DIR, LEASES_DIR, PROPOSALS_DIR
 from schemas.store_errors import StorageError, retried, storage_errors
-from schemas.stores import open_fs
+from schemas.stores import open_fs, protocols
 
 __all__ = [
     "LocalStorage",
@@ -119,13 +119,14 @@ def open_storage(url: str) -> Storage:
         fs, path = open_fs(url)
     except ValueError as error:
         raise StorageError(f"{url}: {error}; OUTPUT is a path or an fsspec URL such as gs://bucket/folder") from error
-    protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
-    if "file" in protocols:
+    named = protocols(fs)
+    if "file" in named:
         return LocalStorage(path)
-    if not protocols & _CONDITIONAL_PUT:
+    if not named & _CONDITIONAL_PUT:
         raise StorageError(
-            f"{url}: fsspec's {fs.protocol} cannot create an object only if it is absent, which keeps two jobs from "
-            f"mixing their files; choose an OUTPUT that is local or on one of {', '.join(sorted(_CONDITIONAL_PUT))}"
+            f"{url}: fsspec's {', '.join(sorted(named))} cannot create an object only if it is absent, which keeps two "
+            "jobs from mixing their files; choose an OUTPUT that is local or on one of "
+            f"{', '.join(sorted(_CONDITIONAL_PUT))}"
         )
     return ObjectStorage(url)
 

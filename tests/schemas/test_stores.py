@@ -11,7 +11,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.store_errors import StorageError
-from schemas.stores import Patient, asking_once, open_fs
+from schemas.stores import Patient, asking_once, open_fs, protocols
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +49,19 @@ def test_the_library_of_s3_tries_briefly_unless_it_is_told_otherwise(monkeypatch
     monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"retries": {"total_max_attempts": 9}}})
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     assert open_fs("s3://bucket/b")[0].config_kwargs == {"retries": {"total_max_attempts": 9}}
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("s3://bucket/a", {"s3", "s3a"}),
+        ("filecache::s3://bucket/a", {"filecache"}),
+        ("memory://other/a", {"memory"}),
+        ("a", {"file", "local"}),
+    ],
+)
+def test_a_chain_goes_by_its_outermost_part(url: str, expected: set[str]) -> None:
+    assert protocols(open_fs(url)[0]) == expected
 
 
 @pytest.mark.parametrize(
