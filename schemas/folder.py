@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from schemas.store_errors import StorageError, does_not_answer, is_refused_range, library_errors
+from schemas.store_errors import does_not_answer, is_refused_range, library_errors, read_errors
 from schemas.stores import Patient, open_fs, protocols
 from schemas.streams import open_stream
 
@@ -55,6 +55,17 @@ def _local_sizes(root: str) -> dict[str, int]:
                 with suppress(FileNotFoundError):  # removed since, or a link to nowhere
                     sizes[entry.name] = entry.stat().st_size
     return sizes
+
+
+@contextmanager
+def _arrow_errors(where: str) -> Iterator[None]:
+    """Turn what Arrow says of a file's contents into a DatasetError: a plain OSError without a number, or its own."""
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+            raise
+        raise DatasetError(f"{where}: not a readable Parquet file: {error}") from error
 
 
 def _open_descriptor(path: str) -> _Descriptor:
@@ -112,7 +123,7 @@ class Folder:
             return None
         fs.invalidate_cache(self._root)
         try:
-            with library_errors(self.url):
+            with read_errors(self.url):
                 if isinstance(fs, LocalFileSystem):
                     return _local_sizes(self._root)
                 entries = fs.ls(self._root, detail=True)
@@ -130,7 +141,7 @@ class Folder:
     def size(self, name: str) -> int | None:
         """Return a file's size in bytes, or None when it is not there."""
         try:
-            with library_errors(self.where(name)):
+            with read_errors(self.where(name)):
                 self.fs.invalidate_cache(self._root)  # what a listing said may have changed since
                 return cast(int, self.fs.info(self.path(name))["size"])
         except FileNotFoundError:
@@ -139,7 +150,7 @@ class Folder:
     def read(self, names: Sequence[str]) -> list[bytes | None]:
         """Return the contents of small files, None for those that are not there; remote ones are read at once."""
         start = 0 if "s3" in protocols(self.fs) else None  # without a range, s3fs asks for the size first
-        with library_errors(self.url):
+        with read_errors(self.url):
             contents = self.fs.cat_ranges([self.path(name) for name in names], start, None, on_error="return")
         return [self._content(name, content) for name, content in zip(names, contents, strict=True)]
 
@@ -148,7 +159,7 @@ class Folder:
         if not isinstance(content, Exception):
             return content
         try:
-            with library_errors(self.where(name)):
+            with read_errors(self.where(name)):
                 if is_refused_range(content) or does_not_answer(content):  # an empty file has no range
                     return cast(bytes, self.fs.cat_file(self.path(name)))
                 raise content
@@ -163,14 +174,14 @@ class Folder:
         """
         path = self.path(name)
         try:
-            if isinstance(self.fs, LocalFileSystem):
-                descriptor = self._descriptor(path)  # held: another thread may push it out of the cache
-                if not descriptor.is_checked:
-                    check()
-                    descriptor.is_checked = True
-                data = os.pread(descriptor.number, size, offset)
-            else:
-                with library_errors(self.where(name)):
+            with read_errors(self.where(name)):
+                if isinstance(self.fs, LocalFileSystem):
+                    descriptor = self._descriptor(path)  # held: another thread may push it out of the cache
+                    if not descriptor.is_checked:
+                        check()
+                        descriptor.is_checked = True
+                    data = os.pread(descriptor.number, size, offset)
+                else:
                     data = self.fs.cat_file(path, start=offset, end=offset + size)
         except FileNotFoundError as error:
             raise self._missing(name) from error
@@ -188,7 +199,7 @@ class Folder:
         Raises DatasetError when it is not there.
         """
         try:
-            with library_errors(self.where(name)):
+            with read_errors(self.where(name)):
                 file = self._open(name, block_size=fetch_size)
         except FileNotFoundError as error:
             raise self._missing(name) from error
@@ -203,7 +214,8 @@ class Folder:
         Raises DatasetError when it is not there; reading raises StorageError where the store fails.
         """
         try:
-            file = open_stream(self.fs, self.path(name), self.where(name))
+            with read_errors(self.where(name)):
+                file = open_stream(self.fs, self.path(name), self.where(name))
         except FileNotFoundError as error:
             raise self._missing(name) from error
         with file:
@@ -227,20 +239,15 @@ class Folder:
     @contextmanager
     def _parquet(self, name: str) -> Iterator[pq.ParquetFile]:
         local = isinstance(self.fs, LocalFileSystem)
+        where = self.where(name)
         try:
-            # Arrow reads a local path itself, without a call back into Python for every range.
-            with library_errors(self.where(name)):
+            with read_errors(where), _arrow_errors(where):
+                # Arrow reads a local path itself, without a call back into Python for every range.
                 opened = nullcontext(self.path(name)) if local else self._open(name)
                 with opened as source, pq.ParquetFile(source, pre_buffer=not local) as file:
                     yield file
         except FileNotFoundError as error:
             raise self._missing(name) from error
-        except (StorageError, PermissionError):
-            raise
-        except (pa.ArrowInvalid, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # the store's own trouble; Arrow's complaints about contents have no number
-            raise DatasetError(f"{self.where(name)}: not a readable Parquet file: {error}") from error
 
     def _open(self, name: str, **options: Any) -> Any:
         """Open a file; one that has appeared since the store was listed is there, too."""

@@ -4,6 +4,7 @@
     OUTPUT/train-000000.blip2.parquet .json    an overlay named "blip2" of that shard
     OUTPUT/dataset.json README.md sizes.json index.json
     OUTPUT/_overlays/blip2/plan.json           what made that overlay, and by which configuration
+    OUTPUT/_card                               the picture of the card, README.md
     OUTPUT/_plan _attempts _commit _leases _proposals _run
 
 Readers need the shards and their overlays only.
@@ -26,6 +27,7 @@ LEASES_DIR = "_leases"
 PROPOSALS_DIR = "_proposals"
 RUN_DIR = "_run"
 OVERLAYS_DIR = "_overlays"
+CARD_DIR = "_card"
 
 DATASET_JSON = "dataset.json"
 CARD = "README.md"

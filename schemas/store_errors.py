@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -20,6 +21,11 @@ _DENIED = "permission denied: choose an OUTPUT that you may write"
 _DENIED_TO_READ = (
     "permission denied: take a login that may read it, and that may list its bucket (s3:ListBucket): without that a "
     "store says so of files that are not there, too"
+)
+_UNREADABLE = "permission denied: make it readable to you (chmod), then run the same command again"
+_DISTRUSTED = (
+    "its certificate is not trusted here: if you trust it, name a file with its authority's certificate in "
+    "SSL_CERT_FILE, for S3 in AWS_CA_BUNDLE, then run the same command again"
 )
 _PERMANENT = {
     errno.ENOSPC: f"the disk is full: {_FULL}",
@@ -64,8 +70,14 @@ def in_words(error: Exception, where: str, *, reads: bool = False) -> StorageErr
     unknown = _UNKNOWN_USER.search(names) or _status(error) == 401
     denied = isinstance(error, PermissionError) or _FORBIDDEN.search(str(error)) or _status(error) == 403
     code = errno.EACCES if denied else getattr(error, "errno", None)
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return StorageError(f"{where}: {error}; {_DISTRUSTED}")
+    if isinstance(error, ssl.SSLError) or "SSL" in names:
+        code = None  # it is OpenSSL's, which has numbers of its own: 1 is no EPERM
     if code in _PERMANENT and not unknown:
-        remedy = _DENIED_TO_READ if denied and reads else _PERMANENT[code]
+        remedy = _PERMANENT[code]
+        if denied and reads:
+            remedy = _DENIED_TO_READ if is_url(where) else _UNREADABLE
         return StorageError(f"{where}: {getattr(error, 'strerror', None) or error}; {remedy}")
     if unknown:
         remedy = "give the store's credentials (its environment variables, or its own login), then run it again"
@@ -164,11 +176,24 @@ def full_disk(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def library_errors(where: str) -> Iterator[None]:
-    """Turn what a store's library raises of its own, and is no OSError, into a StorageError that names `where`.
+def read_errors(where: str) -> Iterator[None]:
+    """Turn what goes wrong when `where` is read, here or on a store, into a StorageError that names it.
 
-    Errors that are not the store's go through, as OSErrors do.
+    That something is not there, or is no file or no folder, goes through, and so do errors that are not the store's.
     """
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, StorageError):
+        raise
+    except Exception as error:
+        if not is_of_store(error):
+            raise
+        raise in_words(error, where, reads=True) from error
+
+
+@contextlib.contextmanager
+def library_errors(where: str) -> Iterator[None]:
+    """As `read_errors`, for a block that does other things than reading: what is an OSError may be of these."""
     try:
         yield
     except OSError:
@@ -176,7 +201,7 @@ def library_errors(where: str) -> Iterator[None]:
     except Exception as error:
         if not is_of_store(error):
             raise
-        raise in_words(error, where) from error
+        raise in_words(error, where, reads=True) from error
 
 
 def retried(operation: Callable[[], _Result], *, answers: tuple[type[OSError], ...] = ()) -> _Result:

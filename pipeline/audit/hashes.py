@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pipeline.read import open_source
-from pipeline.read.base import input_errors
+from pipeline.read.base import read_on
 from schemas.dataset import Dataset
 from schemas.names import ShardName
 
@@ -51,7 +51,7 @@ def input_hashes(spec: str) -> Iterator[tuple[str, int | None]]:
     source = open_source(spec)
     for parts in source.parts(_PART, False):
         for part in parts:
-            for item in input_errors(spec, source.read(part)):
+            for item in read_on(spec, source.read(part)):
                 if item.data is not None:
                     yield item.key, image_hash(item.data)
 

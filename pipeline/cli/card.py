@@ -14,11 +14,11 @@ from pipeline.run.card import card
 from pipeline.store.storage import Storage, open_storage, storage_errors
 from schemas.dataset import Dataset
 from schemas.folder import DatasetError
-from schemas.names import CARD, DATASET_JSON
+from schemas.names import CARD, CARD_DIR, DATASET_JSON
 from schemas.plain_flags import PlainParser
 from schemas.records import decode_overlay_marker
 
-EXAMPLE = "_card/example.jpg"
+EXAMPLE = f"{CARD_DIR}/example.jpg"
 _MOST_LABELS = 15
 _TERMS = ("kind", "what", "license", "note")
 _DESCRIPTION = """\

@@ -24,7 +24,7 @@ from pipeline.overlay.drop_list import HASH, DropList
 from schemas.folder import DatasetError, Folder
 from schemas.hashes import sha256
 from schemas.names import IMAGE_SUFFIXES
-from schemas.store_errors import library_errors
+from schemas.store_errors import read_errors
 from schemas.tar import read_members
 
 _REMEDY = (
@@ -63,7 +63,7 @@ def examine_absence(folder: Folder, drop: DropList, findings: Findings, threads:
 def _files(folder: Folder) -> Iterator[str]:
     """Yield the names of all files below the folder."""
     root = folder.path("").rstrip("/")
-    with library_errors(folder.url):
+    with read_errors(folder.url):
         folder.fs.invalidate_cache()
         for path in folder.fs.find(root):
             yield str(path)[len(root) :].lstrip("/")

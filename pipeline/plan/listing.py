@@ -32,7 +32,8 @@ def list_inputs(
     listed = []
     for spec, prefix in zip(inputs, prefixes, strict=True):
         source = open_source(spec, allow=allow)
-        files = tuple(input_errors(spec, source.files()))
+        with input_errors(spec):
+            files = tuple(source.files())
         listed.append(ListedInput(spec=spec, kind=source.kind, prefix=prefix, root=source.root, files=files))
     return listed
 

@@ -24,7 +24,7 @@ from pipeline.plan.plan import (
 )
 from pipeline.plan.samples import changed_files, sampled
 from pipeline.read import open_source
-from pipeline.read.base import ListedItem, Source, SourcePart, input_errors
+from pipeline.read.base import ListedItem, Source, SourcePart, input_errors, read_on
 from pipeline.read.describe import InputSummary
 from pipeline.read.exclusions import GIVEN
 from pipeline.read.spec import canonical
@@ -167,7 +167,7 @@ class _PlanWriter:
         fresh = {file.uri for file in listed.files}
         counted = settings.repack or settings.limit is not None
         source = open_source(listed.spec, listed.kind, allow=configuration.read.allow)
-        for parts in input_errors(listed.spec, source.parts(settings.shard_size, counted)):
+        for parts in read_on(listed.spec, source.parts(settings.shard_size, counted)):
             kept = [part for part in (_restrict(part, fresh) for part in parts) if part is not None]
             kept = self._within_limit(kept)
             if kept:
@@ -257,7 +257,8 @@ def _restrict(part: SourcePart, fresh: set[str]) -> SourcePart | None:
 
 
 def _summary(spec: str, source: Source, first: Sequence[SourcePart], configuration: Configuration) -> InputSummary:
-    (summary,) = input_errors(spec, (summarise(source, source.describe(), first) for _ in range(1)))
+    with input_errors(spec):
+        summary = summarise(source, source.describe(), first)
     if first[0].items is not None:
         check_there(spec, summary)
     if configuration.proposer == GIVEN:

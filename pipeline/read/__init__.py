@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from pipeline.backends import load_backend
-from pipeline.read.base import Source, SourceError
+from pipeline.read.base import Source, SourceError, input_errors
 from pipeline.read.spec import detect_kind, split_options, split_prefix
 
 SOURCES: dict[str, str] = {
@@ -57,7 +57,8 @@ def open_source(spec: str, kind: str | None = None, *, allow: Sequence[str] = ()
     files of several kinds.
     """
     prefix, rest = split_prefix(spec)
-    kind = prefix or kind or detect_kind(split_options(rest)[0])
+    with input_errors(spec):
+        kind = prefix or kind or detect_kind(split_options(rest)[0])
     if kind not in SOURCES:
         raise SourceError(f"{spec}: unknown kind {kind!r} before the colon; known: {', '.join(sorted(SOURCES))}")
     named = {} if kind in _NO_NAMES else {"allow": allow}

@@ -6,6 +6,7 @@ INPUT --open_source--> Source --files--> what lies there (for the plan's record,
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Protocol, TypeVar
 
 import msgspec
@@ -21,10 +22,11 @@ _STORES = {"aiohttp", "aiobotocore", "botocore", "gcsfs", "google", "azure", "ad
 """Libraries of stores, which raise errors of their own."""
 
 
-def input_errors(spec: str, items: Iterator[_T]) -> Iterator[_T]:
-    """Yield the items that a source makes; what its store raises becomes an InputError that names `spec`."""
+@contextmanager
+def input_errors(spec: str) -> Iterator[None]:
+    """Turn what the store of an INPUT raises into an InputError that names `spec`."""
     try:
-        yield from items
+        yield
     except (SourceError, StorageError):
         raise
     except Exception as error:
@@ -33,6 +35,12 @@ def input_errors(spec: str, items: Iterator[_T]) -> Iterator[_T]:
         where = f"{spec}: {error.filename}" if isinstance(error, OSError) and error.filename else spec
         told = in_words(error, where, reads=True)
         raise InputError(str(told), may_pass=told.may_pass) from error
+
+
+def read_on(spec: str, items: Iterator[_T]) -> Iterator[_T]:
+    """Yield the items that a source makes; `input_errors` holds for making them, not for what is done with them."""
+    with input_errors(spec):
+        yield from items
 
 
 class ListedItem(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from dataclasses import replace
 import msgspec
 
 from pipeline.read import open_source
-from pipeline.read.base import Source, UnitPart, input_errors
+from pipeline.read.base import Source, UnitPart, read_on
 from pipeline.read.decode import decode
 from pipeline.read.exclusions import Exclusions, ReadSettings
 from pipeline.read.keys import with_prefix
@@ -46,7 +46,7 @@ def read_items(parts: Sequence[UnitPart], settings: ReadSettings, opened: Opened
         if place not in opened:
             opened[place] = open_source(part.spec, part.kind, allow=settings.allow)
         source = opened[place]
-        for item in input_errors(part.spec, source.read(part.part)):
+        for item in read_on(part.spec, source.read(part.part)):
             item = replace(item, key=with_prefix(item.key, part.prefix))
             if item.key in excluded.images:
                 yield Sample(item=item, drop=_EXCLUDED)

@@ -14,6 +14,7 @@ from pipeline.read.base import SourceError
 from pipeline.read.formats import IMAGE_SUFFIXES, is_image
 from pipeline.read.location import Location
 from pipeline.read.packed_text import head_of, plain_name
+from schemas.names import CARD_DIR
 from schemas.paths import as_path, is_url
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.bz2", ".tbz2")
@@ -123,7 +124,8 @@ def _kinds_among(uris: Iterable[str]) -> dict[str, str]:
     """Return the kinds of input among the files, each with the first file that shows it.
 
     A Parquet file named after a tar beside it (img2dataset's, or a shard's table) is that tar's; so is one named after
-    a folder of images (img2dataset's `files`), and a `metadata.parquet` where there are images is theirs.
+    a folder of images (img2dataset's `files`), and a `metadata.parquet` where there are images is theirs. The picture
+    of a data set's card is no input.
     """
     uris = list(uris)
     beside = "metadata.parquet" if any(map(is_image, uris)) else None
@@ -136,7 +138,7 @@ def _kinds_among(uris: Iterable[str]) -> dict[str, str]:
             kinds.setdefault("parquet", uri)
         elif uri.endswith(".arrow") and not uri.rpartition("/")[2].startswith(("cache-", "tmp")):
             kinds.setdefault("arrow", uri)
-        elif is_image(uri):
+        elif is_image(uri) and PurePosixPath(uri).parent.name != CARD_DIR:
             kinds.setdefault("folder", uri)
     return kinds
 

@@ -15,6 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from schemas.dataset import Dataset
+from schemas.store_errors import StorageError
 from tests.builders import CHEAP, data_files, jpeg, members, run, write_tar
 
 
@@ -97,3 +99,23 @@ def test_tars_come_whole_through_broken_connections(
         local[name] for name in local if name.endswith(".tar")
     ]
     assert [path for path, named in asked if named] == ["/0.tar", "/1.tar"], "each went on by a range"
+
+
+@pytest.mark.parametrize("trouble", ["not trusted", "no TLS"])
+def test_tls_that_fails_is_no_permission_denied(
+    server: tuple[str, list[tuple[str, str | None]]], trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("schemas.store_errors._BACK_OFF_S", 0.001)
+    monkeypatch.delitem(fsspec.config.conf, "https")
+    fsspec.get_filesystem_class("https").clear_instance_cache()
+    url, _ = server
+    remedy = "SSL_CERT_FILE" if trouble == "not trusted" else "check the address"
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as plain:
+        threading.Thread(target=plain.serve_forever, args=(0.02,), daemon=True).start()
+        url = url if trouble == "not trusted" else f"https://127.0.0.1:{plain.server_port}"
+        ended = run("annotate", f"{url}/0.tar", tmp_path / "found", *CHEAP)
+        with pytest.raises(StorageError, match=remedy) as told:
+            Dataset.open(f"{url}/data")
+        plain.shutdown()
+    assert (ended.code, remedy in ended.err) == (5, True), ended.err
+    assert "permission" not in ended.err + str(told.value)

@@ -11,9 +11,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 from schemas.dataset import Dataset, DatasetError
 from schemas.names import ShardName
 from schemas.records import encode
+from schemas.store_errors import StorageError
 from schemas.tables import REGION_SCHEMA
 from schemas.tar import BLOCK, END
 from tests.shards import tar_members, tiny_sample, to_parquet, write_file, write_index, write_shard
+from tests.unprivileged import modes_hold
 
 SHARDS = {
     0: [tiny_sample("a"), tiny_sample("b", suffix="jpg", image_caption=None)],
@@ -277,6 +279,35 @@ def test_a_marker_without_its_files_is_refused_at_opening(tmp_path, suffix):
     path.unlink()
     with pytest.raises(DatasetError, match=rf"train-000000\.{suffix}: not there, but its marker is"):
         Dataset.open(tmp_path)
+
+
+def read_all(folder: Path) -> None:
+    """Read what a data set has, each file once at least."""
+    dataset = Dataset.open(folder)
+    list(dataset.samples("train-000000"))
+    dataset.read_image("train-000000", tar_offset=0, tar_size=1)
+    dataset.regions()
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "train-000000.json", "train-000000.parquet", "train-000000.tar"])
+def test_what_may_not_be_read_is_named(tmp_path, name):
+    write_shard(str(tmp_path), SHARDS[0])
+    write_index(str(tmp_path), ["train-000000"])
+    (tmp_path / name).chmod(0)
+    with modes_hold(), pytest.raises(StorageError, match=rf"{name}: .*make it readable to you"):
+        read_all(tmp_path)
+
+
+def test_a_disk_that_fails_is_named_by_the_file(tmp_path, monkeypatch):
+    write_shard(str(tmp_path), SHARDS[0])
+    dataset = Dataset.open(tmp_path)
+
+    def failing(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.pread", failing)
+    with pytest.raises(StorageError, match=r"train-000000\.tar: Input/output error"):
+        dataset.read_image("train-000000", tar_offset=0, tar_size=1)
 
 
 def test_where_nothing_is_listed_a_missing_file_is_named_when_it_is_read(tmp_path):

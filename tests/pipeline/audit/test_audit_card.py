@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.audit.census import Distribution, take_census
 from schemas.dataset import Dataset
-from tests.builders import annotate, run, write_tars
+from tests.builders import annotate, image_rows, run, write_tars
 from tests.shards import tiny_sample, write_shard
 
 
@@ -44,6 +44,12 @@ def test_the_same_data_give_the_same_card_and_annotate_still_goes_on(data: Path,
     assert written(data) == first
     annotate(tmp_path / "tars", data)
     assert "## Numbers" not in (data / "README.md").read_text()
+
+
+def test_the_picture_of_a_card_is_no_input(data: Path, tmp_path: Path) -> None:
+    written(data)
+    annotate(data, tmp_path / "again")
+    assert set(image_rows(tmp_path / "again")) == set(image_rows(data))
 
 
 def test_filters_overlays_and_an_audit_are_told(data: Path, tmp_path: Path) -> None:

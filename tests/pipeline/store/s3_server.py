@@ -93,6 +93,8 @@ def serve(host: str = "127.0.0.1") -> Iterator[S3Server]:
     server.url = f"http://{host}:{http.server_port}"
     thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
     thread.start()
+    server.empty()  # moto's state is the process's
+    server.asked.clear()
     try:
         yield server
     finally:
