@@ -19,6 +19,14 @@ from pathlib import Path
 from typing import NoReturn
 
 _USAGE, _INTERRUPTED, _NO_SPACE = 2, 4, 5
+_USAGE_HEAD = """\
+usage: fineclip SUBCOMMAND ...
+
+Turn image-text data into region-text data, and train FineCLIP on it. A first
+look, without a GPU or a download:
+
+  fineclip annotate PHOTOS OUTPUT --profile weightless --limit 20
+  fineclip view OUTPUT"""
 _READER_GONE = 128 + signal.SIGPIPE
 """As of a program that the signal ends."""
 
@@ -74,6 +82,16 @@ SUBCOMMANDS = {
     "doctor": _Subcommand("pipeline.doctor.command:doctor_main", "", "check that a data set is whole and will train"),
 }
 
+_GROUPS = {
+    "make a data set": ("annotate", "plan", "status", "retry"),
+    "look at it, check it": ("view", "sheet", "doctor"),
+    "captions and filters": ("recaption", "hard-negatives", "score-regions", "embed", "audit"),
+    "pass it on": ("card", "materialize", "export"),
+    "train and measure": ("train", "evaluate", "visualize", "detect", "segment", "study", "export-model"),
+    "synthetic scenes": ("truth", "score", "train-mini"),
+}
+"""How the help lists the subcommands."""
+
 
 class ShadowedPackageError(ImportError):
     """Python would import somebody else's package of our name; the message says which, and what to do."""
@@ -94,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in SUBCOMMANDS:
         near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
         meant = f"; did you mean {near[0]!r}?" if near else ""
-        sys.stderr.write(f"fineclip: there is no subcommand {name!r}{meant}\n\n{_usage()}")
+        sys.stderr.write(f"fineclip: there is no subcommand {name!r}{meant}; `fineclip --help` lists them\n")
         return _USAGE
     subcommand = SUBCOMMANDS[name]
     module, function = subcommand.target.split(":")
@@ -192,10 +210,11 @@ def _version() -> str:
 
 def _usage() -> str:
     width = max(map(len, SUBCOMMANDS)) + 2
-    lines = [f"  {name:<{width}}{subcommand.summary}" for name, subcommand in SUBCOMMANDS.items()]
-    return "\n".join(
-        ["usage: fineclip SUBCOMMAND ...", "", *lines, "", "`fineclip SUBCOMMAND --help` shows its options.", ""]
+    groups = (
+        "\n".join([f"{title}:", *(f"  {name:<{width}}{SUBCOMMANDS[name].summary}" for name in names)])
+        for title, names in _GROUPS.items()
     )
+    return "\n\n".join([_USAGE_HEAD, *groups, "`fineclip SUBCOMMAND --help` shows its options.\n"])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,13 @@ exit codes:
   5  OUTPUT cannot be read or written, or an INPUT's store fails
   6  totals do not balance
   7  the engine or a model's server failed; the same command goes on from there"""
-"""What every command's help ends with."""
+"""What the help of commands ends with that run a job."""
+STATUS_EXIT_CODES = """\
+exit codes:
+  0  OUTPUT can be read, and nothing of it is damaged (it may be unfinished)
+  2  wrong usage, or no data set is there
+  5  OUTPUT cannot be read, or files of it are damaged
+  6  totals do not balance: a bug of ours"""
 OUT_EXIT_CODES = """\
 exit codes:
   0  done
@@ -26,11 +32,11 @@ exit codes:
 OVERLAY_EXIT_CODES = """\
 exit codes:
   0  done
-  2  wrong usage, DATA is damaged, or the model cannot be loaded
-  3  refused: NAME is an overlay of another model or other settings
+  2  wrong usage, DATA is damaged, or a model cannot be loaded
+  3  refused: NAME is an overlay made by another model or with other settings
   4  interrupted; the same command goes on from there
   5  DATA cannot be read, or its overlay cannot be written"""
-"""What the help of commands ends with that write an overlay by a model that they load."""
+"""What the help of commands ends with that write an overlay."""
 
 
 class EngineError(ValueError):

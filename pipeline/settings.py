@@ -152,9 +152,9 @@ class PlanSettings:
     """How inputs are cut into shards."""
 
     shard_size: int = 1000
-    """Images a shard, for sources that are not already tars."""
+    """Images per shard, for sources that are not already tars."""
     repack: bool = False
-    """Cut tars into shards of `shard_size` too, instead of one shard a tar."""
+    """Cut tars into shards of `shard_size` too, instead of one shard per tar."""
     limit: int | None = None
     """Take only the first so many images: the preview to look at before a long job."""
 
@@ -178,7 +178,7 @@ class RunSettings:
     propose_accelerator: str | None = None
     """With --two-pools, what Beam's engine is to give the proposing step, such as type:nvidia-l4;count:1."""
     caption_accelerator: str | None = None
-    """The same of the captioning step."""
+    """With --two-pools, the same for the captioning step."""
     decode_threads: int = 2
     """Threads a worker decodes images with, ahead of the models."""
     device: str = "auto"

@@ -6,7 +6,6 @@ It alone in `schemas` needs jsonargparse, and only commands import it.
 import argparse
 import dataclasses
 import re
-import shutil
 import sys
 import typing
 from collections.abc import Collection, Iterator
@@ -15,11 +14,10 @@ from typing import Any, NamedTuple, NoReturn
 import docstring_parser
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from schemas.plain_flags import meant
+from schemas.plain_flags import ProseFormatter, meant
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
-_MAX_HELP_WIDTH = 110
 _KINDS = {
     "int": "a whole number",
     "float": "a number",
@@ -105,12 +103,11 @@ def flag_of(key: str) -> str:
     return f"--{key.replace('_', '-')}"
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+class HelpFormatter(ProseFormatter, argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults other than "off" and "none", as wide as the terminal allows and a person can read."""
 
     def __init__(self, prog: str) -> None:
-        columns = shutil.get_terminal_size().columns
-        super().__init__(prog, max_help_position=30, width=min(columns, _MAX_HELP_WIDTH) - 2)
+        super().__init__(prog, max_help_position=30)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         is_off = action.default is None or action.default is False or action.default == []

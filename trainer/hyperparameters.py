@@ -74,7 +74,7 @@ class SampleSettings:
     """What is made of an image and its regions."""
 
     max_regions: int | None = 20
-    """Most regions of an image in an epoch; which ones changes from epoch to epoch. None takes all."""
+    """Most regions per image in an epoch; which ones changes from epoch to epoch. None takes all."""
     min_area_px: float = 0.0
     """Smallest region that is trained on, in square pixels of the stored image; the official code's is 8 x 8."""
     max_area_px: float | None = None
@@ -107,7 +107,7 @@ class OrderSettings:
     """Which images make a step."""
 
     global_batch_size: int = 256
-    """Images a step of all processes together; the paper's B/16 has 256, its L/14 80."""
+    """Images per step, of all processes together; the paper's B/16 has 256, its L/14 80."""
     shuffle: Shuffle = "global"
     """All images alike, or `shards`: shards in random order, 8 of them mixed at a time (for slow storage)."""
     stream: bool = False
@@ -135,7 +135,7 @@ class LossSettings:
     region_objective: Literal["captions", "concepts"] = "captions"
     """What regions are matched with: their captions, or their labels among sampled concepts (RegionCLIP)."""
     concepts: str | None = None
-    """File of concepts, one a line, for `--region-objective concepts`; None takes the data's distinct labels."""
+    """File of concepts, one per line, for `--region-objective concepts`; None takes the data's distinct labels."""
     concepts_per_step: int = 100
     """Concepts that a step samples for `--region-objective concepts`."""
     duplicate_text: DuplicateText = "positive"
@@ -145,7 +145,7 @@ class LossSettings:
     """Who embeds the crops: the trained weights, with gradient (`live`, the paper's) or without (`detached`), their
     moving average (`ema`), or the start (`frozen`, CLIPSelf's)."""
     ema_decay: float = 0.999
-    """Of the moving average, a step."""
+    """Share of the moving average that each step keeps."""
     hard_negative_weight: float = 0.0
     """Weight of telling each region's caption from its hard negatives, captions with one word changed, which
     `fineclip hard-negatives` makes; 0 leaves it out, as the paper does."""

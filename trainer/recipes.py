@@ -39,7 +39,7 @@ class TrainRecipe(Recipe):
 
 
 def vitb16() -> TrainRecipe:
-    """The paper's FineCLIP with EVA02-CLIP B/16 at 224: 256 images a step, 20 regions per image, 10 epochs."""
+    """The paper's FineCLIP with EVA02-CLIP B/16 at 224: 256 images per step, 20 regions per image, 10 epochs."""
     return TrainRecipe(
         model=ModelSettings(model="EVA02-B-16", pretrained="merged2b_s8b_b131k"),
         samples=SampleSettings(min_area_px=_OFFICIAL_MIN, max_area_px=_OFFICIAL_MAX),
@@ -47,7 +47,7 @@ def vitb16() -> TrainRecipe:
 
 
 def vitl14() -> TrainRecipe:
-    """The paper's FineCLIP with EVA02-CLIP L/14 at 336: 80 images a step, 5 regions per image, 10 epochs."""
+    """The paper's FineCLIP with EVA02-CLIP L/14 at 336: 80 images per step, 5 regions per image, 10 epochs."""
     return TrainRecipe(
         model=ModelSettings(model="EVA02-L-14-336", pretrained="merged2b_s6b_b61k", image_size=336),
         samples=SampleSettings(max_regions=5, min_area_px=_OFFICIAL_MIN, max_area_px=_OFFICIAL_MAX),

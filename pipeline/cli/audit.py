@@ -27,14 +27,36 @@ def audit_main(arguments: Sequence[str]) -> int:
     parser = PlainParser("fineclip audit", _DESCRIPTION.format(names=", ".join(BY_NAME)), epilog=OUT_EXIT_CODES)
     parser.add_argument("data", metavar="DATA", help="a data set made by fineclip annotate: a folder, or a URL")
     parser.add_argument("out", metavar="OUT", help="the folder to write")
-    parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="may be given several times")
-    parser.add_argument("--filter", action="append", default=[], metavar="FILE", help="a filter list; several may be")
-    parser.add_argument("--against", metavar="INPUT", help="pictures that must not be in DATA: any INPUT of annotate")
-    parser.add_argument("--no-images", action="store_true", help="do not compare images with each other")
-    threshold_help = "instead of what is recommended; NAME=off switches a filter off; several may be given"
+    parser.add_argument(
+        "--overlay",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="overlay whose columns replace DATA's own; may be given several times",
+    )
+    parser.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="filter list of what to leave out beforehand; may be given several times",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="INPUT",
+        help="pictures that must not be in DATA, such as a test set: any INPUT of `fineclip annotate`",
+    )
+    parser.add_argument("--no-images", action="store_true", help="do not look for near-duplicate images: much faster")
+    threshold_help = (
+        "threshold of a filter, in place of the recommended one; NAME=off switches it off; may be given several times"
+    )
     parser.add_argument("--threshold", action="append", default=[], metavar="NAME=VALUE", help=threshold_help)
-    parser.add_argument("--only", action="store_true", help="list by the thresholds that are given, by no others")
-    parser.add_argument("--seed", type=int, default=0, help="of the regions that are shown (default: %(default)s)")
+    parser.add_argument(
+        "--only", action="store_true", help="apply the filters of --threshold alone, none of the recommended ones"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the choice of regions that the report shows (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     if options.against is not None and options.no_images:
         parser.error("--against compares images; leave --no-images out")

@@ -17,24 +17,29 @@ _SCORE = """\
 Score each region's caption by a CLIP, as the overlay NAME with three columns:
 
   clip_score         how well the caption fits the region: a cosine
-  margin_in_image    by how much better than the best of the image's other captions
-  margin_in_sample   by how much better than the best of a seeded sample of the data's captions
+  margin_in_image    how much better it fits than the best of the image's other captions
+  margin_in_sample   how much better it fits than the best of a random sample of DATA's captions
 
-Captions that say the same are no rivals. The same command goes on where it was stopped, and may run on several
+Captions that say the same are not compared. The same command goes on where it was stopped, and may run on several
 machines at once."""
+_OVERLAY_HELP = "overlay whose captions are taken in place of DATA's own; may be given several times"
 _EMBED = """\
 Embed each region and its caption by a CLIP, as the overlay NAME with two columns of features in float16,
-region_features and text_features. `fineclip view DATA --features NAME` shows what is near what. The same command goes
-on where it was stopped, and may run on several machines at once."""
+region_features and text_features. `fineclip view DATA --features NAME` shows which regions are near each other. The
+same command goes on where it was stopped, and may run on several machines at once."""
 
 
 def score_main(arguments: Sequence[str]) -> int:
     """Run `fineclip score-regions` and return its exit code. Raises errors that carry theirs."""
     parser = _parser(SCORE, _SCORE)
     parser.add_argument(
-        "--rivals", type=int, default=64, metavar="N", help="captions of the sample (default: %(default)s)"
+        "--rivals",
+        type=int,
+        default=64,
+        metavar="N",
+        help="captions in the sample that margin_in_sample compares with (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the sample (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of that sample (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.rivals < 0:
         parser.error("--rivals is 0 or more")
@@ -52,13 +57,21 @@ def _parser(tool: str, description: str) -> PlainParser:
     parser.add_argument("data", metavar="DATA", help="a data set made by fineclip annotate: a folder, or a URL")
     model_help = "mini, a folder in open_clip's layout (RUN/model), ARCHITECTURE:TAG of open_clip, or a hub id"
     parser.add_argument("--model", required=True, metavar="TAG|PATH", help=model_help)
-    parser.add_argument("--as", dest="overlay_name", required=True, metavar="NAME", help="of the overlay to make")
-    parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="whose captions; several may be")
-    parser.add_argument("--revision", metavar="REVISION", help="the hub's branch, tag or commit")
-    parser.add_argument("--license", metavar="SPDX", help="of the weights, where you know it and the ledger does not")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="crops a call (default: %(default)s)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of torch (default: %(default)s)")
+    parser.add_argument(
+        "--as", dest="overlay_name", required=True, metavar="NAME", help="name of the overlay to make, or to go on with"
+    )
+    parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help=_OVERLAY_HELP)
+    parser.add_argument("--revision", metavar="REVISION", help="the hub's branch, tag or commit (default: its newest)")
+    parser.add_argument("--license", metavar="SPDX", help="licence of the weights, where you know it and we do not")
+    parser.add_argument(
+        "--batch-size", type=int, default=64, metavar="N", help="crops per model call (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--device", default="auto", help="where the model runs: auto, cpu, cuda or cuda:N (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="CPU threads of torch (default: %(default)s)"
+    )
     return parser
 
 

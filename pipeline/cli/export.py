@@ -38,15 +38,35 @@ def export_main(arguments: Sequence[str]) -> int:
     parser = PlainParser("fineclip export", _DESCRIPTION, epilog=OUT_EXIT_CODES)
     parser.add_argument("data", metavar="DATA", help="a data set made by fineclip annotate: a folder, or a URL")
     parser.add_argument("out", metavar="OUT", help="the folder to write")
-    parser.add_argument("--to", required=True, choices=list(FORMATS), metavar="FORMAT", help=", ".join(FORMATS))
-    parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="may be given several times")
-    parser.add_argument("--filter", action="append", default=[], metavar="FILE", help="a filter list; several may be")
-    parser.add_argument("--crop-scale", type=_at_least_one, metavar="S", help="crops: enlarge boxes (default: 1)")
-    styles = f"grounding: {', '.join(BOX_STYLES)} (default: {BOX_STYLES[0]})"
+    parser.add_argument(
+        "--to", required=True, choices=list(FORMATS), metavar="FORMAT", help=f"the format: {', '.join(FORMATS)}"
+    )
+    parser.add_argument(
+        "--overlay",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="overlay whose columns replace DATA's own; may be given several times",
+    )
+    parser.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="filter list of what to leave out; may be given several times",
+    )
+    parser.add_argument(
+        "--crop-scale", type=_at_least_one, metavar="S", help="for crops: enlarge boxes by this factor (default: 1)"
+    )
+    styles = f"for grounding: how boxes stand in the text: {', '.join(BOX_STYLES)} (default: {BOX_STYLES[0]})"
     parser.add_argument("--box-style", choices=BOX_STYLES, metavar="STYLE", help=styles)
-    embeddings = "official: also embed the categories' names for RegionCLIP, by a CLIP (hub id, folder, or mini)"
+    embeddings = (
+        "for official: also embed the categories' names for RegionCLIP, by this CLIP (a hub id, a folder, or mini)"
+    )
     parser.add_argument("--embeddings", metavar="MODEL", help=embeddings)
-    nouns = "official: a file of nouns, one a line: the categories of regions without a label, by their captions"
+    nouns = (
+        "for official: file of nouns, one per line; a region without a label gets the noun that its caption names first"
+    )
     parser.add_argument("--nouns", metavar="FILE", help=nouns)
     options = parser.parse_args(arguments)
     check_here(options.out, "OUT")

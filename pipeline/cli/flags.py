@@ -16,6 +16,8 @@ from schemas.flags import flag_of, setting_flags
 
 GROUPS = ("read", "select", "propose", "caption")
 """Groups of settings, whose flags are `--GROUP.NAME`."""
+_PRINT_CONFIG = "--print-config"
+_PRINT_CONFIG_HELP = "Print all settings as YAML, which --config takes, and exit."
 _CHOOSES = {"propose": "--proposer", "caption": "--captioner"}
 
 
@@ -77,7 +79,12 @@ class HelpFormatter(flags.HelpFormatter):
         if action.dest not in GROUPS:
             super().add_argument(action)
 
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return _PRINT_CONFIG_HELP if _PRINT_CONFIG in action.option_strings else super()._get_help_string(action)
+
     def _format_action_invocation(self, action: argparse.Action) -> str:
+        if _PRINT_CONFIG in action.option_strings:
+            return _PRINT_CONFIG
         shown = super()._format_action_invocation(action)
         for option in action.option_strings:
             shown = shown.replace(option, flag_of(option[2:]) if option.startswith("--") else option)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from pipeline.errors import EXIT_CODES
+from pipeline.errors import OVERLAY_EXIT_CODES
 from pipeline.overlay.hard_negatives import make_hard_negatives
 from schemas.plain_flags import PlainParser
 
@@ -15,11 +15,21 @@ the data's captions hold. They are an overlay; train with --overlay NAME --hard-
 
 def hard_negatives_main(arguments: Sequence[str]) -> int:
     """Run `fineclip hard-negatives` and return its exit code. Raises errors that carry theirs."""
-    parser = PlainParser("fineclip hard-negatives", _DESCRIPTION, epilog=EXIT_CODES)
+    parser = PlainParser("fineclip hard-negatives", _DESCRIPTION, epilog=OVERLAY_EXIT_CODES)
     parser.add_argument("data", metavar="DATA", help="a data set made by fineclip annotate: a folder, or a URL")
-    parser.add_argument("--as", dest="name", required=True, metavar="NAME", help="what to call the overlay")
-    parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="captions to change, if others")
-    parser.add_argument("--per-region", type=int, default=10, metavar="N", help="most of a region (default: 10)")
+    parser.add_argument(
+        "--as", dest="name", required=True, metavar="NAME", help="name of the overlay to make, or to go on with"
+    )
+    parser.add_argument(
+        "--overlay",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="overlay whose captions are changed, in place of DATA's own; may be given several times",
+    )
+    parser.add_argument(
+        "--per-region", type=int, default=10, metavar="N", help="most wrong captions per region (default: 10)"
+    )
     options = parser.parse_args(arguments)
     if options.per_region < 1:
         parser.error(f"--per-region {options.per_region}: give 1 or more")

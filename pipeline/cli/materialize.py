@@ -7,7 +7,7 @@ from rich.console import Console
 from pipeline.cli import progress
 from pipeline.cli.counts import print_counts
 from pipeline.cli.options import check_output
-from pipeline.errors import EXIT_CODES
+from pipeline.errors import OUT_EXIT_CODES
 from pipeline.overlay.drop import Dropped
 from pipeline.overlay.drop_list import DropList, load_drop_list
 from pipeline.run.materialize import materialize
@@ -16,11 +16,11 @@ from schemas.plain_flags import PlainParser
 from schemas.text import counted
 
 _DESCRIPTION = """\
-Write a data set as its overlays show it into shards of their own: the same keys, the images' very bytes, records and
-tables with the overlays' columns, without what --drop names. The same command goes on where it was stopped."""
+Write a data set of its own from DATA with its overlays: the same keys, the same bytes of the images, and the overlays'
+captions in records and tables. Images that --drop names are left out. The same command goes on where it was stopped."""
 _DROP_HELP = (
-    "images to leave out, with their regions and rows: a key, a web address or a sha256 (of the stored or the source's "
-    "bytes) a line; or Parquet or JSON lines with a column key, url, sha256 or image_sha256"
+    "list of images to leave out with all their regions: on each line a key, a web address or a sha256 (of the stored "
+    "or the source's bytes); or CSV, Parquet or JSON lines with a column key, url, sha256 or image_sha256"
 )
 _NUM_NAMED = 100
 """Lines without an image that are printed."""
@@ -28,16 +28,20 @@ _NUM_NAMED = 100
 
 def materialize_main(arguments: Sequence[str]) -> int:
     """Run `fineclip materialize` and return its exit code. Raises errors that carry theirs."""
-    parser = PlainParser("fineclip materialize", _DESCRIPTION, epilog=EXIT_CODES)
+    parser = PlainParser("fineclip materialize", _DESCRIPTION, epilog=OUT_EXIT_CODES)
     parser.add_argument("data", metavar="DATA", help="a data set made by fineclip annotate: a folder, or a URL")
-    parser.add_argument("output", metavar="OUTPUT", help="the folder or URL to write")
+    parser.add_argument("output", metavar="OUT", help="the folder or URL to write")
     parser.add_argument(
-        "--overlay", action="append", default=[], metavar="NAME", help="may be given several times; the later wins"
+        "--overlay",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="overlay whose columns replace DATA's own; may be given several times, the later one wins",
     )
     parser.add_argument("--drop", metavar="FILE", help=_DROP_HELP)
     options = parser.parse_args(arguments)
     if not options.overlay and options.drop is None:
-        parser.error("give what OUTPUT is to differ in: --overlay NAME, or --drop FILE")
+        parser.error("say how OUT is to differ: --overlay NAME, or --drop FILE")
     try:
         check_output([options.data], options.output)
     except ValueError as error:

@@ -23,7 +23,8 @@ _USAGE = "fineclip recaption DATA --captioner NAME --as OVERLAY [options] [-- EN
 _DESCRIPTION = """\
 Caption the regions of a data set anew: boxes and images stay as they are, no proposer is loaded, and the captions
 are an overlay beside the shards. Readers take it by name (--overlay)."""
-_OF_PROPOSERS = ("two_pools",)
+_OF_ANNOTATE = ("two_pools", "propose_accelerator", "caption_accelerator", "trust_inputs")
+"""Settings of proposers, and of inputs, which are not read again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,7 @@ def _parser(names: dict[str, str]) -> FlagParser:
     )
     described = f"What describes the regions: {captioners.listed}. Its own settings are the --caption ones."
     parser.add_argument("--captioner", choices=captioners.names, metavar="NAME", help=described)
-    add_flat(parser, RunSettings, only=[field.name for field in fields(RunSettings) if field.name not in _OF_PROPOSERS])
+    add_flat(parser, RunSettings, only=[field.name for field in fields(RunSettings) if field.name not in _OF_ANNOTATE])
     parser.add_class_arguments(captioner_class(names["captioner"]).config_class, "caption")
     add_view(parser)
     suiting = {name: value for name, value in profile_defaults(names).items() if name.startswith("caption.")}

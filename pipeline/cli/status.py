@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pipeline.cli import progress
 from pipeline.cli.counts import dead_line, print_counts, size_of
-from pipeline.errors import EXIT_CODES
+from pipeline.errors import STATUS_EXIT_CODES
 from pipeline.overlay.markers import OverlayMarkers
 from pipeline.overlay.plan import BaseShard
 from pipeline.plan.plan import Plan, load_plan
@@ -23,20 +23,24 @@ from schemas.plain_flags import PlainParser
 from schemas.reasons import STATUS_OF, Status
 from schemas.text import counted
 
-_DESCRIPTION = "Counts images and regions by status and reason, from the shards' markers; failed units by host."
+_DESCRIPTION = (
+    "Count the images and regions of a data set by status and reason, and list the units that failed, by host."
+)
 _DEAD_REASONS = [reason.value for reason, status in STATUS_OF.items() if status is Status.DEAD]
 
 
 def status_main(arguments: Sequence[str]) -> int:
     """Run `fineclip status OUTPUT` and return its exit code. Raises errors that carry theirs."""
-    parser = PlainParser("fineclip status", _DESCRIPTION, epilog=EXIT_CODES)
+    parser = PlainParser("fineclip status", _DESCRIPTION, epilog=STATUS_EXIT_CODES)
     parser.add_argument("output", metavar="OUTPUT", help="the folder or URL that annotate writes")
-    parser.add_argument("--dead", action="store_true", help="list the dead images and regions instead, a line each")
-    parser.add_argument("--reason", metavar="R", choices=_DEAD_REASONS, help="of --dead those of this reason alone")
+    parser.add_argument("--dead", action="store_true", help="list the dead images and regions instead, one per line")
+    parser.add_argument(
+        "--reason", metavar="R", choices=_DEAD_REASONS, help="list only those that died for this reason, such as decode"
+    )
     parser.add_argument(
         "--watch",
         action="store_true",
-        help="show, from anywhere, how far all drivers on OUTPUT are, until it is complete",
+        help="show how far all drivers on OUTPUT are, until it is complete; works from any machine that reads it",
     )
     options = parser.parse_args(arguments)
     if not options.output:

@@ -20,7 +20,7 @@ from schemas.text import counted
 
 HEALTHY, ILL = 0, 1
 _DESCRIPTION = """\
-Check that a data set is whole and will train; says what is wrong, where, and what to do. Changes nothing."""
+Check that a data set is whole and will train; say what is wrong, where, and what to do. Nothing is changed."""
 _EPILOG = """\
 exit codes:
   0  no error (warnings may be)
@@ -85,8 +85,20 @@ def _parser() -> PlainParser:
     count = _between(int, 1)
     parser.add_argument("--sample", type=count, metavar="N", help="read N shards only (default: all)")
     parser.add_argument("--no-decode", action="store_true", help="do not decode the images: several times faster")
-    parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="may be given several times")
-    parser.add_argument("--filter", action="append", default=[], metavar="FILE", help="a filter list; several may be")
+    parser.add_argument(
+        "--overlay",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="overlay to check too; may be given several times",
+    )
+    parser.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="filter list of what is left out; may be given several times",
+    )
     defaults = Checks()
     repeated = "share of captions that may repeat an earlier one, 0 to 1 (default: %(default)s)"
     parser.add_argument(

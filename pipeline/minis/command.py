@@ -11,7 +11,7 @@ from schemas.plain_flags import PlainParser
 from schemas.store_errors import check_here
 
 _DESCRIPTION = """\
-Trains a small detector, captioner or CLIP on synthetic scenes, measures it on test scenes, and leaves weights, recipe,
+Train a small detector, captioner or CLIP on synthetic scenes, measure it on test scenes, and leave weights, recipe,
 figures and learning curve in RUN/checkpoint. Started again on the same RUN, it goes on where it stopped."""
 
 
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = PlainParser("fineclip train-mini", _DESCRIPTION)
     parser.add_argument("name", choices=MINIS, help="which mini")
     parser.add_argument("--run", required=True, help="folder of the run")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and data (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and data (default: %(default)s)")
     parser.add_argument("--steps", type=int, help="training steps (default: the recipe's)")
     options = parser.parse_args(arguments)
     check_here(options.run, "--run")

@@ -94,9 +94,21 @@ def main(arguments: Sequence[str]) -> int:
     """Run `fineclip score DATA` and return its exit code. Raises errors that carry theirs."""
     parser = PlainParser("fineclip score", _DESCRIPTION)
     parser.add_argument("data", metavar="DATA", help="a data set made from scenes:N: a folder, or a URL")
-    parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="may be given several times")
-    parser.add_argument("--filter", action="append", default=[], metavar="FILE", help="a filter list; several may be")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file to write the figures to, too")
+    parser.add_argument(
+        "--overlay",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="overlay whose captions are scored; may be given several times",
+    )
+    parser.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="filter list of what to leave out; may be given several times",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file to write the figures to as well")
     options = parser.parse_args(arguments)
     figures = score(Dataset.open(options.data, overlays=options.overlay, filters=options.filter))
     _print(Console(emoji=False), figures)

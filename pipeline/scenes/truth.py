@@ -141,9 +141,13 @@ def main(arguments: Sequence[str]) -> int:
     """Run `fineclip truth DATA` and return its exit code. Raises errors that carry theirs."""
     parser = argparse.ArgumentParser(prog="fineclip truth", description=_DESCRIPTION, allow_abbrev=False)
     parser.add_argument("data", metavar="DATA", help="a data set made from scenes:N: a folder, or a URL")
-    parser.add_argument("--swap", type=float, metavar="SHARE", help="of the regions, 0 to 1, with another's caption")
-    parser.add_argument("--seed", type=int, default=0, help="of the swap (default: 0)")
-    parser.add_argument("--as", dest="overlay", metavar="NAME", help="of the overlay (default: truth, or swapped)")
+    parser.add_argument(
+        "--swap", type=float, metavar="SHARE", help="share of the regions, 0 to 1, that get another region's caption"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of --swap (default: 0)")
+    parser.add_argument(
+        "--as", dest="overlay", metavar="NAME", help="name of the overlay (default: truth, or swapped with --swap)"
+    )
     options = parser.parse_args(arguments)
     if options.swap is not None and not 0 <= options.swap <= 1:
         parser.error(f"--swap {options.swap}: a share of the regions, from 0 to 1")

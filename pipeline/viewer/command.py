@@ -42,10 +42,12 @@ def view_main(arguments: Sequence[str]) -> int:
     parser.add_argument("--compare", metavar="OTHER", help="another data set, or the name of an overlay of DATA")
     parser.add_argument("--marks", metavar="FILE", help="where marks are saved (default: DATA/marks.jsonl, if local)")
     parser.add_argument(
-        "--audit", metavar="OUT", help="an audit of DATA, made by `fineclip audit DATA OUT`: a page of it"
+        "--audit", metavar="OUT", help="folder of `fineclip audit DATA OUT`: adds a page with its filters as sliders"
     )
     parser.add_argument(
-        "--features", metavar="NAME", help="an overlay of `fineclip embed`: a map, and what is near what"
+        "--features",
+        metavar="NAME",
+        help="overlay of `fineclip embed`: adds a map of the regions, and shows which are near each other",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on (default: any that is free)")
@@ -68,7 +70,9 @@ def sheet_main(arguments: Sequence[str]) -> int:
     parser.add_argument("output", metavar="OUT.html", help="the file to write")
     parser.add_argument("--where", default="", metavar="QUERY", help="what to show: the part of the page's URL after ?")
     parser.add_argument("--limit", type=int, default=24, help="number of images (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random sample, unless QUERY sorts")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the random sample, unless QUERY sorts (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     if not 1 <= options.limit <= _MAX_SHEET:
         parser.error(f"--limit is from 1 to {_MAX_SHEET}")
@@ -91,8 +95,20 @@ def sheet_main(arguments: Sequence[str]) -> int:
 def _parser(name: str, description: str) -> PlainParser:
     parser = PlainParser(f"fineclip {name}", description)
     parser.add_argument("data", metavar="DATA", help=_DATA_HELP)
-    parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="may be given several times")
-    parser.add_argument("--filter", action="append", default=[], metavar="FILE", help="a filter list; several may be")
+    parser.add_argument(
+        "--overlay",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="overlay whose columns replace DATA's own; may be given several times",
+    )
+    parser.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="filter list of what to leave out; may be given several times",
+    )
     return parser
 
 

@@ -13,18 +13,23 @@ from trainer.cli.outputs import tell_skipped
 from trainer.errors import DONE, USAGE
 
 _USAGE = """\
-usage: fineclip {0} train --model MODEL --data DATA --out RUN [options]
-       fineclip {0} evaluate --model RUN|MODEL --data DATA --out FILE.json [options]
-       fineclip {0} predict --model RUN --images DIR --names NAME... --out DIR [options]
+usage: fineclip {0} train --model MODEL --data DATA --out RUN
+       fineclip {0} evaluate --model RUN|MODEL --data DATA --out FILE.json
+       fineclip {0} predict --model RUN --images DIR --names NAME --out DIR
+
+  train     train a {1} on the vision tower of a CLIP
+  evaluate  measure it, or a CLIP without one (--head none)
+  predict   find things by name in pictures of yours
 
 `fineclip {0} train --help` shows the options of train, and so on.
 """
+_TRAINED = {"detect": "detector", "segment": "segmenter"}
 
 
 def run_command(command: str, mains: Mapping[str, Callable[[Sequence[str]], int]], arguments: Sequence[str]) -> int:
     """Run train, evaluate or predict of `fineclip COMMAND`, as the first argument says; return the exit code."""
     name = arguments[0] if arguments else "--help"
-    usage = _USAGE.format(command)
+    usage = _USAGE.format(command, _TRAINED[command])
     if name in mains:
         return mains[name](arguments[1:])
     if name in ("-h", "--help"):

@@ -47,7 +47,7 @@ exit codes:
 _DATA_FLAGS = {
     "overlay": (
         "NAME",
-        "Name of an overlay of DATA, whose columns (other captions, say) replace its own; several may be given.",
+        "Name of an overlay of DATA, whose columns (other captions, say) replace its own; may be given several times.",
     ),
     "filter": (
         "FILE",
@@ -147,7 +147,14 @@ def parse_evaluate(arguments: Sequence[str]) -> EvaluateOptions:
         metavar="CHECKPOINT",
         help="a run's folder or checkpoint, an open_clip folder, or MODEL:TAG or MODEL:FILE of open_clip",
     )
-    parser.add_argument("--task", choices=[*TASKS], nargs="+", required=True, help="one or several")
+    parser.add_argument(
+        "--task",
+        choices=[*TASKS],
+        nargs="+",
+        required=True,
+        metavar="TASK",
+        help=f"what to measure, one or several of {', '.join(TASKS)}",
+    )
     parser.add_argument(
         "--data",
         metavar="DATA",
@@ -166,21 +173,22 @@ def parse_evaluate(arguments: Sequence[str]) -> EvaluateOptions:
         choices=[*REGION_FEATURES],
         nargs="+",
         default=["roi"],
-        help="a region's feature, one or several: pooled from its image's dense map over the box (roi) or its mask "
-        "(mask), or its crop, embedded as an image (crop)",
+        metavar="FEATURE",
+        help="how a region is embedded, one or several: roi (its image's dense map, pooled over the box), mask (the "
+        "same over its mask) or crop (its crop as an image of its own)",
     )
     parser.add_argument("--split", choices=["train", "val"], default="train", help="shards to evaluate on")
     parser.add_argument(
         "--image-size",
         type=int | tuple[int, int] | None,
         default=None,
-        help="default: that of training, or the model's",
+        help="pixels that images are squashed to; default: that of training, or the model's",
     )
     parser.add_argument(
         "--templates",
         metavar="NAME|FILE",
         default=None,
-        help="sentences with {} for a class name: vild (63), short (4), plain (the name), or a file, a line each; "
+        help="sentences with {} for a class name: vild (63), short (4), plain (the name), or a file, one per line; "
         "default: vild for coco:, else short",
     )
     parser.add_argument("--words", metavar="FILE", default=None, help="JSON of the words that --task words asks about")
@@ -270,7 +278,7 @@ def add_recipe(parser: FlagParser, recipes: Mapping[str, Callable[[], Recipe]], 
     """Add `--recipe`, and `--out`, the run."""
     texts = {name: (inspect.getdoc(make) or "").splitlines()[0].rstrip(".") for name, make in recipes.items()}
     summaries = "; ".join(f"{name}: {text}" for name, text in texts.items())
-    parser.add_argument("--recipe", choices=[*recipes], default=default, help=summaries)
+    parser.add_argument("--recipe", choices=[*recipes], metavar="NAME", default=default, help=summaries)
     parser.add_argument("--out", metavar="RUN", required=True, help="folder of the run; an interrupted one goes on")
 
 

@@ -35,7 +35,7 @@ class DetectorSettings:
     level_proposals: int = 2000
     """Proposals of a level before NMS."""
     proposals: int = 1000
-    """Proposals of an image."""
+    """Proposals per image."""
     sampled_anchors: int = 256
     """Anchors of an image that the proposal network learns from, half of them positive where there are so many."""
     sampled_regions: int = 512
@@ -68,7 +68,7 @@ class InputSettings:
     normalisation: Literal["imagenet", "clip"] = "imagenet"
     """Mean and deviation of colours: ImageNet's, as F-ViT has it, or those that the CLIP was trained with."""
     templates: str = "vild"
-    """Sentences for class names: vild (63), short (4), plain (the name and its article), or a file, a line each."""
+    """Sentences for class names: vild (63), short (4), plain (the name and its article), or a file, one per line."""
     split_classes: str = "ov-coco"
     """Base and novel classes: ov-coco, scenes, scenes-held-out, or a JSON file {"base": [...], "novel": [...]}."""
 
@@ -80,7 +80,7 @@ class DetectOptimSettings:
     epochs: int = 3
     """Passes over the images that have base boxes."""
     batch_size: int = 64
-    """Images a step; what is left of an epoch is not used in it."""
+    """Images per step; what is left of an epoch is not used in it."""
     lr: float = 1e-4
     """Of AdamW."""
     weight_decay: float = 0.1
@@ -174,7 +174,7 @@ class ScoreSettings:
     nms: float = 0.4
     """Largest overlap (IoU) of two detections of a class."""
     max_detections: int = 100
-    """Most detections of an image."""
+    """Most detections per image."""
 
     def __post_init__(self) -> None:
         """Check the shares. Raises ValueError."""

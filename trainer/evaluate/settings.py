@@ -40,7 +40,7 @@ class TruthSettings:
     max_area_px: float | None = None
     """Largest box that is measured; the official code's is 1024 x 1024. None takes all."""
     classes: str | None = None
-    """File of class names, one a line, in place of those of the data; after a tab, what the sentences say instead."""
+    """File of class names, one per line, in place of those of the data; after a tab, what the sentences say instead."""
     class_features: str | None = None
     """File (.npy) of class features `[C, D]` in the order of the classes, in place of the text tower's."""
     wrong_captions: int = 10

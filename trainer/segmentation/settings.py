@@ -84,7 +84,7 @@ class SegmentOptimSettings:
     steps: int = 80_000
     """Steps in all."""
     batch_size: int = 4
-    """Images a step; what is left of an epoch is not used in it."""
+    """Images per step; what is left of an epoch is not used in it."""
     lr: float = 2e-4
     """Of AdamW, for the segmenter's own weights; a cosine to 0."""
     clip_lr_scale: float = 0.01

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from schemas.dataset import Dataset
+from schemas.plain_flags import PlainParser
 from trainer.cli.outputs import check_folder
 from trainer.errors import DONE, STOPPED, InterruptedRunError, TrainingError
 from trainer.recipes import RECIPES
@@ -21,6 +22,8 @@ from trainer.study.report import write_report
 from trainer.study.run import StudyRun
 from trainer.study.studies import STUDIES
 
+_DESCRIPTION = """\
+Run a study: train and measure each of its cells, and write a table. The same command runs what is missing."""
 _EXIT_CODES = """\
 exit codes:
   0  done: all cells are there
@@ -59,29 +62,29 @@ def main(arguments: Sequence[str]) -> int:
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the options, and the flags after `--`, which every training is given."""
     at = list(arguments).index("--") if "--" in arguments else len(arguments)
-    summaries = "; ".join(
-        f"{name}: {(make.__doc__ or '').splitlines()[0].rstrip('.')}" for name, make in STUDIES.items()
-    )
-    parser = argparse.ArgumentParser(
-        prog="fineclip study",
-        usage="fineclip study NAME --data DATA --out DIR [options] [-- FLAGS OF EVERY TRAINING]",
-        description="Run a study, cell by cell, and write its table. The same command runs what is missing.",
-        epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("name", metavar="NAME", help=f"{summaries}; or FILE.py:FUNCTION, one of your own")
+    width = max(map(len, STUDIES)) + 2
+    studies = "\n".join(f"  {name:<{width}}{(make.__doc__ or '').splitlines()[0]}" for name, make in STUDIES.items())
+    parser = PlainParser("fineclip study", f"{_DESCRIPTION}\n\nstudies:\n{studies}", epilog=_EXIT_CODES)
+    parser.usage = "fineclip study NAME --data DATA --out DIR [options] [-- FLAGS OF EVERY TRAINING]"
+    parser.add_argument("name", metavar="NAME", help="one of the studies above, or FILE.py:FUNCTION, one of your own")
     parser.add_argument(
         "--data", required=True, metavar="DATA", help="`scenes`, which is made here, or a data set with val shards"
     )
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder of cells and tables; several studies share it"
     )
-    parser.add_argument("--recipe", default="vitb16", help="of all trainings, for a data set (default: vitb16)")
-    parser.add_argument("--input", action="append", default=[], help="INPUT of annotate, for the study `proposers`")
-    parser.add_argument("--seeds", type=int, help="how many (default: 3 for methods, losses and filtered, else 1)")
+    parser.add_argument("--recipe", default="vitb16", help="recipe of all trainings on a data set (default: vitb16)")
     parser.add_argument(
-        "--report", action="store_true", help="write the table of the cells that are there, run nothing"
+        "--input",
+        action="append",
+        default=[],
+        help="for the study `proposers`: INPUT of `fineclip annotate`; may be given several times",
+    )
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", help="number of seeds (default: 3 for methods, losses and filtered, else 1)"
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="write the table of the cells that are there; run nothing"
     )
     options = parser.parse_args(arguments[:at])
     if options.seeds is None:

@@ -159,7 +159,7 @@ def test_another_list_is_another_data_set(annotated: Path, tmp_path: Path) -> No
     assert run("materialize", annotated, tmp_path / "out", "--drop", listed(tmp_path / "a", "pic1")).code == 0
     refused = run("materialize", annotated, tmp_path / "out", "--drop", listed(tmp_path / "b", "pic2"))
     assert (refused.code, "materialized.dropped" in refused.err) == (3, True), refused
-    assert "give what OUTPUT is to differ in" in run("materialize", annotated, tmp_path / "none").err
+    assert "say how OUT is to differ" in run("materialize", annotated, tmp_path / "none").err
 
 
 def test_runs_and_orders_of_a_list_give_the_same_bytes(annotated: Path, tmp_path: Path) -> None:
