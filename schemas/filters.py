@@ -63,7 +63,9 @@ def load_filter(path: str | os.PathLike[str]) -> FilterList:
         fs, file = open_fs(name)
         content = fs.cat_file(file)
     except (ValueError, ImportError, FileNotFoundError) as error:
-        raise DatasetError(f"{name}: cannot read this filter list: {error}") from error
+        raise DatasetError(
+            f"{name}: cannot read this filter list: {getattr(error, 'strerror', None) or error}"
+        ) from error
     rows = parse(content, name)
     _check_contradictions(rows, name)
     return FilterList(path=name, sha256=sha256(content), rows=rows)

@@ -348,8 +348,8 @@ def test_more_dead_than_allowed_is_exit_code_1(tmp_path: Path):
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        ({}, "found no tar"),
-        ({"notes.pdf": b"x"}, "found no tar"),
+        ({}, "no image, tar, Parquet or Arrow file is there; check the path"),
+        ({"notes.pdf": b"x"}, "is there, only 1 .pdf"),
         ({"a.jpg": jpeg(0), "b.tar": b"x"}, "holds files of several kinds"),
     ],
 )

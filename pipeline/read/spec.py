@@ -6,12 +6,13 @@ taken as written, but `%26` and its like stand for characters that would end the
 
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 from pipeline.read.base import SourceError
-from pipeline.read.formats import IMAGE_SUFFIXES, is_image
+from pipeline.read.formats import is_image, suffix_of
 from pipeline.read.location import Location
 from pipeline.read.packed_text import head_of, plain_name
 from schemas.names import CARD_DIR
@@ -23,6 +24,8 @@ _PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9_]*):(?!//|:)(.*)", re.DOTALL)
 _OPTIONS = re.compile(r"\?([A-Za-z_]+=[^&?]*(?:&[A-Za-z_]+=[^&?]*)*)\Z")
 _HEAD = 2**16
 """Bytes of a JSON file that are looked into."""
+_NUM_SUFFIXES = 3
+"""Suffixes that an error names of files that are no input, the most frequent ones."""
 _REMEDY = "name the kind in front, as in webdataset:PATH, folder:PATH, coco:PATH or parquet:PATH"
 
 
@@ -100,12 +103,13 @@ def detect_kind(path: str) -> str:
         return "grounding"
     if name.endswith(".arrow"):
         return "arrow"
-    kinds = _kinds_among([file.uri for file in location.files()])
+    uris = [file.uri for file in location.files()]
+    kinds = _kinds_among(uris)
     if not kinds:
-        raise SourceError(
-            f"{path}: found no tar ({', '.join(TAR_SUFFIXES)}), no .parquet, no .arrow and no image "
-            f"({', '.join(IMAGE_SUFFIXES)}); check the path, or {_REMEDY}"
-        )
+        suffixes = Counter(map(suffix_of, uris)).most_common(_NUM_SUFFIXES)
+        others = ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in suffixes)
+        only = f", only {others}" if others else ""
+        raise SourceError(f"{path}: no image, tar, Parquet or Arrow file is there{only}; check the path, or {_REMEDY}")
     if len(kinds) > 1:
         found = " and ".join(f"{kind} ({example})" for kind, example in kinds.items())
         raise SourceError(f"{path}: holds files of several kinds, {found}; {_REMEDY}")

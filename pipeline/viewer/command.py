@@ -88,7 +88,7 @@ def sheet_main(arguments: Sequence[str]) -> int:
         page = make_sheet(session.tables[0], selection, limit=options.limit, seed=options.seed)
         output.write_bytes(page)
         session.close()
-    _say(f"{output}: {len(page) / 2**20:.1f} MiB")
+    sys.stdout.write(f"Sheet: {output} ({len(page) / 2**20:.1f} MiB)\n")
     return DONE
 
 

@@ -141,7 +141,10 @@ def _model_config(name: str) -> dict[str, Any]:
             raise TrainingError(f"{path}: not the configuration of an open_clip model: {error}") from error
     config = open_clip.get_model_config(name)
     if config is None:
-        raise TrainingError(f"model {name}: no such model; open_clip.list_models() names them, and {LOCAL_DIR}FOLDER")
+        raise TrainingError(
+            f"{name}: no such file or folder here, and no such model of open_clip's (open_clip.list_models() names "
+            f"them); a folder in open_clip's form is given as {LOCAL_DIR}FOLDER"
+        )
     return cast(dict[str, Any], config)
 
 

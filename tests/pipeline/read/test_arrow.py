@@ -98,7 +98,7 @@ def test_caches_are_no_data(tmp_path: Path) -> None:
     assert len(read_all(str(tmp_path))) == 5
     for name in ("data-00000-of-00001.arrow", "other.arrow"):
         (tmp_path / "train" / name).unlink()
-    with pytest.raises(SourceError, match=r"found no tar|no .arrow file of data"):
+    with pytest.raises(SourceError, match=r"no image, tar|no .arrow file of data"):
         read_all(str(tmp_path))
 
 

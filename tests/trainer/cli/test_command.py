@@ -376,7 +376,7 @@ def test_an_official_file_goes_in_and_out(folder, tmp_path):
     ("arguments", "code", "message"),
     [
         (["nowhere", "--out", "{tmp}", "--recipe", "mini"], 2, "no such folder"),
-        (["{data}", "--out", "{tmp}", "--recipe", "mini", "--model", "no-such"], 2, "no such model"),
+        (["{data}", "--out", "{tmp}", "--recipe", "mini", "--model", "no-such"], 2, "no such model of open_clip"),
         (["{data}", "--out", "{tmp}", "--recipe", "mini", "--overlay", "blip2"], 2, "blip2"),
         (["{data}", "--out", "{run}", "--recipe", "mini", "--lr", "1.0"], 3, "lr is 1.0, where it was"),
         (["{data}", "--out", "{tmp}", "--recipe", "mini", "--device", "cuda"], 2, "no CUDA device"),
@@ -467,7 +467,7 @@ def test_evaluate_names_the_clip_of_a_detector_s_run(folder, tmp_path, capsys):
 
 def test_evaluate_names_what_it_cannot_load(folder, tmp_path, capsys):
     flags = ["--task", "retrieval", "--data", folder, "--out", str(tmp_path / "x.json")]
-    for source, message in ((str(tmp_path), "no checkpoint is there"), ("no-such:tag", "no such model")):
+    for source, message in ((str(tmp_path), "no checkpoint is there"), ("no-such:tag", "no such model of open_clip")):
         assert evaluate_main([source, *flags]) == 2
         assert message in " ".join(capsys.readouterr().err.split())
     assert evaluate_main([str(tmp_path / "best.pt"), *flags]) == 2

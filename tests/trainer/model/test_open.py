@@ -124,7 +124,7 @@ def test_a_local_folder(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (ModelSettings(model="no-such"), "no such model"),
+        (ModelSettings(model="no-such"), "no such model of open_clip"),
         (ModelSettings(model=VIT, pretrained="no_tag"), "no_tag"),
         (ModelSettings(model=VIT, pretrained="no/file.pt"), "no such file"),
         (ModelSettings(model="local-dir:nowhere"), "nowhere"),
