@@ -1,4 +1,4 @@
-"""The licence ledger: what is permissive, what is refused, and that the README tells the same."""
+"""The licence ledger: what is permissive, what is refused, and that docs/licences.md tells the same."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from pipeline.propose.sam3 import Sam3, Sam3Config
 from pipeline.propose.yolov9 import Yolov9, Yolov9Config
 from tests.builders import run, write_tars
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs" / "licences.md"
 
 
 def test_weights_that_nobody_knows_are_not_permissive():
@@ -149,8 +149,8 @@ def test_the_command_refuses_before_anything_is_written(tmp_path: Path):
     assert allowed.code == 0, allowed
 
 
-def test_the_readme_names_all_code_and_weights_with_their_licence():
-    rows = [line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+def test_the_page_of_licences_names_all_code_and_weights_with_their_licence():
+    rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
     backends = [proposer_class(name) for name in PROPOSERS] + [captioner_class(name) for name in CAPTIONERS]
     named = {
         entry for backend in backends for entry in backend.licenses(backend.config_class()) if entry.kind == "code"
@@ -161,7 +161,7 @@ def test_the_readme_names_all_code_and_weights_with_their_licence():
         assert row.startswith("| **") is not entry.permissive, entry
 
 
-def test_the_readme_says_what_the_ledger_vouches_for_not():
-    (row,) = (line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith("| **unknown**"))
+def test_the_page_of_licences_says_what_the_ledger_vouches_for_not():
+    (row,) = (line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| **unknown**"))
     for said in ("--caption.trust-remote-code", "a server", "--propose.license", "--caption.license"):
         assert said in row
