@@ -50,7 +50,8 @@ def data(tmp_path):
             "note": "no trade",
             "permissive": False,
         }
-        provenance = {"captioner": {"name": "rule", "licenses": [terms]}}
+        settings = {"no_repeat_ngram_size": 0, "golden": {"repetition_penalty_of_the_search": None}}
+        provenance = {"captioner": {"name": "rule", "licenses": [terms], "settings": settings}}
         path = tmp_path / f"train-{index:06d}.json"
         path.write_bytes(encode(msgspec.structs.replace(marker, provenance=provenance)))
         changed = [one for one in samples if one.record.key in ("a", "d")]

@@ -311,6 +311,7 @@ def test_crops_are_judged_by_keyboard(new_page, data):
     expect(crops).to_have_count(36)
     expect(page.locator(".counted")).to_have_text("36 regions in 34 images")
     expect(crops.first.locator(".caption")).to_have_text("a red cat")
+    expect(crops.nth(1).locator("small b")).to_have_count(0)  # no number without a meaning
     expect(crops.first.locator("img")).to_have_js_property("naturalWidth", 11)
     page.keyboard.press("j")
     page.keyboard.press("x")

@@ -47,6 +47,8 @@ def evaluate_main(arguments: Sequence[str]) -> int:
             if options.scores is not None:
                 write_scores(outputs[2], measured.found, measured.embedded.truth)
             Console(emoji=False).print_json(data=found.metrics)
+            told = f"Wrote {', '.join(map(str, outputs))}."  # intervals stand in the tables
+            console.print(told, highlight=False, markup=False, soft_wrap=True)
     return DONE
 
 

@@ -3,6 +3,7 @@
 Torch is imported once the options are known to be good, as in `command`.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,4 +23,5 @@ def export_main(arguments: Sequence[str]) -> int:
 
     model = load_any(options.checkpoint, alpha=options.alpha).model
     export(model.clip.state_dict(), model, Path(options.out), options.format)
+    sys.stdout.write(f"Model: {options.out} ({options.format})\n")
     return DONE

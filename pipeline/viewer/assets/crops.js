@@ -49,7 +49,7 @@ export function card(image, value = null) {
         status !== "ok" && h("span", { class: `status ${status}` }, `${status}: ${reason}`),
         proposal_score !== null && h("span", { title: `proposal score ${proposal_score}` }, `box ${score(proposal_score)}`),
         caption_score !== null && h("span", { title: `caption score ${caption_score}` }, `text ${score(caption_score)}`),
-        value && h("b", {}, value),
+        value !== null && h("b", {}, value),
         mapped && h("a", { href: `map?near=${[image.shard, image.key, region.id].map(encodeURIComponent).join("/")}`, title: "What is nearest to it" }, "near"),
       ),
     ),
@@ -62,7 +62,7 @@ export async function show(root, context) {
   const page = await browse(root, context, {
     path: "api/crops",
     toolbarFor: (text) => toolbar(text, { colours: false }),
-    draw: (items) => h("div", { class: "cutouts" }, items.map(card)),
+    draw: (items) => h("div", { class: "cutouts" }, items.map((image) => card(image))),
     numPages: ({ regions }) => Math.ceil(regions / context.about.crops_page_size),
   });
   const images = new Map(page.images.map((image) => [`${image.shard}/${image.key}`, image]));
