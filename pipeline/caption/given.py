@@ -14,7 +14,7 @@ from schemas.reasons import Reason, Stage
 
 @dataclass(frozen=True)
 class GivenConfig:
-    """Settings of `Given`."""
+    """Settings of `given`."""
 
     batch_size: int = 64
     """Regions a call."""

@@ -20,7 +20,7 @@ _UNLABELLED = Drop(
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """Settings of `Label`."""
+    """Settings of `label`."""
 
     batch_size: int = 64
     """Crops a call."""

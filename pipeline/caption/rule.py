@@ -46,7 +46,7 @@ _SINGULAR_ENDINGS = ("ss", "us", "is")
 
 @dataclass(frozen=True)
 class RuleConfig:
-    """Settings of `Rule`."""
+    """Settings of `rule`."""
 
     batch_size: int = 64
     """Crops a call."""

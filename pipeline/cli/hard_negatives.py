@@ -7,6 +7,7 @@ from rich.console import Console
 from pipeline.errors import OVERLAY_EXIT_CODES
 from pipeline.overlay.hard_negatives import make_hard_negatives
 from schemas.plain_flags import PlainParser
+from schemas.text import counted
 
 _DESCRIPTION = """\
 Make wrong captions of each region: its own with one colour, size, texture, material or noun changed to another that
@@ -37,7 +38,7 @@ def hard_negatives_main(arguments: Sequence[str]) -> int:
 
     def watch(done: int, total: int) -> None:
         if done == total or done % 100 == 0:
-            told.print(f"{done} of {total} shards", highlight=False)
+            told.print(f"{done} of {counted(total, 'shard')}", highlight=False)
 
     made = make_hard_negatives(
         options.data, options.name, per_region=options.per_region, overlays=options.overlay, watch=watch

@@ -33,7 +33,7 @@ class MissingContribError(ImportError):
 
 @dataclass(frozen=True)
 class SelectiveSearchConfig:
-    """Settings of `SelectiveSearch`."""
+    """Settings of `selective_search`."""
 
     working_side: int = 320
     """Pixels of the longer side at which boxes are searched; larger images are reduced, smaller ones left."""
