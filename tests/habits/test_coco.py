@@ -125,6 +125,20 @@ def test_without_categories_regions_have_no_label(tmp_path, categories):
     assert (region.label, region.problem) == (None, None)
 
 
+def test_a_box_that_is_turned_gives_the_box_around_it(tmp_path):
+    angles = (45, "90.0", 0.0, -180, "left", math.nan)
+    said = [
+        {**GOOD, "bbox": [10, 10, 30, 10], "attributes": {"rotation": angle, "occluded": False}} for angle in angles
+    ]
+    outlined = {**said[0], "segmentation": [[10, 10, 40, 10, 40, 20]]}
+    (item,) = read_all(write(tmp_path, [*said, outlined, {**GOOD, "attributes": ["rotation"]}]))
+    first, second, *others = (region.box for region in item.given)
+    assert first == pytest.approx((25 - 14.142, 15 - 14.142, 25 + 14.142, 15 + 14.142), abs=0.001)
+    assert second == pytest.approx((20, 0, 30, 30))
+    assert others == [(10, 10, 40, 20)] * 5 + [(10, 10, 40, 40)]
+    assert item.note and "2 of its boxes are turned ones" in item.note
+
+
 @pytest.mark.parametrize(
     ("entry", "words"),
     [

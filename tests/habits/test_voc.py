@@ -69,6 +69,14 @@ def test_difficult_and_truncated_objects_are_kept_and_parts_of_them_are_no_objec
     assert boxes[2] == ("a&b", (0.5, 1, 3, 4), None)
 
 
+def test_a_box_that_is_turned_gives_the_box_around_it(tmp_path):
+    angle = "<attributes><attribute><name>rotation</name><value>{}</value></attribute></attributes>"
+    angles = ("90.0", "0.0", "180", "left")
+    item = read_one(tmp_path, xml(*(thing(extra=angle.format(said)) for said in angles)))
+    assert [region.box for region in item.given] == [pytest.approx((5, 25, 45, 55)), *[(10, 20, 40, 60)] * 3]
+    assert item.note and "1 of its boxes are turned ones" in item.note
+
+
 def test_tools_that_count_from_zero_are_read_as_such_and_noticed(tmp_path):
     data = xml(thing(corners=(0, 21, 40, 60)))
     item = read_one(tmp_path, data)
