@@ -8,7 +8,7 @@ a prefixed key ends it and no two inputs can meet in one key.
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from pipeline.read.spec import split_options, split_prefix, tar_stem
 from schemas.hashes import sha256
@@ -51,6 +51,19 @@ def key_in_split(key: str, uri: str) -> str:
     split = as_key(joined).replace("-", "_")
     is_alone = split == joined and not any("_" in part for part in parts)
     return with_prefix(key, split if is_alone else f"{split}_{sha256('/'.join(parts).encode())[:8]}")
+
+
+def splits_told_apart_by_name(uris: Iterable[str]) -> tuple[str, ...]:
+    """Return the files of one folder whose names seem to be splits, such as `train.parquet` and `validation.parquet`.
+
+    `key_in_split` says nothing of them, as it does not of `part-0.parquet` and `part-1.parquet`.
+    """
+    folders: dict[str, dict[str, str]] = {}
+    for uri in uris:
+        folder, _, name = uri.rpartition("/")
+        if not _NUMBERED.match(name):
+            folders.setdefault(folder, {}).setdefault(re.sub(r"\d+", "", name), uri)
+    return next((tuple(names.values()) for names in folders.values() if len(names) > 1), ())
 
 
 def keys_of_files(uris: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from pipeline.read.base import SourceError, SourceFile, SourcePart
 from pipeline.read.captions import CaptionReader, notes
 from pipeline.read.describe import Description
 from pipeline.read.items import SampleError, failed_item, read_image_file, unreadable_is_missing
-from pipeline.read.keys import as_key, key_in_split, without_extension
+from pipeline.read.keys import as_key, key_in_split, splits_told_apart_by_name, without_extension
 from pipeline.read.location import Location
 from pipeline.read.names import Names
 from pipeline.read.objects import (
@@ -82,7 +82,8 @@ class Parquet:
 
     def describe(self) -> Description:
         """Name the columns that are read, and those that are not, of the first file that has rows."""
-        for file in self.files():
+        files = list(self.files())
+        for file in files:
             with suppress(FileNotFoundError, DamagedParquetError), self._open(file.uri) as parquet:
                 if parquet.metadata.num_rows:
                     columns = self._columns(parquet, self._location.url(file.uri))
@@ -91,7 +92,10 @@ class Parquet:
                     if columns.objects is not None:
                         boxes = (f"column {columns.objects!r}, as {self._form}",)
                     return Description(
-                        captions=captions, boxes=boxes, unread=unread_columns(parquet.schema_arrow, columns.names)
+                        captions=captions,
+                        boxes=boxes,
+                        unread=unread_columns(parquet.schema_arrow, columns.names),
+                        notes=_on_keys(columns.key, [file.uri for file in files]),
                     )
         return Description()
 
@@ -219,6 +223,14 @@ class Parquet:
             for column in (columns.labels, columns.expressions)
         )
         return read_lone_boxes(objects, label, said, name, form=self._form, names=names)
+
+
+def _on_keys(column: str | None, uris: Sequence[str]) -> tuple[str, ...]:
+    """Say that files may have rows of one key, where their names are of splits and no part of it."""
+    splits = splits_told_apart_by_name(uris) if column is not None else ()
+    named = " and ".join(splits[:2])
+    told = f"rows are called by column {column!r} alone: if {named} count alike, give each as an INPUT of its own"
+    return (told,) if splits else ()
 
 
 Cells = dict[str, Any] | SampleError

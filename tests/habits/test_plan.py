@@ -101,6 +101,14 @@ def test_columns_of_parquet_are_told(tmp_path: Path):
     assert found == {"column 'detections'": "boxes", "column 'depth'": "images", "column 'alt_text'": "captions"}
 
 
+def test_files_of_splits_that_may_count_alike_are_told(tmp_path):
+    for name in ("train", "validation"):
+        pq.write_table(pa.table({"image": [JPEG], "id": [1]}), tmp_path / f"{name}.parquet")
+    (note,) = open_source(f"parquet:{tmp_path}").describe().notes
+    assert "called by column 'id' alone: if train.parquet and validation.parquet count alike" in note
+    assert open_source(f"parquet:{tmp_path}/train.parquet").describe().notes == ()
+
+
 def test_coco_counts_its_annotations_and_names_the_json_beside(tmp_path: Path):
     spec = coco(tmp_path, [1, 2, 30, 40])
     write_files(tmp_path, {"captions_val.json": b"{}"})
