@@ -60,6 +60,8 @@ class CocoAnnotation(msgspec.Struct, frozen=True, kw_only=True):
     id: str | None
     image_id: str | None
     category_id: str | None
+    category_name: str | None
+    """As the annotation itself has it, which counts where `categories` have no name of its id."""
     box: Box | None
     """xyxy in pixels of the image, as stated or as the segmentation has it; may be NaN or outside."""
     rotation: float
@@ -167,6 +169,7 @@ class _Annotation(msgspec.Struct):
     id: Any = None
     image_id: Any = None
     category_id: Any = None
+    category_name: Any = None
     bbox: Any = None
     score: Any = None
     iscrowd: Any = None
@@ -210,8 +213,14 @@ def _value(piece: msgspec.Raw) -> Any:
 
 
 def _by_id(piece: msgspec.Raw) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (id, entry) of a list of objects; an entry without an id is of no use to anything."""
+    """Yield (id, entry) of a list of objects, or of an object of entries or names by id.
+
+    An entry without an id is of no use to anything.
+    """
     entries = _value(piece)
+    if isinstance(entries, dict):
+        named = ((key, entry if isinstance(entry, dict) else {"name": entry}) for key, entry in entries.items())
+        entries = [{"id": key, **entry} for key, entry in named]
     for entry in entries if isinstance(entries, list) else ():
         key = id_text(entry.get("id")) if isinstance(entry, dict) else None
         if key is not None:
@@ -293,6 +302,7 @@ def _annotation(
         id=id_text(entry.id),
         image_id=id_text(entry.image_id),
         category_id=id_text(entry.category_id),
+        category_name=text(entry.category_name),
         box=None if box is None else around_turned(box, rotation),
         rotation=rotation,
         score=number(entry.score),

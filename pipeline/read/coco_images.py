@@ -179,7 +179,7 @@ def _region(
             problem = f"annotations[{annotation.position}]: tokens_positive {spans} are no spans of its image's caption"
     return GivenRegion(
         box=annotation.box or (nowhere[0], nowhere[1], nowhere[2], nowhere[3]),
-        label=coco.categories.get(annotation.category_id or ""),
+        label=coco.categories.get(annotation.category_id or "", annotation.category_name),
         score=annotation.score,
         caption=next(iter(caption.found), None),
         id=annotation.id,

@@ -119,6 +119,21 @@ def test_a_category_name_is_text_or_a_number(tmp_path, name, label):
     assert (region.problem is None) == (label is not None)
 
 
+@pytest.mark.parametrize("categories", [{"1": "cat"}, {"1": {"name": "cat"}}, {"cats": {"id": 1, "name": "cat"}}])
+def test_categories_may_be_an_object(tmp_path, categories):
+    first, other = regions(tmp_path, [GOOD, GOOD | {"category_id": 2}], categories=categories)
+    assert (first.label, first.problem) == ("cat", None)
+    assert other.problem and "category_id 2 is none of 'categories'" in other.problem
+
+
+@pytest.mark.parametrize("categories", [[], None, [{"id": 1}]])
+def test_an_annotations_own_category_name_counts_where_categories_have_none(tmp_path, categories):
+    said = [{"category_name": "dog"}, {"category_name": ""}, {"category_name": ["dog"]}]
+    found = regions(tmp_path, [{**GOOD, "category_id": None} | own for own in said], categories=categories)
+    assert [region.label for region in found] == ["dog", None, None]
+    assert regions(tmp_path, [GOOD | {"category_name": "dog"}])[0].label == "cat"
+
+
 @pytest.mark.parametrize("categories", [[], None, {}, "none", 3, ["cat"]])
 def test_without_categories_regions_have_no_label(tmp_path, categories):
     (region,) = regions(tmp_path, [GOOD], categories=categories)
@@ -401,7 +416,7 @@ ANYTHING = st.recursive(
 
 
 @given(data=st.data())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_stands_in_one_image_and_its_annotations_the_other_is_read(tmp_path, data):
     outline = {"segmentation": [[1, 2, 3, 4, 5, 6]], "bbox": None}
     lengths = {"segmentation": {"counts": [5, 4, 15], "size": [4, 6]}, "bbox": None}
