@@ -53,13 +53,16 @@ class _Tables:
     """(table, why) of tables by Hugging Face's names that hold something else."""
 
     def add(self, matched: Matched, name: str) -> None:
+        """Take what a table says; of an image that an earlier one names too, captions are added, regions are not."""
         for uri, reader in matched.readers.items():
-            self.readers.setdefault(uri, reader)
+            if self.readers.setdefault(uri, reader) is not reader:
+                self.readers[uri].join(reader)
         for uri, objects in matched.objects.items():
             found = [region for where, value in objects for region in read_objects(value, where)]
             if len(objects) > 1 and len({region.id for region in found}) < len(found):  # places, of several rows
                 found = [msgspec.structs.replace(region, id=str(place)) for place, region in enumerate(found)]
-            self.regions.setdefault(uri, tuple(found))
+            if found and self.regions.setdefault(uri, tuple(found)) != tuple(found):
+                self.readers[uri].note(f"{name}: {counted(len(found), 'region')} not read, another table has some")
         self.read.append(name)
         self.lost += [(name, row.where, f"{name}: {row.problem}") for row in matched.lost]
 
