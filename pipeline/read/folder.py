@@ -20,7 +20,7 @@ from pipeline.read.captions import SIDECAR_SUFFIXES, CaptionReader
 from pipeline.read.describe import NUM_LOOKED_AT, Description, unread_files
 from pipeline.read.formats import IMAGE_SUFFIXES, is_image, suffix_of
 from pipeline.read.items import SampleError, read_file
-from pipeline.read.keys import as_key, keys_of_files, without_extension
+from pipeline.read.keys import as_key, in_one_form, keys_of_files, without_extension
 from pipeline.read.listed import read_listed
 from pipeline.read.location import Location
 from pipeline.read.names import Names, check_allowed
@@ -93,9 +93,8 @@ class ImageFolder:
         else:
             wanted = {uri for texts in self._sidecars(listed, uris).values() for uri in texts}
             beside = [file for file in listed if file.uri in wanted or _is_metadata(file.uri)]
-        records = _records(file.uri for file in listed)
-        stems = set(map(without_extension, uris))
-        beside += [file for file in listed if file.uri in records.values() and without_extension(file.uri) in stems]
+        records = set(_records([file.uri for file in listed], uris).values())
+        beside += [file for file in listed if file.uri in records]
         yield from sorted([*images, *absent, *beside], key=lambda file: file.uri)
 
     @property
@@ -113,8 +112,7 @@ class ImageFolder:
         tables = self._tables(listed, images)
         read -= {uri for uri, _ in tables.unread}
         captions += [str(self._captions)] if self._captions is not None else sorted(tables.read)
-        stems = set(map(without_extension, images))
-        records = [uri for stem, uri in _records(read).items() if stem in stems]
+        records = list(_records(read, images).values())
         boxes = [f"`regions` of {len(records):,} .json files beside the images"] if self._gives_boxes(records) else []
         boxes += [f"{OBJECTS_OF} {' and '.join(tables.read)}"] if tables.regions else []
         recognised = recognise(self._location, {file.uri for file in listed}) if self._location.is_folder else ()
@@ -144,7 +142,7 @@ class ImageFolder:
         texts = self._sidecars(listed, there) if self._captions is None else {}
         looks = self._captions is None and not self._location.is_folder
         uris = sorted(there | tables.readers.keys())
-        records = _records(file.uri for file in listed)
+        records = _records([file.uri for file in listed], uris)
         items = []
         for key, uri in zip(keys_of_files(uris), uris, strict=True):
             beside = None if looks else tuple(texts.get(uri, ()))
@@ -215,13 +213,17 @@ class ImageFolder:
         """Return the text files of each image, by uri, in the order in which they count."""
         texts = [file for file in listed if file.uri.rpartition(".")[2].lower() in SIDECAR_SUFFIXES]
         by_stem: dict[str, list[str]] = {}
-        for uri in images if texts else ():
+        by_form: dict[str, list[str]] = {}
+        for uri in sorted(images) if texts else ():
             by_stem.setdefault(without_extension(uri), []).append(uri)
+            for name in (without_extension(uri), uri):
+                by_form.setdefault(in_one_form(name), []).append(uri)
         found: dict[str, list[tuple[int, str]]] = {}
         for file in texts:
             suffix = file.uri.rpartition(".")[2].lower()
             stem = without_extension(file.uri)
-            for uri in by_stem.get(stem, [stem] if stem in images else []):
+            as_written = by_stem.get(stem, [stem] if stem in images else [])
+            for uri in as_written or by_form.get(in_one_form(stem), []):
                 found.setdefault(uri, []).append((SIDECAR_SUFFIXES.index(suffix), file.uri))
         return {uri: [text for _, text in sorted(beside)] for uri, beside in found.items()}
 
@@ -237,9 +239,13 @@ class ImageFolder:
                     raise
 
 
-def _records(uris: Iterable[str]) -> dict[str, str]:
-    """Return the `.json` files by their paths without the suffix."""
-    return {without_extension(uri): uri for uri in uris if uri.endswith(".json")}
+def _records(uris: Iterable[str], images: Iterable[str]) -> dict[str, str]:
+    """Return the `.json` file of each path of an image without its suffix, as written, else in another Unicode form."""
+    stems = set(map(without_extension, images))
+    found = {without_extension(uri): uri for uri in uris if uri.endswith(".json")}
+    by_form = {in_one_form(stem): uri for stem, uri in found.items() if stem not in stems}
+    records = ((stem, found.get(stem, by_form.get(in_one_form(stem)))) for stem in stems)
+    return {stem: uri for stem, uri in records if uri is not None}
 
 
 def _is_metadata(uri: str) -> bool:

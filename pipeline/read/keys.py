@@ -82,6 +82,11 @@ def without_extension(uri: str) -> str:
     return f"{folder}{slash}{name.rpartition('.')[0] or name}"
 
 
+def in_one_form(path: str) -> str:
+    """Return a path with accents in one of the two forms that systems write, where files of one name are looked for."""
+    return unicodedata.normalize("NFC", path)
+
+
 def with_prefix(key: str, prefix: str) -> str:
     """Return the key within a data set of several inputs; `prefix` is "" for a lone input.
 

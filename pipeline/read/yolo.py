@@ -18,7 +18,7 @@ from pipeline.read.base import ListedItem, SourceError, SourceFile, SourcePart
 from pipeline.read.describe import Description, unread_files
 from pipeline.read.formats import is_image, suffix_of
 from pipeline.read.items import read_file
-from pipeline.read.keys import keys_of_files, without_extension
+from pipeline.read.keys import in_one_form, keys_of_files, without_extension
 from pipeline.read.listed import read_listed
 from pipeline.read.location import Location
 from pipeline.read.names import Names, check_allowed, refusal
@@ -139,7 +139,10 @@ class Yolo:
         wanted = {uri: _label_uri(uri) for uri in layout.images}
         outside = self._location.lookup(sorted(label for label in wanted.values() if label.startswith("../")))
         there = listed | {file.uri: file for file in outside if file.etag}
-        layout.labels = {uri: there[label] for uri, label in wanted.items() if label in there}
+        as_written = set(wanted.values())
+        by_form = {in_one_form(uri): file for uri, file in there.items() if uri not in as_written}
+        labels = ((uri, there.get(label, by_form.get(in_one_form(label)))) for uri, label in wanted.items())
+        layout.labels = {uri: file for uri, file in labels if file is not None}
         if not layout.labels:
             first = min(wanted)
             raise SourceError(

@@ -198,3 +198,10 @@ def test_boxes_are_stored_to_the_pixel_and_totals_balance(tmp_path):
     ]
     assert boxes == [[10, 20, 40, 60]] * 2
     check_balance(tmp_path / "out")
+
+
+def test_names_that_differ_in_capitals_alone_have_an_xml_file_each(tmp_path):
+    files = {"a.jpg": JPEG, "A.jpg": JPEG, "a.xml": xml(thing("small")), "A.xml": xml(thing("large"))}
+    write_files(tmp_path, files)
+    labels = {item.uri: [region.label for region in item.given] for item in read_all(f"voc:{tmp_path}")}
+    assert labels == {"a.jpg": ["small"], "A.jpg": ["large"]}
