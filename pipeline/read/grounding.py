@@ -46,6 +46,12 @@ from pipeline.sample import GivenRegion, SourceItem
 from schemas.loose_json import LooseJsonError, decode_json, id_text, number, shown, text
 
 _FILES = ("image", "images", "image_path", "img", "img_path", "file_name", "filename", "path")
+_ROLES = dict.fromkeys(("human", "user"), "question") | dict.fromkeys(
+    ("gpt", "assistant", "model", "bot", "chatgpt"), "answer"
+)
+"""Whose a turn is, in any case."""
+_INLINE = "data:"
+"""How the name of a picture begins that is no name but the picture."""
 _IN_TEXT = re.compile(r"<img>(.*?)</img>", re.DOTALL)
 """Where a question of Qwen-VL's names its picture."""
 _SQUARE = "square"
@@ -93,6 +99,8 @@ class GroundingText(Annotated):
         files = () if problem else _files(value)
         if problem is None and len(files) != 1:
             problem = f"names {len(files)} pictures, and its boxes are of one"
+        elif problem is None and files[0].startswith(_INLINE):
+            problem = "holds its picture as base64, which is not read here: write it to a file, and name that"
         if problem is not None:
             yield Entry(files=(), where=where, problem=problem)
             return
@@ -237,10 +245,9 @@ def _turns(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for role, pieces in _contents(value):
         texts = [piece.get("text") if isinstance(piece, dict) else piece for piece in pieces]
         spoken = "\n".join(piece for piece in texts if isinstance(piece, str))
-        if role in ("human", "user"):
-            yield "question", spoken
-        elif role in ("gpt", "assistant"):
-            yield "answer", spoken
+        said_by = _ROLES.get(role.lower() if isinstance(role, str) else "")
+        if said_by is not None:
+            yield said_by, spoken
 
 
 def _contents(value: Mapping[str, Any]) -> Iterator[tuple[Any, list[Any]]]:
