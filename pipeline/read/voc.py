@@ -11,7 +11,7 @@ missing.
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from pipeline.read.base import ListedItem, SourceError, SourceFile, SourcePart
@@ -27,9 +27,11 @@ from pipeline.read.spec import split_options
 from pipeline.read.voc_xml import parse_xml, read_voc
 from pipeline.sample import SourceItem
 from schemas.reasons import Reason
-from schemas.text import decode_utf8
+from schemas.text import lines_of
 
 _ANNOTATIONS = re.compile(r"(^|/)annotations(?=/)", re.IGNORECASE)
+_SET_LINE = re.compile(r"""\s*("?)(.+?)\1(?:\s+-?[01])?\s*""")
+"""A name, and whether it is one of the class that the set is of."""
 _MASKS = re.compile(r"(^|/)Segmentation(Class|Object)(Raw)?/")
 """Folders of pictures of masks."""
 
@@ -190,8 +192,19 @@ class Voc:
         lists = self._lists(layout)
         if not lists:
             return None
-        lines = decode_utf8(read_file(self._location, lists[0])).splitlines()
-        return dict.fromkeys(in_one_form(line.split()[0]) for line in lines if line.strip())
+        lines = lines_of(read_file(self._location, lists[0]))
+        known = {*map(_stem, layout.images), *map(_stem, layout.xmls)}
+        return dict.fromkeys(_of_set(line, known) for line in lines if line.strip())
+
+
+def _of_set(line: str, known: Collection[str]) -> str:
+    """Return the name on a line of a set, which may hold blanks, folders, a picture's suffix, or be quoted."""
+    found = _SET_LINE.fullmatch(line)
+    for name in (line.strip(), found[2] if found else line.strip()):
+        stem = in_one_form(posixpath.basename(without_extension(name) if is_image(name) else name))
+        if stem in known:
+            return stem
+    return stem
 
 
 def _plain(path: str) -> str:

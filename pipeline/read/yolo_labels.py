@@ -10,7 +10,7 @@ A line that cannot be used is a region with a problem, and the others are as the
 from pipeline.read.record import NOWHERE, SampleRecord, is_beyond
 from pipeline.sample import GivenRegion
 from schemas.loose_json import number, shown
-from schemas.text import decode_utf8
+from schemas.text import lines_of
 
 _BOX = 5
 """Columns of a line of one box."""
@@ -21,7 +21,7 @@ def read_labels(data: bytes, name: str, names: dict[int, str], num_keypoint_colu
 
     `names` are the classes', empty where there are none to tell; pose labels have `num_keypoint_columns` behind a box.
     """
-    lines = enumerate(decode_utf8(data).splitlines(), start=1)
+    lines = enumerate(lines_of(data), start=1)
     given = (_region(line.split(), place, name, names, num_keypoint_columns) for place, line in lines if line.strip())
     return SampleRecord(given=tuple(given), in_shares=True, has_regions=True)
 

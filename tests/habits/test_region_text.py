@@ -349,6 +349,14 @@ def test_entries_that_are_none_are_dead_rows(tmp_path):
     assert item.drop and "names 2 pictures" in item.drop.message
 
 
+@pytest.mark.parametrize("within", ["\u0085", "\u2028", "\x0c", "\x1e"])
+def test_a_sentence_of_flickr_ends_at_the_end_of_its_line_alone(tmp_path, within):
+    text = f"[/EN#21/animals A grey{within}cat] sits .\r\nIt rests .\n"
+    (item,) = read_all(f"flickr30k:{write_files(tmp_path, FLICKR | {'Sentences/7.txt': text.encode()})}")
+    assert item.captions == (f"A grey{within}cat sits .", "It rests .")
+    assert [region.caption for region in item.given] == [f"A grey{within}cat"]
+
+
 NAMES = (["cat", "pet"], "cat", [])
 
 

@@ -205,3 +205,21 @@ def test_names_that_differ_in_capitals_alone_have_an_xml_file_each(tmp_path):
     write_files(tmp_path, files)
     labels = {item.uri: [region.label for region in item.given] for item in read_all(f"voc:{tmp_path}")}
     assert labels == {"a.jpg": ["small"], "A.jpg": ["large"]}
+
+
+@pytest.mark.parametrize(
+    "line", ["my pet", '"my pet"', "my pet -1", '"my pet"  1', "my pet.jpg", "x/my pet", "\ufeffmy pet"]
+)
+def test_a_name_in_a_set_may_hold_blanks_folders_or_a_suffix(tmp_path, line):
+    files = {"JPEGImages/my pet.jpg": JPEG, "JPEGImages/my.jpg": JPEG, "Annotations/my pet.xml": xml(thing())}
+    write_files(tmp_path, files | {"ImageSets/Main/train.txt": f"{line}\r\n".encode()})
+    (item,) = read_all(f"voc:{tmp_path}?set=train")
+    assert (item.uri, len(item.given), item.drop) == ("JPEGImages/my pet.jpg", 1, None)
+
+
+def test_a_name_that_ends_like_a_column_is_itself_where_it_is_there(tmp_path):
+    files = {"JPEGImages/pet 1.jpg": JPEG, "JPEGImages/pet.jpg": JPEG, "Annotations/pet.xml": xml(thing())}
+    write_files(tmp_path, files | {"ImageSets/Main/train.txt": b"pet 1\npet 0\ngone 1\n"})
+    *found, missing = read_all(f"voc:{tmp_path}?set=train")
+    assert [item.uri for item in found] == ["JPEGImages/pet 1.jpg", "JPEGImages/pet.jpg"]
+    assert missing.drop and missing.drop.message.startswith("gone: the set train names it")
