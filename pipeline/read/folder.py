@@ -17,7 +17,7 @@ import msgspec
 from pipeline.read.base import ListedItem, SourceError, SourceFile, SourcePart
 from pipeline.read.caption_tables import Matched, NoCaptionsError, Row, check_matched, match_rows, read_table
 from pipeline.read.captions import SIDECAR_SUFFIXES, CaptionReader
-from pipeline.read.describe import NUM_LOOKED_AT, Description, unread_files
+from pipeline.read.describe import NUM_LOOKED_AT, Description, unread_fields, unread_files
 from pipeline.read.formats import IMAGE_SUFFIXES, is_image, suffix_of
 from pipeline.read.items import SampleError, read_file
 from pipeline.read.keys import as_key, in_one_form, keys_of_files, without_extension
@@ -27,6 +27,7 @@ from pipeline.read.names import Names, check_allowed
 from pipeline.read.objects import read_objects
 from pipeline.read.parts import list_parts
 from pipeline.read.recognise import recognise
+from pipeline.read.record import SampleRecord
 from pipeline.read.sample_json import decode_sample_json
 from pipeline.read.spec import split_options
 from pipeline.sample import GivenRegion, SourceItem
@@ -113,7 +114,9 @@ class ImageFolder:
         read -= {uri for uri, _ in tables.unread}
         captions += [str(self._captions)] if self._captions is not None else sorted(tables.read)
         records = list(_records(read, images).values())
-        boxes = [f"`regions` of {len(records):,} .json files beside the images"] if self._gives_boxes(records) else []
+        first = list(self._first(records))
+        gives_boxes = any(record.has_regions for record in first)
+        boxes = [f"`regions` of {len(records):,} .json files beside the images"] if gives_boxes else []
         boxes += [f"{OBJECTS_OF} {' and '.join(tables.read)}"] if tables.regions else []
         recognised = recognise(self._location, {file.uri for file in listed}) if self._location.is_folder else ()
         rest = (file.uri for file in listed if file.uri not in read and self._location.url(file.uri) not in read)
@@ -122,17 +125,15 @@ class ImageFolder:
             num_images=len(images),
             captions=tuple(captions),
             boxes=tuple(boxes),
-            unread=unread_files(rest),
+            unread=(*unread_files(rest), *unread_fields(record.unread for record in first)),
             notes=(*(why for _, why in tables.unread), *recognised),
         )
 
-    def _gives_boxes(self, records: Iterable[str]) -> bool:
-        """Say whether any of the first records lists regions, be they none."""
+    def _first(self, records: Iterable[str]) -> Iterator[SampleRecord]:
+        """Yield what the first of the `.json` files say."""
         for uri in sorted(records)[:NUM_LOOKED_AT]:
             with suppress(SampleError):
-                if decode_sample_json(read_file(self._location, uri), uri).has_regions:
-                    return True
-        return False
+                yield decode_sample_json(read_file(self._location, uri), uri)
 
     def parts(self, shard_size: int, repack: bool) -> Iterator[tuple[SourcePart, ...]]:
         """Yield the images in the order of their paths, `shard_size` a shard; then tables' rows that name none."""

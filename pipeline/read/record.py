@@ -80,3 +80,5 @@ class SampleRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it has a list of regions, be it empty."""
     note: str | None = None
     """What was left out."""
+    unread: tuple[str, ...] = ()
+    """Fields that look like captions or boxes by name and value, and are not read."""
