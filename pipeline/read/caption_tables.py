@@ -15,6 +15,7 @@ from pipeline.read.base import SourceError
 from pipeline.read.captions import CAPTION_NAMES, CaptionReader, caption_columns
 from pipeline.read.items import MAX_MEMBER_BYTES, SampleError, check_size, read_file
 from pipeline.read.location import Location
+from pipeline.read.names import HOLDS_ITS_PICTURE, is_picture_itself
 from pipeline.read.objects import BOXES, COLUMN, LABELS, decoded_cell, decoded_list
 from pipeline.read.packed_text import plain_name, unpacked
 from pipeline.read.parquet_files import DamagedParquetError, find_name, open_parquet, plain
@@ -185,13 +186,10 @@ def _objects(cells: Mapping[str, Any]) -> Any:
 
 
 def _row(file: str | None, values: Iterable[Any], place: str) -> Row:
-    named = file is not None and bool(file.strip())
-    return Row(
-        file=file if named else None,
-        values=tuple(values),
-        where=place,
-        problem=None if named else f"{place} names no file",
-    )
+    problem = None if file is not None and file.strip() else f"{place} names no file"
+    if file is not None and is_picture_itself(file):
+        problem = f"{place} {HOLDS_ITS_PICTURE}"
+    return Row(file=None if problem else file, values=tuple(values), where=place, problem=problem)
 
 
 def _delimited_rows(content: str, where: str, known: Collection[str]) -> list[Row]:

@@ -50,8 +50,6 @@ _ROLES = dict.fromkeys(("human", "user"), "question") | dict.fromkeys(
     ("gpt", "assistant", "model", "bot", "chatgpt"), "answer"
 )
 """Whose a turn is, in any case."""
-_INLINE = "data:"
-"""How the name of a picture begins that is no name but the picture."""
 _IN_TEXT = re.compile(r"<img>(.*?)</img>", re.DOTALL)
 """Where a question of Qwen-VL's names its picture."""
 _SQUARE = "square"
@@ -99,8 +97,6 @@ class GroundingText(Annotated):
         files = () if problem else _files(value)
         if problem is None and len(files) != 1:
             problem = f"names {len(files)} pictures, and its boxes are of one"
-        elif problem is None and files[0].startswith(_INLINE):
-            problem = "holds its picture as base64, which is not read here: write it to a file, and name that"
         if problem is not None:
             yield Entry(files=(), where=where, problem=problem)
             return

@@ -142,6 +142,7 @@ def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 def _region(entry: Any, region_id: str, where: str, form: Form, names: Mapping[int, str]) -> GivenRegion:
     fields = entry if isinstance(entry, dict) else {}
     box, label, score = _first(fields, BOXES), _first(fields, LABELS), _first(fields, _SCORES)
+    label = int(label) if isinstance(label, float) and label.is_integer() else label  # pandas writes 3 so
     numbers = [number(side) for side in box] if isinstance(box, list) else []
     sides = [side for side in numbers if side is not None]
     problem = None

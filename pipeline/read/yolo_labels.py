@@ -36,6 +36,8 @@ def _region(fields: list[str], line: int, name: str, names: dict[int, str], num_
     box, score = _box(numbers[1:])
     if is_beyond(box):
         problem = f"{name}, line {line}: {shown(' '.join(fields))} lies outside the image; shares in 0..1 are due"
+    elif score is not None and not 0 <= score <= 1:
+        problem = f"{name}, line {line}: the last of {shown(' '.join(fields))} is no score, and angles are not read"
     return GivenRegion(box=box, label=names.get(int(numbers[0])), score=score, id=str(line), problem=problem)
 
 

@@ -242,3 +242,12 @@ def test_a_blank_line_of_classes_txt_is_a_class_without_a_name(tmp_path):
     (item,) = read_all(f"yolo:{write_files(tmp_path, files)}")
     assert [region.label for region in item.given] == ["cat", "dog", None]
     assert "the class 1 is none of the 2 of 'names'" in (item.given[2].problem or "")
+
+
+@pytest.mark.parametrize("angle", ["45", "-0.5", "nan"])
+def test_an_angle_is_no_score(tmp_path, angle):
+    (item,) = read_all(write(tmp_path, "train: images\nnames: [a]", {
+        "images/a.jpg": JPEG, "labels/a.txt": f"0 .5 .5 .2 .1 {angle}\n0 .5 .5 .2 .1 1\n".encode()}))  # fmt: skip
+    turned, scored = item.given
+    assert turned.problem and "is no score, and angles are not read" in turned.problem
+    assert (scored.score, scored.problem) == (1.0, None)

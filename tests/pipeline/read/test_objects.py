@@ -48,6 +48,12 @@ def test_a_bad_object_has_a_problem_beside_the_good_ones(entry, words):
     assert bad.problem and bad.problem.startswith("row 3: objects[1]") and words in bad.problem
 
 
+def test_a_number_of_a_class_may_be_written_as_a_float():
+    said = {"bbox": [[1, 2, 3, 4]] * 3, "category": [1.0, float("nan"), 0.5]}
+    assert [region.label for region in read_objects(said, "x")] == ["1", None, "0.5"]
+    assert read_objects(said, "x", names={1: "cat"})[0].label == "cat"
+
+
 def test_lists_of_different_lengths_tell_no_boxs_label():
     regions = read_objects({"bbox": [[1, 2, 3, 4], [1, 2, 3, 4]], "category": ["cat"]}, "x")
     assert len(regions) == 2
