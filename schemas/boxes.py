@@ -4,6 +4,7 @@ A *frame* is whose pixels the numbers count: the source image, the stored image 
 never change the frame; `scale` does, and says so.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,18 @@ def xyxy_to_xywh(boxes: Any) -> Boxes:
     boxes_xywh = as_boxes(boxes).copy()
     boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
     return boxes_xywh
+
+
+def around_turned(box: tuple[float, float, float, float], degrees: float) -> tuple[float, float, float, float]:
+    """Return the upright xyxy box around `box` turned by `degrees` about its middle, either way; the frame stays."""
+    if degrees % 180 == 0:
+        return box
+    x0, y0, x1, y1 = box
+    cosine, sine = abs(math.cos(math.radians(degrees))), abs(math.sin(math.radians(degrees)))
+    half_width = ((x1 - x0) * cosine + (y1 - y0) * sine) / 2
+    half_height = ((x1 - x0) * sine + (y1 - y0) * cosine) / 2
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    return x - half_width, y - half_height, x + half_width, y + half_height
 
 
 def quantise(boxes: Boxes) -> Boxes:

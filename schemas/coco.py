@@ -7,11 +7,13 @@ stays in its place and has a `problem`, a sentence; whoever reads decides what b
 1, 1.0 and "1". Numbers may be text. Memory: the file's bytes, some 100 bytes an entry, and what the reader keeps.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
+from schemas.boxes import around_turned
 from schemas.loose_json import LooseJsonError, decode_json, id_text, number, shown, split_json, text
 
 Box = tuple[float, float, float, float]
@@ -58,8 +60,12 @@ class CocoAnnotation(msgspec.Struct, frozen=True, kw_only=True):
     id: str | None
     image_id: str | None
     category_id: str | None
+    category_name: str | None
+    """As the annotation itself has it, which counts where `categories` have no name of its id."""
     box: Box | None
     """xyxy in pixels of the image, as stated or as the segmentation has it; may be NaN or outside."""
+    rotation: float
+    """Degrees that the box stated is turned by, as CVAT and Datumaro write it; `box` is the one around it."""
     score: float | None
     is_crowd: bool | None
     """None where it is not said."""
@@ -163,11 +169,13 @@ class _Annotation(msgspec.Struct):
     id: Any = None
     image_id: Any = None
     category_id: Any = None
+    category_name: Any = None
     bbox: Any = None
     score: Any = None
     iscrowd: Any = None
     caption: Any = None
     tokens_positive: Any = None
+    attributes: Any = None
     segmentation: msgspec.Raw = _NOTHING
     segments_info: Any = None
 
@@ -205,8 +213,14 @@ def _value(piece: msgspec.Raw) -> Any:
 
 
 def _by_id(piece: msgspec.Raw) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (id, entry) of a list of objects; an entry without an id is of no use to anything."""
+    """Yield (id, entry) of a list of objects, or of an object of entries or names by id.
+
+    An entry without an id is of no use to anything.
+    """
     entries = _value(piece)
+    if isinstance(entries, dict):
+        named = ((key, entry if isinstance(entry, dict) else {"name": entry}) for key, entry in entries.items())
+        entries = [{"id": key, **entry} for key, entry in named]
     for entry in entries if isinstance(entries, list) else ():
         key = id_text(entry.get("id")) if isinstance(entry, dict) else None
         if key is not None:
@@ -280,13 +294,17 @@ def _unusable(position: int, why: str) -> CocoAnnotation:
 def _annotation(
     position: int, entry: _Annotation, categories: dict[str, str], disputed: dict[str, str]
 ) -> CocoAnnotation:
-    outlined = entry.bbox in (None, []) and bytes(entry.segmentation) not in _NO_SEGMENTATION
+    is_outline = bytes(entry.segmentation) not in _NO_SEGMENTATION
+    outlined = entry.bbox in (None, []) and is_outline
+    box, rotation = _xyxy(entry.bbox), 0.0 if is_outline else _rotation(entry.attributes)
     annotation = CocoAnnotation(
         position=position,
         id=id_text(entry.id),
         image_id=id_text(entry.image_id),
         category_id=id_text(entry.category_id),
-        box=_xyxy(entry.bbox),
+        category_name=text(entry.category_name),
+        box=None if box is None else around_turned(box, rotation),
+        rotation=rotation,
         score=number(entry.score),
         is_crowd=_truth(entry.iscrowd),
         caption=entry.caption,
@@ -332,6 +350,12 @@ def _truth(value: Any) -> bool | None:
         return value
     said = number(value)
     return bool(said) if said in (0, 1) else None
+
+
+def _rotation(attributes: Any) -> float:
+    """Return the degrees that attributes say a box is turned by; 0 where they say none."""
+    said = number(attributes.get("rotation")) if isinstance(attributes, dict) else None
+    return said if said is not None and math.isfinite(said) else 0.0
 
 
 def _numbers(value: Any) -> tuple[float, ...] | None:

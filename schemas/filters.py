@@ -6,6 +6,7 @@ error, not a list without effect.
 """
 
 import os
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -73,7 +74,7 @@ def load_filter(path: str | os.PathLike[str]) -> FilterList:
 
 def _parse_json_lines(content: bytes, path: str) -> pa.Table:
     try:
-        rows = msgspec.json.Decoder(FilterRow).decode_lines(content)
+        rows = msgspec.json.Decoder(FilterRow).decode_lines(content.removeprefix(BOM_UTF8))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: not JSON lines of key, region_id, keep: {error}") from error
     columns = {name: [getattr(row, name) for row in rows] for name in FILTER_SCHEMA.names}

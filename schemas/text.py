@@ -47,6 +47,14 @@ def decode_text(data: bytes) -> str:
     return data.decode("utf-16") if data.startswith(_UTF16_MARKS) else decode_utf8(data)
 
 
+def lines_of(data: bytes) -> list[str]:
+    """Return the lines of `data`, each as `decode_utf8` has it; they end at line feeds and carriage returns alone.
+
+    `str.splitlines` ends them at eight more characters, which may stand in a sentence or a name.
+    """
+    return [decode_utf8(line) for line in data.splitlines()]
+
+
 def was_not_utf8(text: str) -> bool:
     """Return whether `decode_utf8` met bytes in `text` that are not UTF-8, or UTF-16 without its byte-order mark.
 

@@ -8,6 +8,7 @@ Its labels are all that a detector learns: captions, scores and masks have no pl
 an empty file, which says that nothing is to be found.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from schemas.names import TRAIN, VAL
 from schemas.records import ImageRecord, Region
 
 CROWDS = "regions that are crowds"
+_NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,20 @@ class Yolo:
             part.counts.leave_out(CROWDS, sample.record.num_regions - len(regions))
 
     def join(self, join: Join) -> None:
-        """Write data.yaml; JSON's strings are YAML's."""
+        """Write data.yaml."""
         folders = {name: name if name in join.splits else join.splits[0] for name in (TRAIN, VAL)}
         lines = [f"{name}: images/{folder}\n" for name, folder in folders.items()]
         if len(join.splits) == 1:
             lines.insert(0, f"# the data set has no other split than {join.splits[0]}: both are the same images\n")
-        names = [f"  {n}: {msgspec.json.encode(label).decode()}\n" for n, label in enumerate(join.survey.labels)]
+        names = [f"  {n}: {_quoted(label)}\n" for n, label in enumerate(join.survey.labels)]
         join.write(
             "data.yaml", iter(line.encode() for line in [*lines, "names:\n" if names else "names: {}\n", *names])
         )
+
+
+def _quoted(label: str) -> str:
+    """Return a label as YAML: JSON's string, but for characters that YAML refuses or takes for the end of a line."""
+    return _NOT_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", msgspec.json.encode(label).decode())
 
 
 def _line(number: int, region: Region, record: ImageRecord) -> str:

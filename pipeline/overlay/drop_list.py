@@ -2,6 +2,7 @@
 
 import csv
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
 from posixpath import splitext
@@ -60,8 +61,9 @@ def load_drop_list(path: str) -> DropList:
     return DropList(path=path, lines=tuple(dict.fromkeys(lines)))
 
 
-def _rows_of_text(text: str, suffix: str, path: str) -> list[dict[str, str | None]]:
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+def _rows_of_text(content: bytes, suffix: str, path: str) -> list[dict[str, str | None]]:
+    written = (line.decode("utf-8-sig") for line in content.splitlines())
+    lines = [line for line in written if line.strip() and not line.startswith("#")]
     first = [cell.strip().lower() for cell in next(csv.reader(lines[:1]), [])]
     if any(name in COLUMNS for name in first) and (suffix == ".csv" or len(first) == 1):
         return list(csv.DictReader(lines[1:], first, restkey="")) if suffix == ".csv" else _as_keys(lines[1:])
@@ -83,9 +85,9 @@ def _lines(content: bytes, suffix: str, path: str) -> Iterator[str]:
         table = pq.read_table(pa.BufferReader(content))
         rows = table.select([name for name in COLUMNS if name in table.column_names]).to_pylist()
     elif suffix in (".jsonl", ".json"):
-        rows = msgspec.json.Decoder(dict[str, Any]).decode_lines(content)
+        rows = msgspec.json.Decoder(dict[str, Any]).decode_lines(content.removeprefix(BOM_UTF8))
     else:
-        rows = _rows_of_text(content.decode("utf-8-sig"), suffix, path)
+        rows = _rows_of_text(content, suffix, path)
     if rows and not any(name in row for row in rows for name in COLUMNS):
         raise DatasetError(f"{path}: has none of the columns {', '.join(COLUMNS)}, by which images are named")
     named = (row.get(name) for row in rows for name in COLUMNS)

@@ -23,7 +23,7 @@ from pipeline.read.items import SampleError
 from pipeline.read.keys import as_key, keys_of_files
 from pipeline.read.listed import read_listed
 from pipeline.read.location import Location
-from pipeline.read.names import check_allowed
+from pipeline.read.names import HOLDS_ITS_PICTURE, check_allowed, is_picture_itself
 from pipeline.read.parts import list_parts
 from pipeline.read.record import NOWHERE
 from pipeline.read.remote import once
@@ -221,8 +221,10 @@ class Annotated:
             if entry.is_of_no_picture:
                 joined.num_of_no_picture += 1
                 continue
-            if entry.problem is not None or not entry.files:
-                joined.lost.append((entry.where, entry.problem or "names no picture"))
+            inline = HOLDS_ITS_PICTURE if any(map(is_picture_itself, entry.files)) else None
+            problem = entry.problem or inline or (None if entry.files else "names no picture")
+            if problem is not None:
+                joined.lost.append((entry.where, problem))
                 continue
             uri, why_not = finder.uri(entry.files)
             picture = joined.pictures.setdefault(uri, _Picture())

@@ -7,7 +7,6 @@ delimiter is the one that makes the columns appear in the header; a quotation ma
 import csv
 import io
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,7 +15,8 @@ from pipeline.read.base import SourceError
 from pipeline.read.captions import CAPTION_NAMES, CaptionReader, caption_columns
 from pipeline.read.items import MAX_MEMBER_BYTES, SampleError, check_size, read_file
 from pipeline.read.location import Location
-from pipeline.read.objects import BOXES, COLUMN, LABELS
+from pipeline.read.names import HOLDS_ITS_PICTURE, is_picture_itself
+from pipeline.read.objects import BOXES, COLUMN, LABELS, decoded_cell, decoded_list
 from pipeline.read.packed_text import plain_name, unpacked
 from pipeline.read.parquet_files import DamagedParquetError, find_name, open_parquet, plain
 from pipeline.read.phrases import EXPRESSIONS, row_objects
@@ -179,36 +179,17 @@ def _objects(cells: Mapping[str, Any]) -> Any:
     """Return what the cells of a row say of regions."""
     by_name = {name.strip(): value for name, value in cells.items()}
     if COLUMN in by_name:
-        return _decoded(by_name[COLUMN])
-    return row_objects({name: _decoded(value) if name in BOXES else _said(value) for name, value in by_name.items()})
-
-
-def _said(value: Any) -> Any:
-    """Return what a cell says of boxes: a list, in a table of text as JSON, or a text."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        with suppress(LooseJsonError):
-            return decode_json(value.encode("utf-8", "surrogatepass"))
-    return value
-
-
-def _decoded(value: Any) -> Any:
-    """Return what a cell of objects holds; a table of text has it as JSON, and a cell that is none has a problem."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return decode_json(value.encode("utf-8", "surrogatepass")) if value.strip() else None
-    except LooseJsonError:
-        return [value]
+        return decoded_cell(by_name[COLUMN])
+    return row_objects(
+        {name: decoded_cell(value) if name in BOXES else decoded_list(value) for name, value in by_name.items()}
+    )
 
 
 def _row(file: str | None, values: Iterable[Any], place: str) -> Row:
-    named = file is not None and bool(file.strip())
-    return Row(
-        file=file if named else None,
-        values=tuple(values),
-        where=place,
-        problem=None if named else f"{place} names no file",
-    )
+    problem = None if file is not None and file.strip() else f"{place} names no file"
+    if file is not None and is_picture_itself(file):
+        problem = f"{place} {HOLDS_ITS_PICTURE}"
+    return Row(file=None if problem else file, values=tuple(values), where=place, problem=problem)
 
 
 def _delimited_rows(content: str, where: str, known: Collection[str]) -> list[Row]:

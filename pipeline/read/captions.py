@@ -111,6 +111,13 @@ class CaptionReader:
         else:
             self.add(text, name)
 
+    def join(self, other: "CaptionReader") -> None:
+        """Take what another reader has taken of the same image, behind what is there."""
+        for text in other.found:
+            self._texts.setdefault(text)
+        self._notes += other._notes
+        self._lost += other._lost
+
     def note(self, text: str) -> None:
         """Keep a sentence for the image's row."""
         self._notes.append(text)

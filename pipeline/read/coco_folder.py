@@ -4,12 +4,15 @@ train/_annotations.coco.json                 Roboflow: the pictures beside it, a
 labels.json                                  FiftyOne: the pictures in data/
 annotations/instances_train.json             CVAT and COCO itself: in images/train, train or images; captions in
                                              annotations/captions_train.json
+each of them also as .json.gz
 """
 
 import posixpath
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+
+from pipeline.read.packed_text import plain_name
 
 _ROBOFLOW = "_annotations.coco.json"
 _INSTANCES = re.compile(r"annotations/instances_(.+)\.json")
@@ -30,24 +33,19 @@ class CocoIndex:
 
 def find_indexes(uris: Collection[str]) -> list[CocoIndex]:
     """Return the COCO files among the files of a folder, in the order of their names; none where no layout is known."""
+    by_name = {plain_name(uri): uri for uri in sorted(uris, reverse=True)}  # a plain file before its compressed copy
     found = []
-    for uri in sorted(uris):
-        folder, _, name = uri.rpartition("/")
-        match = _INSTANCES.fullmatch(uri)
+    for path, uri in sorted(by_name.items()):
+        folder, _, name = path.rpartition("/")
+        match = _INSTANCES.fullmatch(path)
         if name == _ROBOFLOW:
             found.append(CocoIndex(uri=uri, split=posixpath.basename(folder), images=folder))
-        elif uri == "labels.json" and any(other.startswith("data/") for other in uris):
+        elif path == "labels.json" and any(other.startswith("data/") for other in uris):
             found.append(CocoIndex(uri=uri, split="", images="data"))
         elif match is not None:
-            captions = f"annotations/captions_{match[1]}.json"
-            found.append(
-                CocoIndex(
-                    uri=uri,
-                    split=match[1],
-                    images=_images_of(match[1], uris),
-                    captions=captions if captions in uris else None,
-                )
-            )
+            captions = by_name.get(f"annotations/captions_{match[1]}.json")
+            images = _images_of(match[1], uris)
+            found.append(CocoIndex(uri=uri, split=match[1], images=images, captions=captions))
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.read.base import ListedItem, SourceError
 from pipeline.read.captions import CaptionReader
 from pipeline.read.items import SampleError, stated_size
+from pipeline.read.record import turned_note
 from pipeline.sample import GivenRegion
 from schemas.coco import CocoAnnotation, CocoFile, CocoImage
 from schemas.loose_json import number, shown
@@ -30,6 +31,8 @@ class AnnotatedImage:
     """Of its entries themselves."""
     lost: list[str] = field(default_factory=list)
     """What is wrong with captions of it."""
+    num_turned: int = 0
+    """Boxes that are stated as turned ones."""
 
 
 class Images:
@@ -151,6 +154,7 @@ def add_annotations(coco: CocoFile, images: Images, strays: dict[str, list[CocoA
             problem = annotation.problem or images.frame_problem(annotation, image)
             said = images.captions.get(annotation.image_id or "")
             image.regions.append(_region(annotation, coco, image.entry, problem, said))
+            image.num_turned += annotation.rotation % 180 != 0
 
 
 def _order(annotation_id: str | None) -> tuple[bool, int, str]:
@@ -175,7 +179,7 @@ def _region(
             problem = f"annotations[{annotation.position}]: tokens_positive {spans} are no spans of its image's caption"
     return GivenRegion(
         box=annotation.box or (nowhere[0], nowhere[1], nowhere[2], nowhere[3]),
-        label=coco.categories.get(annotation.category_id or ""),
+        label=coco.categories.get(annotation.category_id or "", annotation.category_name),
         score=annotation.score,
         caption=next(iter(caption.found), None),
         id=annotation.id,
@@ -224,6 +228,8 @@ def listed_item(key: str, uri: str, image: AnnotatedImage, coco: CocoFile) -> Li
         reader.note(problem)
     if any("\ufffd" in (region.label or "") for region in image.regions):
         reader.note("labels hold what is no text; U+FFFD stands for it")
+    if image.num_turned:
+        reader.note(turned_note(image.num_turned))
     entry = image.entry
     width, height = stated_size(entry.width, entry.height) or (None, None)
     try:

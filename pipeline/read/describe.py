@@ -93,6 +93,13 @@ def unread_files(uris: Iterable[str]) -> tuple[Unread, ...]:
     )
 
 
+def unread_fields(names: Iterable[Iterable[str]]) -> tuple[Unread, ...]:
+    """Return the fields of each sample's `.json` that look like captions or boxes, most frequent first."""
+    counts = Counter(name for of_sample in names for name in of_sample)
+    ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return tuple(Unread(name=f"field {name!r} of .json", like=like(name), count=count) for name, count in ranked)
+
+
 def unread_members(suffixes: Iterable[str], is_read: Callable[[str], bool]) -> tuple[Unread, ...]:
     """Return the kinds of member of tars that are not read, most frequent first."""
     counts = Counter(suffix.lower() for suffix in suffixes if not is_read(suffix.lower()))

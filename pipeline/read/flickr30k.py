@@ -25,7 +25,7 @@ from pipeline.read.record import region_of
 from pipeline.read.spec import split_options
 from pipeline.read.voc_xml import parse_xml, read_voc
 from pipeline.sample import GivenRegion
-from schemas.text import decode_utf8
+from schemas.text import lines_of
 
 _PHRASE = re.compile(r"\[/EN#(\d+)((?:/[^\s\]]+)*)\s+([^\]]*)\]")
 _REQUESTS = 16
@@ -48,7 +48,7 @@ class Flickr30k(Annotated):
         lists = [location.related(options["split"])] if "split" in options else []
         self._wanted = None
         if lists:
-            lines = decode_utf8(read_file(lists[0], lists[0].name or "")).splitlines()
+            lines = lines_of(read_file(lists[0], lists[0].name or ""))
             named = [line.strip() for line in lines if line.strip()]
             self._wanted = tuple(dict.fromkeys(_stem(name) if is_image(name) else name for name in named))
         files = sorted({*self._texts.values(), *self._xmls.values()})
@@ -85,7 +85,7 @@ class Flickr30k(Annotated):
         if stem not in self._texts:
             return [], {}
         sentences, phrases = [], dict[str, dict[str, str]]()
-        for line in decode_utf8(read_file(self._root, self._texts[stem])).splitlines():
+        for line in lines_of(read_file(self._root, self._texts[stem])):
             for entity, kinds, phrase in _PHRASE.findall(line):
                 phrases.setdefault(entity, {}).setdefault(phrase.strip(), kinds.strip("/"))
             sentences.append(_PHRASE.sub(r"\3", line).strip())

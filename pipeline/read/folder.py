@@ -17,16 +17,17 @@ import msgspec
 from pipeline.read.base import ListedItem, SourceError, SourceFile, SourcePart
 from pipeline.read.caption_tables import Matched, NoCaptionsError, Row, check_matched, match_rows, read_table
 from pipeline.read.captions import SIDECAR_SUFFIXES, CaptionReader
-from pipeline.read.describe import NUM_LOOKED_AT, Description, unread_files
+from pipeline.read.describe import NUM_LOOKED_AT, Description, unread_fields, unread_files
 from pipeline.read.formats import IMAGE_SUFFIXES, is_image, suffix_of
 from pipeline.read.items import SampleError, read_file
-from pipeline.read.keys import as_key, keys_of_files, without_extension
+from pipeline.read.keys import as_key, in_one_form, keys_of_files, without_extension
 from pipeline.read.listed import read_listed
 from pipeline.read.location import Location
 from pipeline.read.names import Names, check_allowed
 from pipeline.read.objects import read_objects
 from pipeline.read.parts import list_parts
 from pipeline.read.recognise import recognise
+from pipeline.read.record import SampleRecord
 from pipeline.read.sample_json import decode_sample_json
 from pipeline.read.spec import split_options
 from pipeline.sample import GivenRegion, SourceItem
@@ -53,13 +54,16 @@ class _Tables:
     """(table, why) of tables by Hugging Face's names that hold something else."""
 
     def add(self, matched: Matched, name: str) -> None:
+        """Take what a table says; of an image that an earlier one names too, captions are added, regions are not."""
         for uri, reader in matched.readers.items():
-            self.readers.setdefault(uri, reader)
+            if self.readers.setdefault(uri, reader) is not reader:
+                self.readers[uri].join(reader)
         for uri, objects in matched.objects.items():
             found = [region for where, value in objects for region in read_objects(value, where)]
             if len(objects) > 1 and len({region.id for region in found}) < len(found):  # places, of several rows
                 found = [msgspec.structs.replace(region, id=str(place)) for place, region in enumerate(found)]
-            self.regions.setdefault(uri, tuple(found))
+            if found and self.regions.setdefault(uri, tuple(found)) != tuple(found):
+                self.readers[uri].note(f"{name}: {counted(len(found), 'region')} not read, another table has some")
         self.read.append(name)
         self.lost += [(name, row.where, f"{name}: {row.problem}") for row in matched.lost]
 
@@ -90,9 +94,8 @@ class ImageFolder:
         else:
             wanted = {uri for texts in self._sidecars(listed, uris).values() for uri in texts}
             beside = [file for file in listed if file.uri in wanted or _is_metadata(file.uri)]
-        records = _records(file.uri for file in listed)
-        stems = set(map(without_extension, uris))
-        beside += [file for file in listed if file.uri in records.values() and without_extension(file.uri) in stems]
+        records = set(_records([file.uri for file in listed], uris).values())
+        beside += [file for file in listed if file.uri in records]
         yield from sorted([*images, *absent, *beside], key=lambda file: file.uri)
 
     @property
@@ -110,9 +113,10 @@ class ImageFolder:
         tables = self._tables(listed, images)
         read -= {uri for uri, _ in tables.unread}
         captions += [str(self._captions)] if self._captions is not None else sorted(tables.read)
-        stems = set(map(without_extension, images))
-        records = [uri for stem, uri in _records(read).items() if stem in stems]
-        boxes = [f"`regions` of {len(records):,} .json files beside the images"] if self._gives_boxes(records) else []
+        records = list(_records(read, images).values())
+        first = list(self._first(records))
+        gives_boxes = any(record.has_regions for record in first)
+        boxes = [f"`regions` of {len(records):,} .json files beside the images"] if gives_boxes else []
         boxes += [f"{OBJECTS_OF} {' and '.join(tables.read)}"] if tables.regions else []
         recognised = recognise(self._location, {file.uri for file in listed}) if self._location.is_folder else ()
         rest = (file.uri for file in listed if file.uri not in read and self._location.url(file.uri) not in read)
@@ -121,17 +125,15 @@ class ImageFolder:
             num_images=len(images),
             captions=tuple(captions),
             boxes=tuple(boxes),
-            unread=unread_files(rest),
+            unread=(*unread_files(rest), *unread_fields(record.unread for record in first)),
             notes=(*(why for _, why in tables.unread), *recognised),
         )
 
-    def _gives_boxes(self, records: Iterable[str]) -> bool:
-        """Say whether any of the first records lists regions, be they none."""
+    def _first(self, records: Iterable[str]) -> Iterator[SampleRecord]:
+        """Yield what the first of the `.json` files say."""
         for uri in sorted(records)[:NUM_LOOKED_AT]:
             with suppress(SampleError):
-                if decode_sample_json(read_file(self._location, uri), uri).has_regions:
-                    return True
-        return False
+                yield decode_sample_json(read_file(self._location, uri), uri)
 
     def parts(self, shard_size: int, repack: bool) -> Iterator[tuple[SourcePart, ...]]:
         """Yield the images in the order of their paths, `shard_size` a shard; then tables' rows that name none."""
@@ -141,7 +143,7 @@ class ImageFolder:
         texts = self._sidecars(listed, there) if self._captions is None else {}
         looks = self._captions is None and not self._location.is_folder
         uris = sorted(there | tables.readers.keys())
-        records = _records(file.uri for file in listed)
+        records = _records([file.uri for file in listed], uris)
         items = []
         for key, uri in zip(keys_of_files(uris), uris, strict=True):
             beside = None if looks else tuple(texts.get(uri, ()))
@@ -212,13 +214,17 @@ class ImageFolder:
         """Return the text files of each image, by uri, in the order in which they count."""
         texts = [file for file in listed if file.uri.rpartition(".")[2].lower() in SIDECAR_SUFFIXES]
         by_stem: dict[str, list[str]] = {}
-        for uri in images if texts else ():
+        by_form: dict[str, list[str]] = {}
+        for uri in sorted(images) if texts else ():
             by_stem.setdefault(without_extension(uri), []).append(uri)
+            for name in (without_extension(uri), uri):
+                by_form.setdefault(in_one_form(name), []).append(uri)
         found: dict[str, list[tuple[int, str]]] = {}
         for file in texts:
             suffix = file.uri.rpartition(".")[2].lower()
             stem = without_extension(file.uri)
-            for uri in by_stem.get(stem, [stem] if stem in images else []):
+            as_written = by_stem.get(stem, [stem] if stem in images else [])
+            for uri in as_written or by_form.get(in_one_form(stem), []):
                 found.setdefault(uri, []).append((SIDECAR_SUFFIXES.index(suffix), file.uri))
         return {uri: [text for _, text in sorted(beside)] for uri, beside in found.items()}
 
@@ -234,9 +240,13 @@ class ImageFolder:
                     raise
 
 
-def _records(uris: Iterable[str]) -> dict[str, str]:
-    """Return the `.json` files by their paths without the suffix."""
-    return {without_extension(uri): uri for uri in uris if uri.endswith(".json")}
+def _records(uris: Iterable[str], images: Iterable[str]) -> dict[str, str]:
+    """Return the `.json` file of each path of an image without its suffix, as written, else in another Unicode form."""
+    stems = set(map(without_extension, images))
+    found = {without_extension(uri): uri for uri in uris if uri.endswith(".json")}
+    by_form = {in_one_form(stem): uri for stem, uri in found.items() if stem not in stems}
+    records = ((stem, found.get(stem, by_form.get(in_one_form(stem)))) for stem in stems)
+    return {stem: uri for stem, uri in records if uri is not None}
 
 
 def _is_metadata(uri: str) -> bool:

@@ -46,6 +46,10 @@ from pipeline.sample import GivenRegion, SourceItem
 from schemas.loose_json import LooseJsonError, decode_json, id_text, number, shown, text
 
 _FILES = ("image", "images", "image_path", "img", "img_path", "file_name", "filename", "path")
+_ROLES = dict.fromkeys(("human", "user"), "question") | dict.fromkeys(
+    ("gpt", "assistant", "model", "bot", "chatgpt"), "answer"
+)
+"""Whose a turn is, in any case."""
 _IN_TEXT = re.compile(r"<img>(.*?)</img>", re.DOTALL)
 """Where a question of Qwen-VL's names its picture."""
 _SQUARE = "square"
@@ -237,10 +241,9 @@ def _turns(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for role, pieces in _contents(value):
         texts = [piece.get("text") if isinstance(piece, dict) else piece for piece in pieces]
         spoken = "\n".join(piece for piece in texts if isinstance(piece, str))
-        if role in ("human", "user"):
-            yield "question", spoken
-        elif role in ("gpt", "assistant"):
-            yield "answer", spoken
+        said_by = _ROLES.get(role.lower() if isinstance(role, str) else "")
+        if said_by is not None:
+            yield said_by, spoken
 
 
 def _contents(value: Mapping[str, Any]) -> Iterator[tuple[Any, list[Any]]]:

@@ -8,7 +8,7 @@ a prefixed key ends it and no two inputs can meet in one key.
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from pipeline.read.spec import split_options, split_prefix, tar_stem
 from schemas.hashes import sha256
@@ -53,6 +53,19 @@ def key_in_split(key: str, uri: str) -> str:
     return with_prefix(key, split if is_alone else f"{split}_{sha256('/'.join(parts).encode())[:8]}")
 
 
+def splits_told_apart_by_name(uris: Iterable[str]) -> tuple[str, ...]:
+    """Return the files of one folder whose names seem to be splits, such as `train.parquet` and `validation.parquet`.
+
+    `key_in_split` says nothing of them, as it does not of `part-0.parquet` and `part-1.parquet`.
+    """
+    folders: dict[str, dict[str, str]] = {}
+    for uri in uris:
+        folder, _, name = uri.rpartition("/")
+        if not _NUMBERED.match(name):
+            folders.setdefault(folder, {}).setdefault(re.sub(r"\d+", "", name), uri)
+    return next((tuple(names.values()) for names in folders.values() if len(names) > 1), ())
+
+
 def keys_of_files(uris: Sequence[str]) -> list[str]:
     """Return the key of each file: its path without the extension.
 
@@ -67,6 +80,11 @@ def without_extension(uri: str) -> str:
     """Return a file's path without what follows the last dot of its name."""
     folder, slash, name = uri.rpartition("/")
     return f"{folder}{slash}{name.rpartition('.')[0] or name}"
+
+
+def in_one_form(path: str) -> str:
+    """Return a path with accents in one of the two forms that systems write, where files of one name are looked for."""
+    return unicodedata.normalize("NFC", path)
 
 
 def with_prefix(key: str, prefix: str) -> str:

@@ -18,6 +18,14 @@ from pipeline.errors import SourceError
 from pipeline.read.location import Location
 from schemas.paths import as_path, is_url
 
+_INLINE = "data:"
+HOLDS_ITS_PICTURE = "holds its picture as base64, which is not read here: write it to a file, and name that"
+
+
+def is_picture_itself(name: str) -> bool:
+    """Return whether a name is none but a picture, written as a `data:` URL, which may have megabytes."""
+    return name[: len(_INLINE)].lower() == _INLINE
+
 
 class Names:
     """Turns names into uris relative to `location`; a store that lists files is listed once, where names are odd."""

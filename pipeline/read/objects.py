@@ -43,10 +43,7 @@ def read_objects(
 
     `name` tells where, for messages.
     """
-    if isinstance(value, str):
-        with suppress(LooseJsonError):
-            value = decode_json(value.encode("utf-8", "surrogatepass")) if value.strip() else None
-        value = [value] if isinstance(value, str) else value
+    value = decoded_cell(value)
     if value is None:
         return ()
     return tuple(
@@ -54,6 +51,33 @@ def read_objects(
         for place, found in _entries(value)
         for region_id, entry in _by_caption(found, place)
     )
+
+
+def decoded_cell(value: Any) -> Any:
+    """Return what a cell holds, as JSON where it is a text; one that is no JSON is an entry, which has a problem."""
+    if not isinstance(value, str):
+        return value
+    with suppress(LooseJsonError):
+        value = decode_json(value.encode("utf-8", "surrogatepass")) if value.strip() else None
+    return [value] if isinstance(value, str) else value
+
+
+def decoded_list(value: Any) -> Any:
+    """Return what a cell says of boxes: a list, in a text as JSON, or the text."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(LooseJsonError):
+            return decode_json(value.encode("utf-8", "surrogatepass"))
+    return value
+
+
+def may_be_json(value: Any) -> bool:
+    """Return whether a cell of text may list objects or boxes; one that is null or blank may."""
+    return value is None or (isinstance(value, str) and value.lstrip()[:1] in ("", "[", "{"))
+
+
+def is_boxes_alone(value: Any) -> bool:
+    """Return whether a decoded cell is a box, or a list of boxes, without what it is of."""
+    return isinstance(value, list) and all(isinstance(side, int | float | list | NoneType) for side in value)
 
 
 def _by_caption(entry: Any, place: int) -> Iterator[tuple[str, Any]]:
@@ -118,6 +142,7 @@ def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 def _region(entry: Any, region_id: str, where: str, form: Form, names: Mapping[int, str]) -> GivenRegion:
     fields = entry if isinstance(entry, dict) else {}
     box, label, score = _first(fields, BOXES), _first(fields, LABELS), _first(fields, _SCORES)
+    label = int(label) if isinstance(label, float) and label.is_integer() else label  # pandas writes 3 so
     numbers = [number(side) for side in box] if isinstance(box, list) else []
     sides = [side for side in numbers if side is not None]
     problem = None

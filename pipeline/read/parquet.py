@@ -15,16 +15,24 @@ from pipeline.read.base import SourceError, SourceFile, SourcePart
 from pipeline.read.captions import CaptionReader, notes
 from pipeline.read.describe import Description
 from pipeline.read.items import SampleError, failed_item, read_image_file, unreadable_is_missing
-from pipeline.read.keys import as_key, key_in_split, without_extension
+from pipeline.read.keys import as_key, key_in_split, splits_told_apart_by_name, without_extension
 from pipeline.read.location import Location
 from pipeline.read.names import Names
-from pipeline.read.objects import Form, class_names, read_objects
+from pipeline.read.objects import (
+    Form,
+    class_names,
+    decoded_cell,
+    decoded_list,
+    is_boxes_alone,
+    may_be_json,
+    read_objects,
+)
 from pipeline.read.parquet_columns import CANDIDATES, Columns, find_columns
 from pipeline.read.parquet_files import (
     DamagedParquetError,
     damaged_group,
     find_name,
-    is_numbers,
+    is_text,
     open_parquet,
     plain,
     unread_columns,
@@ -74,7 +82,8 @@ class Parquet:
 
     def describe(self) -> Description:
         """Name the columns that are read, and those that are not, of the first file that has rows."""
-        for file in self.files():
+        files = list(self.files())
+        for file in files:
             with suppress(FileNotFoundError, DamagedParquetError), self._open(file.uri) as parquet:
                 if parquet.metadata.num_rows:
                     columns = self._columns(parquet, self._location.url(file.uri))
@@ -83,7 +92,10 @@ class Parquet:
                     if columns.objects is not None:
                         boxes = (f"column {columns.objects!r}, as {self._form}",)
                     return Description(
-                        captions=captions, boxes=boxes, unread=unread_columns(parquet.schema_arrow, columns.names)
+                        captions=captions,
+                        boxes=boxes,
+                        unread=unread_columns(parquet.schema_arrow, columns.names),
+                        notes=_on_keys(columns.key, [file.uri for file in files]),
                     )
         return Description()
 
@@ -103,7 +115,7 @@ class Parquet:
         try:
             with unreadable_is_missing(self._location, part.uri), self._open(part.uri) as parquet:
                 columns = self._columns(parquet, self._location.url(part.uri))
-                names = class_names(parquet.schema_arrow.metadata, columns.objects or "")
+                names = class_names(parquet.schema_arrow.metadata, columns.labels or columns.objects or "")
                 for index, row in self._rows(parquet, columns, part):
                     if isinstance(row, SampleError):
                         yield failed_item(as_key(f"{stem}-{index:08d}"), index, part.uri, row)
@@ -138,16 +150,25 @@ class Parquet:
             return None
 
     def _columns(self, parquet: pq.ParquetFile, where: str) -> Columns:
-        """Return the columns of an open file; text is looked into, where no column's type says that it holds images."""
+        """Return the columns of an open file; text is looked into, as its type does not say that it holds images."""
         schema = parquet.schema_arrow
-        texts = [field.name for field in schema if is_text_or_lists(field.type)]
-        wanted = self._options.get("image") or find_name(texts, CANDIDATES["image"])
-        if wanted is None or wanted not in texts or schema.names.count(wanted) > 1:
-            return find_columns(schema, self._options, where)
-        first = next(parquet.iter_batches(batch_size=_BATCH_ROWS, columns=[wanted]))
-        values = [plain(cell) for cell in first.column(wanted)]
-        pictured = any(is_picture_text(value) for value in values)
-        return find_columns(schema, self._options, where, pictured=(wanted,) if pictured else ())
+        once = [field for field in schema if schema.names.count(field.name) == 1]
+        texts = {
+            "image": [field.name for field in once if is_text_or_lists(field.type)],
+            "objects": [field.name for field in once if is_text(field.type)],
+        }
+        roles = {role: self._options.get(role) or find_name(texts[role], CANDIDATES[role]) for role in texts}
+        wanted = {role: name for role, name in roles.items() if name is not None and name in texts[role]}
+        told: dict[str, list[str]] = {}
+        if wanted:
+            first = next(parquet.iter_batches(batch_size=_BATCH_ROWS, columns=list(dict.fromkeys(wanted.values()))))
+            values = {role: [plain(cell) for cell in first.column(name)] for role, name in wanted.items()}
+            is_told = {
+                "image": any(map(is_picture_text, values.get("image", ()))),
+                "objects": all(map(may_be_json, values.get("objects", ()))),
+            }
+            told = {role: [name] for role, name in wanted.items() if is_told[role]}
+        return find_columns(schema, self._options, where, told=told)
 
     def _key(self, row: Mapping[str, Any], columns: Columns, index: int, *, uri: str, stem: str) -> str:
         """Return the key of a row: its own, within its split, or the file and its number."""
@@ -194,11 +215,22 @@ class Parquet:
         if columns.objects is None:
             caption = plain(row[columns.captions[0]]) if columns.captions and columns.spans else None
             return read_spans({span: plain(row[span]) for span in columns.spans}, caption, name)
-        objects = row[columns.objects]
-        if is_numbers(objects.type):
-            said = None if columns.expressions is None else plain(row[columns.expressions])
-            return read_lone_boxes(plain(objects), said, name, form=self._form)
-        return read_objects(plain(objects), name, form=self._form, names=names)
+        objects = decoded_cell(plain(row[columns.objects]))
+        if not is_boxes_alone(objects):
+            return read_objects(objects, name, form=self._form, names=names)
+        label, said = (
+            None if column is None else decoded_list(plain(row[column]))
+            for column in (columns.labels, columns.expressions)
+        )
+        return read_lone_boxes(objects, label, said, name, form=self._form, names=names)
+
+
+def _on_keys(column: str | None, uris: Sequence[str]) -> tuple[str, ...]:
+    """Say that files may have rows of one key, where their names are of splits and no part of it."""
+    splits = splits_told_apart_by_name(uris) if column is not None else ()
+    named = " and ".join(splits[:2])
+    told = f"rows are called by column {column!r} alone: if {named} count alike, give each as an INPUT of its own"
+    return (told,) if splits else ()
 
 
 Cells = dict[str, Any] | SampleError

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipeline.read.base import SourceError
-from pipeline.read.captions import caption_columns
-from pipeline.read.objects import COLUMN, holds_boxes
+from pipeline.read.captions import CAPTION_NAMES, caption_columns
+from pipeline.read.objects import BOXES, COLUMN, LABELS, holds_boxes
 from pipeline.read.parquet_files import find_name, is_bytes, is_list, is_numbers, is_text
 from pipeline.read.phrases import EXPRESSIONS, SPANS
 from pipeline.read.picture_cells import may_hold_pictures
@@ -17,7 +17,7 @@ CANDIDATES = {
     "key": ("key", "id", "image_id", "__key__"),
     "url": ("url", "image_url"),
     "license": ("license",),
-    "objects": (COLUMN, "bbox", "box"),
+    "objects": (COLUMN, *BOXES),
     "status": ("status",),
 }
 
@@ -33,6 +33,8 @@ class Columns:
     license: str | None
     objects: str | None
     """Regions, as `pipeline.read.objects` reads them, or boxes alone."""
+    labels: str | None = None
+    """The categories of boxes alone."""
     expressions: str | None = None
     """What a box alone is of, as `pipeline.read.phrases` reads it."""
     spans: tuple[str, ...] = ()
@@ -44,21 +46,21 @@ class Columns:
     def names(self) -> list[str]:
         """The columns to read, each once."""
         found = (self.image, *self.captions, self.key, self.url, self.license, self.objects, self.status)
-        found = (*found, self.expressions, *self.spans)
+        found = (*found, self.labels, self.expressions, *self.spans)
         return list(dict.fromkeys(name for name in found if name is not None))
 
 
 def find_columns(
-    schema: pa.Schema, options: Mapping[str, str], where: str, *, pictured: Collection[str] = ()
+    schema: pa.Schema, options: Mapping[str, str], where: str, *, told: Mapping[str, Collection[str]]
 ) -> Columns:
     """Return the columns of a file: those `options` name, else those with a usual name and a usable type.
 
-    `pictured` are columns of text whose values are pictures or paths. Raises SourceError, naming the columns there are,
-    for an option's column that is not there or cannot be used, where no column holds images, and where a column that
-    is needed is there twice.
+    `told` are columns of text by role, whose values are pictures or paths, or list objects as JSON. Raises SourceError,
+    naming the columns there are, for an option's column that is not there or cannot be used, where no column holds
+    images, and where a column that is needed is there twice.
     """
     image, key, url, license_, objects, status = (
-        _column(schema, role, options, where, pictured) for role in CANDIDATES
+        _column(schema, role, options, where, told.get(role, ())) for role in CANDIDATES
     )
     if image is None:
         raise SourceError(
@@ -70,7 +72,7 @@ def find_columns(
         if options["caption"] not in usable:
             raise _unusable(schema, "caption", options, where)
         usable = [options["caption"]]
-    expressions = _expressions(schema, objects)
+    labels, expressions = _beside_boxes(schema, objects)
     captions = tuple(usable)
     if "caption" not in options:
         captions = caption_columns(name for name in usable if name != expressions)
@@ -83,6 +85,7 @@ def find_columns(
         license=license_,
         objects=objects,
         status=status,
+        labels=labels,
         expressions=expressions,
         spans=() if objects else spans,
     )
@@ -92,18 +95,29 @@ def find_columns(
     return columns
 
 
-def _expressions(schema: pa.Schema, objects: str | None) -> str | None:
-    """Return the column that says what a box is of, where the column `objects` holds boxes alone."""
-    if not any(field.name == objects and is_numbers(field.type) for field in schema):
-        return None
-    return find_name([field.name for field in schema if _is_caption(field.type)], EXPRESSIONS)
+def _beside_boxes(schema: pa.Schema, objects: str | None) -> tuple[str | None, str | None]:
+    """Return the columns of categories and of expressions, where the column `objects` holds boxes alone.
+
+    Beside a list of boxes, what has a caption's name is of the picture.
+    """
+    kind = next((field.type for field in schema if field.name == objects), None)
+    if kind is None or not (is_numbers(kind) or (is_text(kind) and str(objects).lower() in BOXES)):
+        return None, None
+    is_of_one = is_numbers(kind) and not is_list(kind.value_type)
+    said = EXPRESSIONS if is_of_one else tuple(name for name in EXPRESSIONS if name not in CAPTION_NAMES)
+    labels = find_name([field.name for field in schema if _is_label(field.type)], LABELS)
+    return labels, find_name([field.name for field in schema if _is_caption(field.type)], said)
 
 
-def _column(
-    schema: pa.Schema, role: str, options: Mapping[str, str], where: str, pictured: Collection[str]
-) -> str | None:
+def _is_label(kind: pa.DataType) -> bool:
+    """Return whether a type is text or a number of a class, or lists of such."""
+    kind = kind.value_type if is_list(kind) else kind
+    return is_text(kind) or bool(pa.types.is_integer(kind))
+
+
+def _column(schema: pa.Schema, role: str, options: Mapping[str, str], where: str, told: Collection[str]) -> str | None:
     usable = [field.name for field in schema if _is_usable(role, field.type)]
-    usable += pictured if role == "image" else ()
+    usable += told
     if role not in options:
         return find_name(usable, CANDIDATES[role])
     if options[role] not in usable:

@@ -28,15 +28,19 @@ def read_spans(said: Mapping[str, Any], caption: Any, name: str) -> tuple[GivenR
     )
 
 
-def read_lone_boxes(value: Any, said: Any, name: str, *, form: Form) -> tuple[GivenRegion, ...]:
-    """Return the regions of a box, one an expression of `said`, or of a list of boxes without any."""
-    if value is None:
+def read_lone_boxes(
+    value: Any, label: Any, said: Any, name: str, *, form: Form, names: Mapping[int, str]
+) -> tuple[GivenRegion, ...]:
+    """Return the regions of a box, one an expression of `said`, or of a list of boxes; `names` are those of labels."""
+    if value in (None, []):
         return ()
-    if isinstance(value, list) and any(isinstance(side, list) for side in value):
-        return read_objects([{"bbox": box} for box in value], name, form=form)
+    if any(isinstance(side, list) for side in value):
+        objects = row_objects({"bbox": value, "category": label, "phrase": said})
+        return read_objects(objects, name, form=form, names=names)
     found = list(expressions(said)) or [(None, None)]
-    entries = [{"bbox": value, "caption": caption, "id": said_id} for said_id, caption in found]
-    return read_objects(entries, name, form=form)
+    label = _lone(label)
+    entries = [{"bbox": value, "category": label, "caption": caption, "id": said_id} for said_id, caption in found]
+    return read_objects(entries, name, form=form, names=names)
 
 
 def row_objects(fields: Mapping[str, Any]) -> Any:
@@ -50,7 +54,12 @@ def row_objects(fields: Mapping[str, Any]) -> Any:
     if isinstance(boxes, list) and any(isinstance(side, list) for side in boxes):
         label, said = (each if isinstance(each, list) else [each] * len(boxes) for each in (label, said))
         return {"bbox": boxes, "category": label, "caption": said}
-    return [{"bbox": boxes, "category": label, "caption": [text for _, text in expressions(said)]}]
+    return [{"bbox": boxes, "category": _lone(label), "caption": [text for _, text in expressions(said)]}]
+
+
+def _lone(label: Any) -> Any:
+    """Return the label of one box, which may stand in a list."""
+    return label[0] if isinstance(label, list) and len(label) == 1 else label
 
 
 def expressions(value: Any) -> Iterator[tuple[str | None, str | None]]:

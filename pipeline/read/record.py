@@ -21,6 +21,11 @@ def is_beyond(box: tuple[float, float, float, float]) -> bool:
     return any(not -BEYOND <= share <= 1 + BEYOND for share in box if share == share)
 
 
+def turned_note(count: int) -> str:
+    """Return what the row of an image says of boxes that are stated with an angle."""
+    return f"{count:,} of its boxes are turned ones: the upright boxes around them are taken"
+
+
 def words(value: Any) -> str | None:
     """Return a text as it is written, None for what is none or blank: one in another encoding is lost, not mended."""
     value = decode_utf8(value) if isinstance(value, bytes) else value
@@ -75,3 +80,5 @@ class SampleRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it has a list of regions, be it empty."""
     note: str | None = None
     """What was left out."""
+    unread: tuple[str, ...] = ()
+    """Fields that look like captions or boxes by name and value, and are not read."""

@@ -8,12 +8,16 @@ another kind is passed over, a region that cannot be used has a problem.
 
 from typing import Any
 
+from pipeline.read.describe import like
 from pipeline.read.items import SampleError, stated_size
 from pipeline.read.phrases import SPANS, read_spans
 from pipeline.read.record import NOWHERE, SampleRecord
 from pipeline.sample import GivenRegion
 from schemas.loose_json import LooseJsonError, decode_json, id_text, number, shown, text
 from schemas.reasons import Reason
+
+_CAPTIONS = ("caption", "image_caption", "image_captions")
+_READ = {*_CAPTIONS, *SPANS, "regions", "url", "license", "source", "width", "height"}
 
 
 def decode_sample_json(data: bytes, name: str) -> SampleRecord:
@@ -29,14 +33,23 @@ def decode_sample_json(data: bytes, name: str) -> SampleRecord:
     regions = said if isinstance(said, list) else []
     spans = () if regions else read_spans(value, value.get("caption"), name)
     return SampleRecord(
-        captions=tuple(value[field] for field in ("caption", "image_caption", "image_captions") if field in value),
+        captions=tuple(value[field] for field in _CAPTIONS if field in value),
         url=text(value.get("url")) or text(origin.get("url")),
         license=text(value.get("license")) or text(origin.get("license")),
         given=spans or tuple(_region(region, place) for place, region in enumerate(regions)),
         given_size=stated_size(number(value.get("width")), number(value.get("height"))) if regions else None,
         in_shares=bool(spans),
         has_regions=isinstance(said, list) or any(field in value for field in SPANS),
+        unread=tuple(name for name, entry in value.items() if name not in _READ and _looks_read(name, entry)),
         note=None if said is None or isinstance(said, list) else f"{name}: 'regions' is no list, so none is read",
+    )
+
+
+def _looks_read(name: str, value: Any) -> bool:
+    """Return whether somebody may take a field for captions, a text or texts, or for boxes."""
+    looks = like(name)
+    return bool(value) and (
+        (looks == "captions" and isinstance(value, str | list)) or (looks == "boxes" and isinstance(value, list | dict))
     )
 
 

@@ -103,7 +103,7 @@ def _region(entry: Any, place: int, where: str) -> GivenRegion:
     if x is not None and y is not None and width is not None and height is not None:
         box = (x, y, x + width, y + height)
     names = fields.get("names")
-    name = names[0] if isinstance(names, list) and names else fields.get("name")
+    name = names[0] if isinstance(names, list) and names else names or fields.get("name")
     said = fields.get("region_id", fields.get("object_id", fields.get("id")))
     return region_of(
         box,

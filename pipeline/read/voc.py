@@ -11,14 +11,14 @@ missing.
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from pipeline.read.base import ListedItem, SourceError, SourceFile, SourcePart
 from pipeline.read.describe import Description, unread_files
 from pipeline.read.formats import is_image, suffix_of
 from pipeline.read.items import SampleError, read_file
-from pipeline.read.keys import as_key, keys_of_files, without_extension
+from pipeline.read.keys import as_key, in_one_form, keys_of_files, without_extension
 from pipeline.read.listed import read_listed
 from pipeline.read.location import Location
 from pipeline.read.parts import list_parts
@@ -27,9 +27,11 @@ from pipeline.read.spec import split_options
 from pipeline.read.voc_xml import parse_xml, read_voc
 from pipeline.sample import SourceItem
 from schemas.reasons import Reason
-from schemas.text import decode_utf8
+from schemas.text import lines_of
 
 _ANNOTATIONS = re.compile(r"(^|/)annotations(?=/)", re.IGNORECASE)
+_SET_LINE = re.compile(r"""\s*("?)(.+?)\1(?:\s+-?[01])?\s*""")
+"""A name, and whether it is one of the class that the set is of."""
 _MASKS = re.compile(r"(^|/)Segmentation(Class|Object)(Raw)?/")
 """Folders of pictures of masks."""
 
@@ -41,29 +43,36 @@ class _Layout:
         self.files = {file.uri: file for file in listed}
         self.images = sorted(uri for uri in self.files if is_image(uri) and not _MASKS.search(uri))
         self.xmls = sorted(uri for uri in self.files if suffix_of(uri) == ".xml")
+        self._as_written: dict[str, list[str]] = {}
         self._by_path: dict[str, list[str]] = {}
         self._by_name: dict[str, list[str]] = {}
         for uri in self.images:
             path = without_extension(uri)
-            self._by_path.setdefault(path.lower(), []).append(uri)
-            self._by_name.setdefault(posixpath.basename(path).lower(), []).append(uri)
+            self._as_written.setdefault(path, []).append(uri)
+            self._by_path.setdefault(_plain(path), []).append(uri)
+            self._by_name.setdefault(posixpath.basename(_plain(path)), []).append(uri)
 
     def image_of(self, xml: str) -> str | None:
         """Return the picture that an XML file's name tells; None where none or several may be meant."""
         path = without_extension(xml)
         paths = [path, *(_ANNOTATIONS.sub(rf"\1{folder}", path) for folder in ("JPEGImages", "images"))]
-        for found in (*(self._by_path.get(path.lower(), ()) for path in paths), self._named(path)):
+        as_written = (self._as_written.get(path, ()) for path in paths)
+        for found in (*as_written, *(self._by_path.get(_plain(path), ()) for path in paths), self._named(path)):
             if len(found) == 1:
                 return found[0]
         return None
 
     def by_file_name(self, name: str) -> str | None:
         """Return the one picture of a file's name."""
-        found = [uri for uri in self._named(without_extension(name)) if posixpath.basename(uri) == name]
+        found = [
+            uri
+            for uri in self._named(without_extension(name))
+            if in_one_form(posixpath.basename(uri)) == in_one_form(name)
+        ]
         return found[0] if len(found) == 1 else None
 
     def _named(self, path: str) -> Sequence[str]:
-        return self._by_name.get(posixpath.basename(path).lower(), ())
+        return self._by_name.get(posixpath.basename(_plain(path)), ())
 
 
 class Voc:
@@ -183,9 +192,24 @@ class Voc:
         lists = self._lists(layout)
         if not lists:
             return None
-        lines = decode_utf8(read_file(self._location, lists[0])).splitlines()
-        return dict.fromkeys(line.split()[0] for line in lines if line.strip())
+        lines = lines_of(read_file(self._location, lists[0]))
+        known = {*map(_stem, layout.images), *map(_stem, layout.xmls)}
+        return dict.fromkeys(_of_set(line, known) for line in lines if line.strip())
+
+
+def _of_set(line: str, known: Collection[str]) -> str:
+    """Return the name on a line of a set, which may hold blanks, folders, a picture's suffix, or be quoted."""
+    found = _SET_LINE.fullmatch(line)
+    for name in (line.strip(), found[2] if found else line.strip()):
+        stem = in_one_form(posixpath.basename(without_extension(name) if is_image(name) else name))
+        if stem in known:
+            return stem
+    return stem
+
+
+def _plain(path: str) -> str:
+    return in_one_form(path).lower()
 
 
 def _stem(uri: str) -> str:
-    return posixpath.basename(without_extension(uri))
+    return in_one_form(posixpath.basename(without_extension(uri)))

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipeline.read.base import SourceError, SourceFile, SourcePart
 from pipeline.read.captions import SIDECAR_SUFFIXES, CaptionReader, notes
-from pipeline.read.describe import NUM_LOOKED_AT, Description, unread_members
+from pipeline.read.describe import NUM_LOOKED_AT, Description, unread_fields, unread_members
 from pipeline.read.formats import FORMAT_OF_SUFFIX, is_image
 from pipeline.read.img2dataset import Sidecar, load_sidecar, planned_samples, sidecar_uri
 from pipeline.read.items import SampleError, check_not_empty, failed_item
@@ -114,7 +114,7 @@ class WebDataset:
         return Description(
             captions=tuple(captions),
             boxes=_boxes(records),
-            unread=unread_members(suffixes, _is_read),
+            unread=(*unread_members(suffixes, _is_read), *unread_fields(record.unread for record in records)),
         )
 
     def parts(self, shard_size: int, repack: bool) -> Iterator[tuple[SourcePart, ...]]:

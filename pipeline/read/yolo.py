@@ -18,7 +18,7 @@ from pipeline.read.base import ListedItem, SourceError, SourceFile, SourcePart
 from pipeline.read.describe import Description, unread_files
 from pipeline.read.formats import is_image, suffix_of
 from pipeline.read.items import read_file
-from pipeline.read.keys import keys_of_files, without_extension
+from pipeline.read.keys import in_one_form, keys_of_files, without_extension
 from pipeline.read.listed import read_listed
 from pipeline.read.location import Location
 from pipeline.read.names import Names, check_allowed, refusal
@@ -28,7 +28,7 @@ from pipeline.read.spec import split_options
 from pipeline.read.yolo_labels import read_labels
 from pipeline.read.yolo_yaml import SPLITS, DataYaml, parse_data_yaml
 from pipeline.sample import SourceItem
-from schemas.text import decode_utf8
+from schemas.text import lines_of
 
 _CLASSES = "classes.txt"
 """Names of the classes, a line each, where a labelling tool writes no data.yaml."""
@@ -71,8 +71,8 @@ class Yolo:
     def _yaml(self) -> DataYaml:
         data = read_file(self._file, self._file.name or "")
         if self._file.name == _CLASSES:
-            names = [line.strip() for line in decode_utf8(data).splitlines() if line.strip()]
-            return DataYaml(folder=None, splits={}, names=dict(enumerate(names)), num_keypoint_columns=0)
+            names = {number: line.strip() for number, line in enumerate(lines_of(data)) if line.strip()}
+            return DataYaml(folder=None, splits={}, names=names, num_keypoint_columns=0)
         return parse_data_yaml(data, str(self._file))
 
     def files(self) -> Iterator[SourceFile]:
@@ -139,7 +139,10 @@ class Yolo:
         wanted = {uri: _label_uri(uri) for uri in layout.images}
         outside = self._location.lookup(sorted(label for label in wanted.values() if label.startswith("../")))
         there = listed | {file.uri: file for file in outside if file.etag}
-        layout.labels = {uri: there[label] for uri, label in wanted.items() if label in there}
+        as_written = set(wanted.values())
+        by_form = {in_one_form(uri): file for uri, file in there.items() if uri not in as_written}
+        labels = ((uri, there.get(label, by_form.get(in_one_form(label)))) for uri, label in wanted.items())
+        layout.labels = {uri: file for uri, file in labels if file is not None}
         if not layout.labels:
             first = min(wanted)
             raise SourceError(
@@ -186,7 +189,7 @@ class Yolo:
         layout.images |= {file.uri: file for file in found if is_image(file.uri)}
         layout.lists += lists
         for file in lists:
-            lines = decode_utf8(read_file(self._location, file.uri)).splitlines()
+            lines = lines_of(read_file(self._location, file.uri))
             named = [self._named(line.strip(), file.uri, layout.base, listed) for line in lines if line.strip()]
             layout.images |= {image.uri: image for image in self._location.find(set(named))}
 

@@ -10,7 +10,7 @@ A line that cannot be used is a region with a problem, and the others are as the
 from pipeline.read.record import NOWHERE, SampleRecord, is_beyond
 from pipeline.sample import GivenRegion
 from schemas.loose_json import number, shown
-from schemas.text import decode_utf8
+from schemas.text import lines_of
 
 _BOX = 5
 """Columns of a line of one box."""
@@ -21,7 +21,7 @@ def read_labels(data: bytes, name: str, names: dict[int, str], num_keypoint_colu
 
     `names` are the classes', empty where there are none to tell; pose labels have `num_keypoint_columns` behind a box.
     """
-    lines = enumerate(decode_utf8(data).splitlines(), start=1)
+    lines = enumerate(lines_of(data), start=1)
     given = (_region(line.split(), place, name, names, num_keypoint_columns) for place, line in lines if line.strip())
     return SampleRecord(given=tuple(given), in_shares=True, has_regions=True)
 
@@ -36,6 +36,8 @@ def _region(fields: list[str], line: int, name: str, names: dict[int, str], num_
     box, score = _box(numbers[1:])
     if is_beyond(box):
         problem = f"{name}, line {line}: {shown(' '.join(fields))} lies outside the image; shares in 0..1 are due"
+    elif score is not None and not 0 <= score <= 1:
+        problem = f"{name}, line {line}: the last of {shown(' '.join(fields))} is no score, and angles are not read"
     return GivenRegion(box=box, label=names.get(int(numbers[0])), score=score, id=str(line), problem=problem)
 
 

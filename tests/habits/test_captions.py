@@ -147,6 +147,38 @@ def test_metadata_lies_in_each_split_and_names_files_from_there(tmp_path):
     }  # fmt: skip
 
 
+def test_what_two_tables_say_of_one_image_is_joined(tmp_path):
+    boxes = {"bbox": [[1, 2, 3, 4]], "id": [7]}
+    files = {
+        "s/a.jpg": JPEG,
+        "s/b.jpg": JPEG,
+        "metadata.jsonl": metadata("jsonl", [{"file_name": "s/a.jpg", "objects": boxes}]),
+        "s/metadata.csv": b"file_name,text\na.jpg,one\nb.jpg,two\n",
+        "s/metadata.jsonl": metadata(
+            "jsonl",
+            [
+                {"file_name": "a.jpg", "text": "more", "objects": {"bbox": [[2, 2, 3, 4]]}},
+                {"file_name": "b.jpg", "text": "two", "objects": boxes},
+            ],
+        ),
+    }
+    a, b = read_all(folder_of(tmp_path, files))
+    assert (a.captions, [region.id for region in a.given]) == (("one", "more"), ["7"])
+    assert a.note == "s/metadata.jsonl: 1 region not read, another table has some"
+    assert (b.captions, [region.id for region in b.given], b.note) == (("two",), ["7"], None)
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
+def test_a_picture_within_a_table_is_a_dead_row_without_it(tmp_path, name):
+    inline = "data:image/jpeg;base64," + "/9j/" * 1000
+    rows = [{"image": "a.jpg", "text": WORDS}, {"image": inline, "text": WORDS}]
+    table = metadata("jsonl", rows) if name.endswith("l") else f'image,text\na.jpg,{WORDS}\n"{inline}",x\n'.encode()
+    good, dead = read_all(folder_of(tmp_path, {"a.jpg": JPEG, name: table}))
+    assert good.caption == WORDS
+    assert dead.drop and "holds its picture as base64" in dead.drop.message
+    assert len(dead.uri) < 1000 and len(dead.drop.message) < 1000
+
+
 def test_metadata_without_captions_or_of_other_files_is_not_read(tmp_path):
     files = {"a.jpg": JPEG, "metadata.jsonl": metadata("jsonl", [{"file_name": "a.jpg", "label": 3}])}
     files["sub/metadata.csv"] = b"path,title\nsongs/1.mp3,x\n"

@@ -119,10 +119,39 @@ def test_a_category_name_is_text_or_a_number(tmp_path, name, label):
     assert (region.problem is None) == (label is not None)
 
 
+@pytest.mark.parametrize("categories", [{"1": "cat"}, {"1": {"name": "cat"}}, {"cats": {"id": 1, "name": "cat"}}])
+def test_categories_may_be_an_object(tmp_path, categories):
+    first, other = regions(tmp_path, [GOOD, GOOD | {"category_id": 2}], categories=categories)
+    assert (first.label, first.problem) == ("cat", None)
+    assert other.problem and "category_id 2 is none of 'categories'" in other.problem
+
+
+@pytest.mark.parametrize("categories", [[], None, [{"id": 1}]])
+def test_an_annotations_own_category_name_counts_where_categories_have_none(tmp_path, categories):
+    said = [{"category_name": "dog"}, {"category_name": ""}, {"category_name": ["dog"]}]
+    found = regions(tmp_path, [{**GOOD, "category_id": None} | own for own in said], categories=categories)
+    assert [region.label for region in found] == ["dog", None, None]
+    assert regions(tmp_path, [GOOD | {"category_name": "dog"}])[0].label == "cat"
+
+
 @pytest.mark.parametrize("categories", [[], None, {}, "none", 3, ["cat"]])
 def test_without_categories_regions_have_no_label(tmp_path, categories):
     (region,) = regions(tmp_path, [GOOD], categories=categories)
     assert (region.label, region.problem) == (None, None)
+
+
+def test_a_box_that_is_turned_gives_the_box_around_it(tmp_path):
+    angles = (45, "90.0", 0.0, -180, "left", math.nan)
+    said = [
+        {**GOOD, "bbox": [10, 10, 30, 10], "attributes": {"rotation": angle, "occluded": False}} for angle in angles
+    ]
+    outlined = {**said[0], "segmentation": [[10, 10, 40, 10, 40, 20]]}
+    (item,) = read_all(write(tmp_path, [*said, outlined, {**GOOD, "attributes": ["rotation"]}]))
+    first, second, *others = (region.box for region in item.given)
+    assert first == pytest.approx((25 - 14.142, 15 - 14.142, 25 + 14.142, 15 + 14.142), abs=0.001)
+    assert second == pytest.approx((20, 0, 30, 30))
+    assert others == [(10, 10, 40, 20)] * 5 + [(10, 10, 40, 40)]
+    assert item.note and "2 of its boxes are turned ones" in item.note
 
 
 @pytest.mark.parametrize(
@@ -387,7 +416,7 @@ ANYTHING = st.recursive(
 
 
 @given(data=st.data())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_stands_in_one_image_and_its_annotations_the_other_is_read(tmp_path, data):
     outline = {"segmentation": [[1, 2, 3, 4, 5, 6]], "bbox": None}
     lengths = {"segmentation": {"counts": [5, 4, 15], "size": [4, 6]}, "bbox": None}

@@ -368,3 +368,32 @@ def test_keys_with_a_prefix_fit_a_tar_and_stay_apart():
         assert re.fullmatch(KEY_PATTERN, key) and len(key) <= 95 and key.split("-")[0] == "p" * 24
     assert with_prefix("k" * 80, "p" * 14) == f"{'p' * 14}-{'k' * 80}"
     assert with_prefix("k" * 80, "") == "k" * 80
+
+
+COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+LABEL = b"0 .5 .5 .2 .2\n"
+CORNERS = b"<xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax>"
+XML = b"<annotation><object><bndbox>" + CORNERS + b"</bndbox></object></annotation>"
+BESIDE = {
+    "text": ("folder:{}", "{}.jpg", {"{}.txt": b"a cup"}),
+    "text under the whole name": ("folder:{}", "{}.jpg", {"{}.jpg.txt": b"a cup"}),
+    "record": ("folder:{}", "{}.jpg", {"{}.json": b'{"regions": [{"box": [1, 1, 9, 9]}]}'}),
+    "yolo": ("yolo:{}/data.yaml", "images/{}.jpg", {"labels/{}.txt": LABEL}),
+    "voc": ("voc:{}", "JPEGImages/{}.jpg", {"Annotations/{}.xml": XML}),
+}
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+@pytest.mark.parametrize(("picture", "other"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
+def test_a_file_of_a_picture_is_found_where_its_accents_are_spelled_otherwise(tmp_path: Path, kind, picture, other):
+    spec, image, files = BESIDE[kind]
+    data = {name.format(other): content for name, content in files.items()}
+    start = {"data.yaml": b"train: images\nnames: [cup]"} if kind == "yolo" else {}
+    folder = write_files(tmp_path / "one", start | {image.format(picture): JPEG} | data)
+    (item,) = read_all(spec.format(folder))
+    assert item.caption == "a cup" or len(item.given) == 1
+    told = open_source(spec.format(folder)).describe()
+    assert told.captions or told.boxes
+    both = write_files(tmp_path / "both", start | {image.format(name): JPEG for name in (picture, other)} | data)
+    found = {item.uri: item.caption or len(item.given) for item in read_all(spec.format(both))}
+    assert [bool(found[image.format(name)]) for name in (picture, other)] == [False, True]

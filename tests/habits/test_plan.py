@@ -89,6 +89,20 @@ def test_members_of_tars_are_told(tmp_path: Path):
     assert (summary.num_looked_at, summary.num_captioned, summary.num_boxed) == (3, 3, 3)
 
 
+FIELDS = {"url": "https://h/a.jpg", "text": "a dog", "title": "", "boxes": [[1, 2, 3, 4]], "mask": "x", "key": "k"}
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_fields_of_json_that_are_not_read_are_told(tmp_path: Path, packed: bool):
+    entries = [(f"{n}.{suffix}", data) for n in range(3)
+               for suffix, data in (("jpg", JPEG), ("json", json.dumps(FIELDS).encode()))]  # fmt: skip
+    spec = str(write_tar(tmp_path / "0.tar", [entries]) if packed else write_files(tmp_path, dict(entries)))
+    described = open_source(spec).describe()
+    assert {entry.name: (entry.like, entry.count) for entry in described.unread} == {
+        "field 'boxes' of .json": ("boxes", 3), "field 'text' of .json": ("captions", 3),
+    }  # fmt: skip
+
+
 def test_columns_of_parquet_are_told(tmp_path: Path):
     objects = [{"bbox": [[1.0, 2.0, 3.0, 4.0]], "category": [1]}] * 2
     spec = parquet(tmp_path, image=[JPEG, JPEG], text=["a", ""], detections=objects, depth=[JPEG] * 2,
@@ -99,6 +113,14 @@ def test_columns_of_parquet_are_told(tmp_path: Path):
     assert (summary.num_looked_at, summary.num_captioned) == (2, 1)
     found = {name: like for name, like in unread(summary).items() if like != "other"}
     assert found == {"column 'detections'": "boxes", "column 'depth'": "images", "column 'alt_text'": "captions"}
+
+
+def test_files_of_splits_that_may_count_alike_are_told(tmp_path):
+    for name in ("train", "validation"):
+        pq.write_table(pa.table({"image": [JPEG], "id": [1]}), tmp_path / f"{name}.parquet")
+    (note,) = open_source(f"parquet:{tmp_path}").describe().notes
+    assert "called by column 'id' alone: if train.parquet and validation.parquet count alike" in note
+    assert open_source(f"parquet:{tmp_path}/train.parquet").describe().notes == ()
 
 
 def test_coco_counts_its_annotations_and_names_the_json_beside(tmp_path: Path):

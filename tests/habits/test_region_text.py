@@ -349,6 +349,40 @@ def test_entries_that_are_none_are_dead_rows(tmp_path):
     assert item.drop and "names 2 pictures" in item.drop.message
 
 
+@pytest.mark.parametrize("within", ["\u0085", "\u2028", "\x0c", "\x1e"])
+def test_a_sentence_of_flickr_ends_at_the_end_of_its_line_alone(tmp_path, within):
+    text = f"[/EN#21/animals A grey{within}cat] sits .\r\nIt rests .\n"
+    (item,) = read_all(f"flickr30k:{write_files(tmp_path, FLICKR | {'Sentences/7.txt': text.encode()})}")
+    assert item.captions == (f"A grey{within}cat sits .", "It rests .")
+    assert [region.caption for region in item.given] == [f"A grey{within}cat"]
+
+
+NAMES = (["cat", "pet"], "cat", [])
+
+
+@pytest.mark.parametrize(("asks", "answers"), [("USER", "ASSISTANT"), ("Human", "GPT"), ("user", "model")])
+def test_roles_are_read_however_they_are_written(tmp_path, asks, answers):
+    turns = [{"from": asks, "value": "Where is it?"}, {"from": answers, "value": QWEN}]
+    (item,) = read_lines(tmp_path, {"image": "7.jpg", "conversations": turns})
+    assert [region.caption for region in item.given] == ["a grey cat"]
+
+
+def test_a_picture_within_the_text_is_a_dead_row_without_it(tmp_path):
+    inline = {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64," + "/9j/" * 1000}}
+    turns = [{"role": "user", "content": [inline]}, {"role": "assistant", "content": QWEN}]
+    good, dead = read_lines(tmp_path, talk(QWEN), {"messages": turns})
+    assert len(good.given) == 1
+    assert dead.drop and dead.drop.reason is Reason.BAD_RECORD and "holds its picture as base64" in dead.drop.message
+    assert len(dead.uri) < 1000 and len(dead.drop.message) < 1000
+
+
+def test_an_object_of_visual_genome_has_one_name_or_several(tmp_path):
+    said = [{"object_id": n, "x": 1, "y": 2, "w": 3, "h": 4, "names": names} for n, names in enumerate(NAMES)]
+    files = {"objects.json": encoded([{"image_id": 7, "objects": said}]), "VG_100K/7.jpg": A}
+    (item,) = read_all(f"visual_genome:{write_files(tmp_path, files)}?take=objects")
+    assert [region.label for region in item.given] == ["cat", "cat", None]
+
+
 def test_entries_without_a_picture_are_counted_and_no_rows(tmp_path):
     alone = {"id": "x", "conversations": talk("hello")["conversations"]}
     (item,) = read_lines(tmp_path, talk(QWEN), alone, alone)

@@ -69,6 +69,14 @@ def test_difficult_and_truncated_objects_are_kept_and_parts_of_them_are_no_objec
     assert boxes[2] == ("a&b", (0.5, 1, 3, 4), None)
 
 
+def test_a_box_that_is_turned_gives_the_box_around_it(tmp_path):
+    angle = "<attributes><attribute><name>rotation</name><value>{}</value></attribute></attributes>"
+    angles = ("90.0", "0.0", "180", "left")
+    item = read_one(tmp_path, xml(*(thing(extra=angle.format(said)) for said in angles)))
+    assert [region.box for region in item.given] == [pytest.approx((5, 25, 45, 55)), *[(10, 20, 40, 60)] * 3]
+    assert item.note and "1 of its boxes are turned ones" in item.note
+
+
 def test_tools_that_count_from_zero_are_read_as_such_and_noticed(tmp_path):
     data = xml(thing(corners=(0, 21, 40, 60)))
     item = read_one(tmp_path, data)
@@ -190,3 +198,28 @@ def test_boxes_are_stored_to_the_pixel_and_totals_balance(tmp_path):
     ]
     assert boxes == [[10, 20, 40, 60]] * 2
     check_balance(tmp_path / "out")
+
+
+def test_names_that_differ_in_capitals_alone_have_an_xml_file_each(tmp_path):
+    files = {"a.jpg": JPEG, "A.jpg": JPEG, "a.xml": xml(thing("small")), "A.xml": xml(thing("large"))}
+    write_files(tmp_path, files)
+    labels = {item.uri: [region.label for region in item.given] for item in read_all(f"voc:{tmp_path}")}
+    assert labels == {"a.jpg": ["small"], "A.jpg": ["large"]}
+
+
+@pytest.mark.parametrize(
+    "line", ["my pet", '"my pet"', "my pet -1", '"my pet"  1', "my pet.jpg", "x/my pet", "\ufeffmy pet"]
+)
+def test_a_name_in_a_set_may_hold_blanks_folders_or_a_suffix(tmp_path, line):
+    files = {"JPEGImages/my pet.jpg": JPEG, "JPEGImages/my.jpg": JPEG, "Annotations/my pet.xml": xml(thing())}
+    write_files(tmp_path, files | {"ImageSets/Main/train.txt": f"{line}\r\n".encode()})
+    (item,) = read_all(f"voc:{tmp_path}?set=train")
+    assert (item.uri, len(item.given), item.drop) == ("JPEGImages/my pet.jpg", 1, None)
+
+
+def test_a_name_that_ends_like_a_column_is_itself_where_it_is_there(tmp_path):
+    files = {"JPEGImages/pet 1.jpg": JPEG, "JPEGImages/pet.jpg": JPEG, "Annotations/pet.xml": xml(thing())}
+    write_files(tmp_path, files | {"ImageSets/Main/train.txt": b"pet 1\npet 0\ngone 1\n"})
+    *found, missing = read_all(f"voc:{tmp_path}?set=train")
+    assert [item.uri for item in found] == ["JPEGImages/pet 1.jpg", "JPEGImages/pet.jpg"]
+    assert missing.drop and missing.drop.message.startswith("gone: the set train names it")

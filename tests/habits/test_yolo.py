@@ -234,3 +234,20 @@ def test_boxes_are_those_of_the_upright_picture_to_the_pixel_and_totals_balance(
     boxes = {(row["x0"], row["y0"], row["x1"], row["y1"]) for row in rows if row["status"] == "ok"}
     assert boxes == {(36, 16, 60, 48)}
     check_balance(tmp_path / "out")
+
+
+def test_a_blank_line_of_classes_txt_is_a_class_without_a_name(tmp_path):
+    files = {"classes.txt": b"cat\r\n\r\ndog\r\n\r\n", "images/a.jpg": JPEG}
+    files["labels/a.txt"] = b"0 .5 .5 .2 .2\n2 .5 .5 .2 .2\n1 .5 .5 .2 .2\n"
+    (item,) = read_all(f"yolo:{write_files(tmp_path, files)}")
+    assert [region.label for region in item.given] == ["cat", "dog", None]
+    assert "the class 1 is none of the 2 of 'names'" in (item.given[2].problem or "")
+
+
+@pytest.mark.parametrize("angle", ["45", "-0.5", "nan"])
+def test_an_angle_is_no_score(tmp_path, angle):
+    (item,) = read_all(write(tmp_path, "train: images\nnames: [a]", {
+        "images/a.jpg": JPEG, "labels/a.txt": f"0 .5 .5 .2 .1 {angle}\n0 .5 .5 .2 .1 1\n".encode()}))  # fmt: skip
+    turned, scored = item.given
+    assert turned.problem and "is no score, and angles are not read" in turned.problem
+    assert (scored.score, scored.problem) == (1.0, None)

@@ -116,3 +116,14 @@ def test_sensible_boxes_at_edges_and_few_boxes_are_nothing_to_tell_of():
     assert geometry.misread(whole[:9] * np.float32(5), size[:9], size[:9]) is None
     nothing = geometry.as_boxes([[np.nan] * 4] * 12)
     assert geometry.misread(nothing, size, size) is None and geometry.misread(whole[:0], size[:0], size[:0]) is None
+
+
+def test_the_box_around_a_turned_one_holds_its_corners():
+    box = (10.0, 20.0, 40.0, 60.0)
+    for degrees in (-30, 17, 45, 90, 135, 270):
+        angle = np.radians(degrees)
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        corners = (np.array([(10, 20), (40, 20), (40, 60), (10, 60)]) - (25, 40)) @ turn.T + (25, 40)
+        around = (*corners.min(axis=0), *corners.max(axis=0))
+        assert geometry.around_turned(box, degrees) == pytest.approx(around)
+    assert geometry.around_turned(box, 180) == geometry.around_turned(box, 0) == box

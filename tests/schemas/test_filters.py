@@ -115,9 +115,10 @@ def test_lists_travel_with_the_data_set(url, write_list, tmp_path):
     assert copy.data_fingerprint() == dataset.data_fingerprint() != Dataset.open(url).data_fingerprint()
 
 
-def test_lists_are_read_from_anywhere(url):
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_lists_are_read_from_anywhere(url, mark):
     with fsspec.open("memory://lists/x.jsonl", "wb") as file:
-        file.write(json.dumps(row("b")).encode())
+        file.write(f"{mark}{json.dumps(row('b'))}\r\n".encode())
     assert keys_and_counts(Dataset.open(url, filters=["memory://lists/x.jsonl"])) == [("a", 2), ("c", 0), ("d", 3)]
 
 

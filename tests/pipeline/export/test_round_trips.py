@@ -44,6 +44,18 @@ def yolo_lines(boxes: list[tuple[float, ...]], labels: list[str], names: list[st
     return "".join(lines).encode()
 
 
+def test_labels_that_yaml_would_change_or_refuse_come_back(tmp_path: Path) -> None:
+    names = ["a\u0085b", "c\u2028d", "e\x7ff", "\ufeffg", 'h: "i" # \t\n', "yes", "\U0001f408", "\u00e9", "1"]
+    regions = [{"box": [n, 0, n + 20, 30], "label": name} for n, name in enumerate(names)]
+    record = json.dumps({"regions": regions}).encode()
+    annotate(
+        f"folder:{write_files(tmp_path / 'in', {'a.jpg': jpeg(1), 'a.json': record})}", tmp_path / "data", flags=RULE
+    )
+    assert run("export", tmp_path / "data", tmp_path / "out", "--to", "yolo").code == 0
+    found = yaml.safe_load((tmp_path / "out" / "data.yaml").read_text(encoding="utf-8"))["names"]
+    assert sorted(found.values()) == sorted(names)
+
+
 def test_yolo_comes_back_twice_with_its_boxes_and_names(tmp_path: Path) -> None:
     names = ["cat", "dog", "unused"]
     files = {

@@ -130,6 +130,8 @@ def test_lists_in_parquet_and_json_lines(annotated: Path, tmp_path: Path) -> Non
         ("drop.csv", "pic1\npic2\n", ("pic1", "pic2")),
         ("drop.txt", "\ufeffurl\r\nhttps://p.example/1.jpg\r\n", ("https://p.example/1.jpg",)),
         ("drop.txt", "a,b\nkey\n", ("a,b", "key")),
+        ("drop.txt", "https://p.example/a\u2028b.jpg\n", ("https://p.example/a\u2028b.jpg",)),
+        ("drop.jsonl", '\ufeff{"key": "pic1"}\n', ("pic1",)),
     ],
 )
 def test_a_header_is_no_line_of_a_list(tmp_path: Path, name: str, content: str, lines: tuple[str, ...]) -> None:

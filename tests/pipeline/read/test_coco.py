@@ -1,3 +1,4 @@
+import gzip
 import json
 import math
 from pathlib import Path
@@ -8,6 +9,7 @@ from pipeline.read import open_source
 from pipeline.read.base import SourceError
 from pipeline.sample import GivenRegion
 from schemas.reasons import Reason
+from tests.builders import write_files
 from tests.pipeline.read.source_builders import JPEG, read_all, reasons
 
 IMAGES = [
@@ -157,6 +159,21 @@ def test_a_folder_of_fiftyone_and_captions_of_a_folder_are_read(tmp_path):
         ("data/a.jpg", 0), ("data/b.jpg", 1),
     ]  # fmt: skip
     assert [(item.caption, len(item.given)) for item in read_all(f"coco:{tmp_path}/c")] == [(None, 0), ("first", 1)]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_compressed_files_of_a_folder_are_found_and_read_once(tmp_path, kept):
+    for name, entries in (("instances_val", BOXES[:1]), ("captions_val", CAPTIONS)):
+        plain = tmp_path / "annotations" / f"{name}.json"
+        write(plain, annotations=entries)
+        plain.with_suffix(".json.gz").write_bytes(gzip.compress(plain.read_bytes()))
+        if not kept:
+            plain.unlink()
+    write_files(tmp_path, {"images/a.jpg": JPEG, "images/b.jpg": JPEG})
+    assert [(item.caption, len(item.given)) for item in read_all(f"coco:{tmp_path}")] == [(None, 0), ("first", 1)]
+    read = {file.uri for file in open_source(f"coco:{tmp_path}").files() if ".json" in file.uri}
+    suffix = ".json" if kept else ".json.gz"
+    assert read == {f"{tmp_path}/annotations/{name}_val{suffix}" for name in ("captions", "instances")}
 
 
 def test_an_image_of_two_files_of_a_folder_is_read_once_and_told(tmp_path):

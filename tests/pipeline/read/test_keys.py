@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.read.keys import as_key, input_prefixes, key_in_split, keys_of_files, unique_prefix, with_prefix
+from pipeline.read.keys import (
+    as_key,
+    input_prefixes,
+    key_in_split,
+    keys_of_files,
+    splits_told_apart_by_name,
+    unique_prefix,
+    with_prefix,
+)
 from schemas.hashes import sha256
 from schemas.names import KEY_PATTERN
 
@@ -103,6 +111,20 @@ def test_a_lone_input_has_no_prefix():
 )
 def test_a_row_of_a_split_has_its_name_before_its_key(uri, key):
     assert key_in_split("17", uri) == key
+
+
+@pytest.mark.parametrize(
+    ("uris", "told"),
+    [
+        (["train.parquet", "validation.parquet"], ("train.parquet", "validation.parquet")),
+        (["a/train-0.parquet", "a/train-1.parquet", "a/val-0.parquet"], ("a/train-0.parquet", "a/val-0.parquet")),
+        (["part-0.parquet", "part-1.parquet"], ()),
+        (["train/x.parquet", "val/y.parquet"], ()),
+        (["train-00000-of-00001.parquet", "val-00000-of-00001.parquet"], ()),
+    ],
+)
+def test_splits_that_their_names_alone_tell_are_found(uris, told):
+    assert splits_told_apart_by_name(uris) == told
 
 
 @given(

@@ -48,6 +48,12 @@ def test_a_bad_object_has_a_problem_beside_the_good_ones(entry, words):
     assert bad.problem and bad.problem.startswith("row 3: objects[1]") and words in bad.problem
 
 
+def test_a_number_of_a_class_may_be_written_as_a_float():
+    said = {"bbox": [[1, 2, 3, 4]] * 3, "category": [1.0, float("nan"), 0.5]}
+    assert [region.label for region in read_objects(said, "x")] == ["1", None, "0.5"]
+    assert read_objects(said, "x", names={1: "cat"})[0].label == "cat"
+
+
 def test_lists_of_different_lengths_tell_no_boxs_label():
     regions = read_objects({"bbox": [[1, 2, 3, 4], [1, 2, 3, 4]], "category": ["cat"]}, "x")
     assert len(regions) == 2
@@ -155,3 +161,54 @@ def test_sentences_beside_boxes_are_the_pictures(tmp_path, boxes):
     (item,) = read_all(f"folder:{write_files(tmp_path, {'a.jpg': jpeg(0), 'metadata.jsonl': row.encode()})}")
     assert item.caption == "a dog on a lawn"
     assert [region.caption for region in item.given] == [None] * len(boxes)
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize("column", ["bbox", "bboxes", "box", "boxes"])
+@pytest.mark.parametrize(
+    ("boxes", "fields", "regions"),
+    [
+        ([1, 2, 3, 4], {"category": "cat"}, [(None, "cat")]),
+        ([1, 2, 3, 4], {"label": ["cat"], "phrase": ["a cat", "the pet"]}, [("a cat", "cat"), ("the pet", "cat")]),
+        ([[1, 2, 3, 4]] * 2, {"labels": ["cat", "dog"]}, [(None, "cat"), (None, "dog")]),
+        ([[1, 2, 3, 4]] * 2, {"labels": ["cat", "dog"], "phrase": ["a cat", "a dog"]},
+         [("a cat", "cat"), ("a dog", "dog")]),
+        ([[1, 2, 3, 4]] * 2, {"category": "cat", "sentences": ["two cats"]}, [(None, "cat")] * 2),
+        ([], {"labels": []}, []),
+        (None, {"labels": None}, []),
+    ],
+)  # fmt: skip
+def test_boxes_of_their_own_columns_are_read_as_in_a_table(tmp_path, column, boxes, fields, regions, as_text):
+    row = {"image": JPEG, column: boxes, **fields}
+    if as_text:
+        row |= {name: json.dumps(value) for name, value in row.items() if isinstance(value, list)}
+    cells = {name: pa.array([value]) for name, value in row.items()}
+    if not boxes:
+        cells[column] = cells[column].cast(pa.string() if as_text else pa.list_(pa.list_(pa.float32())))
+    pq.write_table(pa.table(cells), tmp_path / "x.parquet")
+    (item,) = read_all(f"{tmp_path}/x.parquet")
+    assert [(region.caption, region.label, region.problem) for region in item.given] == [(*of, None) for of in regions]
+    assert all(region.box == (1, 2, 4, 6) for region in item.given)
+    assert open_source(f"{tmp_path}/x.parquet").describe().boxes == (f"column {column!r}, as xywh",)
+
+
+def test_a_categories_number_beside_boxes_is_a_name_of_the_columns(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    box = datasets.List(datasets.Value("float32"), length=4)
+    label = datasets.ClassLabel(names=["cat", "dog"])
+    kinds = {"image": datasets.Value("binary"), "bbox": datasets.List(box), "label": datasets.List(label)}
+    features = datasets.Features(kinds)
+    row: dict[str, Any] = {"image": [JPEG], "bbox": [[[1, 2, 3, 4], [2, 2, 3, 4]]], "label": [[1, 0]]}
+    datasets.Dataset.from_dict(row, features=features).to_parquet(str(tmp_path / "x.parquet"))
+    (item,) = read_all(f"{tmp_path}/x.parquet")
+    assert [region.label for region in item.given] == ["dog", "cat"]
+
+
+def test_objects_that_a_column_of_text_lists_as_json_are_read(tmp_path):
+    cells = [json.dumps(LISTS), json.dumps(OBJECTS), "", None, "[{"]
+    pq.write_table(pa.table({"image": [JPEG] * 5, "objects": cells}), tmp_path / "x.parquet")
+    given = [item.given for item in read_all(f"{tmp_path}/x.parquet")]
+    assert [[region.label for region in regions] for regions in given] == [["cat", "dog"]] * 2 + [[], [], [None]]
+    assert "row 4: objects[0] is '[{'" in (given[4][0].problem or "")
+    pq.write_table(pa.table({"image": [JPEG] * 2, "objects": ["", "a cat, a dog"]}), tmp_path / "x.parquet")
+    assert [item.given for item in read_all(f"{tmp_path}/x.parquet")] == [(), ()]
