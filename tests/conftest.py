@@ -4,6 +4,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("fineclip", deadline=None)  # a busy machine is no failure
+settings.load_profile("fineclip")
 
 
 @pytest.fixture(scope="session", autouse=True)

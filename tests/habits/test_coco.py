@@ -416,7 +416,7 @@ ANYTHING = st.recursive(
 
 
 @given(data=st.data())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_stands_in_one_image_and_its_annotations_the_other_is_read(tmp_path, data):
     outline = {"segmentation": [[1, 2, 3, 4, 5, 6]], "bbox": None}
     lengths = {"segmentation": {"counts": [5, 4, 15], "size": [4, 6]}, "bbox": None}

@@ -547,7 +547,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(PIECES, max_size=40).map("".join), st.lists(PIECES, max_size=40).map("".join))
 def test_no_text_is_beyond_reading(question, answer):
     for found in boxes_of_turn(question, answer):

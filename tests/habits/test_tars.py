@@ -478,7 +478,7 @@ CONTENT = st.one_of(st.binary(max_size=600), st.integers(1, 9).map(bytes), st.sa
 KINDS = st.sampled_from([tarfile.REGTYPE] * 6 + [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     files=st.lists(st.tuples(NAMES, CONTENT, KINDS), max_size=8),
     format_=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),

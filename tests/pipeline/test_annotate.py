@@ -382,7 +382,7 @@ drops = st.builds(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(outcomes=st.lists(proposals | drops, max_size=5))
 def test_a_sidecar_gives_back_exactly_what_it_was_given(outcomes: list[Any]) -> None:
     storage = open_storage("memory://sidecars")

@@ -50,7 +50,7 @@ def crops(draw):
     )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(crops())
 def test_sentences_are_well_formed(crop):
     [text] = texts(crop)

@@ -41,13 +41,13 @@ def damaged(data: st.DataObject, sound: Path, name: str) -> Path:
     return folder
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), name=st.sampled_from(FILES[:2]))
 def test_any_change_of_tar_or_table_is_an_error(sound, data, name):
     assert examine(str(damaged(data, sound, name)), CHECKS).findings.num(Level.ERROR)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), name=st.sampled_from(FILES))
 def test_changes_that_hashes_do_not_show_end_in_a_diagnosis(sound, data, name):
     folder = damaged(data, sound, name)

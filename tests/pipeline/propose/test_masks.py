@@ -12,7 +12,7 @@ from pipeline.propose.masks import as_rle, mask_boxes
 MASKS = arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(MASKS)
 def test_a_box_is_tight_and_ends_where_the_mask_does(mask: np.ndarray) -> None:
     for kind in (torch.uint8, torch.bool):
@@ -29,7 +29,7 @@ def test_no_masks_have_no_boxes() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(MASKS)
 def test_run_lengths_are_those_of_coco(mask: np.ndarray) -> None:
     decoded = coco.decode({"size": list(mask.shape), "counts": as_rle(mask).encode()})
@@ -37,7 +37,7 @@ def test_run_lengths_are_those_of_coco(mask: np.ndarray) -> None:
 
 
 @given(st.tuples(st.integers(1, 200), st.integers(1, 200)), st.sampled_from([32, 64]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_full_mask_stays_full_and_an_empty_one_empty(size: tuple[int, int], side: int) -> None:
     width, height = size
     fitted = letterbox(np.zeros((height, width, 3), np.uint8), side)

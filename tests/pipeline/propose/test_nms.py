@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import batched_nms
 
@@ -19,7 +19,6 @@ def _random(seed: int, images: int, boxes: int, side: float = 640.0) -> tuple[to
     return torch.cat([first, first + sides], dim=2), torch.rand(images, boxes, len(NAMES), generator=generator)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 5), st.integers(0, 40))
 def test_both_ways_keep_the_same(seed: int, images: int, boxes: int) -> None:
     arguments = {"min_score": 0.3, "max_iou": 0.4, "max_kept": 10}

@@ -25,7 +25,7 @@ def images_and_boxes(draw):
     return pixels, np.array(draw(st.lists(box, min_size=1, max_size=8)), dtype=np.int64)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(images_and_boxes())
 def test_scores_lie_in_0_to_1_and_do_not_depend_on_other_boxes(case):
     pixels, boxes = case

@@ -31,7 +31,7 @@ def digest_is_true(file: FinishedFile) -> bool:
     return (file.digest.sha256, file.digest.size) == (hashlib.sha256(data).hexdigest(), len(data))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(pieces=st.lists(st.binary(max_size=50), max_size=40), flush_after=st.sets(st.integers(0, 39)))
 def test_hash_and_bytes_are_those_of_the_pieces(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes], flush_after: set[int]
