@@ -1,8 +1,8 @@
 """The licence ledger: under which terms each model and code path stands, and whether they restrict its users.
 
 Every backend names its own entries; provenance and `--permissive-only` are made from them, and a test holds the
-table of docs/licences.md to them. They are what project pages and model cards say, to our knowledge, and no legal
-advice; where a card and what is inside disagree, the stricter one counts.
+tables of README.md and docs/licences.md to them. They are what project pages and model cards say, to our knowledge, and
+no legal advice; where a card and what is inside disagree, the stricter one counts.
 """
 
 from collections.abc import Iterable

@@ -14,7 +14,7 @@ from pipeline.propose.squares import as_input
 if TYPE_CHECKING:  # planning must not import torch
     from torch import Tensor
 
-INSTALL = "pip install 'fineclip-regions[ultralytics]' (AGPL-3.0: see docs/licences.md)"
+INSTALL = "pip install 'fineclip-regions[ultralytics]' (AGPL-3.0: see README.md)"
 
 
 def ultralytics_package() -> str:

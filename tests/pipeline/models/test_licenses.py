@@ -1,4 +1,4 @@
-"""The licence ledger: what is permissive, what is refused, and that docs/licences.md tells the same."""
+"""The licence ledger: what is permissive, what is refused, and that README.md and docs/licences.md tell the same."""
 
 from pathlib import Path
 
@@ -27,7 +27,8 @@ from pipeline.propose.sam3 import Sam3, Sam3Config
 from pipeline.propose.yolov9 import Yolov9, Yolov9Config
 from tests.builders import run, write_tars
 
-PAGE = Path(__file__).parents[3] / "docs" / "licences.md"
+ROOT = Path(__file__).parents[3]
+RESTRICTING, PERMISSIVE = ROOT / "README.md", ROOT / "docs" / "licences.md"
 
 
 def test_weights_that_nobody_knows_are_not_permissive():
@@ -149,19 +150,22 @@ def test_the_command_refuses_before_anything_is_written(tmp_path: Path):
     assert allowed.code == 0, allowed
 
 
-def test_the_page_of_licences_names_all_code_and_weights_with_their_licence():
-    rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+def rows_of(page: Path) -> list[str]:
+    return [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+
+
+def test_the_readme_names_what_restricts_and_the_page_of_licences_the_rest():
     backends = [proposer_class(name) for name in PROPOSERS] + [captioner_class(name) for name in CAPTIONERS]
     named = {
         entry for backend in backends for entry in backend.licenses(backend.config_class()) if entry.kind == "code"
     }
     for entry in (*named, LIBREYOLO, BITSANDBYTES, *known_weights()):
-        row = next(row for row in rows if f"`{entry.what}`" in row)
-        assert entry.license in row.split("|")[1], entry
+        page = PERMISSIVE if entry.permissive else RESTRICTING
+        row = next(row for row in rows_of(page) if f"`{entry.what}`" in row and entry.license in row.split("|")[1])
         assert row.startswith("| **") is not entry.permissive, entry
 
 
-def test_the_page_of_licences_says_what_the_ledger_vouches_for_not():
-    (row,) = (line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| **unknown**"))
+def test_the_readme_says_what_the_ledger_vouches_for_not():
+    (row,) = (row for row in rows_of(RESTRICTING) if row.startswith("| **unknown**"))
     for said in ("--caption.trust-remote-code", "a server", "--propose.license", "--caption.license"):
         assert said in row
