@@ -85,7 +85,7 @@ def load(config: Blip2Config, device: str) -> Loaded:
     from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
     files = _find(config)
-    model = load_model(Blip2ForConditionalGeneration, files.path, dtype=config.dtype, device=device)
+    model = load_model(Blip2ForConditionalGeneration, files, dtype=config.dtype, device=device)
     processor = Blip2Processor.from_pretrained(files.path, local_files_only=True)
     return Loaded(files=files, processor=processor, model=model)
 

@@ -3,12 +3,13 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.backends import check_ranges, require
 from pipeline.caption.base import Watched
 from pipeline.caption.thoughts import is_tag
+from pipeline.models.pretrained import from_pretrained
+from pipeline.models.weights import ModelFiles
 from pipeline.sample import Caption
 
 if TYPE_CHECKING:
@@ -83,20 +84,19 @@ def libraries(dtype: Dtype) -> dict[str, str]:
     return {name: name for name in names}
 
 
-def load_model(kind: Any, path: Path, *, dtype: Dtype, device: str, **arguments: Any) -> Any:
-    """Return the model in `path` as `kind` (a class of transformers), on the device, in eval mode.
+def load_model(kind: Any, files: ModelFiles, *, dtype: Dtype, device: str, **arguments: Any) -> Any:
+    """Return the model of `files` as `kind` (a class of transformers), on the device, in eval mode.
 
     int8 holds the matrices in 8 bits, by bitsandbytes, and runs in float16. Settings for sampling that come with the
-    model are forgotten, as captions are not sampled, and so is an end that is forced at the limit of tokens.
+    model are forgotten, as captions are not sampled, and so is an end that is forced at the limit of tokens. Raises
+    WeightsError where weights are not all there.
     """
     import transformers
 
-    quiet: Any = transformers.utils.logging.disable_progress_bar  # a worker's; the job has one of its own
-    quiet()
     if dtype == "int8":
         quantization: Any = transformers.BitsAndBytesConfig
         arguments |= {"quantization_config": quantization(load_in_8bit=True), "device_map": {"": device}}
-    model = kind.from_pretrained(path, dtype=torch_dtype(dtype), local_files_only=True, **arguments)
+    model = from_pretrained(kind, files, flag="--caption.model", dtype=torch_dtype(dtype), **arguments)
     if dtype != "int8":  # which `from_pretrained` has put there, and which cannot be moved
         model = model.to(device)
     for part in _parts(model):

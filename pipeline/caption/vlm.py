@@ -134,7 +134,7 @@ class Vlm(CaptionerBase):
             _check_plain(config, self._kind)
         self._tags = thought_tags(self._processor.tokenizer) | location_tags(self._processor.tokenizer)
         models = transformers.AutoModelForImageTextToText
-        self._model = load_model(models, files.path, dtype=config.dtype, device=self._device, **trust)
+        self._model = load_model(models, files, dtype=config.dtype, device=self._device, **trust)
         self._generation = getattr(getattr(self._model, "language_model", None), "generation_config", None)
         self._generation = self._generation or self._model.generation_config
         if self._kind == _BLIP:  # its `generate` ends captions by this one, whatever its settings say

@@ -18,7 +18,7 @@ from PIL import Image
 from pipeline.backends import BackendBase, SettingError
 from pipeline.models.batches import padded_size
 from pipeline.models.device import Device
-from pipeline.models.state_dict import WeightsError
+from pipeline.models.pretrained import from_pretrained
 from pipeline.models.weights import ModelFiles, WeightsNotFoundError, find_model
 from pipeline.propose.order import best_first
 from pipeline.sample import DecodedImage, Drop, Pixels, Proposals
@@ -100,10 +100,14 @@ class PretrainedProposer(BackendBase):
 
     def __init__(self, config: Any, *, files: ModelFiles, model_class: Any, processor: Any, device: Device) -> None:
         """Load the weights as `model_class` (of transformers). Raises WeightsError where they are not the model's."""
+        import torch
+
         super().__init__(config, files=files, libraries={name: name for name in LIBRARIES})
         self._device = device.resolve()
         self._processor = processor
-        self._model = load(model_class, files, dtype=config.dtype).to(self._device)
+        dtype = getattr(torch, config.dtype)
+        model = from_pretrained(model_class, files, flag=FLAG, dtype=dtype, trust_remote_code=False)
+        self._model = model.to(self._device).eval()
         self._arguments = {*inspect.signature(self._model.forward).parameters}
 
     def propose(self, images: Sequence[DecodedImage]) -> list[Proposals | Drop]:
@@ -196,35 +200,6 @@ def check_answer(output: Any, names: Sequence[str], count: int) -> None:
         setattr(output, name, values)
         if values[:count].isnan().any():
             raise ValueError("the model's answer holds NaN")
-
-
-def load(model_class: Any, files: ModelFiles, *, dtype: Dtype) -> Any:
-    """Return the model in eval mode. Raises WeightsError where weights are missing or of another shape: transformers
-    would draw them at random.
-    """
-    import torch
-    import transformers
-
-    quiet: Any = transformers.utils.logging.disable_progress_bar  # a worker's; the job has one of its own
-    quiet()
-    try:
-        model, loaded = model_class.from_pretrained(
-            files.path,
-            dtype=getattr(torch, dtype),
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except RuntimeError as error:  # shapes that differ, such as those of a head for another number of classes
-        first_line = " ".join(str(error).split())[:300]
-        raise WeightsError(f"{FLAG} {files.name}: its weights do not fit its config.json: {first_line}") from error
-    missing = sorted({*loaded["missing_keys"], *loaded["mismatched_keys"]})
-    if missing:
-        raise WeightsError(
-            f"{FLAG} {files.name}: its weights do not fit its config.json: {len(missing)} of {type(model).__name__} "
-            f"are missing or of another shape, such as {missing[:3]}"
-        )
-    return model.eval()
 
 
 def on_canvas(pixels: Pixels) -> Pixels:

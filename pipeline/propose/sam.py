@@ -10,7 +10,6 @@ The package of Segment Anything's authors is the other engine (`segment_anything
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, get_args
 
 import numpy as np
@@ -19,6 +18,7 @@ from PIL import Image
 from pipeline.backends import BackendBase, check_ranges, require
 from pipeline.models.device import CPU, Device
 from pipeline.models.licenses import SEGMENT_ANYTHING, TRANSFORMERS, Licensed, model_license
+from pipeline.models.pretrained import from_pretrained
 from pipeline.models.weights import ModelFiles, check_pickled, find_file, find_model
 from pipeline.propose.order import best_first
 from pipeline.propose.segment_anything import SegmentAnything
@@ -167,7 +167,7 @@ class Sam(BackendBase):
         if config.engine == _META:
             self._generator = SegmentAnything(files.path, self._device, config.of_generator())
         else:
-            self._processor, self._model = _load(files.path, config, self._device)
+            self._processor, self._model = _load(files, config, self._device)
 
     def propose(self, images: Sequence[DecodedImage]) -> list[Proposals]:
         """Return the boxes, and the masks if asked for, of each image in its own frame, best first."""
@@ -307,17 +307,16 @@ def _find(config: SamConfig) -> ModelFiles:
     return files
 
 
-def _load(path: Path, config: SamConfig, device: str) -> tuple[Any, Any]:
-    """Return transformers' image processor and model. Raises ValueError for a model of another kind."""
+def _load(files: ModelFiles, config: SamConfig, device: str) -> tuple[Any, Any]:
+    """Return transformers' image processor and model. Raises ValueError for a model of another kind, and WeightsError
+    where its weights are not all there.
+    """
     import torch
     from transformers import AutoConfig, AutoImageProcessor, AutoModelForMaskGeneration, SamImageProcessor
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # a worker's; the job has one of its own
-    kind = AutoConfig.from_pretrained(path, local_files_only=True).model_type
+    kind = AutoConfig.from_pretrained(files.path, local_files_only=True).model_type
     if kind not in _KINDS:
         raise ValueError(f"{_FLAG} {config.model}: it is a {kind!r}; sam takes {', '.join(_KINDS)}")
     processors: Any = SamImageProcessor if kind == "sam" else AutoImageProcessor
-    models: Any = AutoModelForMaskGeneration
-    model = models.from_pretrained(path, dtype=getattr(torch, config.dtype), local_files_only=True)
-    return processors.from_pretrained(path, local_files_only=True), model.to(device).eval()
+    model = from_pretrained(AutoModelForMaskGeneration, files, flag=_FLAG, dtype=getattr(torch, config.dtype))
+    return processors.from_pretrained(files.path, local_files_only=True), model.to(device).eval()
