@@ -8,23 +8,17 @@ the hub's commit: the fingerprint holds it, so changed weights never mix with ot
 import fnmatch
 import functools
 import hashlib
-import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.models.shipped import mini_folder
+from pipeline.models.whole import WEIGHTS, BrokenIndexError, damage, loaded_weights
 
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _SETTINGS = (".json", ".txt", ".model", ".jinja")
 """Files beside the weights that decide the output too: configuration, tokenizer, preprocessing, decoding."""
 _NOT_SETTINGS = ("recipe.json", "figures.json", "repeats.json")
 """What our minis carry beside them."""
-_LEFTOVERS = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.bin", "scheduler.pt", "rng_state.pth")
-"""What trainers leave beside a model's weights, with the endings of weights."""
-_SHARD = re.compile(r".+-\d{5}-of-\d{5}")
-"""Name of a file that holds a part of the weights; an index names them all."""
 _OTHER_FORMATS = ("*.h5", "*.msgpack", "*.ot", "*.gguf", "*.tflite", "*.onnx", "*.onnx_data", "onnx/*", "openvino/*")
 """Weights for other programs, as the hub's patterns."""
 _TWINS = {
@@ -81,11 +75,8 @@ def find_model(name: str, *, mini: str | None, flag: str, revision: str | None =
         return ModelFiles(path=path, name="mini", revision=None, sha256=sha256_of(path))
     if origin == "path":
         path = Path(name).resolve()
-        if path.is_dir() and not _has_weights(path):
-            raise WeightsNotFoundError(
-                f"{flag} {name}: the folder has no weights ({', '.join(_WEIGHTS)}), or not all that its index names; "
-                "give one that save_pretrained or `hf download ID --local-dir FOLDER` has written"
-            )
+        if wrong := damage(path):
+            raise WeightsNotFoundError(f"{flag} {name}: {wrong}")
         return ModelFiles(path=path, name=name_of_path(Path(name)), revision=None, sha256=sha256_of(path))
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise WeightsNotFoundError(f"{flag} {name}: there is no such file or folder; give a local path or a hub id")
@@ -101,6 +92,8 @@ def find_file(path: str, *, flag: str, what: str) -> ModelFiles:
     file = Path(path)
     if not file.is_file():
         raise WeightsNotFoundError(f"{flag} {path}: there is no such file; give the local path of {what}")
+    if wrong := damage(file):
+        raise WeightsNotFoundError(f"{flag} {path}: {wrong}")
     return ModelFiles(path=file.resolve(), name=name_of_path(file), revision=None, sha256=sha256_of(file.resolve()))
 
 
@@ -186,7 +179,7 @@ def _from_hub(name: str, flag: str, revision: str | None) -> Path:
         ) from error
     if not _has_weights(path):
         raise WeightsNotFoundError(
-            f"{flag} {name}: the hub has no weights of it that can be loaded here ({', '.join(_WEIGHTS)}), or not all"
+            f"{flag} {name}: the hub has no weights of it that can be loaded here ({', '.join(WEIGHTS)}), or not all"
         )
     return path
 
@@ -198,18 +191,11 @@ def _reason(error: OSError) -> str:
 
 
 def _has_weights(folder: Path) -> bool:
-    """Return whether all of the weights are there, in the format that is loaded where there are several.
-
-    That is the first of `_WEIGHTS` of which there is anything: all files that its index names, or a file of its own.
-    """
-    for suffix in _WEIGHTS:
-        if indexes := sorted(folder.glob(f"*{suffix}.index.json")):
-            maps = [json.loads(index.read_text(encoding="utf-8"))["weight_map"] for index in indexes]
-            return all((folder / shard).is_file() for weight_map in maps for shard in weight_map.values())
-        files = [file for file in folder.glob(f"*{suffix}") if file.name not in _LEFTOVERS]
-        if files:
-            return not all(_SHARD.fullmatch(file.stem) for file in files)
-    return False
+    try:
+        weights = loaded_weights(folder)
+    except BrokenIndexError:
+        return False
+    return bool(weights) and all(map(Path.is_file, weights))
 
 
 @functools.cache
@@ -220,10 +206,10 @@ def sha256_of(path: Path) -> str:
     """
     files = [path]
     if path.is_dir():
-        endings = (*_WEIGHTS, *_SETTINGS)
+        endings = (*WEIGHTS, *_SETTINGS)
         files = sorted(f for f in path.iterdir() if f.suffix in endings and f.name not in _NOT_SETTINGS)
-    if not any(file.suffix in _WEIGHTS for file in files):
-        raise WeightsNotFoundError(f"{path}: the folder has no weights ({', '.join(_WEIGHTS)})")
+    if not any(file.suffix in WEIGHTS for file in files):
+        raise WeightsNotFoundError(f"{path}: the folder has no weights ({', '.join(WEIGHTS)})")
     digests = []
     for file in files:
         with file.open("rb") as opened:
