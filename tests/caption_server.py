@@ -78,6 +78,8 @@ class FakeCaptionServer:
         self, fault: Callable[[Asked], Answer | None] = lambda asked: None, *, host: str = "127.0.0.1", port: int = 0
     ) -> None:
         self.fault = fault
+        self.models: str | bytes = json.dumps({"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+        """What is answered when the models are asked for."""
         self._host = host
         self.asked: list[Asked] = []
         self._port = port
@@ -154,8 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/version":
             self._send(200, '{"version": "fake 1"}', {})
             return
-        models = {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "tests"}]}
-        self._send(200 if self.path == "/v1/models" else 404, json.dumps(models), {})
+        self._send(200 if self.path == "/v1/models" else 404, self.server.fake.models, {})
 
     def do_POST(self) -> None:
         if self.path != "/v1/chat/completions":
@@ -177,8 +178,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(answer.status, answer.body, {"Content-Type": answer.content_type, **answer.headers})
 
-    def _send(self, status: int, body: str, headers: dict[str, str]) -> None:
-        data = body.encode()
+    def _send(self, status: int, body: str | bytes, headers: dict[str, str]) -> None:
+        data = body.encode() if isinstance(body, str) else body
         self.send_response(status)
         for name, value in ({"Content-Type": "application/json"} | headers).items():
             self.send_header(name, value)

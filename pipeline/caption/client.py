@@ -6,6 +6,8 @@ errors of the client are not chained to ours: their text may hold one.
 
 import contextlib
 import ipaddress
+import json
+import os
 import re
 import socket
 import ssl
@@ -19,6 +21,7 @@ import httpx2  # what the openai package itself sends with
 import openai
 
 from pipeline.caption.secrets import passwords, without_userinfo
+from pipeline.errors import WorkError
 
 _NO_KEY = "none"
 """What a server that asks for no key is given, since the client insists on one."""
@@ -29,7 +32,7 @@ _PATH = "/chat/completions"
 _SENT_ON = (301, 302, 303, 307, 308)
 _SAID = ("message", "detail", "error", "msg", "reason", "title")
 """Where servers put their words, in the JSON of an error."""
-_NO_PROXIES = {"http://": None, "https://": None, "all://": None}
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 REMEDIES = {
     401: "name the environment variable of a valid key with --caption.api-key-env",
     402: "the account has no credit",
@@ -45,6 +48,9 @@ class Client:
     """Sends requests to one server, on as many kept connections as there are threads."""
 
     def __init__(self, url: str, *, key: str | None, timeout_s: float, concurrency: int) -> None:
+        """Connect to nothing yet. Raises WorkError where the environment names a proxy or a file of certificates that
+        cannot be used.
+        """
         self.name = without_userinfo(url)
         """The server's URL, as messages have it."""
         self._host = urlsplit(url).hostname or ""
@@ -53,12 +59,17 @@ class Client:
         secrets = [*([key] if key else []), *passwords(url), *passwords(proxy or "")]
         self._secrets = sorted(secrets, key=len, reverse=True)
         self._models: list[str] = []
-        http = openai.DefaultHttpxClient(
-            proxy=proxy,
-            mounts=None if proxy else _NO_PROXIES,
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=concurrency, keepalive_expiry=_KEPT_S),
-            follow_redirects=False,  # what is sent on by 301 or 302 arrives without its question
-        )
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=concurrency, keepalive_expiry=_KEPT_S)
+        try:
+            http = openai.DefaultHttpxClient(
+                proxy=proxy,
+                verify=httpx2.create_ssl_context(),  # which reads SSL_CERT_FILE
+                trust_env=False,  # it would make ready for all proxies of the environment, those not asked too
+                limits=limits,
+                follow_redirects=False,  # what is sent on by 301 or 302 arrives without its question
+            )
+        except (ImportError, OSError, ValueError, httpx2.InvalidURL) as error:  # of what the environment says
+            raise WorkError(f"{self.name} cannot be asked: {self._unusable(error)}") from None
         weakref.finalize(self, http.close)
         self.api = openai.OpenAI(
             base_url=url,
@@ -70,8 +81,8 @@ class Client:
 
     def hello(self, timeout_s: float) -> None:
         """Return when the server answers anything at all. Raises openai's errors where it does not in time."""
-        with contextlib.suppress(openai.APIStatusError, openai.APIResponseValidationError):
-            self._models = [model.id for model in self.api.models.list(timeout=timeout_s).data or ()]
+        with contextlib.suppress(openai.APIStatusError):
+            self._models = _named_in(self.api.models.with_raw_response.list(timeout=timeout_s).http_response.content)
 
     def without_secrets(self, text: str) -> str:
         """Return the text with `***` in the place of each secret."""
@@ -112,11 +123,22 @@ class Client:
         else:
             text = " ".join(_said(error.body)) or error.message
         if self._proxy is not None:
-            text += (
-                f" (asked through the proxy {self._proxy} that the environment names; NO_PROXY={self._host} in the "
-                "environment goes around it)"
-            )
+            text += f" (asked through the proxy {self._proxy} that the environment names; {self._around})"
         return " ".join(self.without_secrets(text).split())[:700]
+
+    @property
+    def _around(self) -> str:
+        return f"NO_PROXY={self._host} in the environment goes around it"
+
+    def _unusable(self, error: Exception) -> str:
+        """Return what the environment says that no client can be made of, and what to do."""
+        if isinstance(error, OSError):  # of TLS too
+            named = (f"{name}={os.environ[name]} in the environment" for name in _CERTIFICATES if os.environ.get(name))
+            return f"the certificates of {next(named, 'this machine')} cannot be read ({error})"
+        why = self.without_secrets(str(error))
+        if isinstance(error, ImportError):
+            why = "a SOCKS proxy needs a package: pip install 'httpx2[socks]'"
+        return f"the proxy {self._proxy} that the environment names cannot be used: {why}; {self._around}"
 
     def _unreached(self, error: openai.APIConnectionError) -> str:
         """Return why no answer came at all."""
@@ -146,6 +168,24 @@ def proxy_for(url: str) -> str | None:
     if not proxy or host == "localhost" or host.endswith(".localhost") or proxy_bypass(host):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _named_in(content: bytes) -> list[str]:
+    """Return the models that a server lists, in OpenAI's form or as a list of its own; none where it says it otherwise.
+
+    They are for messages alone: what the list looks like says nothing about the answers.
+    """
+    try:
+        listed = json.loads(content)
+    except (ValueError, RecursionError):
+        return []
+    entries = listed.get("data") if isinstance(listed, dict) else listed
+    names = (
+        [entry.get("id") if isinstance(entry, dict) else entry for entry in entries]
+        if isinstance(entries, list)
+        else []
+    )
+    return [name for name in names if isinstance(name, str)]
 
 
 def _networks(entries: str) -> Iterator[Any]:

@@ -30,7 +30,7 @@ def first_choice(answer: "LegacyAPIResponse[ChatCompletion]") -> "Choice":
 
     try:
         completion = answer.parse()
-    except ValueError:  # no JSON
+    except (ValueError, RecursionError):  # no JSON, or brackets without end
         completion = None
     choices = getattr(completion, "choices", None)
     choice: Choice | None = choices[0] if isinstance(choices, list) and choices else None
@@ -58,6 +58,12 @@ def text_of(message: "ChatCompletionMessage") -> str:
     thoughts = [getattr(message, name, None) for name in ("reasoning_content", "reasoning")]
     thoughts += [part.get(part["type"]) for part in parts if part["type"] in _THOUGHTS]
     return next((f"<think>{said}</think>" for said in map(_words, thoughts) if said), "")
+
+
+def refusal_of(message: "ChatCompletionMessage") -> str | None:
+    """Return the words in which the model refuses, where the server says so apart from the answer; else None."""
+    refusal: Any = message.refusal  # servers have texts, lists, objects, and true and false for it
+    return _words(refusal) or str(refusal) if refusal else None
 
 
 def cut_of(choice: "Choice") -> str | None:

@@ -19,12 +19,13 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from pipeline.backends import check_ranges, require
 from pipeline.caption.base import CaptionerBase, Watched
-from pipeline.caption.completion import cut_of, first_choice, score_of, text_of
+from pipeline.caption.completion import cut_of, first_choice, refusal_of, score_of, text_of
 from pipeline.caption.managed import words_of
 from pipeline.caption.pixels import scaled
 from pipeline.caption.secrets import api_key, without_userinfo
@@ -135,14 +136,19 @@ class OpenaiConfig(Watched):
         if self.start_s is not None and self.start_s < 0:
             raise ValueError(f"--caption.start-s is {self.start_s}, but must be at least 0")
         self._check_serve()
+        self._check_urls()
+        if self.api_key_env is not None and not self.api_key_env.isidentifier():
+            raise ValueError("--caption.api-key-env takes the name of an environment variable, not the key itself")
+
+    def _check_urls(self) -> None:
         for url in self.urls:
             if not url.startswith(("http://", "https://")):
                 raise ValueError(f"--caption.url {without_userinfo(url)!r}: must start with http:// or https://")
             if "?" in url or "#" in url:
                 shown = re.sub("=[^&]*", "=***", without_userinfo(url))
                 raise ValueError(f"--caption.url {shown!r}: must end in the path, such as /v1, without a query")
-        if self.api_key_env is not None and not self.api_key_env.isidentifier():
-            raise ValueError("--caption.api-key-env takes the name of an environment variable, not the key itself")
+            if not _has_address(url):
+                raise ValueError(f"--caption.url {without_userinfo(url)!r}: it has no host, or a port that is none")
 
     def _check_serve(self) -> None:
         if self.serve is None:
@@ -244,8 +250,8 @@ class Openai(CaptionerBase):
             return answer
         client, choice = answer
         message, text = choice.message, text_of(choice.message)
-        if message.refusal:
-            return _drop(f"the model refuses: {client.without_secrets(message.refusal)[:400]}")
+        if refusal := refusal_of(message):
+            return _drop(f"the model refuses: {client.without_secrets(refusal)[:400]}")
         if client.without_secrets(text) != text:
             return _drop("the answer repeats the key or password that the server is asked with")
         return Caption(text=text, score=score_of(choice), unfinished=cut_of(choice))
@@ -323,6 +329,15 @@ class Openai(CaptionerBase):
         promise = "server: same rows, texts as the server gave"
         said |= {"weights": {"model": self.config.model}, "promise": promise}
         return said | self._whose.provenance()
+
+
+def _has_address(url: str) -> bool:
+    """Return whether a URL names a host, and a port that can be one where it names any."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def data_url(pixels: Pixels, image_format: Literal["jpeg", "png"], *, quality: int) -> str:

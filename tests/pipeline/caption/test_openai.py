@@ -772,7 +772,11 @@ def test_back_off_grows_is_bounded_and_the_same_for_the_same_item() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("7", 7), ("0.5", 0.5), (None, None), ("soon", None), (formatdate(0, usegmt=True), 0)]
+    ("header", "seconds"),
+    [
+        *[("7", 7), ("0.5", 0.5), (None, None), ("soon", None), (formatdate(0, usegmt=True), 0), ("-3", 0), ("nan", 0)],
+        ("Mon, 01 Jan 0001 00:00:00 -0000", 0),
+    ],
 )
 def test_retry_after_is_read_as_seconds_or_date(header: str | None, seconds: float | None) -> None:
     headers = {} if header is None else {"Retry-After": header}
