@@ -76,7 +76,7 @@ class Detr(PretrainedProposer):
         models = transformers.AutoModelForObjectDetection
         super().__init__(config, files=files, model_class=models, processor=processor, device=device)
         names = self._model.config.id2label.items()
-        self._names = {index: None if _NO_NAME.fullmatch(name) else name for index, name in names}
+        self._names = {index: None if _NO_NAME.fullmatch(name or "") else name for index, name in names}
         post_process = inspect.signature(processor.post_process_object_detection).parameters
         self._limit = {"top_k": config.max_proposals} if "top_k" in post_process else {}
 
@@ -114,10 +114,24 @@ def _find(config: DetrConfig) -> ModelFiles:
     types = {*modeling_auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES}
     others = "; models that are asked by text are for --proposer grounding"
     files = find_files(config.model, config.revision, mini=_MINI, types=types, what="a detector", instead=others)
-    if json.loads((files.path / "config.json").read_text(encoding="utf-8")).get("use_focal_loss") is False:
+    settings = json.loads((files.path / "config.json").read_text(encoding="utf-8"))
+    if not _names_classes(settings.get("id2label")):
+        raise SettingError(
+            f"{FLAG} {config.model}: id2label in its config.json does not name its classes by their numbers, as in "
+            '{"0": "person", "1": "bicycle"}; write the names that it was trained with there'
+        )
+    if settings.get("use_focal_loss") is False:
         raise SettingError(
             f"{FLAG} {config.model}: was trained without focal loss (use_focal_loss in its config.json), and what "
             "transformers makes of the scores of such a model is wrong; take one that was trained with it, as is "
             "the default"
         )
     return files
+
+
+def _names_classes(id2label: Any) -> bool:
+    """Return whether a config's `id2label` can be read: classes that are not named, or have null, have no label."""
+    names = {} if id2label is None else id2label
+    return isinstance(names, dict) and all(
+        number.isdecimal() and isinstance(name, str | None) for number, name in names.items()
+    )

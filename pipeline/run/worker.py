@@ -4,7 +4,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -65,6 +65,8 @@ class WorkerSettings:
         return tuple(shard.marker for shard in shards_of(unit, self.configuration).values())
 
 
+_LONGEST_REASON = 500
+"""Characters of a library's error: some list all models that there are."""
 _Ended = tuple[Ending, str, UnitReport | None]
 """How a unit was left, with what message, and what it came to."""
 
@@ -234,19 +236,16 @@ def load_models(
     """Return the models of `stages`, checked against the golden set; raises as `load_annotator` does."""
     device = Device(name=run.device, torch_threads=run.torch_threads)
     planned = plan.generations[0].configuration
-    try:
-        for stage in stages:
-            _check_weights(configuration, planned, stage)
-        proposer = captioner = None
-        if Stage.PROPOSE in stages:
-            assert isinstance(configuration, Configuration), "there is a proposer"
+    proposer = captioner = None
+    if Stage.PROPOSE in stages:
+        assert isinstance(configuration, Configuration), "there is a proposer"
+        with _loading("proposer", configuration.proposer, configuration.propose, "--propose.model"):
+            _check_weights(configuration, planned, Stage.PROPOSE)
             proposer = proposer_class(configuration.proposer)(configuration.propose, device=device)
-        if Stage.CAPTION in stages:
+    if Stage.CAPTION in stages:
+        with _loading("captioner", configuration.captioner, configuration.caption, "--caption.model"):
+            _check_weights(configuration, planned, Stage.CAPTION)
             captioner = captioner_class(configuration.captioner)(configuration.caption, device=device)
-    except WorkError:
-        raise
-    except Exception as error:  # libraries raise anything, OSError for a file that is odd too
-        raise WorkError(f"the models cannot be loaded: {type(error).__name__}: {error}") from error
     golden_answers = check_models(
         KeptAnswers.of(plan.storage),
         proposer,
@@ -260,6 +259,20 @@ def load_models(
     kinds = {Stage.PROPOSE: "proposer", Stage.CAPTION: "captioner"}
     health = {stage: Health(has_answered=kind in golden_answers) for stage, kind in kinds.items()}
     return Models(proposer, captioner, golden_answers, health)
+
+
+@contextlib.contextmanager
+def _loading(kind: str, name: str, settings: Any, flag: str) -> Iterator[None]:
+    """Raise WorkError, in a line that names the model, for whatever is raised while it is loaded."""
+    try:
+        yield
+    except WorkError:
+        raise
+    except Exception as error:  # libraries raise anything, OSError for a file that is odd too
+        model = getattr(settings, "model", None)
+        of = f" ({flag} {model})" if model else ""
+        why = " ".join(str(error).split())[:_LONGEST_REASON]
+        raise WorkError(f"the models cannot be loaded: the {kind} {name}{of}: {type(error).__name__}: {why}") from error
 
 
 def _check_weights(configuration: CaptionConfiguration, planned: Mapping[str, Any], stage: Stage) -> None:

@@ -18,7 +18,7 @@ from pipeline.models.state_dict import WeightsError
 from pipeline.models.weights import WeightsNotFoundError
 from pipeline.propose.detr import Detr, DetrConfig
 from pipeline.propose.pretrained import on_canvas
-from pipeline.sample import DecodedImage, Pixels
+from pipeline.sample import DecodedImage, Pixels, Proposals
 from schemas.boxes import clip, is_valid
 from tests.pipeline.propose.alike import assert_batch_mates_change_nothing
 from tests.pipeline.propose.painted import SIZES, box_in, painted
@@ -240,6 +240,26 @@ def test_labels_of_another_number_than_the_weights_have_are_an_error(
     _edit(folder / "config.json", id2label={"0": "person"}, label2id={"person": 0})
     with pytest.raises(WeightsError, match=r"--propose.model model: its weights do not fit its config.json"):
         Detr(DetrConfig(model=str(folder)))
+
+
+@pytest.mark.parametrize(
+    "names", [["person", "cat"], {"person": "0"}, {"0": 7}, {"0": ["a cat", "cats"]}, {"-1": "person"}, "person"]
+)
+def test_names_of_classes_that_cannot_be_read_are_told_at_start(folders: Path, tmp_path: Path, names: object) -> None:
+    folder = _copied(folders, tmp_path, "yolos")
+    _edit(folder / "config.json", id2label=names)
+    with pytest.raises(SettingError, match=rf"--propose.model {folder}: id2label in its config.json does not name"):
+        Detr.weights(DetrConfig(model=str(folder)))
+
+
+def test_a_class_whose_name_is_null_has_no_label(
+    folders: Path, tmp_path: Path, make_image: MakeImage, noise: Noise
+) -> None:
+    folder = _copied(folders, tmp_path, "yolos")
+    names = json.loads((folder / "config.json").read_text())["id2label"]
+    _edit(folder / "config.json", id2label=dict.fromkeys(names), label2id={})
+    proposals = Detr(DetrConfig(model=str(folder), min_score=0)).propose([make_image(noise(64, 48, 1))])[0]
+    assert isinstance(proposals, Proposals) and {*proposals.labels} == {None}
 
 
 def test_weights_that_are_missing_are_not_drawn_at_random(folders: Path, tmp_path: Path) -> None:
