@@ -4,16 +4,16 @@ No random state is in it: every step draws from (seed, step, process), so the st
 """
 
 import os
-import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from schemas.hashes import canonical_json
+from schemas.store_errors import StorageError
 from trainer.errors import RefusedError, TrainingError
+from trainer.model.saved_file import load_saved, save_tensors
 
 VERSION = "2"
 
@@ -45,12 +45,22 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; a crash leaves the file that was there before, or this one."""
+    """Write a checkpoint; a crash leaves the file that was there before, or this one.
+
+    Raises StorageError where it cannot be written.
+    """
     partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        torch.save({"checkpoint_version": VERSION, **vars(checkpoint)}, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with partial.open("wb") as file:
+            save_tensors({"checkpoint_version": VERSION, **vars(checkpoint)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StorageError(
+            f"{path}: {error.strerror}: free space or make it writable, then run the same command again; without a new "
+            "checkpoint it goes on from the one before"
+        ) from error
     partial.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -61,11 +71,12 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint, onto the CPU. Raises TrainingError for files that are none, or of another version."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        version = content.pop("checkpoint_version")
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
-        raise TrainingError(f"{path}: not a checkpoint of `fineclip train` or `detect train`: {error}") from error
+    what = "a checkpoint of `fineclip train` or `detect train`"
+    content = load_saved(path, what)
+    version = content.pop("checkpoint_version", None)
+    expected = {field.name for field in fields(Checkpoint)}
+    if version is None or (version == VERSION and content.keys() != expected):
+        raise TrainingError(f"{path}: not {what}: it holds {', '.join(sorted(content)[:5]) or 'nothing'}")
     if version != VERSION:
         raise TrainingError(f"{path}: checkpoint version {version!r}, where this release reads {VERSION!r}")
     return Checkpoint(**content)

@@ -20,10 +20,12 @@ from rich.console import Console
 import trainer.run.checkpoints
 import trainer.run.loop
 from schemas.dataset import Dataset
+from schemas.store_errors import StorageError
 from tests.shards import tiny_sample, write_shard
 from tests.trainer.processes import run_processes
 from tests.trainer.runs import RECIPE, change, coloured, write_data
 from trainer.errors import RefusedError, StoppedError, TrainingError
+from trainer.model.saved_file import save_tensors
 from trainer.recipes import TrainRecipe
 from trainer.run.checkpoints import load_checkpoint
 from trainer.run.loop import train
@@ -125,7 +127,7 @@ def _num_lines(out: Path) -> int:
 
 def _kill_in_a_write(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Let the process end itself half-way through its n-th checkpoint."""
-    save, calls = torch.save, []
+    save, calls = save_tensors, []
 
     def cut(content: Any, file: Any) -> None:
         calls.append(1)
@@ -134,7 +136,7 @@ def _kill_in_a_write(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
             file.truncate(1000)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(trainer.run.checkpoints.torch, "save", cut)
+    monkeypatch.setattr(trainer.run.checkpoints, "save_tensors", cut)
 
 
 def test_the_time_left_is_shown_once_it_is_known(folder, tmp_path):
@@ -183,6 +185,19 @@ def test_a_damaged_checkpoint_is_named(folder, tmp_path):
     (tmp_path / "last.pt").write_bytes((tmp_path / "last.pt").read_bytes()[:2000])
     with pytest.raises(TrainingError, match=r"last.pt: not a checkpoint"):
         run_training(folder, tmp_path)
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_told_and_the_one_before_is_kept(folder, tmp_path, monkeypatch):
+    run_training(folder, tmp_path, run=replace(RUN, stop_after=2))
+    before = (tmp_path / "last.pt").read_bytes()
+    os.symlink("/dev/full", tmp_path / "last.partial")
+    with pytest.raises(
+        StorageError, match=r"last.pt: No space left on device: free space.* goes on from the one befor"
+    ):
+        run_training(folder, tmp_path)
+    assert (tmp_path / "last.pt").read_bytes() == before
+    assert not os.path.lexists(tmp_path / "last.partial")
+    assert run_training(folder, tmp_path).finished
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(folder, tmp_path):
