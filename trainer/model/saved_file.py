@@ -9,7 +9,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from os import PathLike
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
@@ -61,7 +61,7 @@ def save_tensors(content: Mapping[str, Any], file: BinaryIO) -> None:
     """Write what `load_saved` reads. Raises the OSError of a write that failed, of which torch keeps nothing."""
     watched = _Watched(file)
     try:
-        torch.save(content, watched)
+        torch.save(content, cast(IO[bytes], watched))
     except RuntimeError:
         if watched.error is None:
             raise
