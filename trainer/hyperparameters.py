@@ -12,6 +12,8 @@ from typing import Any, Literal, Self, get_type_hints
 import numpy as np
 import numpy.typing as npt
 
+from trainer.ranges import check_above, check_at_least, check_shares
+
 Interpolation = Literal["bilinear", "bicubic"]
 
 Shuffle = Literal["global", "shards"]
@@ -54,9 +56,10 @@ class ModelSettings:
     """Share of the trained weights in the exported ones, the rest being the start's; CLIPSelf has 0.7 for B/16."""
 
     def __post_init__(self) -> None:
-        """Check the share. Raises ValueError."""
+        """Check the share and the sizes. Raises ValueError."""
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"--alpha {self.alpha}: a share of the trained weights, from 0 to 1")
+        check_at_least(self, 1, ["image_size", "crop_size", "context_length"])
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -92,6 +95,7 @@ class SampleSettings:
             raise ValueError(f"--max-regions {self.max_regions}: give 1 or more")
         if not 0 <= self.trim < 0.5 or self.crop_scale <= 0:
             raise ValueError(f"--trim {self.trim} --crop-scale {self.crop_scale}: from 0 to below 0.5, and above 0")
+        check_at_least(self, 0, ["min_area_px"])
         if self.max_area_px is not None and not 0 < self.max_area_px >= self.min_area_px:
             raise ValueError(
                 f"--min-area-px {self.min_area_px} --max-area-px {self.max_area_px}: no region is between them"
@@ -120,6 +124,7 @@ class OrderSettings:
         """Check the size. Raises ValueError."""
         if self.global_batch_size < 1:
             raise ValueError(f"--global-batch-size {self.global_batch_size}: give 1 or more")
+        check_at_least(self, 0, ["seed"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +163,9 @@ class LossSettings:
         weights = (self.global_weight, self.region_weight, self.distill_weight)
         if min(weights) < 0 or max(weights) == 0:
             raise ValueError(f"loss weights {weights}: none may be negative, and one must be more than 0")
-        if self.hard_negative_weight < 0:
-            raise ValueError(f"--hard-negative-weight {self.hard_negative_weight}: give 0 or more")
+        check_at_least(self, 0, ["hard_negative_weight"])
+        check_at_least(self, 1, ["concepts_per_step"])
+        check_shares(self, ["ema_decay"])
         if self.hard_negative_weight and (not self.region_weight or self.region_objective == "concepts"):
             raise ValueError("--hard-negative-weight goes with the loss of regions and their captions")
         if self.hard_negative_weight and self.official_quirks is not None:
@@ -181,6 +187,12 @@ class LossSettings:
     def uses_concepts(self) -> bool:
         """Whether regions are matched with concepts."""
         return self.region_objective == "concepts" and bool(self.region_weight)
+
+
+def check_adamw(settings: Any) -> None:
+    """Check what AdamW is given by any training: a negative --clip-norm turns gradients round. Raises ValueError."""
+    check_at_least(settings, 0, ["weight_decay"])
+    check_above(settings, 0, ["lr", "clip_norm"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +222,10 @@ class OptimSettings:
         """Check the ranges. Raises ValueError."""
         if self.epochs < 1 or self.lr <= 0 or self.warmup_steps < 0:
             raise ValueError(f"--epochs {self.epochs} --lr {self.lr} --warmup-steps {self.warmup_steps}: out of range")
+        check_adamw(self)
+        check_above(self, 0, ["eps"])
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise ValueError(f"--beta1 {self.beta1} --beta2 {self.beta2}: from 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

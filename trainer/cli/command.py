@@ -27,7 +27,7 @@ def train_main(arguments: Sequence[str]) -> int:
     from trainer.run.stop import stopping_on_signals
 
     with joined_processes(options.settings.device) as device, stopping_on_signals() as stop:
-        console = Console(emoji=False, stderr=True, quiet=rank() != 0)
+        console = Console(emoji=False, markup=False, stderr=True, quiet=rank() != 0)
         result = train(
             dataset, Path(options.out), options.recipe, options.settings, device=device, console=console, stop=stop
         )

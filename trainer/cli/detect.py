@@ -35,7 +35,7 @@ def _train(arguments: Sequence[str]) -> int:
     from trainer.run.stop import stopping_on_signals
 
     with joined_processes(options.settings.device) as device, stopping_on_signals() as stop:
-        console = Console(emoji=False, stderr=True)
+        console = Console(emoji=False, markup=False, stderr=True)
         data = open_data(options.data, split, to_train=True)
         tell_data(console, f"{len(data.boxes)} boxes in {len(data)} images", data.left_out)
         result = train_detector(
@@ -68,7 +68,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
     from trainer.run.processes import joined_processes
 
     with joined_processes(options.device) as device:
-        console = Console(emoji=False, stderr=True)
+        console = Console(emoji=False, markup=False, stderr=True)
         trained = None if path is None else open_detector(path)
         inputs = options.inputs if options.head == "none" or trained is None else trained.recipe.inputs
         split = read_class_split(options.split_classes or inputs.split_classes)
@@ -114,7 +114,7 @@ def _predict(arguments: Sequence[str]) -> int:
 
     files = image_files(options.images, options.out)
     with joined_processes(options.device) as device:
-        console = Console(emoji=False, stderr=True)
+        console = Console(emoji=False, markup=False, stderr=True)
         trained = open_detector(path)
         split = read_class_split(trained.recipe.inputs.split_classes)
         is_base = [split.is_base(name) for name in options.names]

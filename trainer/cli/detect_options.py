@@ -99,6 +99,8 @@ def parse_detect_evaluate(arguments: Sequence[str]) -> DetectEvaluateOptions:
     if parsed.batch_size < 1:
         parser.error(f"--batch-size {parsed.batch_size}: give 1 or more")
     inputs = replace(inputs, **given, split_classes=parsed.split_classes or inputs.split_classes)
+    if parsed.workers < 0:
+        parser.error(f"--workers {parsed.workers}: give 0 or more")
     names = ("model", "data", "out", "head", "split", "split_classes", "batch_size", "workers", "device")
     with usage_errors(parser):
         scores = settings_of(ScoreSettings, parsed)

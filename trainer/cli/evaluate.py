@@ -35,7 +35,7 @@ def evaluate_main(arguments: Sequence[str]) -> int:
     from trainer.run.processes import joined_processes
 
     with joined_processes(options.device) as device:
-        console = Console(emoji=False, stderr=True, quiet=rank() != 0)
+        console = Console(emoji=False, markup=False, stderr=True, quiet=rank() != 0)
         measured = measure(options, device, console)
         if rank() == 0:
             about = _about(options, arguments, measured)
@@ -46,7 +46,7 @@ def evaluate_main(arguments: Sequence[str]) -> int:
             outputs[1].write_text(found.as_markdown(), encoding="utf-8")
             if options.scores is not None:
                 write_scores(outputs[2], measured.found, measured.embedded.truth)
-            Console(emoji=False).print_json(data=found.metrics)
+            Console(emoji=False, markup=False).print_json(data=found.metrics)
             told = f"Wrote {', '.join(map(str, outputs))}."  # intervals stand in the tables
             console.print(told, highlight=False, markup=False, soft_wrap=True)
     return DONE

@@ -65,7 +65,7 @@ def write_metrics(options: Any, command: str, arguments: Sequence[str], found: A
     }
     Path(options.out).parent.mkdir(parents=True, exist_ok=True)
     Path(options.out).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
-    Console(emoji=False).print_json(data=written["metrics"])
+    Console(emoji=False, markup=False).print_json(data=written["metrics"])
 
 
 def tell_predicted(

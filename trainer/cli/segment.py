@@ -36,7 +36,7 @@ def _train(arguments: Sequence[str]) -> int:
     from trainer.segmentation.train import train_segmenter
 
     with joined_processes(options.settings.device) as device, stopping_on_signals() as stop:
-        console = Console(emoji=False, stderr=True)
+        console = Console(emoji=False, markup=False, stderr=True)
         data = open_data(options.data, split, to_train=True, background=inputs.background)
         tell_data(console, f"{len(data)} images, {len(data.classes)} classes", data.left_out)
         result = train_segmenter(
@@ -69,7 +69,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
     from trainer.segmentation.run import open_segmenter
 
     with joined_processes(options.device) as device:
-        console = Console(emoji=False, stderr=True)
+        console = Console(emoji=False, markup=False, stderr=True)
         trained = None if path is None else open_segmenter(path)
         inputs = options.inputs if options.head == "none" or trained is None else trained.recipe.inputs
         named = options.split_classes or inputs.split_classes
@@ -116,7 +116,7 @@ def _predict(arguments: Sequence[str]) -> int:
 
     files = image_files(options.images, options.out)
     with joined_processes(options.device) as device:
-        console = Console(emoji=False, stderr=True)
+        console = Console(emoji=False, markup=False, stderr=True)
         found = predict(
             open_segmenter(path).segmenter(device=device),
             files,

@@ -109,6 +109,8 @@ def parse_segment_evaluate(arguments: Sequence[str]) -> SegmentEvaluateOptions:
     if given and parsed.head == "trained":
         parser.error(f"{flag_of(next(iter(given)))}: for --head none alone; a segmenter sees what it was trained with")
     residual = given.pop("residual", "own")
+    if parsed.workers < 0:
+        parser.error(f"--workers {parsed.workers}: give 0 or more")
     names = ("model", "data", "out", "head", "split", "split_classes", "background", "workers", "device")
     with usage_errors(parser):
         views = settings_of(ViewSettings, parsed)

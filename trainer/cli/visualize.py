@@ -26,7 +26,7 @@ def visualize_main(arguments: Sequence[str]) -> int:
     from trainer.run.processes import joined_processes
 
     with joined_processes(options.device) as device:
-        console = Console(emoji=False, stderr=True)
+        console = Console(emoji=False, markup=False, stderr=True)
         picture = figure(
             options.models,
             read_images(options.images, options.settings.limit),

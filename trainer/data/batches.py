@@ -10,7 +10,8 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import TypeVar
 
 import torch
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from schemas.dataset import Dataset, DatasetError
@@ -18,6 +19,7 @@ from trainer.data.batch import LoadedBatch, collate
 from trainer.data.decode import DecodedSample, UnusableSampleError, decode_sample, sample_generator
 from trainer.data.index import SampleIndex
 from trainer.data.sampler import Order, epoch_order, local_batch, steps_per_epoch
+from trainer.errors import StoppedError
 from trainer.hyperparameters import OrderSettings, SampleSettings
 
 _Item = TypeVar("_Item")
@@ -179,9 +181,30 @@ class _Telling(TorchDataset[_Item | Exception]):
 
     def __getitem__(self, number: int) -> _Item | Exception:
         try:
-            return self._items[number]
-        except (OSError, DatasetError) as error:
+            item = self._items[number]
+            if get_worker_info() is not None:
+                _share(item)
+            return item
+        except (OSError, DatasetError, StoppedError) as error:
             return error
+
+
+def _share(item: object) -> None:
+    """Put an item's tensors where the training process finds them. Raises StoppedError where there is no room.
+
+    Torch would do so later, in a thread of the worker: an error there is lost, and the run would wait forever.
+    """
+    state = item.__getstate__()
+    for value in state.values() if isinstance(state, dict) else ():
+        for tensor in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(tensor, Tensor) and not tensor.is_shared():
+                try:
+                    tensor.share_memory_()
+                except RuntimeError as error:
+                    raise StoppedError(
+                        f"shared memory has no room for a batch ({error}): make /dev/shm larger (--shm-size in Docker) "
+                        "or give fewer --workers, 0 for none. The same command goes on from the last checkpoint"
+                    ) from error
 
 
 def in_turn(loaders: Sequence[LoadedSteps[_Item]], owners: Sequence[int]) -> Generator[_Item, None, None]:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from trainer.hyperparameters import Precision, Recipe
+from trainer.hyperparameters import Precision, Recipe, check_adamw
+from trainer.ranges import check_above, check_at_least, check_shares
 from trainer.run.train_settings import RunSettings
 
 TAPS_OF_DEPTH = {12: (3, 5, 7, 11), 24: (6, 10, 14, 23)}
@@ -57,6 +58,9 @@ class DetectorSettings:
             raise ValueError(f"--tap-scales {list(self.tap_scales)}: each half of the one before")
         if self.taps is not None and len(self.taps) != len(self.tap_scales):
             raise ValueError(f"--taps {list(self.taps)}: give {len(self.tap_scales)}, one for each of --tap-scales")
+        check_at_least(self, 1, ["channels", "level_proposals", "proposals", "sampled_anchors", "sampled_regions"])
+        check_at_least(self, 0, ["proposal_convs", "head_convs", "background_weight"])
+        check_above(self, 0, ["anchor_scale", "finest_px", "head_width"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,10 @@ class InputSettings:
     """Sentences for class names: vild (63), short (4), plain (the name and its article), or a file, one per line."""
     split_classes: str = "ov-coco"
     """Base and novel classes: ov-coco, scenes, scenes-held-out, or a JSON file {"base": [...], "novel": [...]}."""
+
+    def __post_init__(self) -> None:
+        """Check the size. Raises ValueError."""
+        check_at_least(self, 1, ["image_size"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +112,10 @@ class DetectOptimSettings:
 
     def __post_init__(self) -> None:
         """Check the ranges. Raises ValueError."""
-        if min(self.epochs, self.batch_size) < 1:
-            raise ValueError("--epochs and --batch-size: give 1 or more")
+        check_at_least(self, 1, ["epochs", "batch_size"])
+        check_at_least(self, 0, ["warmup_steps", "seed"])
+        check_shares(self, ["flip"])
+        check_adamw(self)
         if not 0 < self.min_scale <= self.max_scale:
             raise ValueError(f"--min-scale {self.min_scale} --max-scale {self.max_scale}: no size is between them")
 
@@ -180,3 +190,6 @@ class ScoreSettings:
         """Check the shares. Raises ValueError."""
         if not (0 <= self.alpha <= 1 and 0 <= self.beta <= 1):
             raise ValueError(f"--alpha {self.alpha} --beta {self.beta}: shares from 0 to 1")
+        check_shares(self, ["score_threshold", "nms"])
+        check_above(self, 0, ["clip_scale"])
+        check_at_least(self, 1, ["max_detections"])

@@ -20,6 +20,8 @@ from trainer.model.open import LoadedModel
 from trainer.run.assemble import state_fingerprint
 from trainer.run.files import CLIP, DETECTOR
 from trainer.run.head_training import HeadTraining, keep_clip, take_the_process
+from trainer.run.lock import held
+from trainer.run.optim import tell_long_warmup
 from trainer.run.stop import StopRequest
 from trainer.run.train_settings import TrainResult
 
@@ -104,9 +106,10 @@ class DetectorTraining(HeadTraining[CanvasBatch]):
 
     def run(self, stop: StopRequest) -> TrainResult:
         """Keep the CLIP beside the checkpoint, and train."""
-        self._out.mkdir(parents=True, exist_ok=True)
-        keep_clip(self._clip, self._out / CLIP, self._out / DETECTOR)
-        return super().run(stop)
+        tell_long_warmup(self._optim.warmup_steps, self._num_steps, self._console)
+        with held(self._out):
+            keep_clip(self._clip, self._out / CLIP, self._out / DETECTOR)
+            return super().run(stop)
 
     def learn(self, batch: CanvasBatch) -> tuple[Mapping[str, Tensor], float]:
         """Take a step."""

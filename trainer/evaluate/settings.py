@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from trainer.cores import default_workers
 from trainer.hyperparameters import Interpolation
+from trainer.ranges import check_above, check_at_least
 
 RegionFeature = Literal["roi", "crop", "mask"]
 """Where a region's feature comes from: pooled from the dense map of its image over its box or its mask, or its crop
@@ -28,6 +29,12 @@ class EvaluateSettings:
     interpolation: Interpolation | None = None
     """How images and crops are squashed; None takes that of the run, bilinear for other models, as the paper does."""
 
+    def __post_init__(self) -> None:
+        """Check the ranges. Raises ValueError."""
+        check_above(self, 0, ["crop_scale"])
+        check_at_least(self, 1, ["batch_size"])
+        check_at_least(self, 0, ["workers"])
+
 
 @dataclass(frozen=True, kw_only=True)
 class TruthSettings:
@@ -50,6 +57,7 @@ class TruthSettings:
         """Check the range. Raises ValueError."""
         if self.wrong_captions < 1:
             raise ValueError(f"--wrong-captions {self.wrong_captions}: give 1 or more")
+        check_at_least(self, 0, ["min_area_px"])
         if self.max_area_px is not None and not 0 < self.max_area_px >= self.min_area_px:
             raise ValueError(
                 f"--min-area-px {self.min_area_px} --max-area-px {self.max_area_px}: no box is between them"

@@ -5,5 +5,5 @@ towers, backbone     vision towers taken apart; one pass gives global and dense 
 taps                 tokens of several blocks and the dense map, for detectors and segmenters
 text, text_cache     captions, encoded once or trained
 student              all features of a batch, and the teachers
-export, formats      weights for other libraries
+export, formats      weights for other libraries; saved_file: theirs and ours, read with their checksums
 """

@@ -18,6 +18,7 @@ from trainer.errors import TrainingError
 from trainer.model.eva_weights import State, to_original
 from trainer.model.formats import CONFIG, LOCAL_DIR, ExportFormat
 from trainer.model.open import LoadedModel
+from trainer.model.saved_file import save_tensors
 
 WEIGHTS = "open_clip_model.safetensors"
 _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth"}
@@ -49,10 +50,15 @@ def export(state: Mapping[str, Tensor], model: LoadedModel, path: Path, kind: Ex
         _export_folder(tensors, model, path)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    if kind == "open_clip":
-        torch.save(tensors, path)
-        return
-    torch.save({"state_dict": to_original(tensors, model.clip)}, path)
+    content = tensors if kind == "open_clip" else {"state_dict": to_original(tensors, model.clip)}
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            save_tensors(content, file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StorageError(f"{path}: {error.strerror}: free space, then run the same command again") from error
+    partial.replace(path)
 
 
 def _export_folder(tensors: State, model: LoadedModel, folder: Path) -> None:
@@ -60,7 +66,8 @@ def _export_folder(tensors: State, model: LoadedModel, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if model.name.startswith(LOCAL_DIR):
         for file in sorted(Path(model.name.removeprefix(LOCAL_DIR)).iterdir()):
-            if file.is_file() and file.suffix not in _WEIGHT_SUFFIXES and file.name != "README.md":
+            is_kept = file.suffix not in _WEIGHT_SUFFIXES and file.name != "README.md"
+            if file.is_file() and is_kept and not (folder / file.name).exists():
                 shutil.copyfile(file, folder / file.name)
     partial = folder / f"{WEIGHTS}.partial"
     partial.touch()

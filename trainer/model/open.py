@@ -5,8 +5,7 @@ Weights from files are read without unpickling code, and every name must match: 
 
 import json
 import logging
-import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from trainer.model.context import stretch_context
 from trainer.model.eva_weights import State, is_original_layout, to_open_clip
 from trainer.model.formats import CONFIG, LOCAL_DIR
 from trainer.model.pretrained import check_available
+from trainer.model.saved_file import load_saved
 from trainer.model.towers import UnsupportedTowerError, tower_of
 
 open_clip.add_model_config(Path(__file__).with_name("model_configs"))
@@ -150,15 +150,23 @@ def _model_config(name: str) -> dict[str, Any]:
 
 def read_state(path: str) -> State:
     """Return the tensors of a checkpoint file by name. Raises TrainingError where it holds anything that is code."""
-    try:
-        if path.endswith(".safetensors"):
-            return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
-        raise TrainingError(f"{path}: not a checkpoint that can be read without running its code: {error}") from error
+    state: Mapping[str, Any]
+    if path.endswith(".safetensors"):
+        try:
+            state = safetensors.torch.load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(f"{path}: not a checkpoint that can be read: {error}") from error
+    else:
+        state = load_saved(path, "a checkpoint that can be read without running its code")
     for wrapper in ("state_dict", "model", "module"):
-        state = state.get(wrapper, state)
-    return {name.removeprefix("module."): tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+        inner = state.get(wrapper)
+        state = inner if isinstance(inner, Mapping) else state
+    return {_own_name(name): tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+
+
+def _own_name(name: str) -> str:
+    """Return a tensor's name without what `torch.compile` and DDP put before it, in whichever order."""
+    return name.replace("_orig_mod.", "").removeprefix("module.")
 
 
 def load_weights(clip: nn.Module, state: State, where: str) -> None:

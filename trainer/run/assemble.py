@@ -15,7 +15,7 @@ from trainer.data.batches import Batches
 from trainer.data.index import SampleIndex
 from trainer.errors import TrainingError
 from trainer.evaluate.texts import TextEncoder
-from trainer.hyperparameters import LossSettings
+from trainer.hyperparameters import LossSettings, ModelSettings
 from trainer.loss.choose import objective_of
 from trainer.loss.gather import rank, world_size
 from trainer.model.eva_weights import State
@@ -169,6 +169,20 @@ def losses_of_data(recipe: TrainRecipe, index: SampleIndex) -> LossSettings:
             "--train-text: the data has no captions that the recipe's losses look at; give --train-text false"
         )
     return loss
+
+
+def load_start(settings: ModelSettings, *, seed: int, expected: str) -> LoadedModel:
+    """Load the weights that a run started from, once more; `expected` is their `state_fingerprint`.
+
+    Raises TrainingError where others are there by now: averaged with them, trained weights would be worth nothing.
+    """
+    start = load_model(settings, seed=seed)
+    if state_fingerprint(start.clip.state_dict()) != expected:
+        raise TrainingError(
+            f"{settings.pretrained or settings.model}: holds other weights than those that the run started from, and a "
+            "share of them is wanted: restore them, or give --alpha 1"
+        )
+    return start
 
 
 def state_fingerprint(state: State) -> str:

@@ -4,8 +4,8 @@ No random state is in it: every step draws from (seed, step, process), so the st
 """
 
 import os
-import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,15 @@ import torch
 from torch import Tensor
 
 from schemas.hashes import canonical_json
-from trainer.errors import RefusedError, TrainingError
+from schemas.store_errors import StorageError
+from trainer.errors import RefusedError, StoppedError, TrainingError
+from trainer.model.saved_file import load_saved, save_tensors
 
 VERSION = "2"
+_LEAST_SCALE = 2.0**-24
+"""Of the loss in fp16: it is halved at each step whose gradients are not finite, and such a step changes nothing."""
+_FILES = ("concepts", "templates")
+"""Settings that may name a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +51,23 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; a crash leaves the file that was there before, or this one."""
+    """Write a checkpoint; a crash leaves the file that was there before, or this one.
+
+    Raises StorageError where it cannot be written, StoppedError where its numbers are worth nothing.
+    """
+    _check_numbers(checkpoint, path)
     partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        torch.save({"checkpoint_version": VERSION, **vars(checkpoint)}, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with partial.open("wb") as file:
+            save_tensors({"checkpoint_version": VERSION, **vars(checkpoint)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StorageError(
+            f"{path}: {error.strerror}: free space or make it writable, then run the same command again; without a new "
+            "checkpoint it goes on from the one before"
+        ) from error
     partial.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -59,16 +76,42 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         os.close(folder)
 
 
+def _check_numbers(checkpoint: Checkpoint, path: Path) -> None:
+    """Raise StoppedError for weights that are not finite, though the loss was, or a loss scale that came to nothing.
+
+    A run would go on from such a checkpoint, again and again, to the same end.
+    """
+    floating = {name: tensor for name, tensor in checkpoint.model.items() if tensor.is_floating_point()}
+    finite = torch.stack([tensor.isfinite().all() for tensor in floating.values()]).tolist() if floating else []
+    remedy = f"{path} is from before it, if it is there; try a smaller --lr or --clip-norm, or --precision fp32"
+    for name, is_finite in zip(floating, finite, strict=True):
+        if not is_finite:
+            raise StoppedError(f"step {checkpoint.step}: the weights {name} are not finite. {remedy}")
+    if checkpoint.scaler.get("scale", 1.0) < _LEAST_SCALE:
+        raise StoppedError(
+            f"step {checkpoint.step}: no gradient was finite for many steps, and nothing was learnt in them. {remedy}"
+        )
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint, onto the CPU. Raises TrainingError for files that are none, or of another version."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        version = content.pop("checkpoint_version")
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
-        raise TrainingError(f"{path}: not a checkpoint of `fineclip train` or `detect train`: {error}") from error
+    what = "a checkpoint of `fineclip train` or `detect train`"
+    content = load_saved(path, what)
+    version = content.pop("checkpoint_version", None)
+    expected = {field.name for field in fields(Checkpoint)}
+    if version is None or (version == VERSION and content.keys() != expected):
+        raise TrainingError(f"{path}: not {what}: it holds {', '.join(sorted(content)[:5]) or 'nothing'}")
     if version != VERSION:
         raise TrainingError(f"{path}: checkpoint version {version!r}, where this release reads {VERSION!r}")
     return Checkpoint(**content)
+
+
+def with_contents(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe's settings with the sha256 of each file that they name: its content decides the result."""
+    named = {name: Path(recipe[name]) for name in _FILES if recipe.get(name)}
+    return recipe | {
+        f"content of --{name}": sha256(path.read_bytes()).hexdigest() for name, path in named.items() if path.is_file()
+    }
 
 
 def check_same_run(

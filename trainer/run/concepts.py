@@ -19,7 +19,7 @@ def read_concepts(path: str | None, index: SampleIndex) -> list[str]:
             raise TrainingError("--region-objective concepts: no region of the data has a label; annotate with one")
         return names
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(f"--concepts {path}: {error}") from error
     return list(dict.fromkeys(line.strip() for line in lines if line.strip()))

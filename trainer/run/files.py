@@ -19,14 +19,15 @@ def find_checkpoint(name: str) -> Path | None:
     path = Path(name)
     if (path / CONFIG).is_file():
         return None
-    if path.is_dir():
+    is_folder = path.is_dir()
+    if is_folder:
         if (path / CLIP / CONFIG).is_file():
             raise TrainingError(
                 f"CHECKPOINT {name}: a detector's or segmenter's run, which `fineclip detect evaluate` and `segment "
                 f"evaluate` measure; the CLIP that it stands on is {path / CLIP}"
             )
         path = next((path / file for file in (BEST, LAST) if (path / file).exists()), path / LAST)
-    if path.suffix == ".pt" and ":" not in name:
+    if path.suffix == ".pt" and (is_folder or path.is_file() or ":" not in name):  # 2026-01-31T10:00/last.pt is a file
         if not path.exists():
             hint = (
                 f"; {BEST} is kept by runs with --eval-every alone, the latest is {LAST}" if path.name == BEST else ""

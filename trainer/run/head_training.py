@@ -27,7 +27,7 @@ from trainer.errors import StoppedError, TrainingError
 from trainer.loss.gather import world_size
 from trainer.model.export import export
 from trainer.model.open import LoadedModel
-from trainer.run.checkpoints import Checkpoint, check_same_run, load_checkpoint, save_checkpoint
+from trainer.run.checkpoints import Checkpoint, check_same_run, load_checkpoint, save_checkpoint, with_contents
 from trainer.run.log import duration, forget_after
 from trainer.run.stop import StopRequest
 from trainer.run.train_settings import RunSettings, TrainResult
@@ -100,7 +100,7 @@ class HeadTraining(ABC, Generic[_Batch]):
         self._out, self._batches, self._settings, self._console = out, batches, settings, console
         self._num_steps = num_steps
         self._is_of: dict[str, Any] = {
-            "recipe": recipe,
+            "recipe": with_contents(recipe),
             "data_fingerprint": data_fingerprint,
             "start_fingerprint": start_fingerprint,
         }

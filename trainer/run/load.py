@@ -12,6 +12,7 @@ from trainer.model.export import average_weights
 from trainer.model.formats import CONFIG, LOCAL_DIR
 from trainer.model.open import LoadedModel, load_model, load_weights
 from trainer.model.towers import can_be_taken_apart
+from trainer.run.assemble import load_start
 from trainer.run.checkpoints import load_checkpoint
 from trainer.run.files import find_checkpoint
 
@@ -57,8 +58,11 @@ def _of_run(path: Path, image_size: int | tuple[int, int] | None, alpha: float |
     settings = ModelSettings(**plain)
     share = settings.alpha if alpha is None else alpha
     # Weights of the start are needed only to average with; otherwise the architecture is enough.
-    start = settings if share != 1 else replace(settings, pretrained=None)
-    model = load_model(start, seed=int(checkpoint.recipe["seed"]))
+    seed = int(checkpoint.recipe["seed"])
+    if share == 1:
+        model = load_model(replace(settings, pretrained=None), seed=seed)
+    else:
+        model = load_start(settings, seed=seed, expected=checkpoint.start_fingerprint)
     state = average_weights(checkpoint.model, model.clip.state_dict(), share)
     load_weights(model.clip, state, str(path))
     return LoadedCheckpoint(model=model, settings=_sized(settings, image_size))

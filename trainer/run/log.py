@@ -6,6 +6,7 @@ RUN/evaluation.jsonl step and the metrics of each evaluation
 RUN/skipped.jsonl    step, key and why, for samples that could not be used (skipped-1.jsonl: of process 1, ...)
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -135,13 +136,14 @@ def _board(folder: Path, first_step: int) -> Any:
 
 
 def forget_after(path: Path, step: int) -> None:
-    """Keep the lines of a report up to `step`, none for 0; a line that a crash cut off goes too."""
+    """Keep the lines of a report up to `step`, none for 0; what a crash cut off or filled with zeros goes too."""
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if step else ():
-        if line.endswith("\n") and json.loads(line)["step"] <= step:
-            kept.append(line)
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if step else ():
+        with contextlib.suppress(ValueError, LookupError, TypeError):
+            if json.loads(line)["step"] <= step:
+                kept.append(f"{line}\n")
     partial = path.with_suffix(".partial")
     partial.write_text("".join(kept), encoding="utf-8")
     partial.replace(path)

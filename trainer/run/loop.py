@@ -27,14 +27,15 @@ from trainer.errors import StoppedError
 from trainer.loss.gather import rank, world_size
 from trainer.model.context import count_cut
 from trainer.model.export import average_weights, export
-from trainer.model.open import LoadedModel, load_model
+from trainer.model.open import LoadedModel
 from trainer.recipes import TrainRecipe
-from trainer.run.assemble import Parts, assemble, open_batches
-from trainer.run.checkpoints import Checkpoint, check_same_run, load_checkpoint, save_checkpoint
+from trainer.run.assemble import Parts, assemble, load_start, open_batches
+from trainer.run.checkpoints import Checkpoint, check_same_run, load_checkpoint, save_checkpoint, with_contents
 from trainer.run.files import BEST, LAST
 from trainer.run.held_out import Evaluation, held_out_evaluation
+from trainer.run.lock import held
 from trainer.run.log import LoggedStep, TrainLog
-from trainer.run.optim import learning_rate
+from trainer.run.optim import learning_rate, tell_long_warmup
 from trainer.run.step import StepResult
 from trainer.run.stop import StopRequest
 from trainer.run.train_settings import TrainResult, TrainSettings
@@ -92,13 +93,16 @@ def train(
         data_fingerprint=dataset.data_fingerprint(),
         console=console,
     )
-    result = loop.run(stop)
-    if result.finished and rank() == 0:
-        state: Any = parts.model.clip.state_dict()
-        if recipe.model.alpha != 1:
-            start = load_model(recipe.model, seed=recipe.order.seed).clip.state_dict()
-            state = average_weights({name: t.cpu() for name, t in state.items()}, start, recipe.model.alpha)
-        export(state, parts.model, out / MODEL_FOLDER, "local-dir")
+    tell_long_warmup(recipe.optim.warmup_steps, loop.num_steps, console)
+    with held(out):  # not before: what is refused leaves no folder
+        result = loop.run(stop)
+        if result.finished and rank() == 0:
+            state: Any = parts.model.clip.state_dict()
+            if recipe.model.alpha != 1:
+                start = load_start(recipe.model, seed=recipe.order.seed, expected=parts.start_fingerprint)
+                state = {name: tensor.cpu() for name, tensor in state.items()}
+                state = average_weights(state, start.clip.state_dict(), recipe.model.alpha)
+            export(state, parts.model, out / MODEL_FOLDER, "local-dir")
     return result
 
 
@@ -135,7 +139,8 @@ class TrainLoop:
         self._out, self._recipe, self._settings, self._parts = out, recipe, settings, parts
         self._batches, self._evaluation, self._console = batches, evaluation, console
         self._data_fingerprint = data_fingerprint
-        self._num_steps = batches.first_step(recipe.optim.epochs)
+        self.num_steps = batches.first_step(recipe.optim.epochs)
+        """Of the whole run."""
         self._step, self._samples_seen, self._skipped = 0, 0, 0
         self._best: float | None = None
         self._metrics: dict[str, float] = {}
@@ -148,15 +153,14 @@ class TrainLoop:
     def run(self, stop: StopRequest) -> TrainResult:
         """Train until the end, until `stop_after`, or until any process is asked to stop."""
         settings = self._settings
-        last_step = min(self._num_steps, settings.stop_after or self._num_steps)
-        self._out.mkdir(parents=True, exist_ok=True)  # not before: what is refused leaves no folder
+        last_step = min(self.num_steps, settings.stop_after or self.num_steps)
         with (
             TrainLog(
                 self._out,
                 rank=rank(),
                 world_size=world_size(),
                 first_step=self._step,
-                num_steps=self._num_steps,
+                num_steps=self.num_steps,
                 tensorboard=settings.tensorboard,
                 console=self._console,
             ) as self._log,
@@ -171,7 +175,7 @@ class TrainLoop:
                 # The seed of a step's randomness is the same however the run got there.
                 seed = (self._recipe.order.seed * 1_000_003 + self._step) * 1_009
                 torch.manual_seed(seed + rank())
-                lr = learning_rate(self._step, self._num_steps, self._recipe.optim)
+                lr = learning_rate(self._step, self.num_steps, self._recipe.optim)
                 result = self._parts.step.run(batch, lr=lr, seed=seed, stop=stop.requested)
                 self._count(result, batch.keys, batch.skipped)
                 ends = result.stop or self._step == last_step
@@ -180,7 +184,7 @@ class TrainLoop:
                 self._evaluate_and_save(ends)
                 if ends:
                     break
-        return TrainResult(step=self._step, num_steps=self._num_steps, metrics=self._metrics)
+        return TrainResult(step=self._step, num_steps=self.num_steps, metrics=self._metrics)
 
     def _count(self, result: StepResult, keys: tuple[str, ...], skipped: tuple[tuple[str, str], ...]) -> None:
         """Count what a step used and skipped. Raises StoppedError where too much was skipped."""
@@ -228,7 +232,7 @@ class TrainLoop:
 
     def _evaluate_and_save(self, ends: bool) -> None:
         """Do what is due after a step; a checkpoint is never written of a loss that is not finite."""
-        settings, at_end = self._settings, self._step == self._num_steps
+        settings, at_end = self._settings, self._step == self.num_steps
         due = settings.eval_every is not None and (self._step % settings.eval_every == 0 or at_end)
         if self._evaluation is not None and due:
             self._check_finite()
@@ -284,7 +288,7 @@ class TrainLoop:
     def _settings_of_result(self) -> dict[str, Any]:
         """Return all that decides the result: a stream is divided among the processes, so their number does too."""
         processes = {"number of processes (of --stream)": world_size()} if self._recipe.order.stream else {}
-        return self._recipe.plain() | processes
+        return with_contents(self._recipe.plain()) | processes
 
     def _resume(self, path: Path) -> None:
         """Go on from a checkpoint, if it is of these settings and data."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from rich.console import Console
 from torch import nn
 
 from trainer.hyperparameters import OptimSettings
@@ -31,6 +32,16 @@ def learning_rate(step: int, num_steps: int, settings: OptimSettings) -> float:
         return settings.lr * (step + 1) / settings.warmup_steps
     progress = (step - settings.warmup_steps) / max(num_steps - settings.warmup_steps, 1)
     return settings.lr * (1 + math.cos(math.pi * progress)) / 2
+
+
+def tell_long_warmup(warmup_steps: int, num_steps: int, console: Console) -> None:
+    """Say where a run ends in its warm-up: its learning rate stays below the one that was asked for."""
+    if warmup_steps >= num_steps:
+        console.print(
+            f"--warmup-steps {warmup_steps}: the run has {num_steps} steps, so the learning rate ends at "
+            f"{num_steps / warmup_steps:.1%} of --lr: give fewer, a tenth of the steps, say",
+            highlight=False,
+        )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from trainer.cores import default_workers
+from trainer.ranges import check_at_least, check_shares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +26,10 @@ class RunSettings:
     """CPU threads of torch; None takes the cores that the workers leave, one at least. Bits depend on it."""
 
     def __post_init__(self) -> None:
-        """Check the intervals. Raises ValueError."""
-        if min(self.log_every, self.checkpoint_every) < 1:
-            raise ValueError("--log-every and --checkpoint-every: give 1 or more")
+        """Check the ranges. Raises ValueError."""
+        check_at_least(self, 0, ["workers"])
+        check_at_least(self, 1, ["log_every", "checkpoint_every", "stop_after", "threads"])
+        check_shares(self, ["max_skipped"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +50,9 @@ class TrainSettings(RunSettings):
     """Write TensorBoard's files to RUN/tensorboard too."""
 
     def __post_init__(self) -> None:
-        """Check the intervals. Raises ValueError."""
+        """Check the ranges. Raises ValueError."""
         super().__post_init__()
-        if min(self.eval_every or 1, self.micro_batch_size or 1) < 1:
-            raise ValueError("--eval-every and --micro-batch-size: give 1 or more")
+        check_at_least(self, 1, ["eval_every", "micro_batch_size"])
 
 
 @dataclass(frozen=True, kw_only=True)

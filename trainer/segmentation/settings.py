@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from trainer.hyperparameters import Precision, Recipe
+from trainer.hyperparameters import Precision, Recipe, check_adamw
+from trainer.ranges import check_at_least, check_shares
 from trainer.run.train_settings import RunSettings
 
 GUIDES_OF_DEPTH = {12: (3, 7), 24: (7, 15)}
@@ -76,6 +77,10 @@ class SegmentInputs:
     background: str | None = None
     """Name of what no region covers, for data of regions; None leaves such pixels out."""
 
+    def __post_init__(self) -> None:
+        """Check the sizes. Raises ValueError."""
+        check_at_least(self, 1, ["image_size", "crop_px"])
+
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentOptimSettings:
@@ -106,8 +111,10 @@ class SegmentOptimSettings:
 
     def __post_init__(self) -> None:
         """Check the ranges. Raises ValueError."""
-        if min(self.steps, self.batch_size) < 1:
-            raise ValueError("--steps and --batch-size: give 1 or more")
+        check_at_least(self, 1, ["steps", "batch_size"])
+        check_at_least(self, 0, ["clip_lr_scale", "seed"])
+        check_shares(self, ["flip"])
+        check_adamw(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from trainer.model.open import LoadedModel
 from trainer.run.assemble import state_fingerprint
 from trainer.run.files import CLIP, SEGMENTER
 from trainer.run.head_training import HeadTraining, keep_clip, take_the_process
+from trainer.run.lock import held
 from trainer.run.stop import StopRequest
 from trainer.run.train_settings import TrainResult
 from trainer.segmentation.batches import CropBatch, TrainCrops
@@ -52,8 +53,9 @@ def train_segmenter(
     """
     take_the_process("fineclip segment train", settings)
     check_labelled(data)
-    run = SegmenterTraining(clip, data, out, recipe, settings, device=device, console=console)
-    return run.run(stop)
+    with held(out):
+        run = SegmenterTraining(clip, data, out, recipe, settings, device=device, console=console)
+        return run.run(stop)
 
 
 def check_labelled(data: SegmentData) -> None:

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     check_folder(options.out, "--out")
     out = Path(options.out)
     study = _made(options.name, _ground(options, flags))
-    console = Console(emoji=False, stderr=True)
+    console = Console(emoji=False, markup=False, stderr=True)
     run = StudyRun(out, console)
     try:
         failures = [] if options.report else run.run(study)
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     if found:
         name = options.name.rsplit(":", 1)[-1]
         command = ["fineclip", "study", *(argument for argument in arguments if argument != "--report")]
-        Console(emoji=False).print(Markdown(write_report(study, found, out, name, command)))
+        Console(emoji=False, markup=False).print(Markdown(write_report(study, found, out, name, command)))
         console.print(f"{len(found)} of {len(study.cells)} cells; the table is {out / name}.md", highlight=False)
     return code
 

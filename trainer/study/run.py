@@ -67,7 +67,7 @@ class StudyRun:
                         problem = self._run(step, lock)
                     if problem is not None:
                         failures.append(f"{_called(cell)}: {problem}")
-                        self._console.print(f"[red]{failures[-1]}[/red]", highlight=False)
+                        self._console.print(failures[-1], style="red", highlight=False)
                         break
                 else:
                     _write(self._out / CELLS / f"{cell.name}.json", self._finished(study, cell))

@@ -21,7 +21,9 @@ import fineclip
 from fineclip import SUBCOMMANDS
 from tests.trainer.runs import write_data
 from tests.trainer.towers import EVA, VIT
+from trainer.cli.detect_options import parse_detect_evaluate, parse_detect_train
 from trainer.cli.options import parse_evaluate, parse_train
+from trainer.cli.segment_options import parse_segment_evaluate, parse_segment_train
 from trainer.cores import default_threads
 from trainer.hyperparameters import ModelSettings
 from trainer.model import text_cache
@@ -198,6 +200,53 @@ def test_wrong_flags_of_train_are_told_in_a_sentence(arguments, message, capsys)
 
 
 @pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("--eval-every", "0", "give 1 or more"),
+        ("--micro-batch-size", "0", "give 1 or more"),
+        ("--stop-after", "0", "give 1 or more"),
+        ("--threads", "0", "give 1 or more"),
+        ("--workers", "-1", "give 0 or more"),
+        ("--max-skipped", "-0.5", "a share from 0 to 1"),
+        ("--clip-norm", "-1.0", "give more than 0"),
+        ("--clip-norm", "0.0", "give more than 0"),
+        ("--weight-decay", "-0.1", "give 0 or more"),
+        ("--beta1", "2.0", "from 0 to below 1"),
+        ("--crop-size", "0", "give 1 or more"),
+        ("--image-size", "[0, 64]", "give 1 or more"),
+        ("--ema-decay", "2.0", "a share from 0 to 1"),
+        ("--concepts-per-step", "0", "give 1 or more"),
+        ("--seed", "-1", "give 0 or more"),
+    ],
+)
+def test_a_number_out_of_its_range_is_told_by_its_flag_before_any_work(flag, value, told, capsys):
+    assert _exit_code(parse_train, ["data", "--out", "run", flag, value]) == 2
+    error = capsys.readouterr().err
+    assert f"error: {flag} {value}" in error and told in error
+
+
+@pytest.mark.parametrize(
+    ("parse", "arguments"),
+    [
+        (parse_evaluate, "run --task regions --data d --out o --batch-size 0"),
+        (parse_evaluate, "run --task regions --data d --out o --workers -1"),
+        (parse_detect_train, "--model clip --data d --out o --clip-norm -1.0"),
+        (parse_detect_train, "--model clip --data d --out o --image-size 0"),
+        (parse_detect_train, "--model clip --data d --out o --stop-after 0"),
+        (parse_detect_evaluate, "--model run --data d --out o --max-detections 0"),
+        (parse_detect_evaluate, "--model run --data d --out o --workers -1"),
+        (parse_segment_train, "--model clip --data d --out o --clip-norm 0.0"),
+        (parse_segment_train, "--model clip --data d --out o --crop-px 0"),
+        (parse_segment_evaluate, "--model run --data d --out o --workers -1"),
+    ],
+)
+def test_ranges_are_those_of_every_command(parse, arguments, capsys):
+    assert _exit_code(parse, arguments.split()) == 2
+    flag, value = arguments.split()[-2:]
+    assert f"error: {flag} {value}: give" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ("run --task regions --data d --out o --alfa 1", "did you mean --alpha?"),
@@ -370,6 +419,13 @@ def test_an_official_file_goes_in_and_out(folder, tmp_path):
     assert train_main([folder, "--out", str(tmp_path / "next"), *official, *flags]) == 0
     before, after = (load_checkpoint(tmp_path / name / "last.pt") for name in ("run", "next"))
     assert before.start_fingerprint != after.start_fingerprint
+
+
+def test_brackets_in_a_path_are_told_as_they_are(tmp_path, capsys):
+    data, run = write_data(tmp_path / "data"), tmp_path / "run [lr=1] [" / "b]"
+    size = ["--image-size", "64", "--crop-size", "32", "--global-batch-size", "16", "--epochs", "1", "--workers", "0"]
+    assert train_main([data, "--recipe", "mini", "--model", VIT, "--out", str(run), "--device", "cpu", *size]) == 0
+    assert f"The model is in {run}/model." in capsys.readouterr().err.replace("\n", "")
 
 
 @pytest.mark.parametrize(

@@ -294,7 +294,7 @@ def test_empty_images_are_skipped_and_nothing_but_them_is_an_error(folder, tmp_p
         (("train", "--decoder-channels", "[20,16]"), "--decoder-channels [20, 16]: multiples of 16"),
         (("train", "--guides", "[1]"), "--guides, --guide-channels, --guide-kept and --decoder-channels: as many"),
         (("train", "--guide-kept", "[32,64]"), "--guide-kept [32, 64]: each fewer than the channels before its level"),
-        (("train", "--steps", "0"), "--steps and --batch-size: give 1 or more"),
+        (("train", "--steps", "0"), "--steps 0: give 1 or more"),
         (("train", "--recipe", "best"), "invalid choice: 'best' (choose from 'cat_seg', 'scenes')"),
     ],
 )

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -24,7 +25,7 @@ from schemas.dataset import Dataset, DatasetError
 from tests.shards import HEIGHT, WIDTH, caption_overlay, tiny_sample, write_file, write_overlay, write_shard
 from tests.trainer.processes import run_processes
 from trainer.data.batch import split_batch
-from trainer.data.batches import Batches, load_batches
+from trainer.data.batches import Batches, load_batches, load_in_order
 from trainer.data.decode import (
     UnusableSampleError,
     choose_regions,
@@ -37,7 +38,7 @@ from trainer.data.decode import (
 from trainer.data.index import build_index
 from trainer.data.pixels import Preparation
 from trainer.data.sampler import epoch_order, local_batch, steps_per_epoch
-from trainer.errors import TrainingError
+from trainer.errors import StoppedError, TrainingError
 from trainer.hyperparameters import OrderSettings, SampleSettings
 from trainer.loss.gather import rank
 
@@ -455,3 +456,19 @@ def assert_same(found: torch.Tensor, picture: Image.Image) -> None:
 def _all_samples(folder: str):
     dataset = Dataset.open(folder)
     return [sample for shard in dataset.shards for sample in dataset.samples(shard)]
+
+
+class _NoRoom(torch.utils.data.Dataset):
+    """Items as a worker makes them where shared memory is full: a fake of the system's refusal alone."""
+
+    def __getitem__(self, number):
+        def refuses(_: torch.Tensor) -> None:
+            raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+        torch.Tensor.share_memory_ = refuses  # in the worker process, which ends with the test
+        return SimpleNamespace(pixels=torch.zeros(3))
+
+
+def test_shared_memory_without_room_ends_the_run_with_a_sentence_and_does_not_hang_it():
+    with pytest.raises(StoppedError, match=r"shared memory has no room .*--shm-size.*fewer --workers"):
+        list(load_in_order(_NoRoom(), [0, 1], 1))

@@ -20,12 +20,15 @@ from rich.console import Console
 import trainer.run.checkpoints
 import trainer.run.loop
 from schemas.dataset import Dataset
+from schemas.store_errors import StorageError
 from tests.shards import tiny_sample, write_shard
 from tests.trainer.processes import run_processes
 from tests.trainer.runs import RECIPE, change, coloured, write_data
 from trainer.errors import RefusedError, StoppedError, TrainingError
+from trainer.model.saved_file import save_tensors
 from trainer.recipes import TrainRecipe
-from trainer.run.checkpoints import load_checkpoint
+from trainer.run.checkpoints import load_checkpoint, save_checkpoint
+from trainer.run.lock import held
 from trainer.run.loop import train
 from trainer.run.stop import StopRequest
 from trainer.run.train_settings import TrainResult, TrainSettings
@@ -125,7 +128,7 @@ def _num_lines(out: Path) -> int:
 
 def _kill_in_a_write(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Let the process end itself half-way through its n-th checkpoint."""
-    save, calls = torch.save, []
+    save, calls = save_tensors, []
 
     def cut(content: Any, file: Any) -> None:
         calls.append(1)
@@ -134,7 +137,7 @@ def _kill_in_a_write(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
             file.truncate(1000)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(trainer.run.checkpoints.torch, "save", cut)
+    monkeypatch.setattr(trainer.run.checkpoints, "save_tensors", cut)
 
 
 def test_the_time_left_is_shown_once_it_is_known(folder, tmp_path):
@@ -183,6 +186,19 @@ def test_a_damaged_checkpoint_is_named(folder, tmp_path):
     (tmp_path / "last.pt").write_bytes((tmp_path / "last.pt").read_bytes()[:2000])
     with pytest.raises(TrainingError, match=r"last.pt: not a checkpoint"):
         run_training(folder, tmp_path)
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_told_and_the_one_before_is_kept(folder, tmp_path, monkeypatch):
+    run_training(folder, tmp_path, run=replace(RUN, stop_after=2))
+    before = (tmp_path / "last.pt").read_bytes()
+    (tmp_path / "last.partial").symlink_to("/dev/full")
+    with pytest.raises(
+        StorageError, match=r"last.pt: No space left on device: free space.* goes on from the one befor"
+    ):
+        run_training(folder, tmp_path)
+    assert (tmp_path / "last.pt").read_bytes() == before
+    assert not os.path.lexists(tmp_path / "last.partial")
+    assert run_training(folder, tmp_path).finished
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(folder, tmp_path):
@@ -332,3 +348,84 @@ def test_the_result_is_as_readable_as_the_rest(folder, tmp_path):
         os.umask(before)
     for path in (tmp_path / "run").rglob("*"):
         assert path.stat().st_mode & 0o777 == (0o750 if path.is_dir() else 0o640), path
+
+
+def test_weights_that_are_no_numbers_are_never_kept_though_the_loss_is_one(folder, tmp_path, monkeypatch):
+    step = torch.optim.AdamW.step
+    done = []
+
+    def spoils(self: torch.optim.AdamW, *arguments: Any) -> None:
+        step(self, *arguments)
+        done.append(1)
+        if len(done) == 4:
+            self.param_groups[0]["params"][0].data[0] = torch.nan
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spoils)
+    with pytest.raises(StoppedError, match=r"step 4: the weights .* are not finite. .*last.pt is from before it"):
+        run_training(folder, tmp_path, change(RECIPE, epochs=2))
+    assert load_checkpoint(tmp_path / "last.pt").step == 3
+    monkeypatch.undo()
+    assert run_training(folder, tmp_path, change(RECIPE, epochs=2)).finished
+
+
+def test_a_loss_scale_that_came_to_nothing_stops_the_run(folder, tmp_path):
+    run_training(folder, tmp_path, run=replace(RUN, stop_after=1))
+    checkpoint = load_checkpoint(tmp_path / "last.pt")
+    with pytest.raises(StoppedError, match="no gradient was finite for many steps, and nothing was learnt"):
+        save_checkpoint(tmp_path / "next.pt", replace(checkpoint, scaler={"scale": 1e-30}))
+
+
+def test_a_run_that_ends_in_its_warm_up_is_told(folder, tmp_path):
+    output = io.StringIO()
+    for steps, told in ((2, False), (60, True)):
+        console = Console(file=output, width=200)
+        recipe = change(RECIPE, warmup_steps=steps)
+        train(Dataset.open(folder), tmp_path / str(steps), recipe, RUN, device=torch.device("cpu"), console=console)
+        assert (
+            "--warmup-steps 60: the run has 6 steps, so the learning rate ends at 10.0%" in output.getvalue()
+        ) is told
+
+
+def test_a_list_of_concepts_that_changed_is_refused(folder, tmp_path):
+    concepts = tmp_path / "concepts.txt"
+    concepts.write_bytes(b"\xef\xbb\xbfred\ngreen\nblue\n")
+    recipe = change(
+        RECIPE,
+        global_weight=0.0,
+        region_objective="concepts",
+        concepts=str(concepts),
+        concepts_per_step=3,
+        train_text=False,
+    )
+    run_training(folder, tmp_path / "run", recipe, replace(RUN, stop_after=1))
+    concepts.write_text("red\ngreen\nblue\nviolet\n")
+    with pytest.raises(RefusedError, match="other settings: content of --concepts is"):
+        run_training(folder, tmp_path / "run", recipe)
+
+
+def test_reports_that_a_power_cut_filled_with_zeros_do_not_keep_a_run_from_going_on(folder, tmp_path):
+    run_training(folder, tmp_path, run=replace(RUN, stop_after=2))
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b"\0\0\0\xff\n[]\n")
+    assert run_training(folder, tmp_path).finished
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_holds_its_folder(folder, tmp_path):
+    run_training(folder, tmp_path, run=replace(RUN, stop_after=1))
+    release = multiprocessing.Event()
+    process = multiprocessing.get_context("fork").Process(target=_hold_until, args=(tmp_path, release))
+    process.start()
+    while not (tmp_path / "holding").exists():
+        time.sleep(0.01)
+    with pytest.raises(RefusedError, match="another training is at work there"):
+        run_training(folder, tmp_path)
+    release.set()
+    process.join()
+    assert run_training(folder, tmp_path).finished
+
+
+def _hold_until(out: Path, release: Any) -> None:
+    with held(out):
+        (out / "holding").touch()
+        release.wait(60)
