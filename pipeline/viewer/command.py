@@ -21,8 +21,9 @@ from pipeline.viewer.session import Session
 from pipeline.viewer.sheet import make_sheet
 from schemas.plain_flags import PlainParser
 from schemas.store_errors import StorageError, check_here
+from schemas.text import counted
 
-DONE = 0
+DONE, UNREAD = 0, 1
 _DATA_HELP = "a data set made by `fineclip annotate`: a folder, or a URL that fsspec reads"
 _MAX_SHEET = 1000
 _MAX_PORT = 65535
@@ -66,7 +67,10 @@ def view_main(arguments: Sequence[str]) -> int:
 
 def sheet_main(arguments: Sequence[str]) -> int:
     """Run `fineclip sheet` and return its exit code. Raises errors that carry theirs."""
-    parser = _parser("sheet", "Write images with their boxes and captions into one self-contained HTML file.")
+    parser = _parser(
+        "sheet",
+        "Write images with their boxes and captions into one HTML file that needs nothing else. Exit code 1: one could not be read.",
+    )
     parser.add_argument("output", metavar="OUT.html", help="the file to write")
     parser.add_argument("--where", default="", metavar="QUERY", help="what to show: the part of the page's URL after ?")
     parser.add_argument("--limit", type=int, default=24, help="number of images (default: %(default)s)")
@@ -85,10 +89,13 @@ def sheet_main(arguments: Sequence[str]) -> int:
     selection = parse(urlsplit(options.where).query if "://" in options.where else options.where)
     with _store_errors():
         session = Session(options.data, overlays=options.overlay, filters=options.filter)
-        page = make_sheet(session.tables[0], selection, limit=options.limit, seed=options.seed)
+        page, unread = make_sheet(session.tables[0], selection, limit=options.limit, seed=options.seed)
         output.write_bytes(page)
         session.close()
     sys.stdout.write(f"Sheet: {output} ({len(page) / 2**20:.1f} MiB)\n")
+    if unread:
+        _say(f"{counted(len(unread), 'image')} on it could not be read: {unread[0]}; `fineclip doctor` says more")
+        return UNREAD
     return DONE
 
 

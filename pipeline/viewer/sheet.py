@@ -23,10 +23,11 @@ _MAX_REGIONS = 12
 _NUM_COLOURS = 8
 
 
-def make_sheet(table: RegionTable, selection: Selection, *, limit: int, seed: int) -> bytes:
+def make_sheet(table: RegionTable, selection: Selection, *, limit: int, seed: int) -> tuple[bytes, list[str]]:
     """Return the sheet of the first `limit` images of the selection: a random sample, unless the selection sorts.
 
-    An image that cannot be read has its place and says why. Raises DatasetError when nothing is selected.
+    Also returned is what the data set's files could not be read for: such an image has its place and says why, as one
+    does that the job found dead. Raises DatasetError when nothing is selected.
     """
     if selection.sort is None:
         selection = dataclasses.replace(selection, sort="random", seed=seed)
@@ -38,7 +39,8 @@ def make_sheet(table: RegionTable, selection: Selection, *, limit: int, seed: in
         raise DatasetError(
             f"{table.source.folder.url}: nothing is selected; the page of `fineclip view` shows what is there"
         )
-    cards = "\n".join(_card(table, image) for image in images)
+    unread: list[str] = []
+    cards = "\n".join(_card(table, image, unread) for image in images)
     title = f"{table.source.title}: {counted(len(images), 'image')}"
     markers = table.source.dataset.markers.values()
     of_images = counted(sum(marker.images.ok for marker in markers), "image")
@@ -47,7 +49,7 @@ def make_sheet(table: RegionTable, selection: Selection, *, limit: int, seed: in
         facts += f", a random sample with seed {selection.seed}"
     style = files("pipeline.viewer").joinpath("assets", "sheet.css").read_text(encoding="utf-8")
     head = f"<header><h1>{html.escape(title)}</h1><p>{facts}</p></header>"
-    return lone_page(title, style, f"{head}\n<main>\n{cards}\n</main>")
+    return lone_page(title, style, f"{head}\n<main>\n{cards}\n</main>"), unread
 
 
 def _select(table: RegionTable, selection: Selection, limit: int) -> list[ShownImage]:
@@ -55,7 +57,7 @@ def _select(table: RegionTable, selection: Selection, limit: int) -> list[ShownI
     return load_images(table, ids, selection)
 
 
-def _card(table: RegionTable, image: ShownImage) -> str:
+def _card(table: RegionTable, image: ShownImage, unread: list[str]) -> str:
     regions = [region for region in image.regions if region.hit]
     # Where only the image's own row was selected, its ok regions are what there is to see.
     regions = regions or [region for region in image.regions if region.fields["status"] == "ok"]
@@ -64,13 +66,13 @@ def _card(table: RegionTable, image: ShownImage) -> str:
     lines += [f'<li class="more">and {hidden} more</li>'] if hidden else []
     caption = image.fields.get("image_caption")
     return (
-        f"<article><figure>{_picture(table, image, shown)}</figure><h2>{html.escape(image.key)}</h2>"
+        f"<article><figure>{_picture(table, image, shown, unread)}</figure><h2>{html.escape(image.key)}</h2>"
         + (f'<p class="caption">{html.escape(caption)}</p>' if caption else "")
         + f"<ol>{''.join(lines)}</ol></article>"
     )
 
 
-def _picture(table: RegionTable, image: ShownImage, regions: Sequence[ShownRegion]) -> str:
+def _picture(table: RegionTable, image: ShownImage, regions: Sequence[ShownRegion], unread: list[str]) -> str:
     width, height = image.fields.get("width"), image.fields.get("height")
     try:
         offset, size = table.place(image.shard, image.key)
@@ -78,7 +80,9 @@ def _picture(table: RegionTable, image: ShownImage, regions: Sequence[ShownRegio
         where = f"{table.source.folder.where(image.shard)}.tar: key {image.key!r}"
         uri = "data:image/jpeg;base64," + base64.b64encode(smaller(data, where, max_side=_SIDE_PX)).decode()
     except (DatasetError, OSError) as error:
-        return f'<p class="error">{html.escape(image.fields.get("message") or str(error))}</p>'
+        message = image.fields.get("message")
+        unread += [] if message else [str(error)]
+        return f'<p class="error">{html.escape(message or str(error))}</p>'
     boxes = ""
     for number, region in enumerate(regions):
         if region.box is not None:

@@ -17,10 +17,16 @@ _TIMEOUT_S = 10
 def check_available(model: str, tag: str) -> None:
     """Raise TrainingError, naming what to download, where a tag's weights are neither cached nor within reach.
 
-    Also where they were trained with another activation than the model's, of which open_clip only warns. Tags that
-    open_clip does not know are left to it to complain about.
+    Also where open_clip knows no such tag of the model, as after --model without --pretrained, and where they were
+    trained with another activation than the model's, of which open_clip only warns.
     """
     known = open_clip.get_pretrained_cfg(model, tag)
+    if not known and open_clip.get_model_config(model) is not None:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model))
+        raise TrainingError(
+            f"model {model}: open_clip has no weights {tag!r} of it; give by --pretrained a file, None for random "
+            f"weights{f', or one of {tags}' if tags else ''} (to evaluate, {model}:FILE)"
+        )
     has_quick_gelu = (open_clip.get_model_config(model) or {}).get("quick_gelu", False)
     if known and known.get("quick_gelu", False) != has_quick_gelu:
         other = model.removesuffix("-quickgelu") if has_quick_gelu else f"{model}-quickgelu"

@@ -25,7 +25,9 @@ class Elements(HTMLParser):
 
 
 def sheet(session, query="", limit=10, seed=0):
-    return make_sheet(session.tables[0], parse(query), limit=limit, seed=seed).decode()
+    page, unread = make_sheet(session.tables[0], parse(query), limit=limit, seed=seed)
+    assert not unread
+    return page.decode()
 
 
 def test_a_sheet_needs_nothing_else_and_runs_nothing(session):
@@ -54,10 +56,13 @@ def test_filters_choose_what_is_on_it(session):
     assert re.findall("<h2>(.*?)</h2>", text) == ["a", "d"] and "a red cat" not in text
 
 
-def test_an_image_that_cannot_be_read_has_its_place_and_says_why(session, url):
+def test_an_image_that_cannot_be_read_has_its_place_and_says_why(session, url, tmp_path, capsys):
     tar = Path(url) / "train-000000.tar"
     tar.write_bytes(tar.read_bytes()[:600])
-    assert sheet(session, "key=a").count("the file is cut") == 1
+    out = tmp_path / "sheet.html"
+    assert main(["sheet", url, str(out), "--where", "key=a"]) == 1
+    assert out.read_text().count("the file is cut") == 1
+    assert "1 image on it could not be read: " in capsys.readouterr().err
     assert "not an image" in sheet(session, "status=dead&shard=train-000000")
 
 

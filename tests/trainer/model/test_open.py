@@ -125,7 +125,14 @@ def test_a_local_folder(tmp_path):
     ("settings", "message"),
     [
         (ModelSettings(model="no-such"), "no such model of open_clip"),
-        (ModelSettings(model=VIT, pretrained="no_tag"), "no_tag"),
+        (
+            ModelSettings(model="ViT-B-16", pretrained="no_tag"),
+            "no weights .no_tag. of it; give by --pretrained a file, None .*, or one of openai",
+        ),
+        (
+            ModelSettings(model="fineclip-mini", pretrained="no_tag"),
+            "no weights .no_tag. of it; give by --pretrained a file",
+        ),
         (ModelSettings(model=VIT, pretrained="no/file.pt"), "no such file"),
         (ModelSettings(model="local-dir:nowhere"), "nowhere"),
         (ModelSettings(model=VIT, image_size=225), "take 224 x 224"),
