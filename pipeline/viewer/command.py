@@ -69,7 +69,7 @@ def sheet_main(arguments: Sequence[str]) -> int:
     """Run `fineclip sheet` and return its exit code. Raises errors that carry theirs."""
     parser = _parser(
         "sheet",
-        "Write images with their boxes and captions into one HTML file that needs nothing else. Exit code 1: one could not be read.",
+        "Write images with their boxes and captions into one HTML file. Exit code 1: one could not be read.",
     )
     parser.add_argument("output", metavar="OUT.html", help="the file to write")
     parser.add_argument("--where", default="", metavar="QUERY", help="what to show: the part of the page's URL after ?")
