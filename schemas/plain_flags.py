@@ -54,6 +54,11 @@ class PlainParser(argparse.ArgumentParser):
         prose = ProseFormatter
         super().__init__(prog=prog, description=description, epilog=epilog, formatter_class=prose, allow_abbrev=False)
 
+    def add_repeated(self, flag: str, metavar: str, meaning: str) -> None:
+        """Add a flag that may be given several times; its values are a list."""
+        told = f"{meaning}; may be given several times"
+        self.add_argument(flag, action="append", default=[], metavar=metavar, help=told)
+
     def error(self, message: str) -> NoReturn:
         """Print the usage and a sentence, and exit with 2."""
         super().error(self._in_words(message))

@@ -27,30 +27,16 @@ def audit_main(arguments: Sequence[str]) -> int:
     parser = PlainParser("fineclip audit", _DESCRIPTION.format(names=", ".join(BY_NAME)), epilog=OUT_EXIT_CODES)
     parser.add_argument("data", metavar="DATA", help="a data set made by fineclip annotate: a folder, or a URL")
     parser.add_argument("out", metavar="OUT", help="the folder to write")
-    parser.add_argument(
-        "--overlay",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="overlay whose columns replace DATA's own; may be given several times",
-    )
-    parser.add_argument(
-        "--filter",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="filter list of what to leave out beforehand; may be given several times",
-    )
+    parser.add_repeated("--overlay", "NAME", "overlay whose columns replace DATA's own")
+    parser.add_repeated("--filter", "FILE", "filter list of what to leave out beforehand")
     parser.add_argument(
         "--against",
         metavar="INPUT",
         help="pictures that must not be in DATA, such as a test set: any INPUT of `fineclip annotate`",
     )
     parser.add_argument("--no-images", action="store_true", help="do not look for near-duplicate images: much faster")
-    threshold_help = (
-        "threshold of a filter, in place of the recommended one; NAME=off switches it off; may be given several times"
-    )
-    parser.add_argument("--threshold", action="append", default=[], metavar="NAME=VALUE", help=threshold_help)
+    threshold = "threshold of a filter, in place of the recommended one; NAME=off switches it off"
+    parser.add_repeated("--threshold", "NAME=VALUE", threshold)
     parser.add_argument(
         "--only", action="store_true", help="apply the filters of --threshold alone, none of the recommended ones"
     )

@@ -31,20 +31,8 @@ def card_main(arguments: Sequence[str]) -> int:
     """Run `fineclip card` and return its exit code. Raises errors that carry theirs."""
     parser = PlainParser("fineclip card", _DESCRIPTION)
     parser.add_argument("data", metavar="DATA", help="a data set made by fineclip annotate: a folder, or a URL")
-    parser.add_argument(
-        "--overlay",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="overlay whose columns replace DATA's own; may be given several times",
-    )
-    parser.add_argument(
-        "--filter",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="filter list of what is left out; may be given several times",
-    )
+    parser.add_repeated("--overlay", "NAME", "overlay whose columns replace DATA's own")
+    parser.add_repeated("--filter", "FILE", "filter list of what is left out")
     parser.add_argument("--audit", metavar="OUT", help="folder of an audit of DATA, whose filters the card tells of")
     options = parser.parse_args(arguments)
     storage = open_storage(options.data)

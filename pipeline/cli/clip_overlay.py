@@ -22,7 +22,6 @@ Score each region's caption by a CLIP, as the overlay NAME with three columns:
 
 Captions that say the same are not compared. The same command goes on where it was stopped, and may run on several
 machines at once."""
-_OVERLAY_HELP = "overlay whose captions are taken in place of DATA's own; may be given several times"
 _EMBED = """\
 Embed each region and its caption by a CLIP, as the overlay NAME with two columns of features in float16,
 region_features and text_features. `fineclip view DATA --features NAME` shows which regions are near each other. The
@@ -60,7 +59,7 @@ def _parser(tool: str, description: str) -> PlainParser:
     parser.add_argument(
         "--as", dest="overlay_name", required=True, metavar="NAME", help="name of the overlay to make, or to go on with"
     )
-    parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help=_OVERLAY_HELP)
+    parser.add_repeated("--overlay", "NAME", "overlay whose captions are taken in place of DATA's own")
     parser.add_argument("--revision", metavar="REVISION", help="the hub's branch, tag or commit (default: its newest)")
     parser.add_argument("--license", metavar="SPDX", help="licence of the weights, where you know it and we do not")
     parser.add_argument(

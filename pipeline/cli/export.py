@@ -41,20 +41,8 @@ def export_main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--to", required=True, choices=list(FORMATS), metavar="FORMAT", help=f"the format: {', '.join(FORMATS)}"
     )
-    parser.add_argument(
-        "--overlay",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="overlay whose columns replace DATA's own; may be given several times",
-    )
-    parser.add_argument(
-        "--filter",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="filter list of what to leave out; may be given several times",
-    )
+    parser.add_repeated("--overlay", "NAME", "overlay whose columns replace DATA's own")
+    parser.add_repeated("--filter", "FILE", "filter list of what to leave out")
     parser.add_argument(
         "--crop-scale", type=_at_least_one, metavar="S", help="for crops: enlarge boxes by this factor (default: 1)"
     )

@@ -21,13 +21,7 @@ def hard_negatives_main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--as", dest="name", required=True, metavar="NAME", help="name of the overlay to make, or to go on with"
     )
-    parser.add_argument(
-        "--overlay",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="overlay whose captions are changed, in place of DATA's own; may be given several times",
-    )
+    parser.add_repeated("--overlay", "NAME", "overlay whose captions are changed, in place of DATA's own")
     parser.add_argument(
         "--per-region", type=int, default=10, metavar="N", help="most wrong captions per region (default: 10)"
     )

@@ -85,20 +85,8 @@ def _parser() -> PlainParser:
     count = _between(int, 1)
     parser.add_argument("--sample", type=count, metavar="N", help="read N shards only (default: all)")
     parser.add_argument("--no-decode", action="store_true", help="do not decode the images: several times faster")
-    parser.add_argument(
-        "--overlay",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="overlay to check too; may be given several times",
-    )
-    parser.add_argument(
-        "--filter",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="filter list of what is left out; may be given several times",
-    )
+    parser.add_repeated("--overlay", "NAME", "overlay to check too")
+    parser.add_repeated("--filter", "FILE", "filter list of what is left out")
     defaults = Checks()
     repeated = "share of captions that may repeat an earlier one, 0 to 1 (default: %(default)s)"
     parser.add_argument(

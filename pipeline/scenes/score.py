@@ -94,20 +94,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run `fineclip score DATA` and return its exit code. Raises errors that carry theirs."""
     parser = PlainParser("fineclip score", _DESCRIPTION)
     parser.add_argument("data", metavar="DATA", help="a data set made from scenes:N: a folder, or a URL")
-    parser.add_argument(
-        "--overlay",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="overlay whose captions are scored; may be given several times",
-    )
-    parser.add_argument(
-        "--filter",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="filter list of what to leave out; may be given several times",
-    )
+    parser.add_repeated("--overlay", "NAME", "overlay whose captions are scored")
+    parser.add_repeated("--filter", "FILE", "filter list of what to leave out")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file to write the figures to as well")
     options = parser.parse_args(arguments)
     figures = score(Dataset.open(options.data, overlays=options.overlay, filters=options.filter))

@@ -52,8 +52,7 @@ def view_main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on (default: any that is free)")
-    name_help = "a name of a portal or tunnel through which the page is opened; may be given several times"
-    parser.add_argument("--host-name", action="append", default=[], metavar="NAME", help=name_help)
+    parser.add_repeated("--host-name", "NAME", "a name of a portal or tunnel through which the page is opened")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= _MAX_PORT:
@@ -102,20 +101,8 @@ def sheet_main(arguments: Sequence[str]) -> int:
 def _parser(name: str, description: str) -> PlainParser:
     parser = PlainParser(f"fineclip {name}", description)
     parser.add_argument("data", metavar="DATA", help=_DATA_HELP)
-    parser.add_argument(
-        "--overlay",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="overlay whose columns replace DATA's own; may be given several times",
-    )
-    parser.add_argument(
-        "--filter",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="filter list of what to leave out; may be given several times",
-    )
+    parser.add_repeated("--overlay", "NAME", "overlay whose columns replace DATA's own")
+    parser.add_repeated("--filter", "FILE", "filter list of what to leave out")
     return parser
 
 
