@@ -12,8 +12,10 @@ import sys
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from pipeline.read.keys import as_key
 from schemas.dataset import Dataset
@@ -403,7 +405,7 @@ def test_settings_that_cannot_work_are_told_before_any_work(tmp_path: Path, flag
 
 def test_a_hash_that_is_given_must_be_that_of_the_weights(tmp_path: Path):
     model = tmp_path / "yolov9t.safetensors"
-    model.write_bytes(b"any")
+    save_file({"any": np.zeros(1)}, model)
     yolo = ("--proposer", "yolov9", "--propose.engine", "libreyolo", "--propose.model", model)
     outcome = run("annotate", "scenes:2", tmp_path / "out", *yolo, "--captioner", "rule", "--propose.sha256", "abc")
     assert outcome.code == 2

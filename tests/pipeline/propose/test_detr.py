@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file, save_file
 
 from pipeline.backends import SettingError
@@ -258,6 +260,10 @@ def test_a_class_whose_name_is_null_has_no_label(
     folder = _copied(folders, tmp_path, "yolos")
     names = json.loads((folder / "config.json").read_text())["id2label"]
     _edit(folder / "config.json", id2label=dict.fromkeys(names), label2id={})
+    try:
+        transformers.AutoConfig.from_pretrained(folder)
+    except StrictDataclassError:
+        pytest.skip("NOT TESTED: this transformers, as 5.9, opens no model with a class without a name")
     proposals = Detr(DetrConfig(model=str(folder), min_score=0)).propose([make_image(noise(64, 48, 1))])[0]
     assert isinstance(proposals, Proposals) and {*proposals.labels} == {None}
 
