@@ -10,6 +10,8 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 """Endings of files of weights: of the first of which there is any, they are loaded."""
 _LEFTOVERS = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.bin", "scheduler.pt", "rng_state.pth")
 """What trainers leave beside a model's weights, with the endings of weights."""
+_USUAL = ("model", "pytorch_model")
+"""Stems of the file that transformers takes; what lies beside it may be a variant, such as `model.fp16`."""
 _SHARD = re.compile(r".+-\d{5}-of-\d{5}")
 """Name of a file that holds a part of the weights; an index names them all."""
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -29,6 +31,7 @@ def loaded_weights(folder: Path) -> list[Path]:
         if indexes := sorted(folder.glob(f"*{suffix}.index.json")):
             return [folder / name for name in sorted({name for index in indexes for name in _named_by(index)})]
         files = [file for file in sorted(folder.glob(f"*{suffix}")) if file.name not in _LEFTOVERS]
+        files = [file for file in files if file.stem in _USUAL] or files
         if files:
             return [] if all(_SHARD.fullmatch(file.stem) for file in files) else files
     return []

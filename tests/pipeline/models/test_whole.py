@@ -43,8 +43,9 @@ def test_a_pointer_of_git_lfs_is_told_from_the_file(folder: Path, name: str) -> 
         _find(folder)
 
 
-def test_a_pointer_beside_what_is_loaded_does_no_harm(folder: Path) -> None:
-    (folder / "pytorch_model.bin").write_text(POINTER)
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.fp16.safetensors"])
+def test_a_pointer_beside_what_is_loaded_does_no_harm(folder: Path, name: str) -> None:
+    (folder / name).write_text(POINTER)
     assert _find(folder)
 
 
