@@ -30,6 +30,7 @@ from pipeline.read.objects import (
 from pipeline.read.parquet_columns import CANDIDATES, Columns, find_columns
 from pipeline.read.parquet_files import (
     DamagedParquetError,
+    arrow_errors,
     damaged_group,
     find_name,
     is_text,
@@ -144,13 +145,17 @@ class Parquet:
             with self._open(uri) as parquet:
                 num_rows = int(parquet.metadata.num_rows)
                 if num_rows:  # an empty file may have columns without a type
-                    self._columns(parquet, self._location.url(uri))
+                    with suppress(DamagedParquetError):  # its rows count, and each is dead when it is read
+                        self._columns(parquet, self._location.url(uri))
                 return num_rows
         except (FileNotFoundError, DamagedParquetError):
             return None
 
     def _columns(self, parquet: pq.ParquetFile, where: str) -> Columns:
-        """Return the columns of an open file; text is looked into, as its type does not say that it holds images."""
+        """Return the columns of an open file; text is looked into, as its type does not say that it holds images.
+
+        Raises DamagedParquetError where no row group of the text can be read.
+        """
         schema = parquet.schema_arrow
         once = [field for field in schema if schema.names.count(field.name) == 1]
         texts = {
@@ -161,8 +166,8 @@ class Parquet:
         wanted = {role: name for role, name in roles.items() if name is not None and name in texts[role]}
         told: dict[str, list[str]] = {}
         if wanted:
-            first = next(parquet.iter_batches(batch_size=_BATCH_ROWS, columns=list(dict.fromkeys(wanted.values()))))
-            values = {role: [plain(cell) for cell in first.column(name)] for role, name in wanted.items()}
+            first = _first_rows(parquet, list(dict.fromkeys(wanted.values())), where)
+            values = {role: [plain(cell) for cell in first[name]] for role, name in wanted.items()}
             is_told = {
                 "image": any(map(is_picture_text, values.get("image", ()))),
                 "objects": all(map(may_be_json, values.get("objects", ()))),
@@ -231,6 +236,24 @@ def _on_keys(column: str | None, uris: Sequence[str]) -> tuple[str, ...]:
     named = " and ".join(splits[:2])
     told = f"rows are called by column {column!r} alone: if {named} count alike, give each as an INPUT of its own"
     return (told,) if splits else ()
+
+
+def _first_rows(parquet: pq.ParquetFile, names: list[str], where: str) -> Mapping[str, Any]:
+    """Return the first rows' cells by column, of the first row group that is not damaged.
+
+    Raises DamagedParquetError where all groups are.
+    """
+    damage: DamagedParquetError | None = None
+    for group in range(parquet.metadata.num_row_groups):
+        try:
+            with arrow_errors(f"{where}: row group {group}"):
+                for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=names):
+                    return {name: batch.column(name) for name in names}
+        except DamagedParquetError as error:
+            damage = damage or error
+    if damage is not None:
+        raise damage
+    return dict.fromkeys(names, ())
 
 
 Cells = dict[str, Any] | SampleError
