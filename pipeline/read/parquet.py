@@ -39,7 +39,7 @@ from pipeline.read.parquet_files import (
     unread_columns,
 )
 from pipeline.read.parts import pack_parts
-from pipeline.read.phrases import read_lone_boxes, read_spans
+from pipeline.read.phrases import OF_PICTURE, is_list_of_boxes, read_lone_boxes, read_spans
 from pipeline.read.picture_cells import is_empty, is_picture_text, is_text_or_lists, read_picture
 from pipeline.read.spec import is_data, is_parquet, split_options
 from pipeline.sample import GivenRegion, SourceItem
@@ -209,7 +209,7 @@ class Parquet:
             captions=texts,
             url=_text(row, columns.url),
             license=_text(row, columns.license),
-            note=notes(captions.note_text, note),
+            note=notes(captions.note_text, note, _uneven(row, columns, name)),
             given=given,
             given_in_shares=columns.objects is None and bool(columns.spans),
         )
@@ -227,7 +227,22 @@ class Parquet:
             None if column is None else decoded_list(plain(row[column]))
             for column in (columns.labels, columns.expressions)
         )
+        if not is_list_of_boxes(objects) and str(columns.labels).lower() in OF_PICTURE:
+            label = None
         return read_lone_boxes(objects, label, said, name, form=self._form, names=names)
+
+
+def _uneven(row: Mapping[str, Any], columns: Columns, name: str) -> str | None:
+    """Say which lists beside a list of boxes are not read, as they are of another length."""
+    boxes = None if columns.objects is None else decoded_cell(plain(row[columns.objects]))
+    if not is_list_of_boxes(boxes):
+        return None
+    told = []
+    for column in filter(None, (columns.labels, columns.expressions)):
+        beside = decoded_list(plain(row[column]))
+        if isinstance(beside, list) and len(beside) not in (0, len(boxes)):
+            told.append(f"column {column!r} lists {len(beside)} for {len(boxes)} boxes, and is not read")
+    return f"{name}: {'; '.join(told)}" if told else None
 
 
 def _on_keys(column: str | None, uris: Sequence[str]) -> tuple[str, ...]:
