@@ -25,9 +25,11 @@ class ArrowFile:
         self._file, self._uri = file, uri
         with arrow_errors(uri):
             self.schema_arrow: pa.Schema = self._open().schema
-        self.metadata = SimpleNamespace(num_rows=self._count())
+        self.metadata = SimpleNamespace(num_rows=self._count(), num_row_groups=1)
 
-    def iter_batches(self, *, batch_size: int = 0, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def iter_batches(
+        self, *, batch_size: int = 0, row_groups: Sequence[int] = (0,), columns: Sequence[str]
+    ) -> Iterator[pa.RecordBatch]:
         """Yield the batches as they lie in the file, with these columns. Raises DamagedParquetError at damage."""
         with arrow_errors(self._uri):
             for batch in self._batches():

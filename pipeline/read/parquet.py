@@ -30,6 +30,7 @@ from pipeline.read.objects import (
 from pipeline.read.parquet_columns import CANDIDATES, Columns, find_columns
 from pipeline.read.parquet_files import (
     DamagedParquetError,
+    arrow_errors,
     damaged_group,
     find_name,
     is_text,
@@ -38,7 +39,7 @@ from pipeline.read.parquet_files import (
     unread_columns,
 )
 from pipeline.read.parts import pack_parts
-from pipeline.read.phrases import read_lone_boxes, read_spans
+from pipeline.read.phrases import OF_PICTURE, is_list_of_boxes, read_lone_boxes, read_spans
 from pipeline.read.picture_cells import is_empty, is_picture_text, is_text_or_lists, read_picture
 from pipeline.read.spec import is_data, is_parquet, split_options
 from pipeline.sample import GivenRegion, SourceItem
@@ -144,13 +145,17 @@ class Parquet:
             with self._open(uri) as parquet:
                 num_rows = int(parquet.metadata.num_rows)
                 if num_rows:  # an empty file may have columns without a type
-                    self._columns(parquet, self._location.url(uri))
+                    with suppress(DamagedParquetError):  # its rows count, and each is dead when it is read
+                        self._columns(parquet, self._location.url(uri))
                 return num_rows
         except (FileNotFoundError, DamagedParquetError):
             return None
 
     def _columns(self, parquet: pq.ParquetFile, where: str) -> Columns:
-        """Return the columns of an open file; text is looked into, as its type does not say that it holds images."""
+        """Return the columns of an open file; text is looked into, as its type does not say that it holds images.
+
+        Raises DamagedParquetError where no row group of the text can be read.
+        """
         schema = parquet.schema_arrow
         once = [field for field in schema if schema.names.count(field.name) == 1]
         texts = {
@@ -161,8 +166,8 @@ class Parquet:
         wanted = {role: name for role, name in roles.items() if name is not None and name in texts[role]}
         told: dict[str, list[str]] = {}
         if wanted:
-            first = next(parquet.iter_batches(batch_size=_BATCH_ROWS, columns=list(dict.fromkeys(wanted.values()))))
-            values = {role: [plain(cell) for cell in first.column(name)] for role, name in wanted.items()}
+            first = _first_rows(parquet, list(dict.fromkeys(wanted.values())), where)
+            values = {role: [plain(cell) for cell in first[name]] for role, name in wanted.items()}
             is_told = {
                 "image": any(map(is_picture_text, values.get("image", ()))),
                 "objects": all(map(may_be_json, values.get("objects", ()))),
@@ -204,7 +209,7 @@ class Parquet:
             captions=texts,
             url=_text(row, columns.url),
             license=_text(row, columns.license),
-            note=notes(captions.note_text, note),
+            note=notes(captions.note_text, note, _uneven(row, columns, name)),
             given=given,
             given_in_shares=columns.objects is None and bool(columns.spans),
         )
@@ -222,7 +227,22 @@ class Parquet:
             None if column is None else decoded_list(plain(row[column]))
             for column in (columns.labels, columns.expressions)
         )
+        if not is_list_of_boxes(objects) and str(columns.labels).lower() in OF_PICTURE:
+            label = None
         return read_lone_boxes(objects, label, said, name, form=self._form, names=names)
+
+
+def _uneven(row: Mapping[str, Any], columns: Columns, name: str) -> str | None:
+    """Say which lists beside a list of boxes are not read, as they are of another length."""
+    boxes = None if columns.objects is None else decoded_cell(plain(row[columns.objects]))
+    if not is_list_of_boxes(boxes):
+        return None
+    told = []
+    for column in filter(None, (columns.labels, columns.expressions)):
+        beside = decoded_list(plain(row[column]))
+        if isinstance(beside, list) and len(beside) not in (0, len(boxes)):
+            told.append(f"column {column!r} lists {len(beside)} for {len(boxes)} boxes, and is not read")
+    return f"{name}: {'; '.join(told)}" if told else None
 
 
 def _on_keys(column: str | None, uris: Sequence[str]) -> tuple[str, ...]:
@@ -231,6 +251,24 @@ def _on_keys(column: str | None, uris: Sequence[str]) -> tuple[str, ...]:
     named = " and ".join(splits[:2])
     told = f"rows are called by column {column!r} alone: if {named} count alike, give each as an INPUT of its own"
     return (told,) if splits else ()
+
+
+def _first_rows(parquet: pq.ParquetFile, names: list[str], where: str) -> Mapping[str, Any]:
+    """Return the first rows' cells by column, of the first row group that is not damaged.
+
+    Raises DamagedParquetError where all groups are.
+    """
+    damage: DamagedParquetError | None = None
+    for group in range(parquet.metadata.num_row_groups):
+        try:
+            with arrow_errors(f"{where}: row group {group}"):
+                for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=names):
+                    return {name: batch.column(name) for name in names}
+        except DamagedParquetError as error:
+            damage = damage or error
+    if damage is not None:
+        raise damage
+    return dict.fromkeys(names, ())
 
 
 Cells = dict[str, Any] | SampleError

@@ -9,7 +9,7 @@ from pipeline.read.base import SourceError
 from pipeline.read.captions import CAPTION_NAMES, caption_columns
 from pipeline.read.objects import BOXES, COLUMN, LABELS, holds_boxes
 from pipeline.read.parquet_files import find_name, is_bytes, is_list, is_numbers, is_text
-from pipeline.read.phrases import EXPRESSIONS, SPANS
+from pipeline.read.phrases import EXPRESSIONS, LONE_LABELS, SPANS
 from pipeline.read.picture_cells import may_hold_pictures
 
 CANDIDATES = {
@@ -98,15 +98,23 @@ def find_columns(
 def _beside_boxes(schema: pa.Schema, objects: str | None) -> tuple[str | None, str | None]:
     """Return the columns of categories and of expressions, where the column `objects` holds boxes alone.
 
-    Beside a list of boxes, what has a caption's name is of the picture.
+    Beside a list of boxes, what has a caption's name is of the picture, and lists go before text, which may be JSON.
     """
     kind = next((field.type for field in schema if field.name == objects), None)
     if kind is None or not (is_numbers(kind) or (is_text(kind) and str(objects).lower() in BOXES)):
         return None, None
-    is_of_one = is_numbers(kind) and not is_list(kind.value_type)
-    said = EXPRESSIONS if is_of_one else tuple(name for name in EXPRESSIONS if name not in CAPTION_NAMES)
-    labels = find_name([field.name for field in schema if _is_label(field.type)], LABELS)
-    return labels, find_name([field.name for field in schema if _is_caption(field.type)], said)
+    labels = [field for field in schema if _is_label(field.type)]
+    said = [field for field in schema if _is_caption(field.type)]
+    if is_numbers(kind) and not is_list(kind.value_type):
+        labels_named, said_named = ([field.name for field in fields] for fields in (labels, said))
+        return find_name(labels_named, LONE_LABELS), find_name(said_named, EXPRESSIONS)
+    of_boxes = tuple(name for name in EXPRESSIONS if name not in CAPTION_NAMES)
+    return _find_list(labels, LABELS), _find_list(said, of_boxes)
+
+
+def _find_list(fields: Collection[pa.Field], candidates: tuple[str, ...]) -> str | None:
+    lists = [field.name for field in fields if is_list(field.type)]
+    return find_name(lists, candidates) or find_name([field.name for field in fields], candidates)
 
 
 def _is_label(kind: pa.DataType) -> bool:

@@ -7,7 +7,7 @@ bbox: [[x, y, width, height], ...], category: ["cat", ...]            a row's ow
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeGuard
 
 from pipeline.read.objects import BOXES, LABELS, Form, read_objects
 from pipeline.read.record import region_of, words
@@ -17,6 +17,10 @@ from schemas.loose_json import LooseJsonError, decode_json, id_text, number, sho
 SPANS = ("noun_chunks", "ref_exps")
 EXPRESSIONS = ("sentences", "sents", "sent", "expressions", "expression", "referring_expressions", "phrase", "answer")
 """Columns that say what a lone box is of, the first that is there counts."""
+OF_PICTURE = ("class", "name")
+"""Those of `LABELS` that are the picture's beside a lone box: its class, its file."""
+LONE_LABELS = tuple(name for name in LABELS if name not in OF_PICTURE)
+"""Columns that say a lone box's category."""
 
 
 def read_spans(said: Mapping[str, Any], caption: Any, name: str) -> tuple[GivenRegion, ...]:
@@ -31,10 +35,13 @@ def read_spans(said: Mapping[str, Any], caption: Any, name: str) -> tuple[GivenR
 def read_lone_boxes(
     value: Any, label: Any, said: Any, name: str, *, form: Form, names: Mapping[int, str]
 ) -> tuple[GivenRegion, ...]:
-    """Return the regions of a box, one an expression of `said`, or of a list of boxes; `names` are those of labels."""
+    """Return the regions of a box, one an expression of `said`, or of a list of boxes; `names` are those of labels.
+
+    Beside a list of boxes, `label` and `said` count where they are lists of its length.
+    """
     if value in (None, []):
         return ()
-    if any(isinstance(side, list) for side in value):
+    if is_list_of_boxes(value):
         objects = row_objects({"bbox": value, "category": label, "phrase": said})
         return read_objects(objects, name, form=form, names=names)
     found = list(expressions(said)) or [(None, None)]
@@ -44,17 +51,27 @@ def read_lone_boxes(
 
 
 def row_objects(fields: Mapping[str, Any]) -> Any:
-    """Return what a row's own fields say of a box, or of several, as `objects` would; None where they have no box."""
-    boxes, label, said = (
-        next((fields[name] for name in names if fields.get(name) not in (None, "", [])), None)
-        for names in (BOXES, LABELS, EXPRESSIONS)
-    )
+    """Return what a row's own fields say of a box, or of several, as `objects` would; None where they have no box.
+
+    Beside a list of boxes the first field counts that is a list of its length: all else is the picture's.
+    """
+    boxes = _first_said(fields, BOXES)
     if boxes is None:
         return None
-    if isinstance(boxes, list) and any(isinstance(side, list) for side in boxes):
-        label, said = (each if isinstance(each, list) else [each] * len(boxes) for each in (label, said))
-        return {"bbox": boxes, "category": label, "caption": said}
+    if is_list_of_boxes(boxes):
+        each = {name: value for name, value in fields.items() if isinstance(value, list) and len(value) == len(boxes)}
+        return {"bbox": boxes, "category": _first_said(each, LABELS), "caption": _first_said(each, EXPRESSIONS)}
+    label, said = _first_said(fields, LONE_LABELS), _first_said(fields, EXPRESSIONS)
     return [{"bbox": boxes, "category": _lone(label), "caption": [text for _, text in expressions(said)]}]
+
+
+def is_list_of_boxes(value: Any) -> TypeGuard[list[Any]]:
+    """Return whether a value is a list of boxes, not a box."""
+    return isinstance(value, list) and any(isinstance(side, list) for side in value)
+
+
+def _first_said(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    return next((fields[name] for name in names if fields.get(name) not in (None, "", [])), None)
 
 
 def _lone(label: Any) -> Any:

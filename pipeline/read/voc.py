@@ -198,13 +198,18 @@ class Voc:
 
 
 def _of_set(line: str, known: Collection[str]) -> str:
-    """Return the name on a line of a set, which may hold blanks, folders, a picture's suffix, or be quoted."""
+    """Return the name on a line of a set, which may hold blanks, folders, a picture's suffix, or be quoted.
+
+    Behind it may be numbers: of a class, of a person in `Layout`, of a person and an action in `Action`.
+    """
     found = _SET_LINE.fullmatch(line)
     for name in (line.strip(), found[2] if found else line.strip()):
         stem = in_one_form(posixpath.basename(without_extension(name) if is_image(name) else name))
         if stem in known:
             return stem
-    return stem
+    first, *columns = in_one_form(line).split()
+    is_numbered = all(column.removeprefix("-").isdecimal() for column in columns)
+    return first if is_numbered and first in known else stem
 
 
 def _plain(path: str) -> str:

@@ -1,6 +1,6 @@
 """YOLO's labels: a text file an image, a line an object, all coordinates shares of the image's width and height.
 
-    class x y width height [score]                a box by its centre
+    class x y width height [score]                a box by its centre; a track's number is no score
     class x y x y x y ... [score]                 an outline, or OBB's four corners: the box around it
     class x y width height, then keypoints        with `kpt_shape` in data.yaml: the box
 
@@ -21,9 +21,21 @@ def read_labels(data: bytes, name: str, names: dict[int, str], num_keypoint_colu
 
     `names` are the classes', empty where there are none to tell; pose labels have `num_keypoint_columns` behind a box.
     """
-    lines = enumerate(lines_of(data), start=1)
-    given = (_region(line.split(), place, name, names, num_keypoint_columns) for place, line in lines if line.strip())
-    return SampleRecord(given=tuple(given), in_shares=True, has_regions=True)
+    lines = [(place, line.split()) for place, line in enumerate(lines_of(data), start=1) if line.strip()]
+    num_tracks = sum(_is_track(fields) for _, fields in lines)
+    told = f"{name}: {num_tracks:,} of its boxes have a whole number above 1, as of a track: it is not read as a score"
+    return SampleRecord(
+        given=tuple(_region(fields, place, name, names, num_keypoint_columns) for place, fields in lines),
+        in_shares=True,
+        has_regions=True,
+        note=told if num_tracks else None,
+    )
+
+
+def _is_track(fields: list[str]) -> bool:
+    """Return whether a box has the number of a track where its score may be."""
+    last = number(fields[-1]) if len(fields) == _BOX + 1 else None
+    return last is not None and last > 1 and float(last).is_integer()
 
 
 def _region(fields: list[str], line: int, name: str, names: dict[int, str], num_keypoint_columns: int) -> GivenRegion:
@@ -33,7 +45,7 @@ def _region(fields: list[str], line: int, name: str, names: dict[int, str], num_
         return GivenRegion(box=NOWHERE, id=str(line), problem=f"{name}, line {line}: {problem}")
     if num_keypoint_columns and len(numbers) == _BOX + num_keypoint_columns:
         numbers = numbers[:_BOX]
-    box, score = _box(numbers[1:])
+    box, score = _box(numbers[1 : _BOX if _is_track(fields) else None])
     if is_beyond(box):
         problem = f"{name}, line {line}: {shown(' '.join(fields))} lies outside the image; shares in 0..1 are due"
     elif score is not None and not 0 <= score <= 1:

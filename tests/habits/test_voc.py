@@ -223,3 +223,14 @@ def test_a_name_that_ends_like_a_column_is_itself_where_it_is_there(tmp_path):
     *found, missing = read_all(f"voc:{tmp_path}?set=train")
     assert [item.uri for item in found] == ["JPEGImages/pet 1.jpg", "JPEGImages/pet.jpg"]
     assert missing.drop and missing.drop.message.startswith("gone: the set train names it")
+
+
+def test_sets_of_layout_and_action_number_their_people(tmp_path):
+    layout = b"a 1\na 2\nb 3\ngone 2\n"
+    action = b"a  1  1\na  2 -1\nb 12  0\nb gone\n"
+    lists = {"ImageSets/Layout/train.txt": layout, "ImageSets/Action/jumping_train.txt": action}
+    folder = write_files(tmp_path, CHALLENGE | lists)
+    for name, lost in (("train", "gone 2"), ("jumping_train", "b gone")):
+        assert [item.uri for item in read_all(f"voc:{folder}?set={name}")] == [
+            "JPEGImages/a.jpg", "JPEGImages/b.jpg", lost
+        ]  # fmt: skip

@@ -244,10 +244,19 @@ def test_a_blank_line_of_classes_txt_is_a_class_without_a_name(tmp_path):
     assert "the class 1 is none of the 2 of 'names'" in (item.given[2].problem or "")
 
 
-@pytest.mark.parametrize("angle", ["45", "-0.5", "nan"])
+@pytest.mark.parametrize("angle", ["45.5", "1.5", "-0.5", "-3", "nan"])
 def test_an_angle_is_no_score(tmp_path, angle):
     (item,) = read_all(write(tmp_path, "train: images\nnames: [a]", {
         "images/a.jpg": JPEG, "labels/a.txt": f"0 .5 .5 .2 .1 {angle}\n0 .5 .5 .2 .1 1\n".encode()}))  # fmt: skip
     turned, scored = item.given
     assert turned.problem and "is no score, and angles are not read" in turned.problem
     assert (scored.score, scored.problem) == (1.0, None)
+
+
+def test_a_number_of_a_track_is_no_score_and_its_box_is_kept(tmp_path):
+    labels = b"0 .5 .5 .2 .2 3\n0 .5 .5 .2 .2 0.5\n0 .5 .5 .2 .2 12\n"
+    files = {"images/a.jpg": JPEG, "labels/a.txt": labels, "images/b.jpg": JPEG, "labels/b.txt": b"0 .5 .5 .2 .2 1"}
+    item, other = read_all(write(tmp_path, "train: images\nnames: [a]", files))
+    assert [(region.score, region.problem) for region in item.given] == [(None, None), (0.5, None), (None, None)]
+    assert {region.box for region in item.given} == {(0.4, 0.4, 0.6, 0.6)}
+    assert "2 of its boxes have a whole number above 1" in (item.note or "") and other.note is None

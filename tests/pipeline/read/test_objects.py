@@ -130,7 +130,10 @@ def test_a_box_of_an_imagefolders_row_is_a_region(tmp_path, name, table):
         ({"bbox": [1, 2, 3, 4], "phrase": ["a cat", "the pet"]}, [("a cat", None), ("the pet", None)]),
         ({"bbox": [[1, 2, 3, 4]] * 2, "label": ["cat", "dog"]}, [(None, "cat"), (None, "dog")]),
         ({"bbox": [[1, 2, 3, 4]] * 2, "phrase": ["a cat", "a dog"]}, [("a cat", None), ("a dog", None)]),
-        ({"bbox": [[1, 2, 3, 4]] * 2, "category": "cat", "phrase": "a cat"}, [("a cat", "cat")] * 2),
+        ({"bbox": [[1, 2, 3, 4]] * 2, "category": "outdoor", "answer": "yes", "name": "a.jpg"}, [(None, None)] * 2),
+        ({"bbox": [[1, 2, 3, 4]] * 2, "label": ["cat"], "sents": ["a", "b", "c"]}, [(None, None)] * 2),
+        ({"bbox": [[1, 2, 3, 4]] * 2, "category": "pets", "name": ["cat", "dog"]}, [(None, "cat"), (None, "dog")]),
+        ({"bbox": [1, 2, 3, 4], "name": "a.jpg", "class": "outdoor"}, [(None, None)]),
         ({"bbox": None}, []),
         ({"bbox": []}, []),
     ],
@@ -173,7 +176,10 @@ def test_sentences_beside_boxes_are_the_pictures(tmp_path, boxes):
         ([[1, 2, 3, 4]] * 2, {"labels": ["cat", "dog"]}, [(None, "cat"), (None, "dog")]),
         ([[1, 2, 3, 4]] * 2, {"labels": ["cat", "dog"], "phrase": ["a cat", "a dog"]},
          [("a cat", "cat"), ("a dog", "dog")]),
-        ([[1, 2, 3, 4]] * 2, {"category": "cat", "sentences": ["two cats"]}, [(None, "cat")] * 2),
+        ([[1, 2, 3, 4]] * 2, {"category": "outdoor", "sentences": ["two cats"]}, [(None, None)] * 2),
+        ([[1, 2, 3, 4]] * 2, {"category": "outdoor", "category_id": [1, 2], "answer": "yes"}, [(None, None)] * 2),
+        ([[1, 2, 3, 4]] * 2, {"name": "000123.jpg"}, [(None, None)] * 2),
+        ([1, 2, 3, 4], {"name": "000123.jpg", "class": "outdoor"}, [(None, None)]),
         ([], {"labels": []}, []),
         (None, {"labels": None}, []),
     ],
@@ -190,6 +196,26 @@ def test_boxes_of_their_own_columns_are_read_as_in_a_table(tmp_path, column, box
     assert [(region.caption, region.label, region.problem) for region in item.given] == [(*of, None) for of in regions]
     assert all(region.box == (1, 2, 4, 6) for region in item.given)
     assert open_source(f"{tmp_path}/x.parquet").describe().boxes == (f"column {column!r}, as xywh",)
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_lists_beside_boxes_that_are_of_another_length_are_not_read_and_noted(tmp_path, as_text):
+    boxes: Any = [[1, 2, 3, 4]] * 2
+    boxes = json.dumps(boxes) if as_text else boxes
+    cells = {"image": [JPEG] * 2, "bbox": [boxes] * 2, "label": [["cat"], []], "sents": [["a", "b", "c"], None]}
+    pq.write_table(pa.table(cells), tmp_path / "x.parquet")
+    uneven, without = read_all(f"{tmp_path}/x.parquet")
+    for item in (uneven, without):
+        assert [(region.caption, region.label, region.problem) for region in item.given] == [(None, None, None)] * 2
+    told = "'label' lists 1 for 2 boxes, and is not read; column 'sents' lists 3 for 2 boxes, and is not read"
+    assert (uneven.note, without.note) == (f"row 0: column {told}", None)
+
+
+def test_a_list_goes_before_text_beside_a_list_of_boxes(tmp_path):
+    cells = {"category": ["outdoor"], "labels": [["cat", "dog"]], "phrase": ["pets"], "answer": [["a cat", "a dog"]]}
+    pq.write_table(pa.table({"image": [JPEG], "bbox": [[[1, 2, 3, 4]] * 2], **cells}), tmp_path / "x.parquet")
+    (item,) = read_all(f"{tmp_path}/x.parquet")
+    assert [(region.caption, region.label) for region in item.given] == [("a cat", "cat"), ("a dog", "dog")]
 
 
 def test_a_categories_number_beside_boxes_is_a_name_of_the_columns(tmp_path):

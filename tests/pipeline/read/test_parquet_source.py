@@ -119,6 +119,30 @@ def test_damage_inside_a_file_ends_the_rows_of_its_group_and_no_others(tmp_path)
     assert "row group 1" in found[2].drop.message
 
 
+def overwrite(path: Path, group: int, column: int) -> None:
+    start = pq.read_metadata(path).row_group(group).column(column).dictionary_page_offset
+    data = bytearray(path.read_bytes())
+    data[start : start + 20] = b"\xff" * 20
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("damaged", [[0], [0, 1]])
+@pytest.mark.parametrize("text", ["objects", "image"])
+def test_damage_in_text_that_is_looked_into_costs_no_rows_of_other_groups(tmp_path, damaged, text):
+    (tmp_path / "0.jpg").write_bytes(JPEG)
+    boxes = '[{"bbox": [1, 2, 3, 4], "category": "cat"}]'
+    columns = {"objects": [boxes] * 20, "image": images(*range(20)) if text == "objects" else ["0.jpg"] * 20}
+    path = write(tmp_path / "a.parquet", row_group_size=10, **columns)
+    write(tmp_path / "b.parquet", **{name: cells[:3] for name, cells in columns.items()})
+    for group in damaged:
+        overwrite(path, group, [*columns].index(text))
+    found = read_all(str(tmp_path / "*.parquet"))
+    bad = len(damaged) * 10
+    assert reasons(found) == [Reason.TRUNCATED] * bad + [None] * (23 - bad)
+    assert "a.parquet: row group 0" in found[0].drop.message
+    assert {region.label for item in found[bad:] for region in item.given} == {"cat"}
+
+
 def test_a_file_that_was_cut_or_lost_rows_since_it_was_planned_has_a_row_for_each(tmp_path):
     path = write(tmp_path / "x.parquet", image=images(0, 1, 2))
     ((part,),) = open_source(str(path)).parts(10, False)
