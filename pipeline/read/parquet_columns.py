@@ -9,7 +9,7 @@ from pipeline.read.base import SourceError
 from pipeline.read.captions import CAPTION_NAMES, caption_columns
 from pipeline.read.objects import BOXES, COLUMN, LABELS, holds_boxes
 from pipeline.read.parquet_files import find_name, is_bytes, is_list, is_numbers, is_text
-from pipeline.read.phrases import EXPRESSIONS, LONE_LABELS, SPANS
+from pipeline.read.phrases import EXPRESSIONS, LONE_LABELS, OF_PICTURE, SPANS
 from pipeline.read.picture_cells import may_hold_pictures
 
 CANDIDATES = {
@@ -113,8 +113,10 @@ def _beside_boxes(schema: pa.Schema, objects: str | None) -> tuple[str | None, s
 
 
 def _find_list(fields: Collection[pa.Field], candidates: tuple[str, ...]) -> str | None:
+    """Return the first of the names that a list has, or else one that text has, which is of each box."""
     lists = [field.name for field in fields if is_list(field.type)]
-    return find_name(lists, candidates) or find_name([field.name for field in fields], candidates)
+    texts = tuple(name for name in candidates if name not in OF_PICTURE)
+    return find_name(lists, candidates) or find_name([field.name for field in fields], texts)
 
 
 def _is_label(kind: pa.DataType) -> bool:

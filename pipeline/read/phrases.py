@@ -17,8 +17,8 @@ from schemas.loose_json import LooseJsonError, decode_json, id_text, number, sho
 SPANS = ("noun_chunks", "ref_exps")
 EXPRESSIONS = ("sentences", "sents", "sent", "expressions", "expression", "referring_expressions", "phrase", "answer")
 """Columns that say what a lone box is of, the first that is there counts."""
-OF_PICTURE = ("class", "name")
-"""Those of `LABELS` that are the picture's beside a lone box: its class, its file."""
+OF_PICTURE = ("class", "name", "answer")
+"""What is the picture's, its class, its file, the answer about it, unless it lists one for each of several boxes."""
 LONE_LABELS = tuple(name for name in LABELS if name not in OF_PICTURE)
 """Columns that say a lone box's category."""
 
@@ -37,7 +37,7 @@ def read_lone_boxes(
 ) -> tuple[GivenRegion, ...]:
     """Return the regions of a box, one an expression of `said`, or of a list of boxes; `names` are those of labels.
 
-    Beside a list of boxes, `label` and `said` count where they are lists of its length.
+    Beside a list of boxes, `label` and `said` count where they are lists of its length, or texts, which are of each.
     """
     if value in (None, []):
         return ()
@@ -53,16 +53,24 @@ def read_lone_boxes(
 def row_objects(fields: Mapping[str, Any]) -> Any:
     """Return what a row's own fields say of a box, or of several, as `objects` would; None where they have no box.
 
-    Beside a list of boxes the first field counts that is a list of its length: all else is the picture's.
+    Beside a list of boxes the first field counts that is a list of its length, or else a text, which is of each box;
+    what is `OF_PICTURE`, and a list of another length, is the picture's.
     """
     boxes = _first_said(fields, BOXES)
     if boxes is None:
         return None
     if is_list_of_boxes(boxes):
-        each = {name: value for name, value in fields.items() if isinstance(value, list) and len(value) == len(boxes)}
-        return {"bbox": boxes, "category": _first_said(each, LABELS), "caption": _first_said(each, EXPRESSIONS)}
+        label, said = (_of_each(fields, names, len(boxes)) for names in (LABELS, EXPRESSIONS))
+        return {"bbox": boxes, "category": label, "caption": said}
     label, said = _first_said(fields, LONE_LABELS), _first_said(fields, EXPRESSIONS)
     return [{"bbox": boxes, "category": _lone(label), "caption": [text for _, text in expressions(said)]}]
+
+
+def _of_each(fields: Mapping[str, Any], names: tuple[str, ...], count: int) -> list[Any] | None:
+    lists = {name: value for name, value in fields.items() if isinstance(value, list) and len(value) == count}
+    texts = {name: value for name, value in fields.items() if not isinstance(value, list) and name not in OF_PICTURE}
+    listed, text = _first_said(lists, names), _first_said(texts, names)
+    return listed if listed is not None or text is None else [text] * count
 
 
 def is_list_of_boxes(value: Any) -> TypeGuard[list[Any]]:
