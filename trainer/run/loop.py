@@ -139,6 +139,9 @@ class TrainLoop:
         self._out, self._recipe, self._settings, self._parts = out, recipe, settings, parts
         self._batches, self._evaluation, self._console = batches, evaluation, console
         self._data_fingerprint = data_fingerprint
+        processes = {"number of processes (of --stream)": world_size()} if recipe.order.stream else {}
+        self._decides_result: dict[str, Any] = with_contents(recipe.plain()) | processes
+        """All that does: a stream is divided among the processes, so their number is of it."""
         self.num_steps = batches.first_step(recipe.optim.epochs)
         """Of the whole run."""
         self._step, self._samples_seen, self._skipped = 0, 0, 0
@@ -271,7 +274,7 @@ class TrainLoop:
         step = self._parts.step
         ema = step.teacher if self._recipe.loss.teacher == "ema" else None
         checkpoint = Checkpoint(
-            recipe=self._settings_of_result(),
+            recipe=self._decides_result,
             data_fingerprint=self._data_fingerprint,
             start_fingerprint=self._parts.start_fingerprint,
             step=self._step,
@@ -285,17 +288,12 @@ class TrainLoop:
         )
         save_checkpoint(self._out / name, checkpoint)
 
-    def _settings_of_result(self) -> dict[str, Any]:
-        """Return all that decides the result: a stream is divided among the processes, so their number does too."""
-        processes = {"number of processes (of --stream)": world_size()} if self._recipe.order.stream else {}
-        return with_contents(self._recipe.plain()) | processes
-
     def _resume(self, path: Path) -> None:
         """Go on from a checkpoint, if it is of these settings and data."""
         checkpoint = load_checkpoint(path)
         check_same_run(
             checkpoint,
-            recipe=self._settings_of_result(),
+            recipe=self._decides_result,
             data_fingerprint=self._data_fingerprint,
             start_fingerprint=self._parts.start_fingerprint,
             where=str(self._out),
