@@ -29,7 +29,7 @@ from trainer.model.context import count_cut
 from trainer.model.export import average_weights, export
 from trainer.model.open import LoadedModel
 from trainer.recipes import TrainRecipe
-from trainer.run.assemble import Parts, assemble, load_start, open_batches
+from trainer.run.assemble import Parts, assemble, load_start, losses_of_data, open_batches
 from trainer.run.checkpoints import Checkpoint, check_same_run, load_checkpoint, save_checkpoint, with_contents
 from trainer.run.files import BEST, LAST
 from trainer.run.held_out import Evaluation, held_out_evaluation
@@ -71,30 +71,31 @@ def train(
             highlight=False,
         )
     evaluation = held_out_evaluation(dataset, settings)
-    parts = assemble(
-        recipe,
-        index,
-        device=device,
-        text_cache=settings.text_cache or str(out / "text_cache"),
-        max_images=settings.micro_batch_size or recipe.order.global_batch_size,
-        compile_blocks=settings.compile,
-        watch_texts=lambda done, total: console.print(f"embedded {done} of {total} texts", highlight=False),
-        stopping=lambda: stop.requested,
-    )
-    tell_cut_captions(parts.model, index, console)
-    batches = open_batches(dataset, index, recipe, tell=lambda told: console.print(told, highlight=False))
-    loop = TrainLoop(
-        out,
-        recipe=recipe,
-        settings=settings,
-        parts=parts,
-        batches=batches,
-        evaluation=evaluation,
-        data_fingerprint=dataset.data_fingerprint(),
-        console=console,
-    )
-    tell_long_warmup(recipe.optim.warmup_steps, loop.num_steps, console)
-    with held(out):  # not before: what is refused leaves no folder
+    losses_of_data(recipe, index)  # what is refused here leaves no folder
+    with held(out):
+        parts = assemble(
+            recipe,
+            index,
+            device=device,
+            text_cache=settings.text_cache or str(out / "text_cache"),
+            max_images=settings.micro_batch_size or recipe.order.global_batch_size,
+            compile_blocks=settings.compile,
+            watch_texts=lambda done, total: console.print(f"embedded {done} of {total} texts", highlight=False),
+            stopping=lambda: stop.requested,
+        )
+        tell_cut_captions(parts.model, index, console)
+        batches = open_batches(dataset, index, recipe, tell=lambda told: console.print(told, highlight=False))
+        loop = TrainLoop(
+            out,
+            recipe=recipe,
+            settings=settings,
+            parts=parts,
+            batches=batches,
+            evaluation=evaluation,
+            data_fingerprint=dataset.data_fingerprint(),
+            console=console,
+        )
+        tell_long_warmup(recipe.optim.warmup_steps, loop.num_steps, console)
         result = loop.run(stop)
         if result.finished and rank() == 0:
             state: Any = parts.model.clip.state_dict()

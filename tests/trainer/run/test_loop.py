@@ -459,9 +459,10 @@ def test_a_run_holds_its_folder(folder, tmp_path):
     process = multiprocessing.get_context("fork").Process(target=_hold_until, args=(tmp_path, release))
     process.start()
     while not (tmp_path / "holding").exists():
+        assert process.is_alive()
         time.sleep(0.01)
     with pytest.raises(RefusedError, match="another training is at work there"):
-        run_training(folder, tmp_path)
+        run_training(folder, tmp_path, change(RECIPE, epochs=7))  # before its state is read
     release.set()
     process.join()
     assert run_training(folder, tmp_path).finished
