@@ -201,6 +201,11 @@ def _share(item: object) -> None:
                 try:
                     tensor.share_memory_()
                 except RuntimeError as error:
+                    if "Too many open files" in str(error):
+                        raise StoppedError(
+                            f"a batch cannot be shared ({error}): allow more open files (ulimit -n), or give fewer "
+                            "--workers, 0 for none. The same command goes on from the last checkpoint"
+                        ) from error
                     raise StoppedError(
                         f"shared memory has no room for a batch ({error}): make /dev/shm larger (--shm-size in Docker) "
                         "or give fewer --workers, 0 for none. The same command goes on from the last checkpoint"

@@ -46,8 +46,9 @@ def train_detector(
     is not finite or too many images cannot be used.
     """
     take_the_process("fineclip detect train", settings)
-    run = DetectorTraining(clip, data, out, recipe, settings, device=device, console=console)
-    return run.run(stop)
+    with held(out):
+        run = DetectorTraining(clip, data, out, recipe, settings, device=device, console=console)
+        return run.run(stop)
 
 
 def learning_rate(step: int, num_steps: int, settings: DetectOptimSettings) -> float:
@@ -107,9 +108,8 @@ class DetectorTraining(HeadTraining[CanvasBatch]):
     def run(self, stop: StopRequest) -> TrainResult:
         """Keep the CLIP beside the checkpoint, and train."""
         tell_long_warmup(self._optim.warmup_steps, self._num_steps, self._console)
-        with held(self._out):
-            keep_clip(self._clip, self._out / CLIP, self._out / DETECTOR)
-            return super().run(stop)
+        keep_clip(self._clip, self._out / CLIP, self._out / DETECTOR)
+        return super().run(stop)
 
     def learn(self, batch: CanvasBatch) -> tuple[Mapping[str, Tensor], float]:
         """Take a step."""

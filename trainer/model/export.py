@@ -3,6 +3,7 @@
 Weights may be averaged with those that training started from (`alpha` of the trained ones), as CLIPSelf does.
 """
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from schemas.store_errors import StorageError
+from schemas.store_errors import StorageError, in_words
 from trainer.errors import TrainingError
 from trainer.model.eva_weights import State, to_original
 from trainer.model.formats import CONFIG, LOCAL_DIR, ExportFormat
@@ -49,16 +50,19 @@ def export(state: Mapping[str, Tensor], model: LoadedModel, path: Path, kind: Ex
     if kind == "local-dir":
         _export_folder(tensors, model, path)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise StorageError(f"{path}: is a folder, where a file is to be written: name a file in it")
     content = tensors if kind == "open_clip" else {"state_dict": to_original(tensors, model.clip)}
     partial = path.with_name(f"{path.name}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             save_tensors(content, file)
+        partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StorageError(f"{path}: {error.strerror}: free space, then run the same command again") from error
-    partial.replace(path)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise in_words(error, str(path)) from error
 
 
 def _export_folder(tensors: State, model: LoadedModel, folder: Path) -> None:
@@ -67,8 +71,9 @@ def _export_folder(tensors: State, model: LoadedModel, folder: Path) -> None:
     if model.name.startswith(LOCAL_DIR):
         for file in sorted(Path(model.name.removeprefix(LOCAL_DIR)).iterdir()):
             is_kept = file.suffix not in _WEIGHT_SUFFIXES and file.name != "README.md"
-            if file.is_file() and is_kept and not (folder / file.name).exists():
-                shutil.copyfile(file, folder / file.name)
+            target = folder / file.name
+            if file.is_file() and is_kept and not (target.exists() and target.samefile(file)):
+                shutil.copyfile(file, target)
     partial = folder / f"{WEIGHTS}.partial"
     partial.touch()
     mode = partial.stat().st_mode  # what the user's umask says; safetensors' own files are the owner's alone

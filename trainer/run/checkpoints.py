@@ -4,6 +4,7 @@ No random state is in it: every step draws from (seed, step, process), so the st
 """
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from hashlib import sha256
 from pathlib import Path
@@ -15,13 +16,15 @@ from torch import Tensor
 from schemas.hashes import canonical_json
 from schemas.store_errors import StorageError
 from trainer.errors import RefusedError, StoppedError, TrainingError
+from trainer.evaluate.templates import NAMED
 from trainer.model.saved_file import load_saved, save_tensors
 
 VERSION = "2"
 _LEAST_SCALE = 2.0**-24
 """Of the loss in fp16: it is halved at each step whose gradients are not finite, and such a step changes nothing."""
-_FILES = ("concepts", "templates")
-"""Settings that may name a file."""
+_FILES: dict[str, Collection[str]] = {"concepts": (), "templates": NAMED}
+"""Settings that may name a file, and what of their values never does."""
+_CONTENT = "content of --"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +111,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def with_contents(recipe: dict[str, Any]) -> dict[str, Any]:
     """Return a recipe's settings with the sha256 of each file that they name: its content decides the result."""
-    named = {name: Path(recipe[name]) for name in _FILES if recipe.get(name)}
+    named = {
+        name: Path(recipe[name])
+        for name, built_in in _FILES.items()
+        if recipe.get(name) and recipe[name] not in built_in
+    }
     return recipe | {
-        f"content of --{name}": sha256(path.read_bytes()).hexdigest() for name, path in named.items() if path.is_file()
+        f"{_CONTENT}{name}": sha256(path.read_bytes()).hexdigest() for name, path in named.items() if path.is_file()
     }
 
 
@@ -118,9 +125,11 @@ def check_same_run(
     checkpoint: Checkpoint, *, recipe: dict[str, Any], data_fingerprint: str, start_fingerprint: str, where: str
 ) -> None:
     """Raise RefusedError, naming what differs, unless a run of these settings and data may go on from `checkpoint`."""
+    # Checkpoints of older releases have no hash of the files.
+    unknown = {name for name in recipe if name.startswith(_CONTENT)} - checkpoint.recipe.keys()
     differing = [
         f"{name} is {recipe.get(name)}, where it was {checkpoint.recipe.get(name)}"
-        for name in sorted(recipe.keys() | checkpoint.recipe.keys())
+        for name in sorted((recipe.keys() | checkpoint.recipe.keys()) - unknown)
         if canonical_json(recipe.get(name)) != canonical_json(checkpoint.recipe.get(name))
     ]
     if differing:

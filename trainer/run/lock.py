@@ -1,10 +1,13 @@
 """A run's folder, held by one training at a time: two would write one checkpoint, each over the other's."""
 
+import contextlib
 import errno
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from trainer.errors import RefusedError
 from trainer.loss.gather import rank
@@ -12,6 +15,18 @@ from trainer.loss.gather import rank
 LOCK = "lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 """Of file systems that know none: a run there is as safe as it is without."""
+
+_HELD: set[IO[str]] = set()
+
+
+def _leave_to_parent() -> None:
+    """Close the locks in a forked process: with a worker that outlives a killed run for a moment, it would stay."""
+    for file in _HELD:
+        file.close()
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 @contextmanager
@@ -27,7 +42,7 @@ def held(out: Path) -> Iterator[None]:
         return
     with (out / LOCK).open("a") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 raise RefusedError(
@@ -35,4 +50,10 @@ def held(out: Path) -> Iterator[None]:
                 ) from error
             if error.errno not in _NO_LOCKS:
                 raise
-        yield
+        _HELD.add(file)
+        try:
+            yield
+        finally:
+            _HELD.discard(file)
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_UN)

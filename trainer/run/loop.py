@@ -29,7 +29,7 @@ from trainer.model.context import count_cut
 from trainer.model.export import average_weights, export
 from trainer.model.open import LoadedModel
 from trainer.recipes import TrainRecipe
-from trainer.run.assemble import Parts, assemble, load_start, open_batches
+from trainer.run.assemble import Parts, assemble, load_start, losses_of_data, open_batches
 from trainer.run.checkpoints import Checkpoint, check_same_run, load_checkpoint, save_checkpoint, with_contents
 from trainer.run.files import BEST, LAST
 from trainer.run.held_out import Evaluation, held_out_evaluation
@@ -71,30 +71,31 @@ def train(
             highlight=False,
         )
     evaluation = held_out_evaluation(dataset, settings)
-    parts = assemble(
-        recipe,
-        index,
-        device=device,
-        text_cache=settings.text_cache or str(out / "text_cache"),
-        max_images=settings.micro_batch_size or recipe.order.global_batch_size,
-        compile_blocks=settings.compile,
-        watch_texts=lambda done, total: console.print(f"embedded {done} of {total} texts", highlight=False),
-        stopping=lambda: stop.requested,
-    )
-    tell_cut_captions(parts.model, index, console)
-    batches = open_batches(dataset, index, recipe, tell=lambda told: console.print(told, highlight=False))
-    loop = TrainLoop(
-        out,
-        recipe=recipe,
-        settings=settings,
-        parts=parts,
-        batches=batches,
-        evaluation=evaluation,
-        data_fingerprint=dataset.data_fingerprint(),
-        console=console,
-    )
-    tell_long_warmup(recipe.optim.warmup_steps, loop.num_steps, console)
-    with held(out):  # not before: what is refused leaves no folder
+    losses_of_data(recipe, index)  # what is refused here leaves no folder
+    with held(out):
+        parts = assemble(
+            recipe,
+            index,
+            device=device,
+            text_cache=settings.text_cache or str(out / "text_cache"),
+            max_images=settings.micro_batch_size or recipe.order.global_batch_size,
+            compile_blocks=settings.compile,
+            watch_texts=lambda done, total: console.print(f"embedded {done} of {total} texts", highlight=False),
+            stopping=lambda: stop.requested,
+        )
+        tell_cut_captions(parts.model, index, console)
+        batches = open_batches(dataset, index, recipe, tell=lambda told: console.print(told, highlight=False))
+        loop = TrainLoop(
+            out,
+            recipe=recipe,
+            settings=settings,
+            parts=parts,
+            batches=batches,
+            evaluation=evaluation,
+            data_fingerprint=dataset.data_fingerprint(),
+            console=console,
+        )
+        tell_long_warmup(recipe.optim.warmup_steps, loop.num_steps, console)
         result = loop.run(stop)
         if result.finished and rank() == 0:
             state: Any = parts.model.clip.state_dict()
@@ -139,6 +140,9 @@ class TrainLoop:
         self._out, self._recipe, self._settings, self._parts = out, recipe, settings, parts
         self._batches, self._evaluation, self._console = batches, evaluation, console
         self._data_fingerprint = data_fingerprint
+        processes = {"number of processes (of --stream)": world_size()} if recipe.order.stream else {}
+        self._decides_result: dict[str, Any] = with_contents(recipe.plain()) | processes
+        """All that does: a stream is divided among the processes, so their number is of it."""
         self.num_steps = batches.first_step(recipe.optim.epochs)
         """Of the whole run."""
         self._step, self._samples_seen, self._skipped = 0, 0, 0
@@ -271,7 +275,7 @@ class TrainLoop:
         step = self._parts.step
         ema = step.teacher if self._recipe.loss.teacher == "ema" else None
         checkpoint = Checkpoint(
-            recipe=self._settings_of_result(),
+            recipe=self._decides_result,
             data_fingerprint=self._data_fingerprint,
             start_fingerprint=self._parts.start_fingerprint,
             step=self._step,
@@ -285,17 +289,12 @@ class TrainLoop:
         )
         save_checkpoint(self._out / name, checkpoint)
 
-    def _settings_of_result(self) -> dict[str, Any]:
-        """Return all that decides the result: a stream is divided among the processes, so their number does too."""
-        processes = {"number of processes (of --stream)": world_size()} if self._recipe.order.stream else {}
-        return with_contents(self._recipe.plain()) | processes
-
     def _resume(self, path: Path) -> None:
         """Go on from a checkpoint, if it is of these settings and data."""
         checkpoint = load_checkpoint(path)
         check_same_run(
             checkpoint,
-            recipe=self._settings_of_result(),
+            recipe=self._decides_result,
             data_fingerprint=self._data_fingerprint,
             start_fingerprint=self._parts.start_fingerprint,
             where=str(self._out),

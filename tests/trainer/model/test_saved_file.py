@@ -77,3 +77,12 @@ def test_a_folder_named_by_the_time_is_no_model_and_tag(tmp_path):
     (run / "last.pt").write_bytes(b"")
     assert find_checkpoint(str(run)) == find_checkpoint(str(run / "last.pt")) == Path(run / "last.pt")
     assert find_checkpoint(f"{VIT}:weights.pt") is None
+
+
+def test_a_file_that_was_written_without_checksums_loads(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"a": torch.ones(1000)}, tmp_path / "weights.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert torch.equal(load_saved(tmp_path / "weights.pt", "weights")["a"], torch.ones(1000))

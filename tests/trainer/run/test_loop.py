@@ -27,7 +27,7 @@ from tests.trainer.runs import RECIPE, change, coloured, write_data
 from trainer.errors import RefusedError, StoppedError, TrainingError
 from trainer.model.saved_file import save_tensors
 from trainer.recipes import TrainRecipe
-from trainer.run.checkpoints import load_checkpoint, save_checkpoint
+from trainer.run.checkpoints import Checkpoint, check_same_run, load_checkpoint, save_checkpoint, with_contents
 from trainer.run.lock import held
 from trainer.run.loop import train
 from trainer.run.stop import StopRequest
@@ -403,6 +403,48 @@ def test_a_list_of_concepts_that_changed_is_refused(folder, tmp_path):
         run_training(folder, tmp_path / "run", recipe)
 
 
+def test_a_checkpoint_names_the_concepts_that_were_read_whatever_the_file_holds_by_then(folder, tmp_path, monkeypatch):
+    concepts = tmp_path / "concepts.txt"
+    concepts.write_text("red\ngreen\nblue\n")
+    recipe = change(
+        RECIPE,
+        global_weight=0.0,
+        region_objective="concepts",
+        concepts=str(concepts),
+        concepts_per_step=3,
+        train_text=False,
+    )
+
+    def changes(path: Path, checkpoint: Checkpoint) -> None:
+        save_checkpoint(path, checkpoint)
+        concepts.write_text("red\ngreen\nblue\nviolet\n")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.run.loop, "save_checkpoint", changes)
+        run_training(folder, tmp_path / "run", recipe, replace(RUN, stop_after=2, checkpoint_every=1))
+    with pytest.raises(RefusedError, match="other settings: content of --concepts is"):
+        run_training(folder, tmp_path / "run", recipe)
+    concepts.write_text("red\ngreen\nblue\n")
+    assert run_training(folder, tmp_path / "run", recipe).finished
+
+
+def test_a_file_called_like_built_in_templates_decides_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("vild").write_text("{}\n")
+    assert with_contents({"templates": "vild"}) == {"templates": "vild"}
+    assert "content of --templates" in with_contents({"templates": "./vild"})
+
+
+def test_a_checkpoint_of_before_files_were_hashed_goes_on(folder, tmp_path):
+    run_training(folder, tmp_path, run=replace(RUN, stop_after=1))
+    checkpoint = load_checkpoint(tmp_path / "last.pt")
+    prints = {"data_fingerprint": checkpoint.data_fingerprint, "start_fingerprint": checkpoint.start_fingerprint}
+    hashed = checkpoint.recipe | {"content of --concepts": "0"}
+    check_same_run(checkpoint, recipe=hashed, **prints, where="run")
+    with pytest.raises(RefusedError, match="content of --concepts is None, where it was 0"):
+        check_same_run(replace(checkpoint, recipe=hashed), recipe=checkpoint.recipe, **prints, where="run")
+
+
 def test_reports_that_a_power_cut_filled_with_zeros_do_not_keep_a_run_from_going_on(folder, tmp_path):
     run_training(folder, tmp_path, run=replace(RUN, stop_after=2))
     with (tmp_path / "metrics.jsonl").open("ab") as file:
@@ -417,9 +459,10 @@ def test_a_run_holds_its_folder(folder, tmp_path):
     process = multiprocessing.get_context("fork").Process(target=_hold_until, args=(tmp_path, release))
     process.start()
     while not (tmp_path / "holding").exists():
+        assert process.is_alive()
         time.sleep(0.01)
     with pytest.raises(RefusedError, match="another training is at work there"):
-        run_training(folder, tmp_path)
+        run_training(folder, tmp_path, change(RECIPE, epochs=7))  # before its state is read
     release.set()
     process.join()
     assert run_training(folder, tmp_path).finished
