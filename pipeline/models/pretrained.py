@@ -5,6 +5,9 @@ from typing import Any
 from pipeline.models.state_dict import WeightsError
 from pipeline.models.weights import ModelFiles
 
+_COUNTER = "num_batches_tracked"
+"""A batch norm's, which training alone looks at; conversions of older models lack it."""
+
 
 def from_pretrained(kind: Any, files: ModelFiles, *, flag: str, **arguments: Any) -> Any:
     """Return the model in the folder of `files`, which `flag` named, as `kind`, a class of transformers', opens it.
@@ -20,7 +23,8 @@ def from_pretrained(kind: Any, files: ModelFiles, *, flag: str, **arguments: Any
         files.path, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
     )
     mismatched = (name for name, *_ in loaded["mismatched_keys"])  # such as those of a head for other classes
-    wrong = sorted({*loaded["missing_keys"], *mismatched})
+    missing = (name for name in loaded["missing_keys"] if not name.endswith(_COUNTER))
+    wrong = sorted({*missing, *mismatched})
     if wrong:
         raise WeightsError(
             f"{flag} {files.name}: its weights do not fit its config.json: {len(wrong)} of {type(model).__name__} "

@@ -2,14 +2,18 @@
 
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from safetensors.torch import load_file, save_file
 
 from pipeline.caption.blip2 import Blip2, Blip2Config
 from pipeline.caption.vlm import Vlm, VlmConfig
+from pipeline.models.pretrained import from_pretrained
 from pipeline.models.state_dict import WeightsError
+from pipeline.models.weights import ModelFiles
 from pipeline.propose.detr import Detr, DetrConfig
 from pipeline.propose.grounding import Grounding, GroundingConfig
 from pipeline.propose.sam import Sam, SamConfig
@@ -64,3 +68,21 @@ def test_weights_that_are_missing_or_of_another_shape_are_an_error(model: str, t
     save_file(state | {lost: state[lost][:-1].clone()}, file, metadata={"format": "pt"})
     with pytest.raises(WeightsError, match=rf"^{flag} {tmp_path.name}: "):
         load(tmp_path)
+
+
+class FakeModel:
+    """Stands for a class of transformers' whose file lacks `missing`."""
+
+    missing: ClassVar[set[str]] = set()
+
+    @classmethod
+    def from_pretrained(cls, path: Path, **arguments: object) -> tuple["FakeModel", dict[str, set[str]]]:
+        return cls(), {"missing_keys": cls.missing, "mismatched_keys": set()}
+
+
+@pytest.mark.parametrize(("name", "is_needed"), [("num_batches_tracked", False), ("running_mean", True)])
+def test_a_counter_of_training_may_be_missing(name: str, is_needed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeModel, "missing", {f"backbone.bn1.{name}"})
+    files = ModelFiles(path=Path("folder"), name="folder", revision=None, sha256=None)
+    with pytest.raises(WeightsError) if is_needed else nullcontext():
+        assert isinstance(from_pretrained(FakeModel, files, flag="--propose.model"), FakeModel)
