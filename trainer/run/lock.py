@@ -34,8 +34,9 @@ def held(out: Path) -> Iterator[None]:
     """Make the folder `out` and hold it. The first process holds it for all of its run.
 
     The lock goes with its process, however that ends, and worker processes do not have it; NFS tells other hosts of it.
-    Raises RefusedError where another training holds it.
+    A folder that was made for a run that is refused goes again. Raises RefusedError where another training holds it.
     """
+    is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     if rank():
         yield
@@ -53,6 +54,12 @@ def held(out: Path) -> Iterator[None]:
         _HELD.add(file)
         try:
             yield
+        except Exception:
+            if is_new and [path.name for path in out.iterdir()] == [LOCK]:
+                with contextlib.suppress(OSError):  # while it is held: nobody can have taken it meanwhile
+                    (out / LOCK).unlink()
+                    out.rmdir()
+            raise
         finally:
             _HELD.discard(file)
             with contextlib.suppress(OSError):
