@@ -48,7 +48,7 @@ def evaluate_main(arguments: Sequence[str]) -> int:
                 write_scores(outputs[2], measured.found, measured.embedded.truth)
             Console(emoji=False, markup=False).print_json(data=found.metrics)
             told = f"Wrote {', '.join(map(str, outputs))}."  # intervals stand in the tables
-            console.print(told, highlight=False, markup=False, soft_wrap=True)
+            console.print(told, highlight=False, soft_wrap=True)
     return DONE
 
 

@@ -17,6 +17,11 @@ import torch
 from trainer.errors import TrainingError
 
 _TORCH_SCRIPT = "TorchScript"
+_UNREADABLE = (
+    *(OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, RuntimeError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile),
+)
+"""What torch raises for files that are none of its own."""
 
 
 def load_saved(path: str | PathLike[str], what: str) -> dict[str, Any]:
@@ -29,9 +34,7 @@ def load_saved(path: str | PathLike[str], what: str) -> dict[str, Any]:
             warnings.filterwarnings("ignore", message=".*TorchScript")
             content = torch.load(path, map_location="cpu", weights_only=True)
         damaged = _damaged(path)
-    except (OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise TrainingError(f"{path}: not {what}: {_in_words(error)}") from error
-    except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise TrainingError(f"{path}: not {what}: {_in_words(error)}") from error
     if damaged is not None:
         raise TrainingError(f"{path}: damaged since it was written ({damaged} has another checksum): fetch it again")

@@ -74,12 +74,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "--out", required=True, metavar="DIR", help="folder of cells and tables; several studies share it"
     )
     parser.add_argument("--recipe", default="vitb16", help="recipe of all trainings on a data set (default: vitb16)")
-    parser.add_argument(
-        "--input",
-        action="append",
-        default=[],
-        help="for the study `proposers`: INPUT of `fineclip annotate`; may be given several times",
-    )
+    parser.add_repeated("--input", "INPUT", "for the study `proposers`: INPUT of `fineclip annotate`")
     parser.add_argument(
         "--seeds", type=int, metavar="N", help="number of seeds (default: 3 for methods, losses and filtered, else 1)"
     )

@@ -386,17 +386,22 @@ def test_a_run_that_ends_in_its_warm_up_is_told(folder, tmp_path):
         ) is told
 
 
-def test_a_list_of_concepts_that_changed_is_refused(folder, tmp_path):
-    concepts = tmp_path / "concepts.txt"
-    concepts.write_bytes(b"\xef\xbb\xbfred\ngreen\nblue\n")
-    recipe = change(
+def of_concepts(path: Path) -> TrainRecipe:
+    """Return a recipe that matches regions with the concepts of a file."""
+    return change(
         RECIPE,
         global_weight=0.0,
         region_objective="concepts",
-        concepts=str(concepts),
+        concepts=str(path),
         concepts_per_step=3,
         train_text=False,
     )
+
+
+def test_a_list_of_concepts_that_changed_is_refused(folder, tmp_path):
+    concepts = tmp_path / "concepts.txt"
+    concepts.write_bytes(b"\xef\xbb\xbfred\ngreen\nblue\n")
+    recipe = of_concepts(concepts)
     run_training(folder, tmp_path / "run", recipe, replace(RUN, stop_after=1))
     concepts.write_text("red\ngreen\nblue\nviolet\n")
     with pytest.raises(RefusedError, match="other settings: content of --concepts is"):
@@ -406,14 +411,7 @@ def test_a_list_of_concepts_that_changed_is_refused(folder, tmp_path):
 def test_a_checkpoint_names_the_concepts_that_were_read_whatever_the_file_holds_by_then(folder, tmp_path, monkeypatch):
     concepts = tmp_path / "concepts.txt"
     concepts.write_text("red\ngreen\nblue\n")
-    recipe = change(
-        RECIPE,
-        global_weight=0.0,
-        region_objective="concepts",
-        concepts=str(concepts),
-        concepts_per_step=3,
-        train_text=False,
-    )
+    recipe = of_concepts(concepts)
 
     def changes(path: Path, checkpoint: Checkpoint) -> None:
         save_checkpoint(path, checkpoint)
